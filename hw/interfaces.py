@@ -1,0 +1,151 @@
+"""Interfaces between the blocks of the core, each written from the initiator's side.
+
+Instruction operands reach the engines as the table encodes them: a count is stored minus its bias, so a field holds
+the *last index* of its loop.
+"""
+
+from amaranth.hdl import Shape, signed, unsigned
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Engine, Field, isa_for
+from systolith.spec.regs import ErrorCode
+
+__all__ = [
+    "AccReadSignature", "ActReadSignature", "ActWriteSignature", "BeatWriteSignature", "EngineSignature", "HwErrorCode",
+    "ParamReadSignature", "WeightReadSignature", "chunk_layout", "command_layout", "field_shape", "format_layout", "param_layout",
+]
+
+#: Error codes as hardware values: the same members as `spec.regs.ErrorCode`.
+HwErrorCode = enum.Enum("HwErrorCode", {e.name: e.value for e in ErrorCode})
+
+
+def field_shape(field: Field) -> Shape:
+    """Shape of an operand as encoded."""
+    return signed(field.bits) if field.signed else unsigned(field.bits)
+
+
+def format_layout(arch: ArchConfig, mnemonic: str) -> data.StructLayout:
+    """Operands of one format, without the header."""
+    return data.StructLayout({f.name: field_shape(f) for f in isa_for(arch).by_mnemonic[mnemonic].fields})
+
+
+def command_layout(arch: ArchConfig, engine: Engine) -> data.StructLayout:
+    """What an engine receives: ``opcode`` and ``body``, a union with one member per mnemonic and ``raw``."""
+    isa = isa_for(arch)
+    members = {f.mnemonic: format_layout(arch, f.mnemonic) for f in isa.formats if f.engine is engine}
+    width = max(layout.size for layout in members.values())
+    return data.StructLayout({"opcode": isa.header[0].bits, "body": data.UnionLayout({**members, "raw": width})})
+
+
+def param_layout() -> data.StructLayout:
+    """One channel in the parameter SRAM, 8 bytes."""
+    return data.StructLayout({"bias": signed(32), "mult": unsigned(16), "shift": unsigned(6), "reserved": unsigned(10)})
+
+
+def chunk_layout(arch: ArchConfig) -> data.ArrayLayout:
+    """One chunk of results from the output stage to the vector unit."""
+    return data.ArrayLayout(signed(8), arch.lanes)
+
+
+class EngineSignature(wiring.Signature):
+    """Between the sequencer (initiator), which owns queues and semaphores, and one engine.
+
+    Members
+    -------
+    cmd : Out(stream)     the next instruction. An engine may accept one before the previous is done, if it keeps their effects in order
+    done : In(1)          pulses once per instruction, in order, in the cycle in which its last effect takes place or later, and before
+                          (never in the same cycle as) the first effect of the next instruction
+    stall : In(1)         the engine is executing but held up (for the STALL counter)
+    error : In(1)         pulses: the oldest instruction that is not done cannot be executed; after it the engine makes no further effect until reset
+    error_code : In       why, valid with `error`
+    stop : Out(1)         begin no further bus transaction, finish those under way, discard what they bring (only LOAD and STORE look at it)
+    idle : In(1)          no bus transaction is under way (always 1 for engines without a bus)
+    """
+
+    def __init__(self, arch: ArchConfig, engine: Engine) -> None:
+        super().__init__({
+            "cmd": Out(stream.Signature(command_layout(arch, engine))),
+            "done": In(1), "stall": In(1), "error": In(1), "error_code": In(HwErrorCode), "stop": Out(1), "idle": In(1),
+        })
+
+
+class ActReadSignature(wiring.Signature):
+    """A read port of the activation SRAM.
+
+    Members
+    -------
+    valid, addr : Out     request `act_width` bytes from any byte address (modulo the size)
+    ready : In(1)         granted in this cycle
+    data : In             byte j is act[addr + j], valid exactly `LATENCY` (2) cycles after the grant, for one cycle
+    """
+
+    LATENCY = 2
+
+    def __init__(self, arch: ArchConfig) -> None:
+        super().__init__({
+            "valid": Out(1), "addr": Out(range(arch.act_bytes)), "ready": In(1), "data": In(data.ArrayLayout(unsigned(8), arch.act_width)),
+        })
+
+
+class ActWriteSignature(wiring.Signature):
+    """A write port of the activation SRAM: byte j goes to act[addr + j] where mask[j] is set, when `valid` and `ready`."""
+
+    def __init__(self, arch: ArchConfig) -> None:
+        super().__init__({
+            "valid": Out(1), "addr": Out(range(arch.act_bytes)), "data": Out(data.ArrayLayout(unsigned(8), arch.act_width)),
+            "mask": Out(arch.act_width), "ready": In(1),
+        })
+
+
+class BeatWriteSignature(wiring.Signature):
+    """A write port for whole beats: weight SRAM, parameter SRAM, tables.
+
+    Members
+    -------
+    valid, beat, data : Out   beat number `beat` (byte address / bus bytes) becomes `data`
+    ready : In(1)             accepted
+    """
+
+    def __init__(self, arch: ArchConfig, size_bytes: int) -> None:
+        super().__init__({"valid": Out(1), "beat": Out(range(max(2, size_bytes // arch.bus_bytes))), "data": Out(arch.bus_bits), "ready": In(1)})
+
+
+class WeightReadSignature(wiring.Signature):
+    """Reads of the weight SRAM: one line address per bank; each bank delivers one row of C weights in the next cycle.
+
+    Line ``tile*G + j`` of bank b holds row ``b*G + j`` of that tile (G = arch.weight_load_cycles).
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        banks = arch.weight_rows_per_cycle
+        super().__init__({
+            "en": Out(banks), "line": Out(data.ArrayLayout(range(arch.weight_tiles * arch.weight_load_cycles), banks)),
+            "data": In(data.ArrayLayout(data.ArrayLayout(signed(8), arch.cols), banks)),
+        })
+
+
+class ParamReadSignature(wiring.Signature):
+    """A read of the parameter SRAM: all channels of one entry, one cycle after `addr`."""
+
+    def __init__(self, arch: ArchConfig) -> None:
+        super().__init__({"en": Out(1), "addr": Out(range(arch.param_rows)), "data": In(data.ArrayLayout(param_layout(), arch.cols))})
+
+
+class AccReadSignature(wiring.Signature):
+    """The output stage reading the accumulators.
+
+    Members
+    -------
+    valid, addr : Out      request one entry
+    ready : In(1)          granted in this cycle (the array's own reads of the same bank come first)
+    data : In              C sums, valid one cycle after the grant, for one cycle
+    release : In(1)        pulses when the array has written one more final entry; entries are released in the order OUTPUT reads them
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        super().__init__({
+            "valid": Out(1), "addr": Out(range(arch.acc_depth)), "ready": In(1),
+            "data": In(data.ArrayLayout(signed(32), arch.cols)), "release": In(1),
+        })

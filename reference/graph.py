@@ -1,0 +1,120 @@
+"""The quantised graph: what a model means, in integers.
+
+A `QGraph` is the contract between the compiler's front end (which builds it from ONNX), the reference (which
+executes it, op by op, in NumPy) and the compiler's back end (which lowers it to instructions). Tensors keep the
+model's own axis order; how a tensor lies in memory is the back end's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["Op", "QGraph", "QNode", "QTensor", "Requant"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QTensor:
+    """An int8 activation tensor: real = scale * (q - zero_point).
+
+    Parameters
+    ----------
+    name : str                 unique in the graph
+    shape : tuple of int       every extent positive
+    scale : float              positive
+    zero_point : int           -128 to 127
+    dtype : str                what the model calls it at its boundary: 'float32', 'int8' or 'uint8' (uint8 is held minus 128)
+    data : int8 array or None  contents, if constant
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    scale: float
+    zero_point: int
+    dtype: str = "int8"
+    data: np.ndarray | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requant:
+    """From an int32 sum to int8: ``clamp(zero + round_half_even(sum * mult / 2**shift), low, high)``, then the table if there is one.
+
+    Parameters
+    ----------
+    mult, shift : int arrays     one entry per output channel (conv, matmul), else of length 1
+    zero, low, high : int        int8
+    table : int8 array of 256    indexed by the clamped result read as an unsigned byte; or None
+    """
+
+    mult: np.ndarray
+    shift: np.ndarray
+    zero: int
+    low: int = -128
+    high: int = 127
+    table: np.ndarray | None = None
+
+
+class Op:
+    """Base class of operators. A subclass is a frozen dataclass of attributes with ``run(*arrays) -> array``."""
+
+    def run(self, *inputs: np.ndarray) -> np.ndarray:
+        """The output for int8 inputs, exactly."""
+        raise TypeError(f"{type(self).__name__} does not define run")
+
+    def macs(self, *shapes: tuple[int, ...]) -> int:
+        """Multiply-accumulates for inputs of these shapes."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QNode:
+    """One operator application with one output.
+
+    Parameters
+    ----------
+    name : str              the model's node name (made up from its output where the model gives none); unique
+    op : Op                 attributes, weights and requantisation
+    inputs : tuple of str   names of activation tensors (constants among them have `data`)
+    output : str
+    op_type : str           operator as the model calls it, for reports
+    sources : tuple of str  all model nodes that this node computes, fused ones included
+    """
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+    output: str
+    op_type: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QGraph:
+    """A quantised model: nodes in topological order.
+
+    Parameters
+    ----------
+    name : str
+    tensors : dict of name -> QTensor   every input, constant and result
+    nodes : tuple of QNode              topological order
+    inputs, outputs : tuple of str      in the model's order; names are the model's
+    """
+
+    name: str
+    tensors: dict[str, QTensor]
+    nodes: tuple[QNode, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Every tensor of the graph, by name, for int8 inputs by name. This is the `reference` level of the ladder."""
+        values = {name: tensor.data for name, tensor in self.tensors.items() if tensor.data is not None}
+        values.update({name: np.asarray(inputs[name], dtype=np.int8) for name in self.inputs})
+        for node in self.nodes:
+            result = node.op.run(*(values[name] for name in node.inputs))
+            expected = self.tensors[node.output].shape
+            if result.dtype != np.int8 or result.shape != expected:
+                raise AssertionError(f"{node.name} gave {result.dtype}{result.shape}, the graph says int8{expected}")
+            values[node.output] = result
+        return values

@@ -1,0 +1,462 @@
+"""The instruction set: one table of formats and fields, from which everything else derives.
+
+Encoder, decoder, assembler, disassembler, hardware layouts, the functional machine, the cycle model and the ISA page
+of the documentation all read `isa_for(arch)`; none of them states an opcode, a width or a position of its own.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+from systolith.spec.arch import ArchConfig
+from systolith.spec.numerics import INT8, SHIFT_BITS, VECTOR_MULT
+
+__all__ = ["Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region", "Space", "isa_for"]
+
+
+class IsaError(ValueError):
+    """An instruction that cannot be encoded, decoded or assembled."""
+
+
+class Engine(enum.IntEnum):
+    """The units that execute instructions, each in order, all at the same time. The value is the bit in `wait` and `signal`."""
+
+    #: External memory to an on-chip SRAM.
+    LOAD = 0
+    #: Activation SRAM to external memory.
+    STORE = 1
+    #: The systolic array, activation SRAM and weight SRAM to accumulators.
+    MATRIX = 2
+    #: Accumulators to activation SRAM, or to the vector unit.
+    OUTPUT = 3
+    #: Element-wise operations and pooling, activation SRAM to activation SRAM.
+    VECTOR = 4
+
+
+class Space(enum.IntEnum):
+    """On-chip destinations of LOAD."""
+
+    #: Activation SRAM, any byte address.
+    ACT = 0
+    #: Weight SRAM; base, steps and row length are multiples of the bus width.
+    WEIGHT = 1
+    #: Parameter SRAM; base, steps and row length are multiples of the bus width.
+    PARAM = 2
+    #: Tables, byte t*256 + (operand & 255) of slot t; base, steps and row length are multiples of the bus width.
+    TABLE = 3
+
+
+class Region(enum.IntEnum):
+    """The two windows of external memory that a program may use; base and size are in the CSRs."""
+
+    #: Streams and constants. Never written by the core.
+    PROGRAM = 0
+    #: Inputs, outputs, state and spilled tensors.
+    DATA = 1
+
+
+class Mode(enum.IntEnum):
+    """How activations enter the array."""
+
+    #: Row r takes lane r of each vector and shares it with all columns: sums[c] = sum over r of vector[r] * W[r][c].
+    DENSE = 0
+    #: Column c takes lane c, and pixels move down the column at half the speed of the sums:
+    #: sums[c] for vector n = sum over r of vector[n - r][c] * W[r][c].
+    DEPTHWISE = 1
+
+
+class Destination(enum.IntEnum):
+    """Where OUTPUT sends its results."""
+
+    #: Activation SRAM.
+    ACT = 0
+    #: Operand `a` of the next ADD or MUL, in the same order.
+    VECTOR = 1
+
+
+class OperandA(enum.IntEnum):
+    """Where ADD and MUL take operand `a` from."""
+
+    #: Activation SRAM.
+    ACT = 0
+    #: The results of an OUTPUT with destination VECTOR.
+    OUTPUT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One operand: `bits` wide, stored as ``value - bias``.
+
+    Parameters
+    ----------
+    name : str        not `shape`, `eq` or `as_value`, which a hardware layout reserves
+    bits : int        width in the instruction word
+    signed : bool     two's complement
+    bias : int        subtracted before encoding: 1 for counts, so that zero cannot be written
+    unit : str        for documentation
+    doc : str         meaning
+    enum : type       an IntEnum whose members are the legal values, written by name in assembly
+    """
+
+    name: str
+    bits: int
+    doc: str
+    signed: bool = False
+    bias: int = 0
+    unit: str = ""
+    enum: type[enum.IntEnum] | None = None
+
+    @property
+    def min(self) -> int:
+        """Smallest value."""
+        return (-(1 << (self.bits - 1)) if self.signed else 0) + self.bias
+
+    @property
+    def max(self) -> int:
+        """Largest value."""
+        if self.enum is not None:
+            return max(self.enum)
+        return (1 << (self.bits - self.signed)) - 1 + self.bias
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One instruction: mnemonic, opcode, the engine that executes it, its fields, and its effect."""
+
+    mnemonic: str
+    opcode: int
+    engine: Engine | None
+    fields: tuple[Field, ...]
+    effect: str
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Instr:
+    """One instruction: mnemonic and operand values (a missing operand has its default, the smallest non-negative value)."""
+
+    mnemonic: str
+    operands: dict[str, int] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> int:
+        # Only called for names that are not attributes: operands read as `instr.base`.
+        try:
+            return self.operands[name]
+        except KeyError:
+            raise AttributeError(f"{self.mnemonic} has no operand {name!r}") from None
+
+    def __hash__(self) -> int:
+        return hash((self.mnemonic, tuple(sorted(self.operands.items()))))
+
+
+@dataclass(frozen=True)
+class Isa:
+    """A complete instruction set for one architecture.
+
+    Parameters
+    ----------
+    header : tuple of Field      the fields that every instruction begins with, opcode first
+    formats : tuple of Format    operand fields follow the header, least significant bit first
+
+    Raises
+    ------
+    IsaError   If opcodes or mnemonics repeat, or a name is reserved.
+    """
+
+    header: tuple[Field, ...]
+    formats: tuple[Format, ...]
+
+    def __post_init__(self) -> None:
+        for values, what in (([f.opcode for f in self.formats], "opcode"), ([f.mnemonic for f in self.formats], "mnemonic")):
+            if len(set(values)) != len(values):
+                raise IsaError(f"two formats share one {what}")
+        for fmt in self.formats:
+            names = [f.name for f in (*self.header, *fmt.fields)]
+            if len(set(names)) != len(names) or {"shape", "eq", "as_value", "mnemonic", "operands"} & set(names):
+                raise IsaError(f"{fmt.mnemonic} has a repeated or reserved field name")
+        if self.formats[0].opcode != 0:
+            raise IsaError("the first format must have opcode 0, which hardware resets to")
+
+    @cached_property
+    def by_mnemonic(self) -> dict[str, Format]:
+        """Formats by mnemonic."""
+        return {fmt.mnemonic: fmt for fmt in self.formats}
+
+    @cached_property
+    def by_opcode(self) -> dict[int, Format]:
+        """Formats by opcode."""
+        return {fmt.opcode: fmt for fmt in self.formats}
+
+    @cached_property
+    def word_bytes(self) -> int:
+        """Bytes of one instruction, a multiple of 16 so that instructions are whole beats on every bus."""
+        bits = max(sum(f.bits for f in (*self.header, *fmt.fields)) for fmt in self.formats)
+        return -(-bits // 128) * 16
+
+    def fields(self, mnemonic: str) -> tuple[Field, ...]:
+        """Header and operand fields of a format, in order from bit 0.
+
+        Raises
+        ------
+        IsaError   If there is no such mnemonic.
+        """
+        try:
+            return (*self.header, *self.by_mnemonic[mnemonic].fields)
+        except KeyError:
+            raise IsaError(f"unknown mnemonic {mnemonic!r}; known are {', '.join(self.by_mnemonic)}") from None
+
+    def make(self, mnemonic: str, **operands: int) -> Instr:
+        """An instruction with every operand present and checked.
+
+        Raises
+        ------
+        IsaError   Naming the mnemonic, the field, the value and the range.
+        """
+        fields = self.fields(mnemonic)[1:]
+        known = {f.name for f in fields}
+        for name in operands:
+            if name not in known:
+                raise IsaError(f"{mnemonic} has no operand {name!r}; it has {', '.join(sorted(known))}")
+        full = {}
+        for f in fields:
+            value = int(operands.get(f.name, max(f.min, f.bias, 0)))
+            if not f.min <= value <= f.max:
+                raise IsaError(f"{mnemonic}.{f.name} must be from {f.min} to {f.max}, not {value}")
+            full[f.name] = value
+        return Instr(mnemonic, full)
+
+    def encode(self, instr: Instr) -> bytes:
+        """The instruction as `word_bytes` bytes, little endian.
+
+        Raises
+        ------
+        IsaError   As `make`.
+        """
+        checked = self.make(instr.mnemonic, **instr.operands)
+        word, position = self.by_mnemonic[instr.mnemonic].opcode, self.header[0].bits
+        for f in self.fields(instr.mnemonic)[1:]:
+            word |= ((checked.operands[f.name] - f.bias) & ((1 << f.bits) - 1)) << position
+            position += f.bits
+        return word.to_bytes(self.word_bytes, "little")
+
+    def decode(self, data: bytes) -> Instr:
+        """The instruction that `word_bytes` bytes stand for; the inverse of `encode`.
+
+        Raises
+        ------
+        IsaError   On a wrong length, an illegal opcode, an illegal enum value, or a reserved bit that is not zero.
+        """
+        if len(data) != self.word_bytes:
+            raise IsaError(f"an instruction has {self.word_bytes} bytes, not {len(data)}")
+        word = int.from_bytes(data, "little")
+        opcode = word & ((1 << self.header[0].bits) - 1)
+        if opcode not in self.by_opcode:
+            raise IsaError(f"illegal opcode {opcode}")
+        fmt = self.by_opcode[opcode]
+        word >>= self.header[0].bits
+        operands = {}
+        for f in self.fields(fmt.mnemonic)[1:]:
+            raw = word & ((1 << f.bits) - 1)
+            if f.signed and raw >> (f.bits - 1):
+                raw -= 1 << f.bits
+            value = raw + f.bias
+            if not f.min <= value <= f.max:
+                raise IsaError(f"{fmt.mnemonic}.{f.name} must be from {f.min} to {f.max}, not {value}")
+            operands[f.name] = value
+            word >>= f.bits
+        if word:
+            raise IsaError(f"{fmt.mnemonic} has reserved bits that are not zero")
+        return Instr(fmt.mnemonic, operands)
+
+    def disassemble(self, instr: Instr) -> str:
+        """One line of assembly: the mnemonic and every operand that differs from its default."""
+        parts = []
+        for f in self.fields(instr.mnemonic)[1:]:
+            value = instr.operands[f.name]
+            if value == max(f.min, f.bias, 0):
+                continue
+            parts.append(f"{f.name}={self._text(f, value)}")
+        return " ".join([instr.mnemonic, *parts])
+
+    def assemble(self, line: str) -> Instr:
+        """The inverse of `disassemble`; `#` begins a comment.
+
+        Raises
+        ------
+        IsaError   Naming the word that is wrong.
+        """
+        words = line.partition("#")[0].split()
+        if not words:
+            raise IsaError("an empty line is no instruction")
+        by_name = {f.name: f for f in self.fields(words[0])[1:]}
+        operands: dict[str, int] = {}
+        for word in words[1:]:
+            name, equals, text = word.partition("=")
+            if not equals:
+                raise IsaError(f"{words[0]}: operand {word!r} must be written name=value")
+            if name in operands:
+                raise IsaError(f"{words[0]}: operand {name!r} is given twice")
+            operands[name] = self._value(words[0], by_name.get(name), text)
+        return self.make(words[0], **operands)
+
+    def digest(self) -> bytes:
+        """16 bytes that identify every opcode, field, width, position and bias."""
+        table = [[f.mnemonic, f.opcode, [[x.name, x.bits, x.signed, x.bias] for x in (*self.header, *f.fields)]] for f in self.formats]
+        return hashlib.sha256(json.dumps(table).encode()).digest()[:16]
+
+    @staticmethod
+    def _text(f: Field, value: int) -> str:
+        if f.name in ("wait", "signal"):
+            return "+".join(engine.name for engine in Engine if value >> engine & 1)
+        return f.enum(value).name if f.enum else str(value)
+
+    @staticmethod
+    def _value(mnemonic: str, f: Field | None, text: str) -> int:
+        try:
+            if f is not None and f.name in ("wait", "signal") and not text.isdigit():
+                return sum(1 << Engine[name] for name in text.split("+"))
+            if f is not None and f.enum and not text.isdigit():
+                return f.enum[text]
+            return int(text, 0)
+        except (KeyError, ValueError):
+            raise IsaError(f"{mnemonic}: {text!r} is no value for operand {f.name if f else '?'!r}") from None
+
+
+@lru_cache(maxsize=64)
+def isa_for(arch: ArchConfig) -> Isa:
+    """The instruction set of one architecture: operand widths follow from its memories."""
+    a = (arch.act_bytes - 1).bit_length()
+    m = (arch.acc_depth - 1).bit_length()
+    weight_tile = (arch.weight_tiles - 1).bit_length()
+    sram = max(a, (arch.weight_bytes - 1).bit_length(), (arch.param_bytes - 1).bit_length(),
+               (arch.table_bytes - 1).bit_length())
+    param = (arch.param_rows - 1).bit_length()
+    slot = max(1, (arch.table_slots - 1).bit_length())
+    channel = (arch.cols - 1).bit_length()
+    row = (arch.rows - 1).bit_length()
+    coordinate = 16
+
+    def count(name: str, bits: int, doc: str, unit: str = "") -> Field:
+        return Field(name, bits, doc, bias=1, unit=unit)
+
+    def address(name: str, doc: str) -> Field:
+        return Field(name, a, doc, unit="bytes")
+
+    header = (
+        Field("opcode", 4, "selects the format"),
+        Field("wait", len(Engine), "take one token from each engine whose bit is set before starting", unit="engines"),
+        Field("signal", len(Engine), "give one token to each engine whose bit is set when done", unit="engines"),
+    )
+    window = (
+        Field("y0", coordinate, "y of the first position", signed=True, unit="rows"),
+        Field("x0", a + 2, "x of the first position, in bytes from the start of its row", signed=True, unit="bytes"),
+        Field("height", coordinate, "positions with y outside [0, height) are padding", unit="rows"),
+        Field("row_bytes", a + 1, "bytes with x outside [0, row_bytes) are padding", unit="bytes"),
+    )
+    requantised = (
+        Field("zero", INT8.width, "zero point of the result", signed=True),
+        Field("low", INT8.width, "lower bound of the result before the table", signed=True),
+        Field("high", INT8.width, "upper bound of the result before the table", signed=True),
+        *(table := (Field("table", 1, "1: replace the result q by table[slot][q & 255]"),
+                    Field("slot", slot, "table slot"))),
+    )
+    transfer = (
+        Field("region", 1, "window of external memory", enum=Region),
+        Field("offset", 32, "first byte in the region", unit="bytes"),
+        count("planes", 12, "outer count"),
+        count("rows", 16, "inner count"),
+        count("bytes", sram, "contiguous bytes per row", unit="bytes"),
+        Field("ext_plane", 32, "external step per plane, modulo 2**32", unit="bytes"),
+        Field("ext_row", 32, "external step per row, modulo 2**32", unit="bytes"),
+        Field("base", sram, "first byte in the SRAM", unit="bytes"),
+        Field("plane", sram, "SRAM step per plane, modulo the address width", unit="bytes"),
+        Field("row", sram, "SRAM step per row, modulo the address width", unit="bytes"),
+    )
+    binary = (
+        count("ny", coordinate, "rows"), count("nx", coordinate, "pixels per row"),
+        count("bytes", 12, "bytes per pixel, moved in chunks of `lanes`", unit="bytes"),
+        Field("a_source", 1, "where operand a comes from", enum=OperandA),
+        address("a", "first byte of operand a"), address("a_row", "step per row"), address("a_px", "step per pixel"),
+        address("b", "first byte of operand b"), address("b_row", "step per row"), address("b_px", "step per pixel"),
+        address("dst", "first byte of the result"), address("dst_row", "step per row"), address("dst_px", "step per pixel"),
+        Field("a_zero", INT8.width, "zero point of a", signed=True),
+        Field("b_zero", INT8.width, "zero point of b", signed=True),
+        Field("a_mult", VECTOR_MULT.width, "multiplier of a, or of the product", signed=True),
+        Field("b_mult", VECTOR_MULT.width, "multiplier of b (ADD only)", signed=True),
+        Field("shift", SHIFT_BITS, "right shift of the sum or product", unit="bits"),
+        *requantised,
+    )
+    steps = "All addresses are modulo the size of the address field."
+    formats = (
+        Format("NOP", 0, None, (), "nothing", "`wait` and `signal` must be 0."),
+        Format("HALT", 1, None, (), "stop when every engine is idle and every write has been acknowledged",
+               "`wait` and `signal` must be 0."),
+        Format("LOAD", 2, Engine.LOAD, (Field("space", 2, "destination SRAM", enum=Space), *transfer),
+               "for p < planes, r < rows: space[base + p*plane + r*row + (0..bytes-1)] = "
+               "region[offset + p*ext_plane + r*ext_row + (0..bytes-1)]", steps),
+        Format("STORE", 3, Engine.STORE, transfer,
+               "for p < planes, r < rows: region[offset + p*ext_plane + r*ext_row + (0..bytes-1)] = "
+               "act[base + p*plane + r*row + (0..bytes-1)]", "`region` must be DATA. " + steps),
+        Format("MATMUL", 4, Engine.MATRIX, (
+            Field("mode", 1, "how activations enter the array", enum=Mode),
+            address("base", "address of the first position; may be virtual where that is padding"),
+            *window,
+            Field("pad", INT8.width, "value of padding", signed=True),
+            count("ky", 8, "kernel rows"), address("ky_addr", "address step per kernel row"),
+            Field("ky_y", 8, "y step per kernel row"),
+            count("kx", 8, "kernel columns, or runs of taps"), Field("kx_x", a, "x and address step per kernel column", unit="bytes"),
+            count("kt", 16, "chunks of R bytes in a run"),
+            count("oy", m + 1, "output rows"), address("oy_addr", "address step per output row"), Field("oy_y", 8, "y step per output row"),
+            count("ox", m + 5, "vectors streamed per output row"), Field("ox_x", a, "x and address step per vector", unit="bytes"),
+            count("taps", row, "vectors of a row that pass before the first sum counts, plus 1 (1 in DENSE)"),
+            count("stride", 4, "of the vectors that follow, every stride-th counts (1 in DENSE)"),
+            Field("tile", weight_tile, "first weight tile; each (ky, kx, kt) takes the next", unit="tiles"),
+            Field("acc", m, "first accumulator entry", unit="entries"),
+            Field("accumulate", 1, "1: add to the entries; 0: the first (ky, kx, kt) overwrites them"),
+            Field("final", 1, "1: the last (ky, kx, kt) releases each entry it writes to OUTPUT, in order"),
+        ),
+            "for ky, kx, kt (each with the next weight tile W): i = acc; for oy: for ox: v = the R (DENSE) or C (DEPTHWISE) bytes at "
+            "base + ky*ky_addr + kx*kx_x + kt*R + oy*oy_addr + ox*ox_x, with bytes outside the window replaced by pad; "
+            "if ox >= taps-1 and (ox-taps+1) % stride == 0: acc[i] (+)= sums(v, W); i += 1",
+            "Byte j of a vector lies at y = y0 + ky*ky_y + oy*oy_y and x = x0 + kx*kx_x + kt*R + ox*ox_x + j. "
+            "In DEPTHWISE mode kt must be 1. " + steps),
+        Format("OUTPUT", 5, Engine.OUTPUT, (
+            Field("dest", 1, "where the results go", enum=Destination),
+            Field("acc", m, "first accumulator entry", unit="entries"),
+            count("ny", m + 1, "rows"), count("nx", m + 1, "pixels per row"),
+            count("channels", channel, "channels of a pixel that are kept"),
+            address("dst", "first byte of the result"), address("dst_row", "step per row"), address("dst_px", "step per pixel"),
+            Field("param", param, "entry of the parameter SRAM: bias, mult, shift of each channel", unit="entries"),
+            *requantised,
+        ),
+            "for y < ny, x < nx, c < channels: q = clamp(zero + round_half_even((acc[i][c] + bias[c]) * mult[c] / 2**shift[c]), low, high); "
+            "act[dst + y*dst_row + x*dst_px + c] = table ? tables[slot][q & 255] : q; i += 1 per pixel",
+            "Takes one released accumulator entry per pixel, so it may start while MATMUL still runs. `dst`, `dst_row`, `dst_px` are unused with VECTOR."),
+        Format("ADD", 6, Engine.VECTOR, binary,
+               "q = clamp(zero + round_half_even(((a - a_zero)*a_mult + (b - b_zero)*b_mult) / 2**shift), low, high); "
+               "dst = table ? tables[slot][q & 255] : q", "With a_source = OUTPUT, a, a_row and a_px are unused."),
+        Format("MUL", 7, Engine.VECTOR, binary,
+               "q = clamp(zero + round_half_even((a - a_zero)*(b - b_zero)*a_mult / 2**shift), low, high); "
+               "dst = table ? tables[slot][q & 255] : q", "b_mult is unused. With a_source = OUTPUT, a, a_row and a_px are unused."),
+        Format("POOL", 8, Engine.VECTOR, (
+            count("ny", coordinate, "output rows"), count("nx", coordinate, "output pixels per row"),
+            count("bytes", 12, "bytes per pixel, moved in chunks of `lanes`", unit="bytes"),
+            address("base", "address of the first position; may be virtual where that is padding"),
+            *window,
+            count("ky", 8, "window rows"), address("ky_addr", "address step per window row"), Field("ky_y", 8, "y step per window row"),
+            count("kx", 8, "window columns"), Field("kx_x", a, "x and address step per window column", unit="bytes"),
+            address("oy_addr", "address step per output row"), Field("oy_y", 8, "y step per output row"),
+            Field("ox_x", a, "x and address step per output pixel", unit="bytes"),
+            address("dst", "first byte of the result"), address("dst_row", "step per row"), address("dst_px", "step per pixel"),
+            *table,
+        ),
+            "q = the maximum over ky, kx of the bytes at base + oy*oy_addr + ox*ox_x + ky*ky_addr + kx*kx_x + (0..bytes-1) whose y and x "
+            "(of byte 0) lie in the window, or -128; dst = table ? tables[slot][q & 255] : q",
+            "With ky = kx = 1 it copies; with a table it is any function of one int8. " + steps),
+    )
+    return Isa(header, formats)
