@@ -1,0 +1,113 @@
+"""Weights, parameters and tables: where each lies in external memory and on chip.
+
+A first, dry pass over the model only collects what is asked for. From that `plan` decides what stays on chip
+(loaded once by the load stream) and what is streamed through a ring, loaded by the run stream just before use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from systolith.compiler.errors import AllocationError
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Instr, Region, Space, isa_for
+
+__all__ = ["Constants"]
+
+
+@dataclass
+class _Entry:
+    data: bytes
+    offset: int
+    resident: int | None = None
+    streamed: int | None = None
+
+
+@dataclass
+class Constants:
+    """All constants of one program.
+
+    `use` returns the byte address in the SRAM at which a constant stands, after emitting a LOAD where it is streamed.
+    `offset` is relative to the start of the constants in the PROGRAM region until `base` is known.
+    """
+
+    arch: ArchConfig
+    entries: dict[tuple[Space, Hashable], _Entry] = field(default_factory=dict)
+    blob: bytearray = field(default_factory=bytearray)
+    base: int = 0
+    dry: bool = True
+    _ring: dict[Space, list] = field(default_factory=dict)
+
+    def sizes(self) -> dict[Space, int]:
+        """Capacity of each SRAM that holds constants."""
+        return {Space.WEIGHT: self.arch.weight_bytes, Space.PARAM: self.arch.param_bytes, Space.TABLE: self.arch.table_bytes}
+
+    def unit(self, space: Space) -> int:
+        """Addresses are multiples of this many bytes, and of the bus width."""
+        return {Space.WEIGHT: self.arch.tile_bytes, Space.PARAM: self.arch.param_line_bytes, Space.TABLE: 256}[space]
+
+    def add(self, space: Space, key: Hashable, data: bytes) -> None:
+        """Make a constant known; equal keys are the same constant."""
+        if (space, key) not in self.entries:
+            self.entries[space, key] = _Entry(data, len(self.blob))
+            self.blob += data + bytes(-len(data) % 16)
+
+    def use(self, space: Space, key: Hashable, emit) -> int:
+        """Address of the constant on chip; calls ``emit(instr)`` where it must be loaded first."""
+        entry = self.entries[space, key]
+        if self.dry:
+            return 0
+        if entry.resident is not None:
+            return entry.resident
+        if entry.streamed is None:
+            ring = self._ring[space]
+            low, high, next_free = ring[0], ring[1], ring[2]
+            size = self._room(space, entry)
+            start = next_free if next_free + size <= high else low
+            # What the new constant overwrites is no longer there.
+            for other, other_start, other_size in list(ring[3]):
+                if start < other_start + other_size and other_start < start + size:
+                    other.streamed = None
+                    ring[3].remove((other, other_start, other_size))
+            entry.streamed, ring[2] = start, start + size
+            ring[3].append((entry, start, size))
+            emit(self.load(space, entry, start))
+        return entry.streamed
+
+    def load(self, space: Space, entry: _Entry, address: int) -> Instr:
+        """The LOAD that brings one constant on chip."""
+        return isa_for(self.arch).make("LOAD", space=space, region=Region.PROGRAM, offset=self.base + entry.offset,
+                                       bytes=len(entry.data) + -len(entry.data) % self.arch.bus_bytes, base=address)
+
+    def plan(self) -> list[tuple[Space, _Entry, int]]:
+        """Decide what is resident; returns (space, entry, address) of each for the load stream. Ends the dry pass.
+
+        Raises
+        ------
+        AllocationError   If one constant does not fit its SRAM.
+        """
+        resident = []
+        for space, capacity in self.sizes().items():
+            entries = [entry for (where, _), entry in self.entries.items() if where is space]
+            rooms = [self._room(space, entry) for entry in entries]
+            largest = max(rooms, default=0)
+            if largest > capacity:
+                raise AllocationError("allocate", "", f"one block of constants needs {largest} bytes of {space.name} SRAM, the architecture "
+                                      f"has {capacity}", "use an architecture with a larger SRAM")
+            ring = 0 if sum(rooms) <= capacity else min(2 * largest, capacity)
+            unit = self.unit(space)
+            ring += -ring % unit
+            address = 0
+            for entry, room in zip(entries, rooms, strict=True):
+                if address + room <= capacity - ring:
+                    entry.resident = address
+                    resident.append((space, entry, address))
+                    address += room
+            self._ring[space] = [address + -address % unit, capacity, address + -address % unit, []]
+        self.dry = False
+        return resident
+
+    def _room(self, space: Space, entry: _Entry) -> int:
+        step = max(self.unit(space), self.arch.bus_bytes)
+        return len(entry.data) + -len(entry.data) % step

@@ -1,0 +1,34 @@
+"""What one instruction keeps its engine busy for, from its operands alone."""
+
+from __future__ import annotations
+
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Instr, OperandA, Space
+
+__all__ = ["busy_cycles", "matrix_cycles"]
+
+
+def matrix_cycles(instr: Instr, arch: ArchConfig) -> int:
+    """Cycles of a MATMUL: every tile takes the longer of its vectors and its weight load."""
+    return instr.ky * instr.kx * instr.kt * max(instr.oy * instr.ox, arch.weight_load_cycles)
+
+
+def busy_cycles(instr: Instr, arch: ArchConfig) -> int:
+    """Cycles without stalls and without latency; 0 for NOP and HALT."""
+    match instr.mnemonic:
+        case "MATMUL":
+            return matrix_cycles(instr, arch)
+        case "OUTPUT":
+            return instr.ny * instr.nx * -(-instr.channels // arch.lanes)
+        case "ADD" | "MUL":
+            chunks = instr.ny * instr.nx * -(-instr.bytes // arch.lanes)
+            return chunks * (1 if instr.a_source == OperandA.OUTPUT else 2)
+        case "POOL":
+            return instr.ny * instr.nx * -(-instr.bytes // arch.lanes) * instr.ky * instr.kx
+        case "LOAD" | "STORE":
+            beats = instr.planes * instr.rows * -(-instr.bytes // arch.bus_bytes)
+            # The tables take one entry per cycle; a line narrower than a beat takes several writes.
+            if instr.operands.get("space") == Space.TABLE:
+                return beats * arch.bus_bytes
+            return beats
+    return 0

@@ -1,0 +1,38 @@
+"""Everything that the compiler refuses, as one clear sentence."""
+
+from __future__ import annotations
+
+__all__ = ["AllocationError", "CompileError", "InputError", "QuantiseError", "UnsupportedError"]
+
+
+class CompileError(Exception):
+    """A model that cannot be compiled.
+
+    Parameters
+    ----------
+    stage : str    'import', 'quantise', 'lower', 'allocate', ...
+    node : str     the node or tensor at fault, or '' where it is the whole model
+    reason : str   what is wrong
+    hint : str     what to do about it
+    """
+
+    def __init__(self, stage: str, node: str, reason: str, hint: str = "") -> None:
+        self.stage, self.node, self.reason, self.hint = stage, node, reason, hint
+        where = f"{stage}: node {node!r}: " if node else f"{stage}: "
+        super().__init__(where + reason + (f"; {hint}" if hint else ""))
+
+
+class UnsupportedError(CompileError):
+    """An operator, attribute or data type outside what the core and the compiler know."""
+
+
+class QuantiseError(CompileError):
+    """A scale, zero point or range that integers cannot carry."""
+
+
+class AllocationError(CompileError):
+    """Something that does not fit the architecture's memories."""
+
+
+class InputError(CompileError):
+    """A file, name, shape or value given by the user that cannot be used."""
