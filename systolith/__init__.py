@@ -1,0 +1,22 @@
+"""Systolith: from an ONNX model to a systolic accelerator that computes it bit for bit.
+
+The Python API has the verbs of the command line::
+
+    import systolith as sl
+    image = sl.compile("model.onnx", arch="array16")
+    outputs = sl.run(image, {"x": x}, on="rtl")
+    result = sl.verify("model.onnx", arch="array16")
+"""
+
+from __future__ import annotations
+
+__all__ = ["ApiError", "RunResult", "VerifyResult", "compile", "explain", "run", "verify"]
+
+
+def __getattr__(name: str) -> object:
+    # Loaded on first use: `systolith.spec` and `systolith.hw` must not pull in the compiler and ONNX Runtime.
+    if name in __all__:
+        from systolith import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'systolith' has no attribute {name!r}")

