@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sim,dev]'
 	@touch $@
 
-demo: env  ## train-free tour: a CNN for digits on reference, machine and RTL, bit for bit
+demo: env  ## a CNN for digits on reference, machine and RTL, bit for bit
 	$(BIN)/python examples/digits/demo.py
 
 test: env  ## the quick suite
@@ -34,7 +34,7 @@ test: env  ## the quick suite
 test-all: env  ## every test, the slow ones too
 	$(BIN)/python -m pytest -q -n $(JOBS)
 
-bench: env  ## cycles and utilisation of models and of single layers
+bench: env  ## cycles and utilisation of models
 	$(BIN)/python benchmarks/run.py
 
 lint: env  ## ruff

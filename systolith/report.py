@@ -49,7 +49,8 @@ class Reporter:
 
     @contextmanager
     def progress(self) -> Iterator:
-        """A callable for `progress=`: a spinner on a terminal, one plain line per stage on standard output elsewhere.
+        """A callable for `progress=`: a spinner on a terminal, one plain line per stage on standard
+        output elsewhere.
 
         Standard error is for the one sentence of a refusal.
         """
@@ -62,9 +63,18 @@ class Reporter:
 
 def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
     """Cells of the per-layer table, under `LAYER_COLUMNS`."""
-    return [(layer["name"], layer["op"], f"{layer['macs']:,}", f"{layer['cycles']:,}", f"{layer['roofline_cycles']:,}",
-             f"{layer['roofline_cycles'] / layer['cycles']:.0%}" if layer["cycles"] else "-", layer["limit"])
-            for layer in layers]
+    return [
+        (
+            layer["name"],
+            layer["op"],
+            f"{layer['macs']:,}",
+            f"{layer['cycles']:,}",
+            f"{layer['roofline_cycles']:,}",
+            f"{layer['roofline_cycles'] / layer['cycles']:.0%}" if layer["cycles"] else "-",
+            layer["limit"],
+        )
+        for layer in layers
+    ]
 
 
 def write_json(path: str | Path | None, value: dict) -> None:

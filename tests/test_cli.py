@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from systolith import api, cli
-from systolith.spec.arch import PRESETS
-from systolith.spec.image import Image, LayerInfo
+from systolith.reference.elementwise import Lookup
+from systolith.reference.graph import QGraph
+from systolith.spec.arch import PRESETS, load_arch
+from systolith.spec.image import Image, IoTensor, LayerInfo
 from systolith.spec.isa import isa_for
+from tests.graphs import GraphBuilder
 
 PROGRAM = """\
 # what the load stream might do
@@ -43,10 +46,36 @@ def small_image() -> Image:
     """An image with two run instructions, the first of which belongs to a layer."""
     arch = PRESETS["tiny"]
     isa = isa_for(arch)
-    words = [isa.encode(isa.make("HALT")), isa.encode(isa.make("LOAD", bytes=16)), isa.encode(isa.make("HALT"))]
-    layer = LayerInfo(name="conv[1]", op="Conv", nodes=("conv[1]",), tensor="y", macs=8, cycles=4, roofline_cycles=2, limit="array")
-    return Image(arch=arch, model="m", program=b"".join(words), load_entry=0, load_count=1, run_entry=isa.word_bytes, run_count=2,
-                 data_bytes=64, inputs=(), outputs=(), layers=(layer,), owners=(0, -1), cycles=4)
+    words = [
+        isa.encode(isa.make("HALT")),
+        isa.encode(isa.make("LOAD", bytes=16)),
+        isa.encode(isa.make("HALT")),
+    ]
+    layer = LayerInfo(
+        name="conv[1]",
+        op="Conv",
+        nodes=("conv[1]",),
+        tensor="y",
+        macs=8,
+        cycles=4,
+        roofline_cycles=2,
+        limit="array",
+    )
+    return Image(
+        arch=arch,
+        model="m",
+        program=b"".join(words),
+        load_entry=0,
+        load_count=1,
+        run_entry=isa.word_bytes,
+        run_count=2,
+        data_bytes=64,
+        inputs=(),
+        outputs=(),
+        layers=(layer,),
+        owners=(0, -1),
+        cycles=4,
+    )
 
 
 @pytest.mark.parametrize("arch", PRESETS)
@@ -83,9 +112,17 @@ def test_json_on_standard_output_is_alone(tmp_path: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize(
     ("line", "culprit"),
-    [("MATMUL ox=0", "MATMUL.ox"), ("JUMP", "'JUMP'"), ("LOAD bytes=x", "'bytes'"), ("LOAD bytes", "'bytes'"), ("LOAD foo=1", "'foo'")],
+    [
+        ("MATMUL ox=0", "MATMUL.ox"),
+        ("JUMP", "'JUMP'"),
+        ("LOAD bytes=x", "'bytes'"),
+        ("LOAD bytes", "'bytes'"),
+        ("LOAD foo=1", "'foo'"),
+    ],
 )
-def test_asm_names_line_and_culprit(line: str, culprit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_asm_names_line_and_culprit(
+    line: str, culprit: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = tmp_path / "p.asm"
     text.write_text(f"HALT\n{line}\n")
     sentence = refused(capsys, "asm", text, "--arch", "tiny")
@@ -135,8 +172,13 @@ def test_disasm_refuses_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (("run", "absent.sysl", "--inputs", "absent.npz", "--on", "moon"), "'moon'"),
     ],
 )
-def test_refusals(arguments: tuple[str, ...], culprit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                  capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals(
+    arguments: tuple[str, ...],
+    culprit: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert culprit in refused(capsys, *arguments)
 
@@ -155,7 +197,9 @@ def test_arch_file_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert invoke(capsys, "asm", text, "--arch", path)[0] == 0
 
 
-def test_an_internal_error_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_internal_error_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
@@ -180,7 +224,9 @@ def test_no_arguments_is_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "verify" in out
 
 
-def test_doctor_reports_every_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_every_tool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = tmp_path / "d.json"
     monkeypatch.setenv("PATH", str(tmp_path))
     status, out, err = invoke(capsys, "doctor", "--json", result)
@@ -194,7 +240,8 @@ def test_doctor_reports_every_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "g++\tMISSING" in out
 
 
-# -- inputs -----------------------------------------------------------------------------------------------------------
+# -- inputs
+# -----------------------------------------------------------------------------------------------------------
 SPECS = {"x": ((1, 4), "float32"), "k": ((2,), "int8")}
 
 
@@ -232,4 +279,183 @@ def test_npy_is_refused(tmp_path: Path) -> None:
         api.load_arrays(path, "inputs")
 
 
-# -- a real model, end to end -------------------------------------------------------------------------------------------
+# -- verify: what it reports, with devices of known behaviour
+# ---------------------------------------------------------
+def graph_of_three() -> QGraph:
+    """Three tables in a row."""
+    builder = GraphBuilder(7)
+    name = builder.input((1, 4, 3, 3))
+    for _ in range(3):
+        # A permutation, so that no difference can vanish on its way.
+        name = builder.append(Lookup(table=builder.rng.permutation(256).astype(np.uint8).view(np.int8)), name)
+    return builder.finish(name)
+
+
+def fake_compile(model: object, arch: object, calib: object = None, progress: object = None) -> Image:
+    """An image with one layer and one instruction per node, which only FakeSession can run."""
+    graph = model if isinstance(model, QGraph) else graph_of_three()
+    config = load_arch(arch)
+    isa = isa_for(config)
+    words = [isa.encode(isa.make(name)) for name in ("HALT", *("POOL" for _ in graph.nodes), "HALT")]
+
+    def tensors(names: tuple[str, ...]) -> tuple[IoTensor, ...]:
+        return tuple(
+            IoTensor(
+                name=name,
+                shape=graph.tensors[name].shape,
+                dtype="int8",
+                scale=0.05,
+                zero_point=graph.tensors[name].zero_point,
+                offset=0,
+                order=(0, 2, 3, 1),
+            )
+            for name in names
+        )
+
+    layers = tuple(
+        LayerInfo(
+            name=node.name,
+            op=node.op_type,
+            nodes=node.sources,
+            tensor=node.output,
+            macs=8,
+            cycles=4,
+            roofline_cycles=2,
+            limit="vector",
+        )
+        for node in graph.nodes
+    )
+    return Image(
+        arch=config,
+        model=graph.name,
+        program=b"".join(words),
+        load_entry=0,
+        load_count=1,
+        run_entry=isa.word_bytes,
+        run_count=len(words) - 1,
+        data_bytes=64,
+        inputs=tensors(graph.inputs),
+        outputs=tensors(graph.outputs),
+        layers=layers,
+        owners=(*range(len(layers)), -1),
+        cycles=12,
+    )
+
+
+class FakeSession:
+    """A device that computes the reference, except that it flips the lowest bit of one element of the
+    tensors in `wrong`."""
+
+    graph: QGraph
+    wrong: frozenset[str] = frozenset()
+    stops: bool = False
+    load_cycles = 5
+
+    def __init__(self, backend: str, image: Image) -> None:
+        self.backend, self.image = backend, image
+
+    def __enter__(self) -> "FakeSession":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def run(self, arrays: dict[str, np.ndarray]) -> api.RunResult:
+        if self.backend == "rtl" and self.stops:
+            raise DeviceError("the core stopped with WATCHDOG")
+        values = self.graph.run(arrays)
+        raw = {tensor.name: values[tensor.name].copy() for tensor in self.image.outputs}
+        if self.backend == "rtl":
+            for name in self.wrong & set(raw):
+                raw[name][0, 1, 2, 0] ^= 1
+        return api.RunResult(outputs=raw, raw=raw, cycles=100, load_cycles=5, seconds=0.5)
+
+
+class DeviceError(Exception):
+    """Stands in for the host's."""
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
+    """`verify` on FakeSession, whatever model it is given."""
+    kind = type("Session", (FakeSession,), {"graph": graph_of_three()})
+    monkeypatch.setattr(api, "Session", kind)
+    monkeypatch.setattr(api, "import_graph", lambda *_: kind.graph)
+    monkeypatch.setattr(api, "compile", fake_compile)
+    monkeypatch.setattr(api, "_device_errors", lambda: (DeviceError,))
+    return kind
+
+
+def test_verify_agrees(fake: type[FakeSession], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "r.json"
+    status, out, err = invoke(capsys, "verify", "m.onnx", "--arch", "tiny", "--json", path, "--seed", 3)
+    report = json.loads(path.read_text())
+    assert (status, err) == (0, "")
+    assert "bit-exact: reference = machine = rtl" in out
+    assert {
+        "model",
+        "arch",
+        "digest",
+        "bit_exact",
+        "backends",
+        "cycles",
+        "load_cycles",
+        "macs",
+        "peak_macs_per_cycle",
+        "roofline_cycles",
+        "utilisation",
+        "host_nodes",
+        "layers",
+    } <= set(report)
+    assert report["bit_exact"] is True
+    assert report["seed"] == 3
+    assert (report["cycles"], report["load_cycles"]) == (100, 5)
+    assert report["backends"]["rtl"]["cycles_per_second"] == pytest.approx(210)
+    assert set(report["backends"]) == {"reference", "machine", "rtl"}
+    assert {"name", "op", "macs", "cycles", "roofline_cycles", "limit"} <= set(report["layers"][0])
+
+
+def test_verify_names_the_first_layer_that_differs(
+    fake: type[FakeSession], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.wrong = frozenset({"t1", "t2"})
+    path = tmp_path / "r.json"
+    status, out, err = invoke(capsys, "verify", "m.onnx", "--arch", "tiny", "--json", path)
+    assert status == 1
+    assert err == "systolith: m.onnx differs from the reference on rtl (seed 0)\n"
+    assert "1 of 36 elements of output 't2' differ; first at [0, 1, 2, 0]" in out
+    layer = next(layer for layer in json.loads(path.read_text())["layers"] if "t1" in layer["nodes"])
+    assert f"first layer to differ is {layer['name']!r} (instructions 0x60 to 0x60)" in out
+    assert json.loads(path.read_text())["bit_exact"] is False
+
+
+def test_verify_without_rtl_does_not_see_it(
+    fake: type[FakeSession], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.wrong = frozenset({"t2"})
+    assert invoke(capsys, "verify", "m.onnx", "--arch", "tiny", "--on", "reference,machine")[0] == 0
+
+
+def test_verify_reports_a_core_that_stops(
+    fake: type[FakeSession], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.stops = True
+    status, out, _ = invoke(capsys, "verify", "m.onnx", "--arch", "tiny")
+    assert status == 1
+    assert "rtl: the core stopped with WATCHDOG" in out
+
+
+def test_compile_explain_and_run(
+    fake: type[FakeSession], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, x, y = tmp_path / "m.sysl", tmp_path / "x.npz", tmp_path / "y.out"
+    assert invoke(capsys, "explain", "m.onnx", "--arch", "tiny")[0] == 0
+    assert invoke(capsys, "compile", "m.onnx", "--arch", "tiny", "-o", image)[0] == 0
+    value = np.random.default_rng(1).integers(-128, 128, (1, 4, 3, 3)).astype(np.int8)
+    np.savez(x, in0=value)
+    assert invoke(capsys, "run", image, "--inputs", x, "--outputs", y)[0] == 0
+    with open(y, "rb") as stream:
+        assert np.array_equal(np.load(stream)["t2"], fake.graph.run({"in0": value})["t2"])
+    assert "instructions" in refused(capsys, "run", image, "--inputs", x, "--on", "reference")
+    assert "array8" in refused(capsys, "run", image, "--inputs", x, "--arch", "array8")
+    assert "architecture" in refused(capsys, "run", "m.onnx", "--inputs", x)

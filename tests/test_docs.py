@@ -11,7 +11,11 @@ from systolith.spec.isa import isa_for
 from systolith.spec.regs import CSRS
 
 ROOT = Path(__file__).resolve().parent.parent
-HAND_WRITTEN = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(p for p in (ROOT / "docs").glob("*.md") if p.name not in PAGES)]
+HAND_WRITTEN = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted(p for p in (ROOT / "docs").glob("*.md") if p.name not in PAGES),
+]
 
 
 @pytest.mark.parametrize("name", PAGES)

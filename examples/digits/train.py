@@ -1,7 +1,9 @@
 """Train the digits CNN of the demo, in NumPy alone, and write it as a float ONNX model.
 
-Data: `sklearn.datasets.load_digits` (1,797 images of 8 x 8), split once with a fixed seed. The network is small but
-has what a compiler must handle: padded convolutions, ReLU, a residual addition, pooling, a fully connected layer.
+Data: `sklearn.datasets.load_digits` (1,797 images of 8 x 8), split once with a fixed seed. The network is
+small but
+has what a compiler must handle: padded convolutions, ReLU, a residual addition, pooling, a fully
+connected layer.
 
     .venv/bin/python examples/digits/train.py [OUTPUT.onnx]
 
@@ -27,7 +29,8 @@ PIXEL_MAX = 16.0
 
 
 def load_split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """``((train_images, train_labels), (test_images, test_labels))``; images are float32 N x 1 x 8 x 8 in [0, 1]."""
+    """``((train_images, train_labels), (test_images, test_labels))``; images are float32 N x 1 x 8 x 8 in
+    [0, 1]."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -38,7 +41,8 @@ def load_split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.nd
     return (images[train], labels[train]), (images[test], labels[test])
 
 
-# -- layers: each forward returns its result and what its backward needs ----------------------------------------------
+# -- layers: each forward returns its result and what its backward needs
+# ----------------------------------------------
 def conv_forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """3 x 3 convolution, pad 1, on N x H x W x C, as one matrix product over im2col patches."""
     n, h, w, c = x.shape
@@ -48,7 +52,9 @@ def conv_forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[n
     return (patches @ weight + bias).reshape(n, h, w, -1), patches
 
 
-def conv_backward(grad: np.ndarray, patches: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def conv_backward(
+    grad: np.ndarray, patches: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of input, weight and bias."""
     n, h, w, k = grad.shape
     flat = grad.reshape(-1, k)
@@ -56,7 +62,7 @@ def conv_backward(grad: np.ndarray, patches: np.ndarray, weight: np.ndarray) -> 
     padded = np.zeros((n, h + 2, w + 2, spread.shape[-1]), grad.dtype)
     for i in range(3):
         for j in range(3):
-            padded[:, i:i + h, j:j + w] += spread[:, :, :, i, j]
+            padded[:, i : i + h, j : j + w] += spread[:, :, :, i, j]
     return padded[:, 1:-1, 1:-1], patches.T @ flat, flat.sum(0)
 
 
@@ -75,12 +81,21 @@ def pool_backward(grad: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (mask * grad[:, :, None, :, None]).reshape(n, 2 * h, 2 * w, c)
 
 
-# -- the network ------------------------------------------------------------------------------------------------------
+# -- the network
+# ------------------------------------------------------------------------------------------------------
 def initial(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """He-initialised parameters; convolution weights are (kernel row, kernel column, input) x output."""
     params: dict[str, np.ndarray] = {}
-    for name, fan_in, fan_out in (("conv1", 9, 16), ("conv2", 144, 16), ("conv3", 144, 16), ("conv4", 144, 32), ("fc", 128, CLASSES)):
-        params[name + ".w"] = (rng.standard_normal((fan_in, fan_out)) * np.sqrt(2 / fan_in)).astype(np.float32)
+    for name, fan_in, fan_out in (
+        ("conv1", 9, 16),
+        ("conv2", 144, 16),
+        ("conv3", 144, 16),
+        ("conv4", 144, 32),
+        ("fc", 128, CLASSES),
+    ):
+        params[name + ".w"] = (rng.standard_normal((fan_in, fan_out)) * np.sqrt(2 / fan_in)).astype(
+            np.float32
+        )
         params[name + ".b"] = np.zeros(fan_out, np.float32)
     return params
 
@@ -105,7 +120,9 @@ def forward(params: dict[str, np.ndarray], x: np.ndarray) -> tuple[np.ndarray, d
     return flat @ params["fc.w"] + params["fc.b"], cache
 
 
-def backward(params: dict[str, np.ndarray], cache: dict[str, np.ndarray], grad: np.ndarray) -> dict[str, np.ndarray]:
+def backward(
+    params: dict[str, np.ndarray], cache: dict[str, np.ndarray], grad: np.ndarray
+) -> dict[str, np.ndarray]:
     """Gradients of all parameters for the gradient of the logits."""
     grads = {"fc.w": cache["flat"].T @ grad, "fc.b": grad.sum(0)}
 
@@ -123,7 +140,9 @@ def backward(params: dict[str, np.ndarray], cache: dict[str, np.ndarray], grad: 
     return grads
 
 
-def train(images: np.ndarray, labels: np.ndarray, *, epochs: int = 20, batch: int = 64) -> dict[str, np.ndarray]:
+def train(
+    images: np.ndarray, labels: np.ndarray, *, epochs: int = 20, batch: int = 64
+) -> dict[str, np.ndarray]:
     """SGD with momentum, weight decay, a cosine rate, and shifts by one pixel as augmentation."""
     rng = np.random.default_rng(SEED)
     params = initial(rng)
@@ -134,7 +153,7 @@ def train(images: np.ndarray, labels: np.ndarray, *, epochs: int = 20, batch: in
         order = rng.permutation(len(x_all))
         loss = 0.0
         for start in range(0, len(order), batch):
-            chosen = order[start:start + batch]
+            chosen = order[start : start + batch]
             x, y = x_all[chosen], labels[chosen]
             shift = rng.integers(-1, 2)
             if shift:
@@ -178,14 +197,22 @@ def export(params: dict[str, np.ndarray]) -> onnx.ModelProto:
     r3 = node("Relu", [total], "relu3")
     r4 = node("Relu", [conv(pool(r3, "pool1"), "conv4", 16)], "relu4")
     flat = node("Flatten", [pool(r4, "pool2")], "flatten", axis=1)
-    node("Gemm", [flat, constant("fc_weight", params["fc.w"].T), constant("fc_bias", params["fc.b"])], "fc", transB=1)
+    node(
+        "Gemm",
+        [flat, constant("fc_weight", params["fc.w"].T), constant("fc_bias", params["fc.b"])],
+        "fc",
+        transB=1,
+    )
     graph = helper.make_graph(
-        nodes, "digits_cnn",
+        nodes,
+        "digits_cnn",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 8, 8])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, CLASSES])],
         initializers,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="systolith-digits", ir_version=8)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="systolith-digits", ir_version=8
+    )
     onnx.checker.check_model(model, full_check=True)
     return model
 
