@@ -3,8 +3,7 @@
     .venv/bin/python benchmarks/run.py [MODEL.onnx ...] [--arch A]... [--on machine,rtl] [--json FILE]
 
 Without models it measures the digits CNN of the examples. Every figure is the run of this moment; a model
-whose levels differ is reported
-as such and fails the benchmark.
+whose levels differ is reported as such and fails the benchmark.
 """
 
 import argparse

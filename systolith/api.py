@@ -1,8 +1,7 @@
 """The Python API: compile, run, verify, explain. A thin layer over compiler, reference, host and sim.
 
-Every function takes a model as the path of an ONNX file, an architecture as a preset's name, a TOML file
-or an
-`ArchConfig`, and calibration data as an .npz path or a mapping (per input, samples stacked on the first
+Every function takes a model as the path of an ONNX file, an architecture as a preset's name, a TOML file or
+an `ArchConfig`, and calibration data as an .npz path or a mapping (per input, samples stacked on the first
 axis).
 `progress` is called with one line of text at each stage; ``None`` is silent.
 """
@@ -141,8 +140,7 @@ class VerifyResult:
 
     @property
     def cycles(self) -> int:
-        """Cycles of the run stream: counted by RTL, else by the machine's cycle model, else estimated by
-        the compiler."""
+        """Cycles of the run stream: counted by RTL, else by the machine, else the compiler's estimate."""
         for name in ("rtl", "machine"):
             if name in self.backends and self.backends[name].cycles:
                 return self.backends[name].cycles
@@ -178,8 +176,7 @@ class VerifyResult:
 
 
 def describe(image: Image, cycles: int) -> dict:
-    """Size, roofline and layers of an image as plain values, with the utilisation that `cycles` amounts
-    to."""
+    """Size, roofline and layers of an image as plain values, and the utilisation that `cycles` gives."""
     macs = sum(layer.macs for layer in image.layers)
     peak = image.arch.macs_per_cycle
     return {
@@ -207,8 +204,7 @@ def describe(image: Image, cycles: int) -> dict:
     }
 
 
-# -- arrays
-# -----------------------------------------------------------------------------------------------------------
+# -- arrays --------------------------------------------------------------------------------------------------
 def load_arrays(source: Source, what: str) -> dict[str, np.ndarray] | None:
     """A mapping as it is, or the contents of an .npz file.
 
@@ -261,8 +257,10 @@ def check_inputs(arrays: Arrays, specs: Mapping[str, tuple[tuple[int, ...], str]
 
 
 def to_int8(array: np.ndarray, tensor: QTensor) -> np.ndarray:
-    """A value of the model's own type as the core holds it: ONNX QuantizeLinear for floats, minus 128 for
-    uint8."""
+    """A value of the model's own type as the core holds it.
+
+    Floats by ONNX QuantizeLinear, uint8 minus 128.
+    """
     if tensor.dtype == "uint8":
         return (array.astype(np.int16) - 128).astype(np.int8)
     if tensor.dtype == "int8":
@@ -291,8 +289,7 @@ def random_inputs(graph: QGraph, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-# -- the verbs
-# --------------------------------------------------------------------------------------------------------
+# -- the verbs -----------------------------------------------------------------------------------------------
 def import_graph(model: str | Path, calib: Source = None) -> QGraph:
     """The quantised graph of an ONNX file.
 
@@ -452,8 +449,7 @@ def verify(
     )
 
 
-# -- the parts
-# --------------------------------------------------------------------------------------------------------
+# -- the parts -----------------------------------------------------------------------------------------------
 def _tell(progress: Progress, text: str) -> None:
     if progress is not None:
         progress(text)
@@ -528,8 +524,7 @@ def _compare(backend: str, expected: Arrays, got: Arrays) -> list[Difference]:
 
 
 def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays) -> Difference:
-    """Add the first layer whose own result differs: one more run, of a build that stores every layer's
-    result."""
+    """Add the first layer whose own result differs: one run of a build that stores every layer's result."""
     names = list(dict.fromkeys(layer.tensor for layer in image.layers))
     every = replace(graph, outputs=tuple(names))
     from systolith.compiler.errors import CompileError

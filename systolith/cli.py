@@ -1,8 +1,7 @@
 """The command line: `systolith COMMAND ...`.
 
 Exit status: 0 on success, 1 where `verify` finds a difference, 2 on a refused input, with one sentence on
-standard
-error. No traceback reaches a user; SYSTOLITH_DEBUG=1 shows it to a developer.
+standard error. No traceback reaches a user; SYSTOLITH_DEBUG=1 shows it to a developer.
 """
 
 from __future__ import annotations
@@ -369,8 +368,7 @@ def doctor(context: click.Context, json_path: str | None) -> None:
         context.exit(EXIT_REFUSED)
 
 
-# -- helpers
-# ----------------------------------------------------------------------------------------------------------
+# -- helpers -------------------------------------------------------------------------------------------------
 class _Silent(Reporter):
     """Used with ``--json -``: standard output holds the JSON alone."""
 

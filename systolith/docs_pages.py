@@ -1,7 +1,6 @@
 """Generated pages of the documentation: instruction set, CSR map, supported operators.
 
-``python -m systolith.docs_pages`` writes them (`make docs`); a test checks that the committed ones are
-current.
+``python -m systolith.docs_pages`` writes them (`make docs`); a test checks that they are current.
 """
 
 from __future__ import annotations

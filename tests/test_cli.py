@@ -240,8 +240,7 @@ def test_doctor_reports_every_tool(
     assert "g++\tMISSING" in out
 
 
-# -- inputs
-# -----------------------------------------------------------------------------------------------------------
+# -- inputs --------------------------------------------------------------------------------------------------
 SPECS = {"x": ((1, 4), "float32"), "k": ((2,), "int8")}
 
 
@@ -279,8 +278,7 @@ def test_npy_is_refused(tmp_path: Path) -> None:
         api.load_arrays(path, "inputs")
 
 
-# -- verify: what it reports, with devices of known behaviour
-# ---------------------------------------------------------
+# -- verify: what it reports, with devices of known behaviour ------------------------------------------------
 def graph_of_three() -> QGraph:
     """Three tables in a row."""
     builder = GraphBuilder(7)

@@ -1,11 +1,9 @@
-"""The demo: calibrate, compile and run the digits CNN on reference, machine and RTL; nothing here is
-precomputed.
+"""The demo: calibrate, compile and run the digits CNN on reference, machine and RTL.
 
     .venv/bin/python examples/digits/demo.py [--arch NAME_OR_TOML] [--rtl-seconds S] [--limit N] [--json FILE]
 
 Runs every test digit on the reference and the machine, and as many as fit into the given time on the RTL.
-Exit status 1 if
-a single bit differs anywhere.
+Nothing is precomputed. Exit status 1 if a single bit differs anywhere.
 """
 
 import argparse

@@ -1,13 +1,12 @@
 """Train the digits CNN of the demo, in NumPy alone, and write it as a float ONNX model.
 
 Data: `sklearn.datasets.load_digits` (1,797 images of 8 x 8), split once with a fixed seed. The network is
-small but
-has what a compiler must handle: padded convolutions, ReLU, a residual addition, pooling, a fully
+small but has what a compiler must handle: padded convolutions, ReLU, a residual addition, pooling, a fully
 connected layer.
 
     .venv/bin/python examples/digits/train.py [OUTPUT.onnx]
 
-Runs in about a minute on one core and is reproducible: equal versions of NumPy give an equal file.
+Takes seconds on one core. Seeded; the last bits of the weights depend on NumPy's BLAS and its threads.
 """
 
 import sys
@@ -29,8 +28,7 @@ PIXEL_MAX = 16.0
 
 
 def load_split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """``((train_images, train_labels), (test_images, test_labels))``; images are float32 N x 1 x 8 x 8 in
-    [0, 1]."""
+    """Training and test data, each ``(images, labels)``; images are float32 N x 1 x 8 x 8 in [0, 1]."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -41,8 +39,7 @@ def load_split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.nd
     return (images[train], labels[train]), (images[test], labels[test])
 
 
-# -- layers: each forward returns its result and what its backward needs
-# ----------------------------------------------
+# -- layers: each forward returns its result and what its backward needs -------------------------------------
 def conv_forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """3 x 3 convolution, pad 1, on N x H x W x C, as one matrix product over im2col patches."""
     n, h, w, c = x.shape
@@ -81,8 +78,7 @@ def pool_backward(grad: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (mask * grad[:, :, None, :, None]).reshape(n, 2 * h, 2 * w, c)
 
 
-# -- the network
-# ------------------------------------------------------------------------------------------------------
+# -- the network ---------------------------------------------------------------------------------------------
 def initial(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """He-initialised parameters; convolution weights are (kernel row, kernel column, input) x output."""
     params: dict[str, np.ndarray] = {}
