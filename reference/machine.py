@@ -1,0 +1,251 @@
+"""The functional machine: executes decoded instructions, one after another, on the SRAMs as the hardware has them.
+
+It is the `machine` level of the ladder. Order between engines does not exist here; that the program's tokens make the
+hardware equivalent is what `hazards.check_order` proves.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from systolith.reference.requantise import lookup
+from systolith.spec import numerics
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Destination, Instr, IsaError, Mode, OperandA, Region, Space, isa_for
+from systolith.spec.regs import ErrorCode
+
+__all__ = ["Machine", "MachineError", "Write"]
+
+#: (first byte addresses [n], data [n, width], kept bytes [n]) of the activation writes of one instruction, in order.
+Write = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class MachineError(Exception):
+    """The core would stop here.
+
+    Parameters
+    ----------
+    code : ErrorCode
+    offset : int      of the instruction, in the PROGRAM region
+    reason : str
+    """
+
+    def __init__(self, code: ErrorCode, offset: int, reason: str) -> None:
+        self.code, self.offset = code, offset
+        super().__init__(f"{code.name} at offset {offset}: {reason}")
+
+
+class Machine:
+    """One core and its SRAMs.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+    program, data : uint8 arrays                  the two regions of external memory (views; STORE writes into `data`)
+    on_instruction : called as (offset, instr, writes) after each instruction that writes activations, or None
+    """
+
+    def __init__(self, arch: ArchConfig, program: np.ndarray, data: np.ndarray,
+                 on_instruction: Callable[[int, Instr, Write], None] | None = None) -> None:
+        self.arch, self.isa = arch, isa_for(arch)
+        self.set_regions(program, data)
+        self.on_instruction = on_instruction
+        self.act = np.zeros(arch.act_bytes, np.int8)
+        self.weight = np.zeros(arch.weight_bytes, np.int8)
+        self.param = np.zeros(arch.param_bytes, np.uint8)
+        self.table = np.zeros(arch.table_bytes, np.int8)
+        self.acc = np.zeros((arch.acc_depth, arch.cols), np.int32)
+        self.released: deque[int] = deque()
+        self.chain: deque[np.ndarray] = deque()
+        self.instructions = 0
+        self._offset = 0
+        self._tile_order = np.array([[arch.weight_offset(r, c) for c in range(arch.cols)] for r in range(arch.rows)])
+        self._execute = {
+            "NOP": lambda instr: None, "HALT": lambda instr: None, "LOAD": self._load, "STORE": self._store, "MATMUL": self._matmul,
+            "OUTPUT": self._output, "ADD": self._binary, "MUL": self._binary, "POOL": self._pool,
+        }
+        missing = set(self.isa.by_mnemonic) ^ set(self._execute)
+        if missing:
+            raise AssertionError(f"instructions without a rule, or rules without an instruction: {sorted(missing)}")
+
+    def set_regions(self, program: np.ndarray, data: np.ndarray) -> None:
+        """Other windows of external memory."""
+        self.regions = {Region.PROGRAM: program, Region.DATA: data}
+
+    def run(self, entry: int) -> None:
+        """Execute from `entry` to HALT.
+
+        Raises
+        ------
+        MachineError   Where the core would stop with an error.
+        """
+        program, size = self.regions[Region.PROGRAM], self.isa.word_bytes
+        offset = entry
+        while True:
+            self._offset = offset
+            if offset + size > len(program):
+                raise MachineError(ErrorCode.REGION, offset, "the stream runs past the end of the PROGRAM region")
+            try:
+                instr = self.isa.decode(program[offset:offset + size].tobytes())
+            except IsaError as error:
+                raise MachineError(ErrorCode.ILLEGAL_INSTRUCTION, offset, str(error)) from error
+            self.execute(instr)
+            if instr.mnemonic == "HALT":
+                return
+            offset += size
+
+    def execute(self, instr: Instr) -> None:
+        """One instruction."""
+        if instr.mnemonic in ("NOP", "HALT") and (instr.wait or instr.signal):
+            self._fail(ErrorCode.ILLEGAL_INSTRUCTION, f"{instr.mnemonic} must not wait or signal")
+        self._execute[instr.mnemonic](instr)
+        self.instructions += 1
+
+    def _fail(self, code: ErrorCode, reason: str) -> None:
+        raise MachineError(code, self._offset, reason)
+
+    # -- transfers ----------------------------------------------------------------------------------------------------
+    def _rows(self, instr: Instr, sram_size: int, unit: int) -> tuple[np.ndarray, np.ndarray]:
+        """External and on-chip address of each row, checked."""
+        region = self.regions[Region(instr.region)]
+        p, r = np.arange(instr.planes)[:, None], np.arange(instr.rows)[None, :]
+        bits = next(f.bits for f in self.isa.by_mnemonic[instr.mnemonic].fields if f.name == "base")
+        ext = ((instr.offset + p * instr.ext_plane + r * instr.ext_row) % (1 << 32)).ravel()
+        local = ((instr.base + p * instr.plane + r * instr.row) % (1 << bits)).ravel()
+        if (ext + instr.bytes > len(region)).any():
+            self._fail(ErrorCode.REGION, f"{instr.mnemonic} leaves the {Region(instr.region).name} region")
+        if (local + instr.bytes > sram_size).any():
+            self._fail(ErrorCode.OPERAND_RANGE, f"{instr.mnemonic} passes the end of its SRAM")
+        if ((ext % unit).any() or (local % unit).any() or instr.bytes % unit):
+            self._fail(ErrorCode.OPERAND_RANGE, f"{instr.mnemonic} is not in whole beats")
+        return ext, local
+
+    def _load(self, instr: Instr) -> None:
+        target = {Space.ACT: self.act, Space.WEIGHT: self.weight, Space.PARAM: self.param, Space.TABLE: self.table}[Space(instr.space)]
+        ext, local = self._rows(instr, len(target), 1 if instr.space == Space.ACT else self.arch.bus_bytes)
+        source = self.regions[Region(instr.region)]
+        lane = np.arange(instr.bytes)
+        rows = source[ext[:, None] + lane]
+        target[local[:, None] + lane] = rows.view(target.dtype)
+        if instr.space == Space.ACT:
+            self._notify(instr, local, rows.view(np.int8), np.full(len(local), instr.bytes))
+
+    def _store(self, instr: Instr) -> None:
+        if instr.region != Region.DATA:
+            self._fail(ErrorCode.REGION, "STORE names the PROGRAM region")
+        ext, local = self._rows(instr, self.arch.act_bytes, 1)
+        lane = np.arange(instr.bytes)
+        self.regions[Region.DATA][ext[:, None] + lane] = self.act[local[:, None] + lane].view(np.uint8)
+
+    # -- array --------------------------------------------------------------------------------------------------------
+    def _matmul(self, instr: Instr) -> None:
+        arch = self.arch
+        depthwise = instr.mode == Mode.DEPTHWISE
+        if depthwise and (instr.kt > 1 or not arch.depthwise):
+            self._fail(ErrorCode.ILLEGAL_INSTRUCTION, "DEPTHWISE with kt > 1, or on a core without it")
+        width = arch.cols if depthwise else arch.rows
+        counted = np.arange(instr.taps - 1, instr.ox, instr.stride) if instr.ox >= instr.taps else np.arange(0)
+        entries = instr.oy * len(counted)
+        tiles = instr.ky * instr.kx * instr.kt
+        if instr.acc + entries > arch.acc_depth or instr.tile + tiles > arch.weight_tiles:
+            self._fail(ErrorCode.OPERAND_RANGE, "MATMUL passes the last accumulator entry or weight tile")
+        oy, ox, lane = np.arange(instr.oy)[:, None, None], np.arange(instr.ox)[None, :, None], np.arange(width)
+        total = np.zeros((entries, arch.cols), np.float64)
+        index = 0
+        for ky in range(instr.ky):
+            y = instr.y0 + ky * instr.ky_y + oy * instr.oy_y
+            row_ok = (y >= 0) & (y < instr.height)
+            for kx in range(instr.kx):
+                for kt in range(instr.kt):
+                    step = kx * instr.kx_x + kt * arch.rows
+                    x = instr.x0 + step + ox * instr.ox_x + lane
+                    address = (instr.base + ky * instr.ky_addr + step + oy * instr.oy_addr + ox * instr.ox_x + lane) % arch.act_bytes
+                    vectors = np.where(row_ok & (x >= 0) & (x < instr.row_bytes), self.act[address], instr.pad).astype(np.float64)
+                    at = (instr.tile + index) * arch.tile_bytes
+                    tile = self.weight[at:at + arch.tile_bytes][self._tile_order].astype(np.float64)
+                    index += 1
+                    if depthwise:
+                        for r in range(instr.taps):
+                            total += (vectors[:, counted - r] * tile[r]).reshape(entries, arch.cols)
+                        # Rows beyond the taps see vectors of the previous output row; only zero weights make that meaningful.
+                        if tile[instr.taps:].any():
+                            raise AssertionError(f"DEPTHWISE tile at offset {self._offset} has weights beyond its taps")
+                    else:
+                        total += vectors[:, counted].reshape(entries, width) @ tile
+        where = slice(instr.acc, instr.acc + entries)
+        sums = total.astype(np.int64) + (self.acc[where].astype(np.int64) if instr.accumulate else 0)
+        self.acc[where] = sums.astype(np.int32)
+        if instr.final:
+            self.released.extend(range(instr.acc, instr.acc + entries))
+
+    # -- output stage ---------------------------------------------------------------------------------------------------
+    def _output(self, instr: Instr) -> None:
+        arch, pixels = self.arch, instr.ny * instr.nx
+        if instr.acc + pixels > arch.acc_depth:
+            self._fail(ErrorCode.OPERAND_RANGE, "OUTPUT passes the last accumulator entry")
+        for expected in range(instr.acc, instr.acc + pixels):
+            if not self.released or self.released.popleft() != expected:
+                raise AssertionError(f"OUTPUT at offset {self._offset} reads accumulator {expected}, which is not the next one released")
+        line = self.param[instr.param * arch.param_line_bytes:(instr.param + 1) * arch.param_line_bytes]
+        fields = line.view(np.dtype([("bias", "<i4"), ("mult", "<u2"), ("shift", "u1"), ("zero", "u1")]))
+        sums = self.acc[instr.acc:instr.acc + pixels].astype(np.int64) + fields["bias"]
+        q = numerics.requantise(sums, fields["mult"].astype(np.int64), fields["shift"].astype(np.int64) & 63, instr.zero, instr.low, instr.high)
+        q = self._table(instr, q.astype(np.int8))[:, :instr.channels]
+        if instr.dest == Destination.VECTOR:
+            for first in range(0, pixels):
+                self.chain.extend(q[first, i:i + arch.lanes] for i in range(0, instr.channels, arch.lanes))
+            return
+        self._scatter(instr, q.reshape(instr.ny, instr.nx, instr.channels))
+
+    # -- vector unit ------------------------------------------------------------------------------------------------------
+    def _addresses(self, instr: Instr, base: int, row: int, px: int, length: int) -> np.ndarray:
+        y, x = np.arange(instr.ny)[:, None, None], np.arange(instr.nx)[None, :, None]
+        return (base + y * row + x * px + np.arange(length)) % self.arch.act_bytes
+
+    def _binary(self, instr: Instr) -> None:
+        if instr.a_source == OperandA.OUTPUT:
+            count = instr.ny * instr.nx * -(-instr.bytes // self.arch.lanes)
+            if len(self.chain) < count:
+                raise AssertionError(f"{instr.mnemonic} at offset {self._offset} takes {count} chunks from OUTPUT, which sent {len(self.chain)}")
+            a = np.concatenate([self.chain.popleft() for _ in range(count)]).reshape(instr.ny, instr.nx, instr.bytes)
+        else:
+            a = self.act[self._addresses(instr, instr.a, instr.a_row, instr.a_px, instr.bytes)]
+        b = self.act[self._addresses(instr, instr.b, instr.b_row, instr.b_px, instr.bytes)]
+        a, b = a.astype(np.int64) - instr.a_zero, b.astype(np.int64) - instr.b_zero
+        total = a * instr.a_mult + b * instr.b_mult if instr.mnemonic == "ADD" else a * b * instr.a_mult
+        q = numerics.saturate(numerics.round_shift(total, np.int64(instr.shift)) + instr.zero, instr.low, instr.high)
+        self._scatter(instr, self._table(instr, q.astype(np.int8)))
+
+    def _pool(self, instr: Instr) -> None:
+        oy, ox = np.arange(instr.ny)[:, None, None], np.arange(instr.nx)[None, :, None]
+        best = np.full((instr.ny, instr.nx, instr.bytes), -128, np.int8)
+        for ky in range(instr.ky):
+            y = instr.y0 + ky * instr.ky_y + oy * instr.oy_y
+            for kx in range(instr.kx):
+                x = instr.x0 + kx * instr.kx_x + ox * instr.ox_x
+                inside = (y >= 0) & (y < instr.height) & (x >= 0) & (x < instr.row_bytes)
+                address = self._addresses(instr, instr.base + ky * instr.ky_addr + kx * instr.kx_x, instr.oy_addr, instr.ox_x, instr.bytes)
+                best = np.maximum(best, np.where(inside, self.act[address], np.int8(-128)))
+        self._scatter(instr, self._table(instr, best))
+
+    def _table(self, instr: Instr, q: np.ndarray) -> np.ndarray:
+        return lookup(q, self.table[instr.slot * 256:(instr.slot + 1) * 256] if instr.table else None)
+
+    def _scatter(self, instr: Instr, values: np.ndarray) -> None:
+        """Write [ny, nx, bytes] results, chunk by chunk in the hardware's order (later writes win)."""
+        length, lanes = values.shape[2], self.arch.lanes
+        address = self._addresses(instr, instr.dst, instr.dst_row, instr.dst_px, length)
+        self.act[address.ravel()] = values.ravel()
+        if self.on_instruction:
+            chunks = -(-length // lanes)
+            padded = np.zeros((*values.shape[:2], chunks * lanes), np.int8)
+            padded[..., :length] = values
+            kept = np.minimum(lanes, length - np.arange(chunks) * lanes)
+            self._notify(instr, address[:, :, ::lanes].ravel(), padded.reshape(-1, lanes), np.tile(kept, instr.ny * instr.nx))
+
+    def _notify(self, instr: Instr, addresses: np.ndarray, rows: np.ndarray, kept: np.ndarray) -> None:
+        if self.on_instruction:
+            self.on_instruction(self._offset, instr, (addresses, rows, kept))
