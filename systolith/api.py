@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from systolith.reference.graph import QGraph, QTensor
+from systolith.host.device import Device, DeviceError
+from systolith.host.driver import Driver, dequantise, quantise
+from systolith.reference.graph import QGraph
 from systolith.spec.arch import ArchConfig, load_arch
 from systolith.spec.image import Image, ImageError
 
@@ -256,33 +258,11 @@ def check_inputs(arrays: Arrays, specs: Mapping[str, tuple[tuple[int, ...], str]
             raise ApiError(f"input {name!r} holds NaN or infinite values, which int8 cannot represent")
 
 
-def to_int8(array: np.ndarray, tensor: QTensor) -> np.ndarray:
-    """A value of the model's own type as the core holds it.
-
-    Floats by ONNX QuantizeLinear, uint8 minus 128.
-    """
-    if tensor.dtype == "uint8":
-        return (array.astype(np.int16) - 128).astype(np.int8)
-    if tensor.dtype == "int8":
-        return array.astype(np.int8)
-    scaled = np.rint(array.astype(np.float32) / np.float32(tensor.scale))
-    return np.clip(scaled + tensor.zero_point, -128, 127).astype(np.int8)
-
-
-def from_int8(array: np.ndarray, tensor: QTensor) -> np.ndarray:
-    """The inverse of `to_int8`, up to quantisation."""
-    if tensor.dtype == "uint8":
-        return (array.astype(np.int16) + 128).astype(np.uint8)
-    if tensor.dtype == "int8":
-        return array.astype(np.int8)
-    return (array.astype(np.float32) - np.float32(tensor.zero_point)) * np.float32(tensor.scale)
-
-
 def random_inputs(graph: QGraph, seed: int) -> dict[str, np.ndarray]:
     """Seeded random inputs of the model's own types whose int8 values cover the whole range."""
     rng = np.random.default_rng(seed)
     return {
-        name: from_int8(
+        name: dequantise(
             rng.integers(-128, 128, graph.tensors[name].shape, dtype=np.int8), graph.tensors[name]
         )
         for name in graph.inputs
@@ -433,7 +413,7 @@ def verify(
             with Session(name, image) as session:
                 _tell(progress, f"running on {name}")
                 result = session.run(arrays)
-        except _device_errors() as error:
+        except DeviceError as error:
             found, backends[name] = [Difference(backend=name, error=str(error))], BackendResult(seconds=0.0)
         else:
             backends[name] = BackendResult(
@@ -481,12 +461,12 @@ def run_reference(graph: QGraph, arrays: Arrays) -> RunResult:
     )
     begin = time.perf_counter()
     values = graph.run(
-        {name: to_int8(np.asarray(arrays[name]), graph.tensors[name]) for name in graph.inputs}
+        {name: quantise(np.asarray(arrays[name]), graph.tensors[name]) for name in graph.inputs}
     )
     seconds = time.perf_counter() - begin
     raw = {name: values[name] for name in graph.outputs}
     return RunResult(
-        outputs={name: from_int8(raw[name], graph.tensors[name]) for name in raw},
+        outputs={name: dequantise(raw[name], graph.tensors[name]) for name in raw},
         raw=raw,
         cycles=0,
         load_cycles=0,
@@ -533,7 +513,7 @@ def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays)
         wide = compile(every, image.arch)
         with Session(difference.backend, wide) as session:
             got = session.run(arrays).raw
-    except (CompileError, *_device_errors()):
+    except (CompileError, DeviceError):
         # The larger program does not fit, or stops as well: the difference stands, its place stays unknown.
         return difference
     expected = run_reference(every, arrays).raw
@@ -569,10 +549,8 @@ class Session:
     """
 
     def __init__(self, backend: str, image: Image) -> None:
-        from systolith.host.driver import Driver
-
         self.image = image
-        self._device = _make_device(backend, image.arch)
+        self._device = _make_device(backend, image)
         try:
             self._driver = Driver(self._device, image)
             self.load_cycles = self._driver.load_cycles
@@ -594,32 +572,28 @@ class Session:
 
     def run(self, arrays: Arrays) -> RunResult:
         """One inference: inputs, run stream, outputs."""
+        self._driver.check(arrays)
+        quantised = {io.name: quantise(np.asarray(arrays[io.name]), io) for io in self.image.inputs}
         begin = time.perf_counter()
-        outputs = self._driver.run(dict(arrays))
+        raw = self._driver.run_int8(quantised)
         seconds = time.perf_counter() - begin
         return RunResult(
-            outputs=outputs,
-            raw={tensor.name: to_int8(outputs[tensor.name], tensor) for tensor in self.image.outputs},
+            outputs={io.name: dequantise(raw[io.name], io) for io in self.image.outputs},
+            raw=raw,
             cycles=self._driver.cycles,
             load_cycles=self.load_cycles,
             seconds=seconds,
         )
 
 
-def _make_device(backend: str, arch: ArchConfig) -> object:
+def _make_device(backend: str, image: Image) -> Device:
     if backend == "machine":
         from systolith.reference.machine_device import MachineDevice
 
-        return MachineDevice(arch)
+        # Program and data, each from a page of its own.
+        return MachineDevice(image.arch, memory_bytes=len(image.program) + image.data_bytes + 4 * 4096)
     if backend == "rtl":
         from systolith.sim.native import RtlDevice
 
-        return RtlDevice(arch)
+        return RtlDevice(image.arch)
     raise ApiError(f"{backend!r} is no device; choose from {', '.join(BACKENDS[1:])}")
-
-
-def _device_errors() -> tuple[type[Exception], ...]:
-    """What a device raises where the core stops or does not answer."""
-    from systolith.host.driver import DeviceError
-
-    return (DeviceError,)

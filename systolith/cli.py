@@ -418,7 +418,8 @@ def _refusals() -> tuple[type[Exception], ...]:
     for module, name in (
         ("systolith.api", "ApiError"),
         ("systolith.compiler.errors", "CompileError"),
-        ("systolith.host.driver", "DeviceError"),
+        ("systolith.host.device", "DeviceError"),
+        ("systolith.host.driver", "InputError"),
         ("systolith.sim.verilator", "SimulationError"),
     ):
         kind = getattr(sys.modules.get(module), name, None)

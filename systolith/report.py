@@ -39,7 +39,7 @@ class Reporter:
             for row in (columns, *rows):
                 self.line("\t".join(row))
             return
-        table = Table(title=title, title_justify="left")
+        table = Table(title=title.replace("[", r"\["), title_justify="left")
         for i, column in enumerate(columns):
             table.add_column(column, justify="left" if i < left or column == "limit" else "right")
         for row in rows:

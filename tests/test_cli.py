@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from systolith import api, cli
+from systolith.host.device import DeviceError
 from systolith.reference.elementwise import Lookup
 from systolith.reference.graph import QGraph
 from systolith.spec.arch import PRESETS, load_arch
@@ -369,10 +370,6 @@ class FakeSession:
         return api.RunResult(outputs=raw, raw=raw, cycles=100, load_cycles=5, seconds=0.5)
 
 
-class DeviceError(Exception):
-    """Stands in for the host's."""
-
-
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
     """`verify` on FakeSession, whatever model it is given."""
@@ -380,7 +377,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
     monkeypatch.setattr(api, "Session", kind)
     monkeypatch.setattr(api, "import_graph", lambda *_: kind.graph)
     monkeypatch.setattr(api, "compile", fake_compile)
-    monkeypatch.setattr(api, "_device_errors", lambda: (DeviceError,))
     return kind
 
 
