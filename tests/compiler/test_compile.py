@@ -7,10 +7,11 @@ import pytest
 
 from systolith.compiler.driver import compile_graph
 from systolith.host.driver import Driver
-from systolith.reference.hazards import check_order
+from systolith.reference.hazards import HazardError, check_order
 from systolith.reference.machine_device import MachineDevice
 from systolith.spec.arch import PRESETS
 from systolith.spec.image import Image
+from systolith.spec.isa import Space
 from tests.graphs import random_graph
 
 ARCHS = {
@@ -39,7 +40,7 @@ def test_machine_gives_the_bits_of_the_reference(seed, arch):
     for draw in range(2):
         inputs = random_inputs(graph, seed * 2 + draw)
         expected = graph.run(inputs)
-        actual = driver.run(inputs)
+        actual = driver.run_int8(inputs)
         for name in graph.outputs:
             np.testing.assert_array_equal(actual[name], expected[name], err_msg=f"seed {seed}, input {draw}, arch {arch}")
 
@@ -51,14 +52,31 @@ def test_compilation_is_reproducible_byte_for_byte():
     assert Image.from_bytes(first).to_bytes() == first
 
 
-def test_streamed_weights_give_the_same_bits():
-    graph = random_graph(5)
-    small = dataclasses.replace(ARCHS["wide"], weight_bytes=1 << 12, param_rows=8, table_slots=2)
+@pytest.mark.parametrize("seed", [16, 33, 44, 52])
+def test_constants_that_do_not_fit_are_streamed(seed):
+    graph = random_graph(seed)
+    small = dataclasses.replace(ARCHS["wide"], weight_bytes=1 << 11, param_rows=8, table_slots=2)
     image = compile_graph(graph, small)
-    assert any(instr.mnemonic == "LOAD" and instr.space == 1 for _, instr in image.stream("run"))
+    spaces = {instr.space for _, instr in image.stream("run") if instr.mnemonic == "LOAD"}
+    assert {Space.WEIGHT, Space.PARAM} <= spaces
     check_order([instr for _, instr in image.stream("run")], small)
-    inputs = random_inputs(graph, 5)
-    actual = Driver(MachineDevice(small), image).run(inputs)
-    for name, expected in graph.run(inputs).items():
-        if name in graph.outputs:
-            np.testing.assert_array_equal(actual[name], expected)
+    driver = Driver(MachineDevice(small), image)
+    for draw in range(2):
+        inputs = random_inputs(graph, seed + draw)
+        actual, expected = driver.run_int8(inputs), graph.run(inputs)
+        for name in graph.outputs:
+            np.testing.assert_array_equal(actual[name], expected[name], err_msg=f"seed {seed}, input {draw}")
+
+
+def test_a_missing_token_is_found():
+    arch = PRESETS["array8"]
+    instrs = [instr for _, instr in compile_graph(random_graph(1), arch).stream("run")]
+    found = 0
+    for i, instr in enumerate(instrs):
+        if instr.operands["wait"]:
+            broken = [*instrs]
+            broken[i] = dataclasses.replace(instr, operands={**instr.operands, "wait": 0})
+            with pytest.raises(HazardError):
+                check_order(broken, arch)
+            found += 1
+    assert found

@@ -1,0 +1,148 @@
+"""The one host driver: it loads an image into a device, whatever the device is, and runs inferences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from systolith.host.device import Device, DeviceError
+from systolith.spec.image import Image, IoTensor
+from systolith.spec.isa import IsaError, isa_for
+from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status
+
+__all__ = ["Driver", "InputError", "dequantise", "quantise"]
+
+_ALIGN = 4096
+
+
+class InputError(ValueError):
+    """An input array that does not match the model."""
+
+
+def quantise(value: np.ndarray, io: IoTensor) -> np.ndarray:
+    """int8 for the core: ONNX QuantizeLinear for float32, minus 128 for uint8, unchanged for int8."""
+    if io.dtype == "float32":
+        scaled = np.rint(value.astype(np.float32) / np.float32(io.scale)).astype(np.float64) + io.zero_point
+        return scaled.clip(-128, 127).astype(np.int8)
+    if io.dtype == "uint8":
+        return (value.astype(np.int16) - 128).astype(np.int8)
+    return value.astype(np.int8)
+
+
+def dequantise(q: np.ndarray, io: IoTensor) -> np.ndarray:
+    """The inverse, in the model's own type."""
+    if io.dtype == "float32":
+        return (q.astype(np.int32) - io.zero_point).astype(np.float32) * np.float32(io.scale)
+    if io.dtype == "uint8":
+        return (q.astype(np.int16) + 128).astype(np.uint8)
+    return q
+
+
+class Driver:
+    """An image on a device: the load stream has run, inferences may follow.
+
+    Parameters
+    ----------
+    device : Device
+    image : Image
+    base : int             first byte of external memory that may be used
+    timeout_cycles : int   for one stream; None waits for ever
+
+    Raises
+    ------
+    DeviceError   If the device is no Systolith core, or not the one that the image was compiled for.
+    """
+
+    def __init__(self, device: Device, image: Image, base: int = 0, timeout_cycles: int | None = None) -> None:
+        self.device, self.image, self.timeout_cycles = device, image, timeout_cycles
+        self._identify()
+        self.program_base = base + -base % _ALIGN
+        end = self.program_base + len(image.program)
+        self.data_base = end + -end % _ALIGN
+        self.load_cycles = 0
+        self.cycles = 0
+        device.reset()
+        device.write(self.program_base, image.program)
+        device.write(self.data_base, bytes(image.data_bytes))
+        for name, value in (("PROGRAM", self.program_base), ("DATA", self.data_base)):
+            device.csr_write(f"{name}_LO", value & 0xFFFF_FFFF)
+            device.csr_write(f"{name}_HI", value >> 32)
+        device.csr_write("PROGRAM_SIZE", len(image.program))
+        device.csr_write("DATA_SIZE", image.data_bytes)
+        self.load_cycles = self._execute(image.load_entry)
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One inference, in the model's own names, shapes and types.
+
+        Raises
+        ------
+        InputError    If a name, shape or type is wrong, or a value is not a number.
+        DeviceError   If the core stops with an error.
+        """
+        self.check(inputs)
+        raw = self.run_int8({io.name: quantise(inputs[io.name], io) for io in self.image.inputs})
+        return {io.name: dequantise(raw[io.name], io) for io in self.image.outputs}
+
+    def run_int8(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One inference on the int8 values that the core itself sees."""
+        for io in self.image.inputs:
+            data = np.ascontiguousarray(inputs[io.name].transpose(io.order), dtype=np.int8)
+            self.device.write(self.data_base + io.offset, data.tobytes())
+        self.cycles = self._execute(self.image.run_entry)
+        outputs = {}
+        for io in self.image.outputs:
+            data = np.frombuffer(self.device.read(self.data_base + io.offset, io.bytes), np.int8)
+            outputs[io.name] = data.reshape([io.shape[axis] for axis in io.order]).transpose(np.argsort(io.order))
+        return outputs
+
+    def check(self, inputs: dict[str, np.ndarray]) -> None:
+        """Refuse inputs that do not match the manifest.
+
+        Raises
+        ------
+        InputError   Naming the input.
+        """
+        names = [io.name for io in self.image.inputs]
+        for name in inputs:
+            if name not in names:
+                raise InputError(f"the model has no input {name!r}; its inputs are {', '.join(names)}")
+        for io in self.image.inputs:
+            if io.name not in inputs:
+                raise InputError(f"input {io.name!r} is missing: give an array of {io.dtype} {list(io.shape)}")
+            value = np.asarray(inputs[io.name])
+            if value.shape != io.shape:
+                raise InputError(f"input {io.name!r} must have shape {list(io.shape)}, not {list(value.shape)}")
+            if value.dtype != np.dtype(io.dtype):
+                raise InputError(f"input {io.name!r} must be of type {io.dtype}, not {value.dtype}")
+            if io.dtype == "float32" and not np.isfinite(value).all():
+                raise InputError(f"input {io.name!r} contains NaN or infinity: quantisation needs finite numbers")
+
+    def _identify(self) -> None:
+        device = self.device
+        if (magic := device.csr_read("MAGIC")) != MAGIC:
+            raise DeviceError(f"the device is no Systolith core: MAGIC reads 0x{magic:08x} instead of 0x{MAGIC:08x}")
+        if (version := device.csr_read("VERSION")) >> 16 != VERSION >> 16:
+            raise DeviceError(f"the core has version {version >> 16}, this host speaks version {VERSION >> 16}: rebuild the bitstream")
+        digest = b"".join(device.csr_read(f"DIGEST{i}").to_bytes(4, "little") for i in range(4))
+        if digest != self.image.digest:
+            raise DeviceError(f"the image was compiled for another core (digest {self.image.digest.hex()[:12]}, architecture "
+                              f"{self.image.arch.name!r}) than this device (digest {digest.hex()[:12]}): compile the model for this device")
+
+    def _execute(self, entry: int) -> int:
+        device = self.device
+        device.csr_write("ENTRY", entry)
+        device.start()
+        device.wait(self.timeout_cycles)
+        status = Status(device.csr_read("STATUS"))
+        if not status & Status.DONE:
+            raise DeviceError(self._failure())
+        return device.csr_read("CYCLES_LO") | device.csr_read("CYCLES_HI") << 32
+
+    def _failure(self) -> str:
+        code = ErrorCode(self.device.csr_read("ERROR_CODE"))
+        offset = self.device.csr_read("ERROR_ADDR")
+        isa = isa_for(self.image.arch)
+        try:
+            text = isa.disassemble(isa.decode(self.image.program[offset:offset + isa.word_bytes]))
+        except IsaError as error:
+            text = str(error)
+        return f"the core stopped with {code.name} at program offset {offset}: {text}"

@@ -1,0 +1,94 @@
+"""Proof that a stream's tokens order everything that must be ordered.
+
+Simulates the five in-order engines symbolically. `before[j]` is, per engine, how many of its instructions are known
+to be done when instruction j starts; every earlier instruction that conflicts with j must be among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from systolith.reference.footprint import footprint
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Destination, Engine, Instr, OperandA, isa_for
+
+__all__ = ["HazardError", "check_order"]
+
+#: Tokens that one semaphore holds.
+_MOST_TOKENS = 63
+
+
+class HazardError(AssertionError):
+    """A stream whose result could depend on the speed of its engines, or that could stop for ever."""
+
+
+def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
+    """Check a stream.
+
+    Raises
+    ------
+    HazardError   Naming the two instructions, or the token that is missing.
+    """
+    isa = isa_for(arch)
+    engine_of = [isa.by_mnemonic[instr.mnemonic].engine for instr in instrs]
+    signals: dict[tuple[Engine, Engine], list[int]] = {}
+    taken: dict[tuple[Engine, Engine], int] = {}
+    done: list[dict[Engine, int]] = []
+    current = {e: dict.fromkeys(Engine, -1) for e in Engine}
+    releases: list[int] = []
+    chains: list[int] = []
+    seen: list[tuple[int, Engine, list]] = []
+    for j, (instr, engine) in enumerate(zip(instrs, engine_of, strict=True)):
+        if engine is None:
+            done.append({})
+            continue
+        before = dict(current[engine])
+        for producer in Engine:
+            if instr.wait >> producer & 1:
+                n = taken.get((producer, engine), 0)
+                given = signals.get((producer, engine), [])
+                if n >= len(given):
+                    raise HazardError(f"instruction {j} ({instr.mnemonic}) waits for a token of {producer.name} that no earlier instruction gives")
+                taken[producer, engine] = n + 1
+                before = _join(before, done[given[n]])
+        after = dict(before)
+        partner = None
+        if instr.mnemonic == "OUTPUT":
+            if not releases:
+                raise HazardError(f"instruction {j} (OUTPUT) has no MATMUL to drain")
+            partner = releases.pop(0)
+            after = _join(after, done[partner])
+        if engine is Engine.VECTOR and instr.operands.get("a_source") == OperandA.OUTPUT:
+            if not chains:
+                raise HazardError(f"instruction {j} ({instr.mnemonic}) has no OUTPUT to take its operand from")
+            after = _join(after, done[chains.pop(0)])
+        prints = footprint(instr, arch)
+        for i, other, other_prints in reversed(seen):
+            if other is engine or i <= before[other]:
+                continue
+            for space, low, high, writes in prints:
+                for other_space, other_low, other_high, other_writes in other_prints:
+                    if (space == other_space and (writes or other_writes) and low < other_high and other_low < high
+                            and not (space == "acc" and i == partner)):
+                        raise HazardError(f"instruction {j} ({instr.mnemonic}) and instruction {i} ({instrs[i].mnemonic}) both touch "
+                                          f"{space} {max(low, other_low)} to {min(high, other_high)}, and no token orders them")
+        after[engine] = j
+        done.append(after)
+        current[engine] = after
+        if instr.mnemonic == "MATMUL" and instr.final:
+            releases.append(j)
+        if instr.mnemonic == "OUTPUT" and instr.dest == Destination.VECTOR:
+            chains.append(j)
+        for consumer in Engine:
+            if instr.signal >> consumer & 1:
+                signals.setdefault((engine, consumer), []).append(j)
+                if len(signals[engine, consumer]) - taken.get((engine, consumer), 0) > _MOST_TOKENS:
+                    raise HazardError(f"instruction {j} ({instr.mnemonic}) may give {consumer.name} more than {_MOST_TOKENS} tokens")
+        seen.append((j, engine, prints))
+    for (producer, consumer), given in signals.items():
+        if len(given) != taken.get((producer, consumer), 0):
+            raise HazardError(f"{len(given) - taken.get((producer, consumer), 0)} tokens of {producer.name} for {consumer.name} are left over")
+
+
+def _join(a: dict[Engine, int], b: dict[Engine, int]) -> dict[Engine, int]:
+    return {e: max(a[e], b.get(e, -1)) for e in Engine}
