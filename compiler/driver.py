@@ -6,6 +6,7 @@ import numpy as np
 
 from systolith.compiler.constants import Constants
 from systolith.compiler.costs import busy_cycles
+from systolith.compiler.cycles import Timing, estimate
 from systolith.compiler.layout import Layout
 from systolith.compiler.lower import lower_graph
 from systolith.compiler.tokens import add_tokens
@@ -43,13 +44,14 @@ def compile_graph(graph: QGraph, arch: ArchConfig) -> Image:
     load_entry = len(blob)
     run_entry = load_entry + len(load) * isa.word_bytes
     program = blob + b"".join(map(isa.encode, load)) + b"".join(map(isa.encode, run))
-    layers, owners = _layers(graph, arch, run, low.owners)
+    timings = estimate(run, arch)
+    layers, owners = _layers(graph, arch, run, low.owners, timings)
     return Image(
         arch=arch, model=graph.name, program=program, load_entry=load_entry, load_count=len(load), run_entry=run_entry, run_count=len(run),
         data_bytes=_aligned(max(low.scratch_bytes, end, 16)),
         inputs=tuple(_io(graph.tensors[name], offsets[name], layouts[name]) for name in graph.inputs),
         outputs=tuple(_io(graph.tensors[name], offsets[name], layouts[name]) for name in graph.outputs),
-        layers=layers, owners=owners, cycles=sum(layer.cycles for layer in layers),
+        layers=layers, owners=owners, cycles=timings[-1].end,
     )
 
 
@@ -66,19 +68,25 @@ def _io(tensor: QTensor, offset: int, layout: Layout) -> IoTensor:
                     offset=offset, order=layout.order)
 
 
-def _layers(graph: QGraph, arch: ArchConfig, run: list[Instr], node_of: list[int]) -> tuple[tuple[LayerInfo, ...], tuple[int, ...]]:
-    """The layers that have instructions, and the layer of each instruction."""
+def _layers(graph: QGraph, arch: ArchConfig, run: list[Instr], node_of: list[int],
+            timings: list[Timing]) -> tuple[tuple[LayerInfo, ...], tuple[int, ...]]:
+    """The layers that have instructions, and the layer of each instruction.
+
+    A layer's cycles are those by which it moves the end of the program: work hidden behind an earlier layer is free.
+    """
     isa = isa_for(arch)
     busy: dict[int, dict[Engine, int]] = {}
     weight_bound: dict[int, bool] = {}
-    for instr, node in zip(run, node_of, strict=True):
+    ends: dict[int, int] = {}
+    for instr, node, timing in zip(run, node_of, timings, strict=True):
         engine = isa.by_mnemonic[instr.mnemonic].engine
         if node >= 0 and engine is not None:
+            ends[node] = max(ends.get(node, 0), timing.end)
             engines = busy.setdefault(node, dict.fromkeys(Engine, 0))
             engines[engine] += busy_cycles(instr, arch)
             if instr.mnemonic == "MATMUL" and instr.oy * instr.ox <= arch.weight_load_cycles:
                 weight_bound[node] = True
-    layers, index = [], {-1: -1}
+    layers, index, reached = [], {-1: -1}, 0
     for number, engines in busy.items():
         node = graph.nodes[number]
         macs = node.op.macs(*(graph.tensors[name].shape for name in node.inputs))
@@ -86,7 +94,9 @@ def _layers(graph: QGraph, arch: ArchConfig, run: list[Instr], node_of: list[int
         slowest = max(engines, key=engines.get)
         limit = "weights" if slowest is Engine.MATRIX and weight_bound.get(number) else _LIMITS[slowest]
         index[number] = len(layers)
+        roofline = max(-(-macs // arch.macs_per_cycle), -(-transferred // arch.bus_bytes))
         layers.append(LayerInfo(
-            name=node.name, op=node.op_type, nodes=node.sources, tensor=node.output, macs=macs, cycles=engines[slowest],
-            roofline_cycles=max(-(-macs // arch.macs_per_cycle), -(-transferred // arch.bus_bytes)), limit=limit))
+            name=node.name, op=node.op_type, nodes=node.sources, tensor=node.output, macs=macs, cycles=max(0, ends[number] - reached),
+            roofline_cycles=roofline, limit=limit))
+        reached = max(reached, ends[number])
     return tuple(layers), tuple(index[node] for node in node_of)
