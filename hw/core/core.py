@@ -1,0 +1,308 @@
+"""The core: engines and memories, fed by fetch, decode and the sequencer, behind an AXI4 manager and AXI4-Lite CSRs."""
+
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.lib import enum, wiring
+from amaranth.lib.wiring import In, Out
+
+from systolith.hw.core.decode import Decode
+from systolith.hw.core.fetch import Fetch
+from systolith.hw.core.scratchpad import Scratchpad
+from systolith.hw.core.sequencer import Sequencer
+from systolith.hw.engine.load import LoadEngine
+from systolith.hw.engine.matrix import MatrixEngine
+from systolith.hw.engine.output import OutputEngine
+from systolith.hw.engine.store import StoreEngine
+from systolith.hw.engine.vector import VectorEngine
+from systolith.hw.interfaces import ActWriteSignature, HwErrorCode
+from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
+from systolith.hw.soc.axi import Axi4LiteSignature, Axi4Signature, ReadArbiter
+from systolith.hw.soc.csr import CSR_ADDR_BITS, CsrBlock
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Engine
+from systolith.spec.regs import Status
+
+__all__ = ["Core", "TraceSignature"]
+
+
+class TraceSignature(wiring.Signature):
+    """What a checker observes; each item is valid in the cycle of its effect.
+
+    Members
+    -------
+    load, output, vector : Out   ``valid``, ``addr``, ``data``, ``mask`` of an accepted write to the activation SRAM
+    acc : Out                    ``valid``, ``addr``, ``data`` of the accumulators that OUTPUT read
+    done : Out                   one bit per engine: an instruction is done
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        port = ActWriteSignature(arch).members
+        write = wiring.Signature({"valid": Out(1), "addr": port["addr"], "mask": port["mask"], "data": Out(8 * arch.act_width)})
+        super().__init__({
+            "load": Out(write), "output": Out(write), "vector": Out(write),
+            "acc": Out(wiring.Signature({"valid": Out(1), "addr": Out(range(arch.acc_depth)), "data": Out(32 * arch.cols)})),
+            "done": Out(wiring.Signature({e.name.lower(): Out(1) for e in Engine})),
+        })
+
+
+class _State(enum.Enum, shape=3):
+    #: Nothing runs; DONE and ERROR say how the last stream ended.
+    IDLE = 0
+    #: One cycle: everything but the CSRs is reset; a stream follows.
+    CLEAR = 1
+    #: One cycle: fetch begins.
+    BEGIN = 2
+    RUN = 3
+    #: An error has stopped the stream: bus transactions are still under way.
+    FAIL = 4
+    #: RESET was written: bus transactions are still under way.
+    ABORT = 5
+    #: One cycle: everything but the CSRs is reset; IDLE follows.
+    WIPE = 6
+
+
+class Core(wiring.Component):
+    """One complete core.
+
+    Members
+    -------
+    axi : Out(Axi4Signature)      manager
+    csr : In(Axi4LiteSignature)   control and status, see `spec.regs`
+    trace : Out(TraceSignature)   for simulation; leave open in a build
+
+    Timing
+    ------
+    One clock. START is followed by two cycles of reset and begin. On-chip memories keep their contents over streams
+    and resets.
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        super().__init__({
+            "axi": Out(Axi4Signature(arch.bus_bits, arch.addr_bits)), "csr": In(Axi4LiteSignature(CSR_ADDR_BITS)),
+            "trace": Out(TraceSignature(arch)),
+        })
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        arch = self._arch
+        self._wipe = wipe = Signal()
+        self._state = Signal(_State)
+        self._stop = Signal()
+        self._halted = Signal()
+
+        def add(name: str, component):
+            # Components are used through the original; the wrapped one is what is elaborated.
+            m.submodules[name] = ResetInserter(wipe)(component)
+            return component
+
+        m.submodules.csrs = self._csrs = CsrBlock(arch)
+        self._arbiter = add("arbiter", ReadArbiter(arch, 2))
+        self._fetch = add("fetch", Fetch(arch))
+        self._decode = add("decode", Decode(arch))
+        self._sequencer = add("sequencer", Sequencer(arch))
+        self._load = add("load", LoadEngine(arch))
+        self._store = add("store", StoreEngine(arch))
+        self._matrix = add("matrix", MatrixEngine(arch))
+        self._output = add("output", OutputEngine(arch))
+        self._vector = add("vector", VectorEngine(arch))
+        self._scratchpad = add("scratchpad", Scratchpad(arch))
+        self._weights = add("weights", WeightMemory(arch))
+        self._params = add("params", ParamMemory(arch))
+        self._connect(m)
+        self._connect_bus(m)
+        self._dispatch(m)
+        self._control(m)
+        self._trace(m)
+        return m
+
+    def _connect(self, m: Module) -> None:
+        """Engines to sequencer and memories."""
+        pad, load = self._scratchpad, self._load
+        for engine, unit in ((Engine.LOAD, load), (Engine.STORE, self._store), (Engine.MATRIX, self._matrix),
+                             (Engine.OUTPUT, self._output), (Engine.VECTOR, self._vector)):
+            wiring.connect(m, getattr(self._sequencer, engine.name.lower()), unit.engine)
+        wiring.connect(m, self._matrix.act, pad.matrix_read)
+        wiring.connect(m, self._vector.read, pad.vector_read)
+        wiring.connect(m, self._store.read, pad.store_read)
+        wiring.connect(m, self._output.act, pad.output_write)
+        wiring.connect(m, self._vector.write, pad.vector_write)
+        wiring.connect(m, load.act, pad.load_write)
+        wiring.connect(m, load.weights, self._weights.write)
+        wiring.connect(m, self._matrix.weights, self._weights.read)
+        wiring.connect(m, load.params, self._params.write)
+        wiring.connect(m, self._output.params, self._params.read)
+        wiring.connect(m, self._output.acc, self._matrix.acc)
+        wiring.connect(m, self._output.chain, self._vector.chain)
+        # Output stage and vector unit each hold a copy of the tables, so a beat goes to both at once.
+        tables = load.tables
+        copies = (self._output.table_write, self._vector.table_write)
+        ready = Signal()
+        m.d.comb += [ready.eq(copies[0].ready & copies[1].ready), tables.ready.eq(ready)]
+        for copy in copies:
+            m.d.comb += [copy.valid.eq(tables.valid & ready), copy.beat.eq(tables.beat), copy.data.eq(tables.data)]
+
+    def _connect_bus(self, m: Module) -> None:
+        """AXI4 to arbiter and STORE; regions from the CSRs."""
+        arch, axi, settings = self._arch, self.axi, self._csrs.settings
+        wiring.connect(m, self._fetch.bus, self._arbiter.clients[0])
+        wiring.connect(m, self._load.bus, self._arbiter.clients[1])
+        size = (arch.bus_bytes - 1).bit_length()
+        reads, writes = self._arbiter, self._store.bus
+        m.d.comb += [
+            axi.arvalid.eq(reads.bursts.valid), reads.bursts.ready.eq(axi.arready), axi.araddr.eq(reads.bursts.payload.addr),
+            axi.arlen.eq(reads.bursts.payload.len), axi.arsize.eq(size), axi.arburst.eq(1), axi.arcache.eq(3),
+            reads.beats.valid.eq(axi.rvalid), axi.rready.eq(reads.beats.ready), reads.beats.payload.data.eq(axi.rdata),
+            reads.beats.payload.error.eq(axi.rresp[1]), reads.beats.payload.last.eq(axi.rlast),
+            axi.awvalid.eq(writes.bursts.valid), writes.bursts.ready.eq(axi.awready), axi.awaddr.eq(writes.bursts.payload.addr),
+            axi.awlen.eq(writes.bursts.payload.len), axi.awsize.eq(size), axi.awburst.eq(1), axi.awcache.eq(3),
+            axi.wvalid.eq(writes.beats.valid), writes.beats.ready.eq(axi.wready), axi.wdata.eq(writes.beats.payload.data),
+            axi.wstrb.eq(writes.beats.payload.strobe), axi.wlast.eq(writes.beats.payload.last),
+            axi.bready.eq(1), writes.response.eq(axi.bvalid), writes.error.eq(axi.bresp[1]),
+        ]
+        program = Cat(settings.program_lo, settings.program_hi)
+        window = Cat(settings.data_lo, settings.data_hi)
+        for unit in (self._load, self._store):
+            m.d.comb += [unit.regions.program.base.eq(program), unit.regions.program.size.eq(settings.program_size),
+                         unit.regions.data.base.eq(window), unit.regions.data.size.eq(settings.data_size)]
+        m.d.comb += [self._fetch.entry.eq(settings.entry), self._fetch.base.eq(program),
+                     self._fetch.size.eq(settings.program_size)]
+        wiring.connect(m, wiring.flipped(self.csr), self._csrs.bus)
+
+    def _dispatch(self, m: Module) -> None:
+        """Fetch to decode to the queues; sets `_halted` behind HALT."""
+        fetched, decode, sequencer = self._fetch.o, self._decode, self._sequencer
+        self._bad = bad = Signal()
+        self._skipped = skipped = Signal()
+        bad_code = Signal(HwErrorCode)
+        go = Signal()
+        m.d.comb += [
+            decode.word.eq(fetched.payload.word), go.eq(fetched.valid & ~self._halted & ~self._stop),
+            bad_code.eq(Mux(fetched.payload.error == HwErrorCode.NONE, HwErrorCode.ILLEGAL_INSTRUCTION.value,
+                            fetched.payload.error.as_value())),
+            bad.eq(go & ((fetched.payload.error != HwErrorCode.NONE) | ~decode.legal)),
+            self._fetch.halt.eq(self._halted | self._stop),
+        ]
+        self._bad_code = bad_code
+        with m.If(go & ~bad):
+            with m.If(decode.engine == 0):
+                m.d.comb += [fetched.ready.eq(1), skipped.eq(1)]
+                with m.If(decode.halt):
+                    m.d.sync += self._halted.eq(1)
+            for engine in Engine:
+                queue = getattr(sequencer, f"dispatch_{engine.name.lower()}")
+                m.d.comb += [queue.payload.offset.eq(fetched.payload.offset), queue.payload.wait.eq(decode.wait),
+                             queue.payload.signal.eq(decode.signal),
+                             queue.payload.command.eq(decode.commands[engine.name.lower()])]
+                with m.If(decode.engine[engine]):
+                    m.d.comb += [queue.valid.eq(1), fetched.ready.eq(queue.ready)]
+
+    def _control(self, m: Module) -> None:
+        """Start, stop, errors, watchdog, counters."""
+        csrs, sequencer, state = self._csrs, self._sequencer, self._state
+        values = csrs.values
+        quiet = Signal()
+        running = Signal()
+        starts = Signal()
+        done = Signal()
+        error_code = Signal(HwErrorCode)
+        error_offset = Signal(32)
+        fault = Signal()
+        self._expired = Signal()
+        m.d.comb += [
+            quiet.eq(sequencer.idle & self._fetch.idle & ~self.axi.arvalid),
+            running.eq((state == _State.CLEAR) | (state == _State.BEGIN) | (state == _State.RUN)),
+            self._stop.eq((state == _State.FAIL) | (state == _State.ABORT) | ((state == _State.IDLE) & (error_code != HwErrorCode.NONE))),
+            sequencer.stop.eq(self._stop), self._wipe.eq((state == _State.CLEAR) | (state == _State.WIPE)),
+            self._fetch.start.eq(state == _State.BEGIN), csrs.running.eq(state != _State.IDLE),
+            fault.eq((state == _State.RUN) & (sequencer.error | self._bad | self._expired)),
+            values.status.eq(
+                Mux(running, Status.RUNNING.value, 0) | Mux(done, Status.DONE.value, 0)
+                | Mux(error_code != HwErrorCode.NONE, Status.ERROR.value, 0)
+                | Mux((state == _State.FAIL) | (state == _State.ABORT) | (state == _State.WIPE), Status.DRAINING.value, 0)),
+            values.error_code.eq(error_code), values.error_addr.eq(error_offset),
+            starts.eq(csrs.start & (state == _State.IDLE)),
+        ]
+        with m.Switch(state):
+            with m.Case(_State.IDLE):
+                with m.If(starts):
+                    m.d.sync += [state.eq(_State.CLEAR), done.eq(0), error_code.eq(HwErrorCode.NONE), error_offset.eq(0)]
+            with m.Case(_State.CLEAR):
+                m.d.sync += [state.eq(_State.BEGIN), self._halted.eq(0)]
+            with m.Case(_State.BEGIN):
+                m.d.sync += state.eq(_State.RUN)
+            with m.Case(_State.RUN):
+                with m.If(fault):
+                    m.d.sync += state.eq(_State.FAIL)
+                    with m.If(sequencer.error):
+                        m.d.sync += [error_code.eq(sequencer.error_code), error_offset.eq(sequencer.error_offset)]
+                    with m.Elif(self._bad):
+                        m.d.sync += [error_code.eq(self._bad_code), error_offset.eq(self._fetch.o.payload.offset)]
+                    with m.Else():
+                        m.d.sync += [error_code.eq(HwErrorCode.WATCHDOG), error_offset.eq(
+                            Mux(sequencer.empty, self._fetch.o.payload.offset, sequencer.oldest))]
+                with m.Elif(self._halted & sequencer.empty & quiet):
+                    m.d.sync += [state.eq(_State.IDLE), done.eq(1)]
+            with m.Case(_State.FAIL):
+                with m.If(quiet):
+                    m.d.sync += state.eq(_State.IDLE)
+            with m.Case(_State.ABORT):
+                with m.If(quiet):
+                    m.d.sync += state.eq(_State.WIPE)
+            with m.Case(_State.WIPE):
+                m.d.sync += [state.eq(_State.IDLE), self._halted.eq(0)]
+        with m.If(csrs.reset):
+            m.d.sync += [state.eq(_State.ABORT), done.eq(0), error_code.eq(HwErrorCode.NONE), error_offset.eq(0)]
+        self._count(m, starts, running)
+
+    def _count(self, m: Module, starts: Signal, running: Signal) -> None:
+        """Performance counters and the watchdog."""
+        axi, values, settings, sequencer = self.axi, self._csrs.values, self._csrs.settings, self._sequencer
+        read_beat, write_beat = axi.rvalid & axi.rready, axi.wvalid & axi.wready
+        progress = Signal()
+        since = Signal(32)
+        pad = self._scratchpad
+        ports = (pad.matrix_read, pad.vector_read, pad.store_read, pad.output_write, pad.vector_write, pad.load_write,
+                 self._output.acc, self._load.weights, self._load.params, self._load.tables)
+        m.d.comb += [
+            progress.eq(sequencer.done.any() | read_beat | write_beat | (axi.bvalid & axi.bready) | self._skipped
+                        | Cat(port.valid & port.ready for port in ports).any()),
+            self._expired.eq((settings.watchdog != 0) & (since >= settings.watchdog)),
+        ]
+        m.d.sync += since.eq(Mux(progress | ~running, 0, since + 1))
+        cycles = Cat(values.cycles_lo, values.cycles_hi)
+        total = Signal(64)
+        m.d.comb += cycles.eq(total)
+
+        def counter(name: str, step) -> None:
+            count = Signal(32, name=name)
+            m.d.comb += values[name].eq(count)
+            with m.If(starts):
+                m.d.sync += count.eq(0)
+            with m.Else():
+                m.d.sync += count.eq(count + step)
+
+        with m.If(starts):
+            m.d.sync += total.eq(0)
+        with m.Elif(running):
+            m.d.sync += total.eq(total + 1)
+        retired = Signal(range(len(Engine) + 2))
+        m.d.comb += retired.eq(sum((bit for bit in sequencer.done), self._skipped))
+        counter("instructions", Mux(running, retired, 0))
+        counter("read_beats", read_beat)
+        counter("write_beats", write_beat)
+        for engine in Engine:
+            name = engine.name.lower()
+            counter(f"{name}_busy", sequencer.busy[engine] & running)
+            counter(f"{name}_wait", sequencer.waiting[engine] & running)
+            counter(f"{name}_stall", sequencer.stall[engine] & running)
+
+    def _trace(self, m: Module) -> None:
+        """Copies of what takes effect, for a checker."""
+        trace, pad, acc = self.trace, self._scratchpad, self._output.acc
+        for target, port in ((trace.load, pad.load_write), (trace.output, pad.output_write), (trace.vector, pad.vector_write)):
+            m.d.comb += [target.valid.eq(port.valid & port.ready), target.addr.eq(port.addr), target.mask.eq(port.mask),
+                         target.data.eq(port.data.as_value())]
+        m.d.sync += [trace.acc.valid.eq(acc.valid & acc.ready), trace.acc.addr.eq(acc.addr)]
+        m.d.comb += trace.acc.data.eq(acc.data.as_value())
+        for engine in Engine:
+            m.d.comb += getattr(trace.done, engine.name.lower()).eq(self._sequencer.done[engine])

@@ -1,0 +1,120 @@
+"""LOAD: external memory to the on-chip memories."""
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+
+from systolith.hw.engine.transfer import RegionSignature, RowWalker, row_layout
+from systolith.hw.interfaces import ActWriteSignature, BeatWriteSignature, EngineSignature, HwErrorCode
+from systolith.hw.soc.axi import READ_BURSTS, ReadSignature
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Engine, Space
+
+__all__ = ["LoadEngine"]
+
+
+class LoadEngine(wiring.Component):
+    """Executes LOAD: reads rows in bursts, and writes each beat as it comes.
+
+    Members
+    -------
+    engine : In(EngineSignature)         commands; the next one's bursts begin while the last one's beats still come
+    act : Out(ActWriteSignature)         a beat as a masked part of a vector, at the SRAM address of its byte 0
+    weights, params, tables : Out(BeatWriteSignature)
+    bus : Out(ReadSignature)
+    regions : In(RegionSignature)
+
+    Timing
+    ------
+    One burst begins and one beat moves per cycle; up to `READ_BURSTS` bursts are under way. A beat is written in the
+    cycle it comes, and waits on the bus while the port is taken. `done` is in the cycle of the last write.
+    Errors are reported in order, when all older beats are written.
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        super().__init__({
+            "engine": In(EngineSignature(arch, Engine.LOAD)),
+            "act": Out(ActWriteSignature(arch)),
+            "weights": Out(BeatWriteSignature(arch, arch.weight_bytes)),
+            "params": Out(BeatWriteSignature(arch, arch.param_bytes)),
+            "tables": Out(BeatWriteSignature(arch, arch.table_bytes)),
+            "bus": Out(ReadSignature(arch)),
+            "regions": In(RegionSignature(arch)),
+        })
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.walker = walker = RowWalker(self._arch, Engine.LOAD)
+        m.submodules.rows = rows = SyncFIFOBuffered(width=row_layout(self._arch).size, depth=READ_BURSTS)
+        wiring.connect(m, wiring.flipped(self.regions), walker.regions)
+        failed = Signal()
+        stopped = Signal()
+        piece = walker.pieces
+        good = piece.payload.row.error == HwErrorCode.NONE
+        room = rows.w_rdy | ~piece.payload.begins
+        m.d.comb += [
+            stopped.eq(failed | self.engine.stop),
+            walker.cmd.payload.eq(self.engine.cmd.payload), walker.cmd.valid.eq(self.engine.cmd.valid),
+            self.engine.cmd.ready.eq(walker.cmd.ready),
+            self.bus.bursts.valid.eq(piece.valid & good & room & ~stopped),
+            self.bus.bursts.payload.addr.eq(piece.payload.addr), self.bus.bursts.payload.len.eq(piece.payload.len),
+            piece.ready.eq(room & ~stopped & (self.bus.bursts.ready | ~good)),
+            rows.w_en.eq(piece.valid & piece.ready & piece.payload.begins), rows.w_data.eq(piece.payload.row),
+        ]
+        under_way = Signal(range(READ_BURSTS + 2))
+        begun = self.bus.bursts.valid & self.bus.bursts.ready
+        ended = self.bus.beats.valid & self.bus.beats.ready & self.bus.beats.payload.last
+        m.d.sync += under_way.eq(under_way + begun - ended)
+        m.d.comb += self.engine.idle.eq(under_way == 0)
+        self._write(m, rows, stopped, failed)
+        return m
+
+    def _write(self, m: Module, rows: SyncFIFOBuffered, stopped: Signal, failed: Signal) -> None:
+        """Moves beats to the SRAM that the oldest row names."""
+        arch, beats = self._arch, self.bus.beats
+        row = Signal(row_layout(arch))
+        index = Signal.like(row.beats)
+        moved = Signal(len(row.sram))
+        address = Signal(len(row.sram))
+        first_mask = Signal(arch.bus_bytes)
+        last_mask = Signal(arch.bus_bytes)
+        last = index == row.beats
+        lanes = (arch.bus_bytes - 1).bit_length()
+        m.d.comb += [row.eq(rows.r_data), address.eq(row.sram + moved), first_mask.eq(-1), last_mask.eq(-1)]
+        with m.If(index == 0):
+            m.d.comb += first_mask.eq(Cat(row.first <= lane for lane in range(arch.bus_bytes)))
+        with m.If(last):
+            m.d.comb += last_mask.eq(Cat(row.last >= lane for lane in range(arch.bus_bytes)))
+        m.d.comb += [
+            self.act.addr.eq(address), self.act.mask.eq(first_mask & last_mask),
+            self.act.data.as_value()[:arch.bus_bits].eq(beats.payload.data),
+        ]
+        write = Signal()
+        moves = Signal()
+        accepted = Signal()
+        # On a stop, what still comes is taken and dropped.
+        m.d.comb += beats.ready.eq(stopped | accepted | (beats.payload.error & rows.r_rdy))
+        m.d.comb += write.eq(beats.valid & rows.r_rdy & ~stopped & ~beats.payload.error)
+        ports = {Space.WEIGHT: self.weights, Space.PARAM: self.params, Space.TABLE: self.tables}
+        for port in ports.values():
+            m.d.comb += [port.beat.eq(address >> lanes), port.data.eq(beats.payload.data)]
+        with m.Switch(row.space):
+            for space, port in {Space.ACT: self.act, **ports}.items():
+                with m.Case(space):
+                    m.d.comb += [port.valid.eq(write), accepted.eq(write & port.ready)]
+        m.d.comb += moves.eq(write & accepted)
+        with m.If(moves):
+            m.d.sync += [index.eq(index + 1), moved.eq(moved + arch.bus_bytes)]
+            with m.If(last):
+                m.d.comb += [rows.r_en.eq(1), self.engine.done.eq(row.final)]
+                m.d.sync += [index.eq(0), moved.eq(0)]
+        with m.If(~stopped & rows.r_rdy):
+            m.d.comb += self.engine.stall.eq(~moves)
+            with m.If(row.error != HwErrorCode.NONE):
+                m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(row.error)]
+            with m.Elif(beats.valid & beats.payload.error):
+                m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(HwErrorCode.BUS_READ)]
+        with m.If(self.engine.error):
+            m.d.sync += failed.eq(1)

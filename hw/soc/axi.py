@@ -1,0 +1,135 @@
+"""AXI4 and AXI4-Lite signatures, the internal read channel, and the arbiter that shares the bus's read side."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from systolith.spec.arch import ArchConfig
+
+__all__ = [
+    "BURST_BEATS", "PAGE_BYTES", "Axi4LiteSignature", "Axi4Signature", "ReadArbiter",
+    "ReadSignature", "WriteSignature", "burst_layout",
+]
+
+#: Longest burst that the core begins.
+BURST_BEATS = 16
+#: A burst never crosses a multiple of this (AXI4, A3.4.1).
+PAGE_BYTES = 4096
+
+#: Bursts under way on the read channel at most: enough to hide the latency of memory with one-beat rows.
+READ_BURSTS = 64
+
+
+class Axi4Signature(wiring.Signature):
+    """AXI4 from the manager's side, with AMBA names. All transactions have ID 0 and incrementing, full-width bursts."""
+
+    def __init__(self, data_bits: int, addr_bits: int) -> None:
+        address = {"id": Out(1), "addr": Out(addr_bits), "len": Out(8), "size": Out(3), "burst": Out(2), "lock": Out(1),
+                   "cache": Out(4), "prot": Out(3), "valid": Out(1), "ready": In(1)}
+        super().__init__({
+            **{f"aw{name}": member for name, member in address.items()},
+            "wdata": Out(data_bits), "wstrb": Out(data_bits // 8), "wlast": Out(1), "wvalid": Out(1), "wready": In(1),
+            "bid": In(1), "bresp": In(2), "bvalid": In(1), "bready": Out(1),
+            **{f"ar{name}": member for name, member in address.items()},
+            "rid": In(1), "rdata": In(data_bits), "rresp": In(2), "rlast": In(1), "rvalid": In(1), "rready": Out(1),
+        })
+
+
+class Axi4LiteSignature(wiring.Signature):
+    """AXI4-Lite from the manager's side, 32 bits of data, with AMBA names."""
+
+    def __init__(self, addr_bits: int) -> None:
+        super().__init__({
+            "awaddr": Out(addr_bits), "awprot": Out(3), "awvalid": Out(1), "awready": In(1),
+            "wdata": Out(32), "wstrb": Out(4), "wvalid": Out(1), "wready": In(1),
+            "bresp": In(2), "bvalid": In(1), "bready": Out(1),
+            "araddr": Out(addr_bits), "arprot": Out(3), "arvalid": Out(1), "arready": In(1),
+            "rdata": In(32), "rresp": In(2), "rvalid": In(1), "rready": Out(1),
+        })
+
+
+def burst_layout(arch: ArchConfig) -> data.StructLayout:
+    """One burst: address of its first beat, and its beats minus 1."""
+    return data.StructLayout({"addr": arch.addr_bits, "len": range(BURST_BEATS)})
+
+
+class ReadSignature(wiring.Signature):
+    """One client of the read channel: bursts out, beats in, in the order of the bursts.
+
+    Members
+    -------
+    bursts : Out(stream)   a burst accepted here is under way until its last beat
+    beats : In(stream)     ``data``, ``error`` (the bus answered SLVERR or DECERR), ``last`` of its burst
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        super().__init__({
+            "bursts": Out(stream.Signature(burst_layout(arch))),
+            "beats": In(stream.Signature(data.StructLayout({"data": arch.bus_bits, "error": 1, "last": 1}))),
+        })
+
+
+class WriteSignature(wiring.Signature):
+    """The client of the write channel.
+
+    Members
+    -------
+    bursts : Out(stream)   as `ReadSignature`; a burst is under way until its response
+    beats : Out(stream)    ``data``, ``strobe``, ``last``, offered only after their burst was accepted by the bus
+    response : In(1)       pulses once per burst, in order
+    error : In(1)          with `response`: the bus answered SLVERR or DECERR
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        super().__init__({
+            "bursts": Out(stream.Signature(burst_layout(arch))),
+            "beats": Out(stream.Signature(data.StructLayout(
+                {"data": arch.bus_bits, "strobe": arch.bus_bytes, "last": 1}))),
+            "response": In(1), "error": In(1),
+        })
+
+
+class ReadArbiter(wiring.Component):
+    """Shares the AXI read channel between clients; the lowest index wins.
+
+    Members
+    -------
+    clients : In(ReadSignature) x count
+    bursts : Out(stream)      to AR, registered, so a burst that is offered stays
+    beats : In(stream)        from R
+
+    Timing
+    ------
+    One burst and one beat per cycle; a burst takes one cycle, a beat none. A client that does not take its beats blocks
+    those behind them.
+    """
+
+    def __init__(self, arch: ArchConfig, count: int) -> None:
+        self._arch = arch
+        self._count = count
+        master = ReadSignature(arch).members
+        super().__init__({"clients": In(ReadSignature(arch)).array(count), "bursts": master["bursts"],
+                          "beats": master["beats"]})
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.sources = sources = SyncFIFO(width=max(1, (self._count - 1).bit_length()), depth=READ_BURSTS)
+        free = Signal()
+        m.d.comb += free.eq((~self.bursts.valid | self.bursts.ready) & sources.w_rdy)
+        with m.If(self.bursts.ready):
+            m.d.sync += self.bursts.valid.eq(0)
+        taken = 0
+        for index, client in enumerate(self.clients):
+            grant = Signal(name=f"grant_{index}")
+            m.d.comb += [grant.eq(client.bursts.valid & ~taken if index else client.bursts.valid),
+                         client.bursts.ready.eq(grant & free)]
+            with m.If(grant & free):
+                m.d.comb += [sources.w_en.eq(1), sources.w_data.eq(index)]
+                m.d.sync += [self.bursts.valid.eq(1), self.bursts.payload.eq(client.bursts.payload)]
+            taken = taken | client.bursts.valid
+            m.d.comb += client.beats.payload.eq(self.beats.payload)
+            with m.If(sources.r_rdy & (sources.r_data == index)):
+                m.d.comb += [client.beats.valid.eq(self.beats.valid), self.beats.ready.eq(client.beats.ready)]
+        m.d.comb += sources.r_en.eq(self.beats.valid & self.beats.ready & self.beats.payload.last)
+        return m

@@ -1,0 +1,100 @@
+"""The CSR block: the register table of `spec.regs` behind an AXI4-Lite port."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from systolith.hw.soc.axi import Axi4LiteSignature
+from systolith.spec.arch import ArchConfig
+from systolith.spec.regs import CSR_BYTES, CSRS, DEFAULT_WATCHDOG, Access, Control, config_values
+
+__all__ = ["CSR_ADDR_BITS", "CsrBlock", "settings_layout", "values_layout"]
+
+CSR_ADDR_BITS = (CSR_BYTES - 1).bit_length()
+_SLVERR = 2
+
+
+def settings_layout() -> data.StructLayout:
+    """Registers that the host writes, by lower-case name."""
+    return data.StructLayout({name.lower(): 32 for name, csr in CSRS.items() if csr.access is Access.WRITE})
+
+
+def values_layout(arch: ArchConfig) -> data.StructLayout:
+    """Registers that the core supplies (all read-only ones that are not constants), by lower-case name."""
+    constants = config_values(arch)
+    return data.StructLayout({name.lower(): 32 for name, csr in CSRS.items()
+                              if csr.access is Access.READ and name not in constants})
+
+
+class CsrBlock(wiring.Component):
+    """All control and status registers.
+
+    Members
+    -------
+    bus : In(Axi4LiteSignature)   one access at a time; SLVERR on an address without a register
+    values : In                   see `values_layout`
+    settings : Out                see `settings_layout`
+    start, reset : Out(1)         pulse for one cycle when CONTROL is written; RESET wins over START
+    running : In(1)               settings cannot be written
+
+    Timing
+    ------
+    A read answers one cycle after its address, a write one cycle after address and data have both arrived.
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        super().__init__({
+            "bus": In(Axi4LiteSignature(CSR_ADDR_BITS)), "values": In(values_layout(arch)),
+            "settings": Out(settings_layout(), init={"watchdog": DEFAULT_WATCHDOG}),
+            "start": Out(1), "reset": Out(1), "running": In(1),
+        })
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        bus = self.bus
+        constants = config_values(self._arch)
+        read = Signal()
+        m.d.comb += [read.eq(bus.arvalid & (~bus.rvalid | bus.rready)), bus.arready.eq(read)]
+        with m.If(bus.rready):
+            m.d.sync += bus.rvalid.eq(0)
+        with m.If(read):
+            m.d.sync += [bus.rvalid.eq(1), bus.rdata.eq(0), bus.rresp.eq(0)]
+            with m.Switch(bus.araddr[2:]):
+                for name, csr in CSRS.items():
+                    with m.Case(csr.address // 4):
+                        if csr.access is Access.TRIGGER:
+                            continue
+                        if csr.access is Access.WRITE:
+                            value = self.settings[name.lower()]
+                        else:
+                            value = constants[name] if name in constants else self.values[name.lower()]
+                        m.d.sync += bus.rdata.eq(value)
+                with m.Default():
+                    m.d.sync += bus.rresp.eq(_SLVERR)
+        write = Signal()
+        m.d.comb += [write.eq(bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready)),
+                     bus.awready.eq(write), bus.wready.eq(write)]
+        with m.If(bus.bready):
+            m.d.sync += bus.bvalid.eq(0)
+        with m.If(write):
+            m.d.sync += [bus.bvalid.eq(1), bus.bresp.eq(0)]
+            with m.Switch(bus.awaddr[2:]):
+                for name, csr in CSRS.items():
+                    with m.Case(csr.address // 4):
+                        if csr.access is Access.WRITE:
+                            with m.If(~self.running):
+                                self._write(m, self.settings[name.lower()])
+                        elif csr.access is Access.TRIGGER:
+                            bits = Signal(4, name="control")
+                            m.d.comb += [bits.eq(Mux(bus.wstrb[0], bus.wdata, 0)),
+                                         self.reset.eq((bits & int(Control.RESET)).any()),
+                                         self.start.eq((bits & int(Control.START)).any() & ~self.reset)]
+                with m.Default():
+                    m.d.sync += bus.bresp.eq(_SLVERR)
+        return m
+
+    def _write(self, m: Module, register) -> None:
+        for byte in range(4):
+            with m.If(self.bus.wstrb[byte]):
+                m.d.sync += register[8 * byte:8 * byte + 8].eq(self.bus.wdata[8 * byte:8 * byte + 8])
