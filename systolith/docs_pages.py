@@ -9,6 +9,7 @@ import inspect
 import sys
 from pathlib import Path
 
+from systolith.compiler.ops import RULES
 from systolith.spec.arch import PRESETS
 from systolith.spec.isa import Engine, Field, Isa, isa_for
 from systolith.spec.regs import CSR_BYTES, CSRS, Control, ErrorCode, Status
@@ -105,16 +106,20 @@ def csr_page() -> str:
     return text
 
 
-def operators_page() -> str | None:
-    """docs/operators.md, from the compiler; None where the compiler has no table of operators."""
-    try:
-        from systolith.compiler.frontend import supported_operators
-    except ImportError:
-        return None
+def operators_page() -> str:
+    """docs/operators.md, from the rules of `compiler.ops`."""
     text = "# Supported operators\n\n" + _NOTE
-    text += "| operator | opset domain | constraints |\n|---|---|---|\n"
-    for row in supported_operators():
-        text += f"| {row.name} | {row.domain or 'ai.onnx'} | {_cell('; '.join(row.constraints) or '-')} |\n"
+    text += (
+        "What the compiler accepts in a quantised (QDQ) ONNX model. A node that breaks a condition, or has an attribute "
+        "that is not listed, is refused by name.\n\n| operator | attributes | conditions |\n|---|---|---|\n"
+    )
+    for name, rule in sorted(RULES.items()):
+        attributes = ", ".join(f"`{attribute}`" for attribute in sorted(rule.attributes)) or "-"
+        conditions = "; ".join(
+            (inspect.getdoc(c) or c.__name__).strip().rstrip(".") for c in rule.constraints
+        )
+        full = f"{rule.domain}.{name}" if rule.domain else name
+        text += f"| {full} | {attributes} | {_cell(conditions) or '-'} |\n"
     return text
 
 
@@ -126,10 +131,8 @@ def main() -> int:
     """Write every page into docs/, beside this package."""
     folder = Path(__file__).resolve().parent.parent / "docs"
     for name, page in PAGES.items():
-        text = page()
-        if text is not None:
-            (folder / name).write_text(text, encoding="utf-8")
-            print(f"wrote docs/{name}")
+        (folder / name).write_text(page(), encoding="utf-8")
+        print(f"wrote docs/{name}")
     return 0
 
 

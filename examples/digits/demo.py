@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from systolith import api
+from systolith.compiler.errors import CompileError
+from systolith.host.device import DeviceError
 from systolith.report import LAYER_COLUMNS, Reporter, layer_rows, write_json
-from systolith.spec.arch import load_arch
+from systolith.spec.arch import ArchError, load_arch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from train import load_split
@@ -175,4 +177,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (ArchError, CompileError, DeviceError, SimulationError) as error:
+        sys.exit(f"demo: {error}")
