@@ -1,0 +1,86 @@
+"""Read an ONNX model, check it, and fix its shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from systolith.compiler.errors import InputError, UnsupportedError
+
+__all__ = ["fix_shapes", "is_quantised", "load_model", "name_nodes"]
+
+_QUANTISED = ("QuantizeLinear", "DequantizeLinear")
+
+
+def load_model(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
+    """The model, checked by onnx.
+
+    Raises
+    ------
+    InputError   If the file cannot be read or is not a valid model.
+    """
+    if isinstance(source, onnx.ModelProto):
+        model = onnx.ModelProto()
+        model.CopyFrom(source)
+    else:
+        try:
+            model = onnx.load(str(source))
+        except OSError as error:
+            raise InputError("import", "", f"cannot read {str(source)!r}: {error.strerror or error}", "check the path") from error
+        except Exception as error:
+            raise InputError("import", "", f"{str(source)!r} is not an ONNX model: {error}", "export it again") from error
+    if not model.graph.node and not model.graph.output:
+        raise InputError("import", "", "the model has no graph", "export it again")
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+    if opset is None or opset < 7:
+        raise InputError("import", "", f"opset {opset} is too old", "export with opset 13 or later")
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise InputError("import", "", "the model is not valid: " + " ".join(str(error).split())[:300], "export it again") from error
+    if model.functions:
+        raise UnsupportedError("import", model.functions[0].name, "model-local functions are not supported", "inline them with onnx.inliner")
+    name_nodes(model)
+    fix_shapes(model)
+    return model
+
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node a unique name: the model's where it has one."""
+    seen: set[str] = set()
+    for node in model.graph.node:
+        base = node.name or f"{node.op_type}:{next((name for name in node.output if name), '')}"
+        name, number = base, 1
+        while name in seen:
+            name, number = f"{base}_{number}", number + 1
+        seen.add(name)
+        node.name = name
+
+
+def fix_shapes(model: onnx.ModelProto) -> None:
+    """A symbolic first axis (the batch) becomes 1; any other symbolic axis is refused."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    changed = False
+    for value in model.graph.input:
+        if value.name in constants:
+            continue
+        if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+            raise InputError("import", value.name, "the input has no shape", "export the model with static shapes")
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.HasField("dim_value") and dim.dim_value > 0:
+                continue
+            if axis:
+                raise InputError("import", value.name, f"axis {axis} of the input is dynamic ({dim.dim_param or 'unknown'})",
+                                 "export the model with static shapes")
+            dim.dim_value = 1
+            changed = True
+    if changed:
+        del model.graph.value_info[:]
+        for value in model.graph.output:
+            value.type.tensor_type.ClearField("shape")
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether the model already holds integers."""
+    return any(node.op_type in _QUANTISED or node.op_type.startswith("QLinear") or node.op_type == "QGemm" for node in model.graph.node)

@@ -1,0 +1,95 @@
+"""Element-wise functions of one tensor: a table of 256 entries, each as ONNX would compute and round it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.ops.registry import NodeView, constant, operand, register
+from systolith.compiler.ops.values import Builder, Const, Func, Pending, Value
+
+__all__ = ["as_table", "evaluate"]
+
+
+def evaluate(proto: onnx.NodeProto, opset: int, arrays: list[np.ndarray | None]) -> list[np.ndarray]:
+    """Outputs of one node, by ONNX's reference implementation."""
+    if proto.op_type == "QuickGelu":
+        x = arrays[0]
+        alpha = next((a.f for a in proto.attribute if a.name == "alpha"), 1.702)
+        with np.errstate(all="ignore"):
+            return [x / (1.0 + np.exp(-alpha * x))]
+    names = [name for name, array in zip(proto.input, arrays, strict=True) if array is not None]
+    given = {name: array for name, array in zip(proto.input, arrays, strict=True) if array is not None}
+    inputs = [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(given[name].dtype), None) for name in dict.fromkeys(names)]
+    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in proto.output if name]
+    graph = onnx.helper.make_graph([proto], "one", inputs, outputs)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    with np.errstate(all="ignore"):
+        return [np.asarray(result) for result in ReferenceEvaluator(model).run(None, given)]
+
+
+def as_table(builder: Builder, node: NodeView) -> Func | None:
+    """The node as a table, where all its computed operands are functions of one tensor and the others are single numbers."""
+    funcs = [value for value in node.values if isinstance(value, Func)]
+    others = [value for value in node.values if value is not None and not isinstance(value, Func)]
+    if not funcs or len({(func.tensor, func.shape) for func in funcs}) != 1 or not all(isinstance(c, Const) and c.array.size == 1 for c in others):
+        return None
+    if any(len(c.shape) > len(funcs[0].shape) for c in others):
+        return None
+    # In float64, so that one rounding to float32 is all that separates the entry from the exact value.
+    arrays = [None if value is None else value.values.astype(np.float64) if isinstance(value, Func)
+              else value.real.reshape(()) if value.array.dtype.kind == "f" else value.array.reshape(()) for value in node.values]
+    result = evaluate(node.proto, node.opset, arrays)[0]
+    with np.errstate(all="ignore"):
+        values = np.broadcast_to(result, (256,)).astype(np.float32)
+    return builder.note(replace(funcs[0], values=values, pure=False), node.name, node.op_type, tuple(funcs))
+
+
+def _limits(node: NodeView) -> tuple[float, float] | None:
+    """What Relu or Clip limits its input to; None for other operators."""
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    if node.op_type != "Clip":
+        return None
+    low, high = (constant(node, index) for index in (1, 2))
+    low = node.attrs.get("min", -np.inf) if low is None else low.item()
+    high = node.attrs.get("max", np.inf) if high is None else high.item()
+    return float(low), float(high)
+
+
+def _convert(builder: Builder, node: NodeView) -> Value:
+    value = node.values[0]
+    if isinstance(value, Pending):
+        limits = _limits(node)
+        if limits is not None:
+            return replace(value, clamps=(*value.clamps, limits), sources=(*value.sources, node.name), linear=None)
+    table = as_table(builder, node)
+    if table is not None:
+        return table
+    for index, other in enumerate(node.values):
+        if isinstance(other, Const) and other.array.size != 1:
+            raise UnsupportedError("import", node.name, f"operand {node.proto.input[index]!r} of {node.op_type} must be one number", "use a scalar")
+    operand(node, 0)
+    raise UnsupportedError("import", node.name, f"{node.op_type} of two computed tensors is not supported", "use Add, Sub or Mul")
+
+
+def approximation_known(node: NodeView) -> bool:
+    """approximate must be 'none' or 'tanh'."""
+    return node.attrs.get("approximate", b"none") in (b"none", b"tanh")
+
+
+#: Functions and the attributes that ONNX's reference honours.
+_FUNCTIONS = {
+    "Abs": (), "Ceil": (), "Celu": ("alpha",), "Clip": ("min", "max"), "Cos": (), "Div": (), "Elu": ("alpha",), "Erf": (), "Exp": (), "Floor": (),
+    "HardSigmoid": ("alpha", "beta"), "HardSwish": (), "LeakyRelu": ("alpha",), "Log": (), "Max": (), "Min": (), "Mish": (), "Neg": (), "PRelu": (),
+    "Pow": (), "Reciprocal": (), "Relu": (), "Round": (), "Selu": ("alpha", "gamma"), "Sigmoid": (), "Sign": (), "Sin": (), "Softplus": (),
+    "Softsign": (), "Sqrt": (), "Swish": ("alpha",), "Tanh": (), "ThresholdedRelu": ("alpha",),
+}
+for _name, _attributes in _FUNCTIONS.items():
+    register(_name, attributes=_attributes)(_convert)
+register("Gelu", attributes=("approximate",), constraints=(approximation_known,))(_convert)
+register("QuickGelu", attributes=("alpha",), domain="com.microsoft")(_convert)

@@ -1,0 +1,88 @@
+"""One rule per ONNX operator: which attributes it honours, what it asks of a node, and how the node is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from systolith.compiler.errors import QuantiseError, UnsupportedError
+from systolith.compiler.ops.values import Builder, Const, Func, Value
+
+__all__ = ["RULES", "NodeView", "Rule", "constant", "operand", "register"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NodeView:
+    """One node of the model with its operands' values (None where an optional operand is left out)."""
+
+    name: str
+    op_type: str
+    attrs: dict[str, object]
+    values: tuple[Value | None, ...]
+    outputs: tuple[str, ...]
+    opset: int
+    proto: onnx.NodeProto
+
+    def value(self, index: int) -> Value | None:
+        """Operand `index`, or None."""
+        return self.values[index] if index < len(self.values) else None
+
+
+Constraint = Callable[[NodeView], bool]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Rule:
+    """How one operator is imported. The docstrings of `constraints` are both messages and documentation."""
+
+    name: str
+    attributes: frozenset[str]
+    constraints: tuple[Constraint, ...]
+    convert: Callable[[Builder, NodeView], Value]
+    domain: str = ""
+
+    def check(self, node: NodeView) -> None:
+        """Raise `UnsupportedError` for the first attribute or constraint that does not hold."""
+        for name in node.attrs:
+            if name not in self.attributes:
+                raise UnsupportedError("import", node.name, f"attribute {name!r} of {node.op_type} is not supported",
+                                       "remove it or replace the operator")
+        for constraint in self.constraints:
+            if not constraint(node):
+                message = " ".join(constraint.__doc__.split()).rstrip(".")
+                raise UnsupportedError("import", node.name, f"{node.op_type}: {message}", "change the model so that this holds")
+
+
+RULES: dict[str, Rule] = {}
+
+
+def register(*names: str, attributes: tuple[str, ...] = (), constraints: tuple[Constraint, ...] = (), domain: str = ""):
+    """Decorator: the function imports these operators."""
+    def add(convert: Callable[[Builder, NodeView], Value]):
+        for name in names:
+            RULES[name] = Rule(name=name, attributes=frozenset(attributes), constraints=constraints, convert=convert, domain=domain)
+        return convert
+    return add
+
+
+def operand(node: NodeView, index: int) -> Func:
+    """Operand `index` as the dequantised integers of an activation tensor; `QuantiseError` if it is anything else."""
+    value = node.value(index)
+    if isinstance(value, Func) and value.pure:
+        return value
+    raise QuantiseError("quantise", node.name, f"operand {index} ({node.proto.input[index]!r}) of {node.op_type} is not quantised",
+                        "put QuantizeLinear and DequantizeLinear before it")
+
+
+def constant(node: NodeView, index: int) -> np.ndarray | None:
+    """Operand `index` as an array, None where it is left out; `UnsupportedError` if it is computed."""
+    value = node.value(index)
+    if value is None:
+        return None
+    if not isinstance(value, Const):
+        raise UnsupportedError("import", node.name, f"operand {index} ({node.proto.input[index]!r}) of {node.op_type} must be constant",
+                               "make it an initializer")
+    return value.array
