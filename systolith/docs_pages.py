@@ -9,7 +9,7 @@ import inspect
 import sys
 from pathlib import Path
 
-from systolith.compiler.ops import RULES
+from systolith.compiler.frontend import supported_operators
 from systolith.spec.arch import PRESETS
 from systolith.spec.isa import Engine, Field, Isa, isa_for
 from systolith.spec.regs import CSR_BYTES, CSRS, Control, ErrorCode, Status
@@ -107,19 +107,15 @@ def csr_page() -> str:
 
 
 def operators_page() -> str:
-    """docs/operators.md, from the rules of `compiler.ops`."""
+    """docs/operators.md, from the compiler's rules."""
     text = "# Supported operators\n\n" + _NOTE
     text += (
-        "What the compiler accepts in a quantised (QDQ) ONNX model. A node that breaks a condition, or has an attribute "
-        "that is not listed, is refused by name.\n\n| operator | attributes | conditions |\n|---|---|---|\n"
+        "What the compiler accepts in an ONNX model: quantised (QDQ or QLinear operators), or float with calibration data. "
+        "A node that breaks a condition, or has an attribute that is not listed, is refused by name.\n\n"
+        "| operator | domain | conditions |\n|---|---|---|\n"
     )
-    for name, rule in sorted(RULES.items()):
-        attributes = ", ".join(f"`{attribute}`" for attribute in sorted(rule.attributes)) or "-"
-        conditions = "; ".join(
-            (inspect.getdoc(c) or c.__name__).strip().rstrip(".") for c in rule.constraints
-        )
-        full = f"{rule.domain}.{name}" if rule.domain else name
-        text += f"| {full} | {attributes} | {_cell(conditions) or '-'} |\n"
+    for row in supported_operators():
+        text += f"| {row.name} | {row.domain or 'ai.onnx'} | {_cell('; '.join(row.constraints)) or '-'} |\n"
     return text
 
 

@@ -20,6 +20,7 @@ from systolith import api
 from systolith.compiler.errors import CompileError
 from systolith.host.device import DeviceError
 from systolith.report import LAYER_COLUMNS, Reporter, layer_rows, write_json
+from systolith.sim.verilator import SimulationError
 from systolith.spec.arch import ArchError, load_arch
 
 sys.path.insert(0, str(Path(__file__).parent))
