@@ -164,8 +164,7 @@ class VerifyResult:
             if result.cycles is not None:
                 backends[name]["cycles"] = result.cycles
             if name == "rtl" and result.cycles:
-                total = result.cycles + (result.load_cycles or 0)
-                backends[name]["cycles_per_second"] = round(total / max(result.seconds, 1e-9), 1)
+                backends[name]["cycles_per_second"] = round(result.cycles / max(result.seconds, 1e-9), 1)
         return {
             **describe(self.image, self.cycles),
             "bit_exact": self.bit_exact,

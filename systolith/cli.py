@@ -167,13 +167,10 @@ def verify(
     with reporter.progress() as progress:
         result = api.verify(model, arch, inputs, on=names, calib=calib, seed=seed, progress=progress)
     info = result.as_dict()
-    _print_layers(reporter, info)
+    rtl = result.backends.get("rtl")
+    _print_layers(reporter, info, "counted in RTL" if rtl is not None and rtl.cycles else "estimated")
     for name, backend in result.backends.items():
-        cycles = (
-            f", {backend.cycles:,} cycles, {backend.load_cycles or 0:,} to load"
-            if backend.cycles is not None
-            else ""
-        )
+        cycles = f", {backend.cycles:,} cycles, {backend.load_cycles or 0:,} to load" if backend.cycles else ""
         reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
     compared = [name for name in result.backends if name != "reference"]
     for difference in result.differences:
@@ -375,16 +372,12 @@ def _reporter(json_path: str | None) -> Reporter:
     return _Silent() if json_path == "-" else Reporter()
 
 
-def _print_layers(reporter: Reporter, info: dict) -> None:
-    reporter.table(
-        f"{info['model']} on {info['arch']}: cycles are the cycle model's",
-        LAYER_COLUMNS,
-        layer_rows(info["layers"]),
-    )
+def _print_layers(reporter: Reporter, info: dict, source: str = "estimated") -> None:
+    title = f"{info['model']} on {info['arch']}: cycles of the layers as estimated by the cycle model"
+    reporter.table(title, LAYER_COLUMNS, layer_rows(info["layers"]))
     reporter.line(
-        f"{info['cycles']:,} cycles, {info['macs']:,} MACs, {info['utilisation']:.1%} of "
-        f"{info['peak_macs_per_cycle']} MACs a cycle, "
-        f"roofline {info['roofline_cycles']:,} cycles"
+        f"{info['cycles']:,} cycles {source}, {info['macs']:,} MACs, {info['utilisation']:.1%} of "
+        f"{info['peak_macs_per_cycle']} MACs a cycle, roofline {info['roofline_cycles']:,} cycles"
     )
 
 
@@ -444,6 +437,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("SYSTOLITH_DEBUG"):
             traceback.print_exc()
+        if isinstance(error, OSError) and error.filename is not None:
+            return _fail(f"cannot use {str(error.filename)!r}: {error.strerror}")
         if isinstance(error, _refusals()):
             return _fail(str(error))
         return _fail(

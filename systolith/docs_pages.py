@@ -111,8 +111,8 @@ def operators_page() -> str:
     text = "# Supported operators\n\n" + _NOTE
     text += (
         "What the compiler accepts in an ONNX model: quantised (QDQ or QLinear operators), or float with "
-        "calibration data. A node that breaks a condition, or has an attribute that is not listed, is refused by "
-        "name.\n\n"
+        "calibration data. A node that breaks a condition, or has an attribute that is not listed, is "
+        "refused by name.\n\n"
         "| operator | domain | conditions |\n|---|---|---|\n"
     )
     for row in supported_operators():
