@@ -170,7 +170,7 @@ def verify(
     rtl = result.backends.get("rtl")
     _print_layers(reporter, info, "counted in RTL" if rtl is not None and rtl.cycles else "estimated")
     for name, backend in result.backends.items():
-        cycles = f", {backend.cycles:,} cycles, {backend.load_cycles or 0:,} to load" if backend.cycles else ""
+        cycles = f", {backend.cycles:,} cycles, {backend.load_cycles:,} to load" if backend.cycles else ""
         reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
     compared = [name for name in result.backends if name != "reference"]
     for difference in result.differences:

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from systolith import api, cli
+from systolith.reference.graph import QGraph
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "digits"
 MODEL = EXAMPLE / "digits_cnn.onnx"
@@ -26,7 +28,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def graph(digits: tuple[np.ndarray, ...]) -> object:
+def graph(digits: tuple[np.ndarray, ...]) -> QGraph:
     """The calibrated model."""
     return api.import_graph(MODEL, {"image": digits[0]})
 
@@ -64,14 +66,14 @@ def test_float_accuracy(digits: tuple[np.ndarray, ...]) -> None:
     assert MODEL.stat().st_size < 200_000
 
 
-def test_int8_keeps_the_accuracy(digits: tuple[np.ndarray, ...], graph: object) -> None:
+def test_int8_keeps_the_accuracy(digits: tuple[np.ndarray, ...], graph: QGraph) -> None:
     _, images, labels = digits
     answers = [api.run_reference(graph, {"image": x[None]}).outputs["logits"].argmax() for x in images[:200]]
     assert np.mean(np.array(answers) == labels[:200]) >= 0.96
 
 
 @pytest.mark.parametrize("arch", ["tiny", "array8", "array16"])
-def test_machine_equals_reference(arch: str, digits: tuple[np.ndarray, ...], graph: object) -> None:
+def test_machine_equals_reference(arch: str, digits: tuple[np.ndarray, ...], graph: QGraph) -> None:
     image = api.compile(graph, arch)
     with api.Session("machine", image) as machine:
         for x in digits[1][:3]:
@@ -79,6 +81,14 @@ def test_machine_equals_reference(arch: str, digits: tuple[np.ndarray, ...], gra
             got = machine.run({"image": x[None]})
             assert np.array_equal(got.raw["logits"], expected.raw["logits"])
             assert np.array_equal(got.outputs["logits"], expected.outputs["logits"])
+
+
+def test_every_layer_is_equal(digits: tuple[np.ndarray, ...], graph: QGraph) -> None:
+    # The build that `verify` makes to find the first layer that differs.
+    every = replace(graph, outputs=tuple(layer.tensor for layer in api.compile(graph, "array8").layers))
+    result = api.verify(every, "array8", {"image": digits[1][:1]}, on=("machine",))
+    assert len(every.outputs) > 5
+    assert result.bit_exact, [str(difference) for difference in result.differences]
 
 
 def test_command_line_from_model_to_answer(
@@ -116,7 +126,7 @@ def test_command_line_from_model_to_answer(
 
 
 @pytest.mark.slow
-def test_rtl_equals_reference(digits: tuple[np.ndarray, ...], graph: object) -> None:
+def test_rtl_equals_reference(digits: tuple[np.ndarray, ...], graph: QGraph) -> None:
     result = api.verify(graph, "array8", {"image": digits[1][:1]})
     assert result.bit_exact, [str(difference) for difference in result.differences]
     assert result.backends["rtl"].cycles > 0
