@@ -1,0 +1,344 @@
+"""The systolic array with its sequencers and accumulators: executes MATMUL.
+
+Two sequencers walk the same nest. The weight sequencer reads tiles into the shadow registers, one tile ahead and into
+the next instruction; the vector sequencer streams activations. Neither ever stalls inside a tile, so everything behind
+them is a fixed pipeline: with the first vector of a tile requested in cycle t, row r swaps its weights at the end of
+cycle t + 2 + r, multiplies in t + 3 + r, and the sums meet the accumulators in cycle t + R + 4.
+"""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from systolith.hw.interfaces import AccReadSignature, ActReadSignature, EngineSignature, HwErrorCode, WeightReadSignature, format_layout
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Engine, Mode
+from systolith.spec.numerics import ACC
+
+__all__ = ["MatrixEngine"]
+
+
+class MatrixEngine(wiring.Component):
+    """Array, weight registers, accumulators.
+
+    Members
+    -------
+    engine : In(EngineSignature)       MATMUL commands
+    act : Out(ActReadSignature)        must always be granted
+    weights : Out(WeightReadSignature)
+    acc : In(AccReadSignature)         the output stage's reads, and the releases
+
+    Timing
+    ------
+    One vector per cycle; consecutive tiles follow every max(vectors, G) cycles, across instructions too. A vector's sums are written
+    ``LATENCY`` + R cycles after its request. Reset drops what is in flight and keeps the accumulators.
+    """
+
+    #: Cycles from a vector's request to its accumulator write, beyond the R rows.
+    LATENCY = 4
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        super().__init__({
+            "engine": In(EngineSignature(arch, Engine.MATRIX)), "act": Out(ActReadSignature(arch)),
+            "weights": Out(WeightReadSignature(arch)), "acc": In(AccReadSignature(arch)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        arch = self._arch
+        self._layout = format_layout(arch, "MATMUL")
+        self._tag = data.StructLayout({"write": 1, "accumulate": 1, "release": 1, "last": 1, "acc": range(arch.acc_depth)})
+
+        dead = Signal()
+        command = self.engine.cmd.payload.body.MATMUL
+        pending = Signal(self._layout)
+        pending_valid = Signal()
+        take = Signal()          # the vector sequencer takes the pending command
+        begin = Signal()         # the weight sequencer begins a tile
+        swap = Signal()          # the vector sequencer begins a tile
+        shadow_full = Signal()
+        m.d.sync += shadow_full.eq(begin | (shadow_full & ~swap))
+
+        # A command goes to the weight sequencer at once, and waits for the vector sequencer.
+        weights_idle = Signal(init=1)
+        accept = Signal()
+        illegal = (command.mode == Mode.DEPTHWISE) & ((command.kt != 0) | (not arch.depthwise))
+        m.d.comb += [
+            self.engine.cmd.ready.eq(weights_idle & (~pending_valid | take) & ~dead),
+            accept.eq(self.engine.cmd.valid & self.engine.cmd.ready),
+            self.engine.idle.eq(1),
+        ]
+        m.d.sync += pending_valid.eq((accept & ~illegal) | (pending_valid & ~take))
+        with m.If(accept):
+            m.d.sync += pending.eq(command)
+
+        tile_error = self._weight_sequencer(m, command, accept & ~illegal, weights_idle, begin, swap, shadow_full, dead)
+        go, tag, mode, x, y, fields = self._vector_sequencer(m, pending, pending_valid, take, swap, shadow_full, dead)
+
+        acc_error = Signal()
+        m.d.comb += acc_error.eq(go & tag.write & fields.acc_overflow)
+        error = Signal()
+        m.d.comb += error.eq((accept & illegal) | tile_error | acc_error)
+        m.d.sync += self.engine.error.eq(error & ~dead)
+        m.d.sync += self.engine.error_code.eq(Mux(accept & illegal, HwErrorCode.ILLEGAL_INSTRUCTION, HwErrorCode.OPERAND_RANGE))
+        with m.If(error):
+            m.d.sync += dead.eq(1)
+
+        vector = self._window(m, x, y, fields)
+        depth = arch.rows + self.LATENCY
+        psums = self._array(m, vector, begin, swap, mode)
+        # The tag is one stage ahead of the sums, for the accumulator read.
+        gated = Signal(self._tag)
+        m.d.comb += gated.eq(tag)
+        m.d.comb += [gated.write.eq(tag.write & go & ~acc_error), gated.last.eq(tag.last & go), gated.release.eq(tag.release & go & ~acc_error)]
+        stage = gated
+        for i in range(depth - 1):
+            following = Signal(self._tag, name=f"tag{i}")
+            m.d.sync += following.eq(stage)
+            stage = following
+        self._accumulators(m, stage, psums, dead)
+        return m
+
+    # -- weights ------------------------------------------------------------------------------------------------------
+    def _weight_sequencer(self, m, command, accept, idle, begin, swap, shadow_full, dead):
+        """Reads the tiles of each command in order; returns the signal of an address past the last tile."""
+        arch = self._arch
+        lines = arch.weight_load_cycles
+        kt, kx, ky = (Signal.like(command[name], name=f"weights_{name}") for name in ("kt", "kx", "ky"))
+        kt_last, kx_last, ky_last = (Signal.like(command[name], name=f"weights_{name}_last") for name in ("kt", "kx", "ky"))
+        tile = Signal(range(arch.weight_tiles + 1))
+        line = Signal(range(max(2, lines)))
+        busy = Signal()          # in the middle of a tile
+        error = Signal()
+        reading = Signal()
+        m.d.comb += [
+            begin.eq(~idle & ~busy & (~shadow_full | swap) & ~dead),
+            reading.eq(begin | busy),
+            error.eq(begin & (tile == arch.weight_tiles)),
+        ]
+        done = Signal()
+        m.d.comb += done.eq(reading & (line == lines - 1))
+        with m.If(reading):
+            m.d.sync += [line.eq(Mux(done, 0, line + 1)), busy.eq(~done)]
+        with m.If(done):
+            m.d.sync += tile.eq(tile + 1)
+            with m.If(kt != kt_last):
+                m.d.sync += kt.eq(kt + 1)
+            with m.Else():
+                m.d.sync += kt.eq(0)
+                with m.If(kx != kx_last):
+                    m.d.sync += kx.eq(kx + 1)
+                with m.Else():
+                    m.d.sync += kx.eq(0)
+                    with m.If(ky != ky_last):
+                        m.d.sync += ky.eq(ky + 1)
+                    with m.Else():
+                        m.d.sync += idle.eq(1)
+        with m.If(accept):
+            m.d.sync += [idle.eq(0), kt.eq(0), kx.eq(0), ky.eq(0), tile.eq(command.tile), line.eq(0),
+                         kt_last.eq(command.kt), kx_last.eq(command.kx), ky_last.eq(command.ky)]
+        # Bank b sees the address sequence b*G cycles after bank 0.
+        address = Signal(range(arch.weight_tiles * lines))
+        m.d.comb += address.eq((tile << (lines - 1).bit_length()) | line)
+        enable, current = reading, address
+        for bank in range(arch.weight_rows_per_cycle):
+            for i in range(1 if bank == 0 else lines):
+                next_enable = Signal(name=f"weight_en_{bank}_{i}")
+                next_address = Signal(range(arch.weight_tiles * lines), name=f"weight_line_{bank}_{i}", reset_less=True)
+                m.d.sync += [next_enable.eq(enable), next_address.eq(current)]
+                enable, current = next_enable, next_address
+            m.d.comb += [self.weights.en[bank].eq(enable), self.weights.line[bank].eq(current)]
+        return error
+
+    # -- vectors ------------------------------------------------------------------------------------------------------
+    def _vector_sequencer(self, m, pending, pending_valid, take, swap, shadow_full, dead):
+        arch = self._arch
+        c = Signal(self._layout)
+        active = Signal()
+        first_of_tile = Signal()
+        go = Signal()
+        a_bits = len(pending.base)
+        loops = {name: Signal.like(pending[name], name=f"vectors_{name}") for name in ("ox", "oy", "kt", "kx", "ky")}
+        last = {name: Signal(name=f"last_{name}") for name in loops}
+        for name, counter in loops.items():
+            m.d.comb += last[name].eq(counter == c[name])
+        x_shape, y_shape = signed(len(pending.x0) + 2), signed(len(pending.y0) + 2)
+        address, row_address, tile_address, kx_address, ky_address = (
+            Signal(a_bits, name=f"{name}_address") for name in ("vector", "row", "tile", "kx", "ky"))
+        x, tile_x, kx_x = (Signal(x_shape, name=f"{name}_x") for name in ("vector", "tile", "kx"))
+        y, ky_y = (Signal(y_shape, name=f"{name}_y") for name in ("vector", "ky"))
+        first_tile = Signal()
+        lead = Signal.like(pending.taps)
+        phase = Signal.like(pending.stride)
+        index = Signal(range(2 * arch.acc_depth))
+        tag = Signal(self._tag)
+        last_tile, last_vector = Signal(), Signal()
+        m.d.comb += [
+            go.eq(active & (~first_of_tile | shadow_full) & ~dead),
+            swap.eq(go & first_of_tile),
+            last_tile.eq(last["kt"] & last["kx"] & last["ky"]),
+            last_vector.eq(last["ox"] & last["oy"] & last_tile),
+            take.eq(pending_valid & (~active | (go & last_vector))),
+            self.act.valid.eq(go), self.act.addr.eq(address),
+            self.engine.stall.eq(active & ~go),
+            tag.write.eq((lead == c.taps) & (phase == 0)),
+            tag.accumulate.eq(c.accumulate | ~first_tile),
+            tag.release.eq(tag.write & last_tile & c.final),
+            tag.last.eq(last_vector),
+            tag.acc.eq(index),
+        ]
+        with m.If(go):
+            m.d.sync += first_of_tile.eq(0)
+            with m.If(tag.write):
+                m.d.sync += index.eq(index + 1)
+            with m.If(lead == c.taps):
+                m.d.sync += phase.eq(Mux(phase == c.stride, 0, phase + 1))
+            with m.Else():
+                m.d.sync += lead.eq(lead + 1)
+            with m.If(~last["ox"]):
+                m.d.sync += [loops["ox"].eq(loops["ox"] + 1), address.eq(address + c.ox_x), x.eq(x + c.ox_x)]
+            with m.Else():
+                m.d.sync += [loops["ox"].eq(0), lead.eq(0), phase.eq(0)]
+                with m.If(~last["oy"]):
+                    following = Signal(a_bits)
+                    m.d.comb += following.eq(row_address + c.oy_addr)
+                    m.d.sync += [loops["oy"].eq(loops["oy"] + 1), row_address.eq(following), address.eq(following), y.eq(y + c.oy_y), x.eq(tile_x)]
+                with m.Else():
+                    m.d.sync += [loops["oy"].eq(0), first_of_tile.eq(1), first_tile.eq(0), index.eq(c.acc)]
+                    new_address, new_x, new_y = Signal(a_bits), Signal(x_shape), Signal(y_shape)
+                    m.d.comb += new_y.eq(ky_y)
+                    with m.If(~last["kt"]):
+                        m.d.comb += [new_address.eq(tile_address + arch.rows), new_x.eq(tile_x + arch.rows)]
+                        m.d.sync += loops["kt"].eq(loops["kt"] + 1)
+                    with m.Else():
+                        m.d.sync += loops["kt"].eq(0)
+                        with m.If(~last["kx"]):
+                            m.d.comb += [new_address.eq(kx_address + c.kx_x), new_x.eq(kx_x + c.kx_x)]
+                            m.d.sync += loops["kx"].eq(loops["kx"] + 1)
+                        with m.Else():
+                            m.d.comb += [new_address.eq(ky_address + c.ky_addr), new_x.eq(c.x0), new_y.eq(ky_y + c.ky_y)]
+                            m.d.sync += [loops["kx"].eq(0), loops["ky"].eq(loops["ky"] + 1), ky_address.eq(new_address), ky_y.eq(new_y)]
+                        m.d.sync += [kx_address.eq(new_address), kx_x.eq(new_x)]
+                    m.d.sync += [address.eq(new_address), row_address.eq(new_address), tile_address.eq(new_address),
+                                 x.eq(new_x), tile_x.eq(new_x), y.eq(new_y)]
+            with m.If(last_vector):
+                m.d.sync += active.eq(0)
+        with m.If(take):
+            m.d.sync += [c.eq(pending), active.eq(1), first_of_tile.eq(1), first_tile.eq(1), lead.eq(0), phase.eq(0), index.eq(pending.acc)]
+            m.d.sync += [counter.eq(0) for counter in loops.values()]
+            m.d.sync += [s.eq(pending.base) for s in (address, row_address, tile_address, kx_address, ky_address)]
+            m.d.sync += [s.eq(pending.x0) for s in (x, tile_x, kx_x)]
+            m.d.sync += [s.eq(pending.y0) for s in (y, ky_y)]
+        mode = Signal()
+        m.d.comb += mode.eq(c.mode)
+        fields = data.StructLayout({"height": pending.height.shape(), "row_bytes": pending.row_bytes.shape(), "pad": signed(8), "acc_overflow": 1})
+        window = Signal(fields)
+        m.d.comb += [window.height.eq(c.height), window.row_bytes.eq(c.row_bytes), window.pad.eq(c.pad), window.acc_overflow.eq(index >= arch.acc_depth)]
+        return go, tag, mode, x, y, window
+
+    def _window(self, m, x, y, window):
+        """The vector that enters row 0, three cycles after its request: padding put in place of what lies outside the window."""
+        arch = self._arch
+        width = max(arch.rows, arch.cols)
+        lead, tail = Signal(range(width + 1)), Signal(range(width + 1))
+        outside = Signal()
+        pad1, pad2 = Signal(signed(8)), Signal(signed(8))
+        remaining = Signal(signed(len(x) + 1))
+        m.d.comb += remaining.eq(window.row_bytes - x)
+        m.d.sync += [
+            lead.eq(Mux(x >= 0, 0, Mux(x <= -width, width, (-x)[:lead.shape().width]))),
+            tail.eq(Mux(remaining <= 0, 0, Mux(remaining >= width, width, remaining[:tail.shape().width]))),
+            outside.eq((y < 0) | (y >= window.height)),
+            pad1.eq(window.pad), pad2.eq(pad1),
+        ]
+        inside = Signal(width)
+        m.d.sync += inside.eq(Cat((lead <= j) & (tail > j) & ~outside for j in range(width)))
+        vector = Signal(data.ArrayLayout(signed(8), width), reset_less=True)
+        for j in range(width):
+            m.d.sync += vector[j].eq(Mux(inside[j], self.act.data[j].as_signed(), pad2))
+        return vector
+
+    # -- array --------------------------------------------------------------------------------------------------------
+    def _array(self, m, vector, begin, swap, mode):
+        """R x C multipliers; returns the C sums that leave the last row."""
+        arch = self._arch
+        rows, cols = arch.rows, arch.cols
+
+        def delayed(signal, cycles, name):
+            for i in range(cycles):
+                following = Signal.like(signal, name=f"{name}_{i}")
+                m.d.sync += following.eq(signal)
+                signal = following
+            return signal
+
+        load, change, depthwise = delayed(begin, 2, "load"), delayed(swap, 2, "swap"), delayed(mode, 3, "mode")
+        pixels = vector
+        previous = None
+        lanes = [vector[r] for r in range(rows)]
+        for r in range(rows):
+            shadow = Signal(data.ArrayLayout(signed(8), cols), name=f"shadow{r}", reset_less=True)
+            active = Signal(data.ArrayLayout(signed(8), cols), name=f"weight{r}", reset_less=True)
+            with m.If(load):
+                m.d.sync += shadow.eq(self.weights.data[r // arch.weight_load_cycles])
+            with m.If(change):
+                m.d.sync += active.eq(shadow)
+            sums = Signal(data.ArrayLayout(signed(arch.psum_bits), cols), name=f"sum{r}", reset_less=True)
+            for c in range(cols):
+                operand = Mux(depthwise, pixels[c], lanes[r]) if arch.depthwise else lanes[r]
+                x = Signal(signed(8), name=f"x{r}_{c}")
+                product = Signal(signed(16), name=f"product{r}_{c}", reset_less=True)
+                m.d.comb += x.eq(operand)
+                m.d.sync += product.eq(x * active[c])
+                m.d.sync += sums[c].eq(product if previous is None else previous[c] + product)
+            previous = sums
+            load, change, depthwise = delayed(load, 1, f"load{r}"), delayed(change, 1, f"swap{r}"), delayed(depthwise, 1, f"mode{r}")
+            for later in range(r + 1, rows):
+                skewed = Signal(signed(8), name=f"lane{later}_{r}", reset_less=True)
+                m.d.sync += skewed.eq(lanes[later])
+                lanes[later] = skewed
+            if arch.depthwise and r + 1 < rows:
+                # Pixels fall at half the speed of the sums.
+                half = Signal(data.ArrayLayout(signed(8), cols), name=f"pixels{r}_half", reset_less=True)
+                full = Signal(data.ArrayLayout(signed(8), cols), name=f"pixels{r}_full", reset_less=True)
+                for c in range(cols):
+                    m.d.sync += [half[c].eq(pixels[c]), full[c].eq(half[c])]
+                pixels = full
+        return previous
+
+    # -- accumulators -------------------------------------------------------------------------------------------------
+    def _accumulators(self, m, tag, psums, dead):
+        arch = self._arch
+        row = data.ArrayLayout(signed(ACC.width), arch.cols)
+        banks = []
+        for bank in range(2):
+            memory = Memory(shape=row, depth=arch.acc_depth // 2, init=[])
+            m.submodules[f"acc{bank}"] = memory
+            banks.append((memory.read_port(), memory.write_port()))
+        now = Signal(self._tag)
+        m.d.sync += now.eq(tag)
+        array_reads = tag.write & tag.accumulate
+        m.d.comb += self.acc.ready.eq(~(array_reads & (tag.acc[0] == self.acc.addr[0])))
+        granted = self.acc.valid & self.acc.ready
+        for bank, (read, _) in enumerate(banks):
+            mine = array_reads & (tag.acc[0] == bank)
+            m.d.comb += [read.en.eq(mine | (granted & (self.acc.addr[0] == bank))), read.addr.eq(Mux(mine, tag.acc[1:], self.acc.addr[1:]))]
+        output_bank = Signal()
+        m.d.sync += output_bank.eq(self.acc.addr[0])
+        m.d.comb += self.acc.data.eq(Mux(output_bank, banks[1][0].data.as_value(), banks[0][0].data.as_value()))
+
+        stored = Signal(row)
+        m.d.comb += stored.eq(Mux(now.acc[0], banks[1][0].data.as_value(), banks[0][0].data.as_value()))
+        total, written = Signal(row), Signal(row, reset_less=True)
+        written_at = Signal(range(arch.acc_depth))
+        written_valid = Signal()
+        forward = Signal()
+        m.d.comb += forward.eq(written_valid & (written_at == now.acc))
+        for c in range(arch.cols):
+            base = Mux(now.accumulate, Mux(forward, written[c], stored[c]), Const(0, signed(ACC.width)))
+            m.d.comb += total[c].eq(base + psums[c])
+        m.d.sync += [written.eq(total), written_at.eq(now.acc), written_valid.eq(now.write)]
+        for bank, (_, write) in enumerate(banks):
+            m.d.comb += [write.en.eq(now.write & (now.acc[0] == bank)), write.addr.eq(now.acc[1:]), write.data.eq(total)]
+        m.d.comb += [self.acc.release.eq(now.release), self.engine.done.eq(now.last & ~dead)]
