@@ -49,7 +49,7 @@ def import_model(source: str | Path | onnx.ModelProto, calibration: dict[str, np
     return fuse_tables(_Importer(model).run())
 
 
-def supported_operators() -> list[_Row]:
+def supported_operators() -> list:
     """What the supported-operators page states, one row per operator."""
     shared = [_Row(name, "", (doc,)) for name, doc in (
         ("QuantizeLinear", "the scale must be one positive number, the type int8 or uint8"),
@@ -117,6 +117,7 @@ class _Importer:
             raise InputError("import", value.name, f"the input has type {onnx.TensorProto.DataType.Name(kind.elem_type)}",
                              "only float, int8 and uint8 inputs are supported")
         if dtype == "float32":
+            self.builder.shapes[value.name] = shape
             self.values[value.name] = FloatInput(value.name, shape)
             return
         scale, zero = self._stated_scale(value.name, dtype)

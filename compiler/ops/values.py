@@ -64,10 +64,11 @@ class Const:
 
 @dataclass(frozen=True, eq=False)
 class FloatInput:
-    """A float input of the model that waits for its QuantizeLinear."""
+    """A float input of the model that waits for its QuantizeLinear; `then` as in `Pending`, each with its node's name in front."""
 
     name: str
     shape: tuple[int, ...]
+    then: tuple[tuple[str, Op, tuple[int, ...], str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +129,21 @@ Value = Const | FloatInput | Quant | Func | Pending
 
 @dataclass
 class Builder:
-    """The quantised graph under construction."""
+    """The quantised graph under construction.
+
+    Parameters
+    ----------
+    tensors, nodes             so far
+    sources : dict             model nodes behind a table, by the identity of its values
+    renamed : dict             names that tensors get at the end: the model's outputs
+    shapes : dict              of the float inputs
+    """
 
     tensors: dict[str, QTensor] = field(default_factory=dict)
     nodes: list[QNode] = field(default_factory=list)
     sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def fresh(self, name: str) -> str:
         """`name`, with a number behind it if it is taken."""
@@ -166,7 +176,7 @@ class Builder:
         if isinstance(value, Pending):
             return replace(value, shape=shape, made=value.made or value.shape, then=(*value.then, (op, shape, op_type)), sources=(*value.sources, node), linear=None)
         if isinstance(value, FloatInput):
-            raise UnsupportedError("import", node, f"{op_type} works on the float input {value.name!r}", "quantise the input first")
+            return replace(value, shape=shape, then=(*value.then, (node, op, shape, op_type)))
         tensor = self.tensors[value.tensor]
         moved = self.append(node, op, (value.tensor,), name, shape, tensor.scale, tensor.zero_point, op_type, (node,))
         return replace(value, tensor=moved, shape=shape)
@@ -180,19 +190,25 @@ class Builder:
                 raise UnsupportedError("import", node, "the constant operand is empty")
             return self.constant(name, quantised(value.array, scale, zero), scale, zero)
         if isinstance(value, FloatInput):
-            return self._input(value, node, scale, zero)
+            return self._input(value, node, name, scale, zero)
         if not isinstance(value, Pending):
             raise QuantiseError("quantise", node, "its input is already quantised", "remove one of the two QuantizeLinear nodes")
         return self._finish(value, node, name, scale, zero)
 
-    def _input(self, value: FloatInput, node: str, scale: float, zero: int) -> str:
+    def _input(self, value: FloatInput, node: str, name: str, scale: float, zero: int) -> str:
+        """Quantisation commutes with moving elements: the input comes first, then what the model does to it."""
         known = self.tensors.get(value.name)
         if known is None:
-            self.tensors[value.name] = QTensor(name=value.name, shape=value.shape, scale=float(scale), zero_point=zero, dtype="float32")
+            self.tensors[value.name] = QTensor(name=value.name, shape=self.shapes[value.name], scale=float(scale), zero_point=zero,
+                                               dtype="float32")
         elif (known.scale, known.zero_point) != (float(scale), zero):
             raise QuantiseError("quantise", node, f"input {value.name!r} is quantised twice, with different scales or zero points",
                                 "use one QuantizeLinear for all its readers")
-        return value.name
+        result = value.name
+        for index, (label, op, shape, op_type) in enumerate(value.then):
+            output = name if index == len(value.then) - 1 else f"{name}_{index}"
+            result = self.append(label, op, (result,), output, shape, scale, zero, op_type, (label, node))
+        return result
 
     def _tabulate(self, value: Func, node: str, name: str, scale: float, zero: int) -> str:
         table = quantised(value.values, scale, zero)
