@@ -35,10 +35,16 @@ def load_model(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
     if opset is None or opset < 7:
         raise InputError("import", "", f"opset {opset} is too old", "export with opset 13 or later")
+    # The checker wants shapes of outputs, which nothing here needs and exporters leave out.
+    shapeless = [value for value in model.graph.output if not value.type.tensor_type.HasField("shape")]
+    for value in shapeless:
+        value.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise InputError("import", "", "the model is not valid: " + " ".join(str(error).split())[:300], "export it again") from error
+    for value in shapeless:
+        value.type.tensor_type.ClearField("shape")
     if model.functions:
         raise UnsupportedError("import", model.functions[0].name, "model-local functions are not supported", "inline them with onnx.inliner")
     name_nodes(model)

@@ -1,0 +1,114 @@
+"""Float models, quantised by calibration."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from systolith.compiler.errors import InputError, UnsupportedError
+from systolith.compiler.frontend import import_model
+from systolith.compiler.importer import load_model
+from systolith.compiler.passes.batch_norm import fold_batch_norm
+from systolith.compiler.quantise import quantise_model
+from systolith.reference.conv import Conv
+from tests.compiler.qdq import layer_differences
+
+
+def cnn(*activations, batch=1) -> onnx.ModelProto:
+    """Conv, BatchNormalization, Relu, MaxPool, depthwise Conv, other activations, a residual Add, GlobalAveragePool, Gemm."""
+    rng = np.random.default_rng(3)
+    initializers = []
+
+    def const(*shape, positive=False):
+        name = f"c{len(initializers)}"
+        array = rng.uniform(0.5, 1.5, shape) if positive else rng.normal(0, 0.4, shape)
+        initializers.append(numpy_helper.from_array(array.astype(np.float32), name))
+        return name
+
+    nodes = [
+        helper.make_node("Conv", ["x", const(8, 3, 3, 3)], ["a"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["a", const(8, positive=True), const(8), const(8), const(8, positive=True)], ["b"], "bn"),
+        helper.make_node("Relu", ["b"], ["c"], "relu"),
+        helper.make_node("MaxPool", ["c"], ["d"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["d", const(8, 1, 3, 3), const(8)], ["e"], "depthwise", pads=[1, 1, 1, 1], group=8),
+    ]
+    last = "e"
+    for op in activations:
+        nodes.append(helper.make_node(op, [last], [f"out_{op}"], op.lower()))
+        last = f"out_{op}"
+    nodes += [
+        helper.make_node("Add", [last, "d"], ["f"], "residual"),
+        helper.make_node("GlobalAveragePool", ["f"], ["g"], "mean"),
+        helper.make_node("Flatten", ["g"], ["h"], "flatten"),
+        helper.make_node("Gemm", ["h", const(8, 5), const(5)], ["y"], "dense"),
+    ]
+    graph = helper.make_graph(nodes, "cnn", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 12, 12])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 5])], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def samples(count=24):
+    return np.random.default_rng(5).normal(size=(count, 3, 12, 12)).astype(np.float32)
+
+
+@pytest.mark.parametrize("activations", [(), ("Sigmoid",), ("LeakyRelu", "HardSwish"), ("Elu", "Softplus"), ("Gelu",), ("Mish", "Tanh")], ids=str)
+def test_float_models_are_quantised_and_stay_close(activations):
+    model = cnn(*activations)
+    qdq = quantise_model(fold_batch_norm(load_model(model)), {"x": samples()})
+    graph = import_model(qdq)
+    assert (graph.inputs, graph.outputs) == (("x",), ("y",))
+    for layer, difference in layer_differences(qdq, graph, 1).items():
+        assert np.abs(difference).max() <= 1, layer
+        assert (difference == 0).mean() >= 0.97, layer  # Layers of five elements: one tie is much.
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    x, y = graph.tensors["x"], graph.tensors["y"]
+    errors, reals = [], []
+    for sample in samples(8):
+        real = session.run(None, {"x": sample[None]})[0]
+        codes = np.clip(np.rint(sample[None] / x.scale) + x.zero_point, -128, 127).astype(np.int8)
+        errors.append((graph.run({"x": codes})["y"].astype(float) - y.zero_point) * y.scale - real)
+        reals.append(real)
+    assert np.std(errors) < 0.1 * np.std(reals)
+
+
+def test_batch_normalization_and_relu_disappear_into_the_convolution():
+    graph = import_model(cnn(), {"x": samples()})
+    first = graph.nodes[0]
+    assert isinstance(first.op, Conv) and first.op_type == "Conv"
+    assert not {"BatchNormalization", "Relu"} & {node.op_type for node in graph.nodes}
+    # After Relu every code counts: the zero point is the least of them.
+    assert graph.tensors[first.output].zero_point == -128
+
+
+def test_a_symbolic_batch_is_calibrated_with_batch_one():
+    graph = import_model(cnn(batch="n"), {"x": samples(4)})
+    assert graph.tensors["x"].shape == (1, 3, 12, 12)
+
+
+def test_batch_norm_folding_keeps_the_function():
+    model = cnn()
+    folded = fold_batch_norm(model)
+    assert "BatchNormalization" not in {node.op_type for node in folded.graph.node}
+    x = samples(1)
+    before, after = (onnxruntime.InferenceSession(m.SerializeToString()).run(None, {"x": x})[0] for m in (model, folded))
+    np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("calibration", "words"), [
+    (None, "no calibration data"),
+    ({}, "'x': there is no calibration data"),
+    ({"x": samples(), "z": samples()}, "'z': calibration data for an input that the model does not have"),
+    ({"x": samples()[:, :2]}, "'x': calibration data has shape"),
+    ({"x": samples() * np.float32(np.nan)}, "'x': calibration data holds NaN"),
+    ({"x": np.full((4, 3, 12, 12), np.inf, np.float32)}, "'x': calibration data holds NaN"),
+    ({"x": samples()[:0]}, "'x': calibration data has shape"),
+], ids=["none", "empty", "extra", "shape", "nan", "infinite", "no_samples"])
+def test_bad_calibration_is_refused_by_name(calibration, words):
+    with pytest.raises(InputError, match=words):
+        import_model(cnn(), calibration)
+
+
+def test_unsupported_operators_are_named_before_calibration():
+    with pytest.raises(UnsupportedError, match="node 'det'.*Det"):
+        import_model(cnn("Det"), {"x": samples()})
