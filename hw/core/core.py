@@ -178,7 +178,7 @@ class Core(wiring.Component):
         m.d.comb += [
             decode.word.eq(fetched.payload.word), go.eq(fetched.valid & ~self._halted & ~self._stop),
             bad_code.eq(Mux(fetched.payload.error == HwErrorCode.NONE, HwErrorCode.ILLEGAL_INSTRUCTION.value,
-                            fetched.payload.error.as_value())),
+                            fetched.payload.error)),
             bad.eq(go & ((fetched.payload.error != HwErrorCode.NONE) | ~decode.legal)),
             self._fetch.halt.eq(self._halted | self._stop),
         ]
