@@ -1,7 +1,10 @@
 # Everything starts here: `make help`. Needs Python >= 3.11, g++, make and perl; the rest comes from PyPI.
 
 SHELL  := /bin/bash
-PYTHON ?= python3
+# The first on PATH that is new enough; python3 where none is, so that `make env` can say what is wrong.
+NEW    := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	    if $$p -c '$(NEW)' 2>/dev/null; then echo $$p; break; fi; done),python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
@@ -19,7 +22,7 @@ env: $(STAMP)  ## create .venv with everything in it (PyPI only); instant the se
 # Made again whenever the project's metadata changes.
 $(STAMP): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make env: $(PYTHON) was not found: install Python 3.11 or later, or name one with PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make env: $(PYTHON) is $$($(PYTHON) -V 2>&1), but Python 3.11 or later is needed: name one with PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c '$(NEW)' || { echo "make env: $(PYTHON) is $$($(PYTHON) -V 2>&1), but Python 3.11 or later is needed: name one with PYTHON=python3.11" >&2; exit 1; }
 	@for tool in g++ make perl; do command -v $$tool >/dev/null || { echo "make env: $$tool was not found: install it with the system's package manager (Debian: apt-get install g++ make perl)" >&2; exit 1; }; done
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make env: $(PYTHON) cannot create a virtual environment (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sim,dev]'
