@@ -185,7 +185,8 @@ class _Importer:
             return
         if node.op_type == "Shape" and not isinstance(values[0], Const):
             values = (Const(np.zeros(values[0].shape, np.int8)),)
-        if all(value is None or isinstance(value, Const) for value in values) and node.domain in ("", "ai.onnx"):
+        random = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
+        if all(value is None or isinstance(value, Const) for value in values) and node.domain in ("", "ai.onnx") and not random:
             self._fold(node, values)
             return
         rule = RULES.get(node.op_type)

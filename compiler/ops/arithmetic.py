@@ -28,7 +28,7 @@ def special_case(builder: Builder, node: NodeView, factor_of, offset_of) -> Valu
 
     `factor_of` and `offset_of` turn the constant into what multiplies and what is added; each takes (array, position of the constant).
     """
-    table = as_table(builder, node)
+    table = as_table(node)
     if table is not None:
         return table
     for position, other in ((0, 1), (1, 0)):

@@ -32,7 +32,7 @@ def evaluate(proto: onnx.NodeProto, opset: int, arrays: list[np.ndarray | None])
         return [np.asarray(result) for result in ReferenceEvaluator(model).run(None, given)]
 
 
-def as_table(builder: Builder, node: NodeView) -> Func | None:
+def as_table(node: NodeView) -> Func | None:
     """The node as a table, where all its computed operands are functions of one tensor and the others are single numbers."""
     funcs = [value for value in node.values if isinstance(value, Func)]
     others = [value for value in node.values if value is not None and not isinstance(value, Func)]
@@ -46,7 +46,8 @@ def as_table(builder: Builder, node: NodeView) -> Func | None:
     result = evaluate(node.proto, node.opset, arrays)[0]
     with np.errstate(all="ignore"):
         values = np.broadcast_to(result, (256,)).astype(np.float32)
-    return builder.note(replace(funcs[0], values=values, pure=False), node.name, node.op_type, tuple(funcs))
+    sources = tuple(dict.fromkeys((*(name for func in funcs for name in func.sources), node.name)))
+    return replace(funcs[0], values=values, pure=False, sources=sources, op_type=node.op_type)
 
 
 def _limits(node: NodeView) -> tuple[float, float] | None:
@@ -67,7 +68,7 @@ def _convert(builder: Builder, node: NodeView) -> Value:
         limits = _limits(node)
         if limits is not None:
             return replace(value, clamps=(*value.clamps, limits), sources=(*value.sources, node.name), linear=None)
-    table = as_table(builder, node)
+    table = as_table(node)
     if table is not None:
         return table
     for index, other in enumerate(node.values):

@@ -84,13 +84,20 @@ class Quant:
 class Func:
     """A float value that is a function of one int8 tensor, element by element: ``values[q & 255]``.
 
-    `pure` is true where that function is the tensor's own dequantisation.
+    Parameters
+    ----------
+    tensor, shape, values
+    pure : bool              true where the function is the tensor's own dequantisation
+    sources : tuple of str   model nodes that the function is made of
+    op_type : str            the last of them
     """
 
     tensor: str
     shape: tuple[int, ...]
     values: np.ndarray
     pure: bool = False
+    sources: tuple[str, ...] = ()
+    op_type: str = "QuantizeLinear"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,16 +141,16 @@ class Builder:
     Parameters
     ----------
     tensors, nodes             so far
-    sources : dict             model nodes behind a table, by the identity of its values
     renamed : dict             names that tensors get at the end: the model's outputs
     shapes : dict              of the float inputs
+    known : dict               (identity of a value, scale, zero) -> the value and its tensor: exporters quantise once per reader
     """
 
     tensors: dict[str, QTensor] = field(default_factory=dict)
     nodes: list[QNode] = field(default_factory=list)
-    sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    known: dict[tuple[int, float, int], tuple[Value, str]] = field(default_factory=dict)
 
     def fresh(self, name: str) -> str:
         """`name`, with a number behind it if it is taken."""
@@ -174,7 +181,8 @@ class Builder:
     def move(self, value: Value, node: str, op_type: str, op: Op, shape: tuple[int, ...], name: str) -> Value:
         """Apply an operator that only moves or selects elements."""
         if isinstance(value, Pending):
-            return replace(value, shape=shape, made=value.made or value.shape, then=(*value.then, (op, shape, op_type)), sources=(*value.sources, node), linear=None)
+            return replace(value, shape=shape, made=value.made or value.shape, then=(*value.then, (op, shape, op_type)),
+                           sources=(*value.sources, node), linear=None)
         if isinstance(value, FloatInput):
             return replace(value, shape=shape, then=(*value.then, (node, op, shape, op_type)))
         tensor = self.tensors[value.tensor]
@@ -182,7 +190,13 @@ class Builder:
         return replace(value, tensor=moved, shape=shape)
 
     def quantise(self, value: Value, node: str, name: str, scale: float, zero: int) -> str:
-        """The tensor `name` that holds `value` with this scale and zero point; QuantizeLinear `node` asks for it."""
+        """The tensor (`name`, if it is new) that holds `value` with this scale and zero point; QuantizeLinear `node` asks for it."""
+        key = (id(value), float(scale), zero)
+        if key not in self.known:
+            self.known[key] = value, self._quantise(value, node, name, scale, zero)
+        return self.known[key][1]
+
+    def _quantise(self, value: Value, node: str, name: str, scale: float, zero: int) -> str:
         if isinstance(value, Func):
             return self._tabulate(value, node, name, scale, zero)
         if isinstance(value, Const):
@@ -215,17 +229,9 @@ class Builder:
         tensor = self.tensors[value.tensor]
         if value.pure and tensor.scale == float(scale) and tensor.zero_point == zero:
             return value.tensor
-        sources = (*self.sources.get(id(value.values), ()), node)
-        kind = self.sources.get((id(value.values), "type"), "QuantizeLinear")
-        return self.append(sources[0], Lookup(table=table), (value.tensor,), name, value.shape, scale, zero, kind, sources)
-
-    def note(self, value: Func, node: str, op_type: str, before: tuple[Func, ...]) -> Func:
-        """Remember which model nodes a table computes."""
-        earlier = [name for other in before for name in self.sources.get(id(other.values), ())]
-        self.sources[id(value.values)] = (*earlier, node)
-        self.sources[id(value.values), "type"] = op_type
-        self.sources[id(value.values), "keep"] = value.values  # An id is only unique while its object lives.
-        return value
+        sources = (*value.sources, node)
+        label = value.sources[-1] if value.sources else node
+        return self.append(label, Lookup(table=table), (value.tensor,), name, value.shape, scale, zero, value.op_type, sources)
 
     def _finish(self, value: Pending, node: str, name: str, scale: float, zero: int) -> str:
         low, high = -np.inf, np.inf
