@@ -440,7 +440,8 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, OSError) and error.filename is not None:
             return _fail(f"cannot use {str(error.filename)!r}: {error.strerror}")
         if isinstance(error, _refusals()):
-            return _fail(str(error))
+            # What a tool printed may follow the sentence; SYSTOLITH_DEBUG shows it.
+            return _fail(str(error).partition("\n")[0])
         return _fail(
             f"internal error ({type(error).__name__}: {error}): please report it; SYSTOLITH_DEBUG=1 shows "
             f"where"
