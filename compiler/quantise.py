@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from systolith.compiler.errors import InputError, QuantiseError, UnsupportedError
 from systolith.compiler.ops import RULES
+from systolith.compiler.passes.batch_norm import batch_norm_to_conv
 
 __all__ = ["calibration_samples", "quantise_model"]
 
@@ -88,8 +90,11 @@ def quantise_model(model: onnx.ModelProto, calibration: dict[str, np.ndarray] | 
     """The model in QDQ form: int8 activations, int8 weights per output channel."""
     samples = calibration_samples(model, calibration)
     _check_operators(model)
+    model = batch_norm_to_conv(model)
+    # The quantiser's advice, and the sessions' remarks about what it leaves unused, are not for our users.
     level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # The quantiser's advice is for its own command line.
+    logging.getLogger().setLevel(logging.ERROR)
+    onnxruntime.set_default_logger_severity(3)
     try:
         with tempfile.TemporaryDirectory() as folder:
             plain, prepared, result = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised"))
@@ -105,3 +110,4 @@ def quantise_model(model: onnx.ModelProto, calibration: dict[str, np.ndarray] | 
                             "check that ONNX Runtime runs it on the calibration data") from error
     finally:
         logging.getLogger().setLevel(level)
+        onnxruntime.set_default_logger_severity(2)

@@ -1,4 +1,4 @@
-"""Fold BatchNormalization into the convolution before it, in float."""
+"""BatchNormalization in float: fold it into the convolution before it, or make it a depthwise 1 x 1 convolution."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-__all__ = ["fold_batch_norm"]
+__all__ = ["batch_norm_to_conv", "fold_batch_norm"]
 
 
 def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -39,4 +39,31 @@ def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
         conv.output[0] = node.output[0]
         makers[node.output[0]] = conv
         graph.node.remove(node)
+    return result
+
+
+def batch_norm_to_conv(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model; what `fold_batch_norm` leaves becomes a depthwise convolution, which has one weight scale per channel."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*inferred.value_info, *inferred.input)
+             if value.type.tensor_type.HasField("shape")}
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    arrays = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        rank = ranks.get(node.input[0], 0) if node.op_type == "BatchNormalization" else 0
+        if rank not in (3, 4) or any(name not in arrays for name in node.input[1:]) or attributes.get("training_mode", 0):
+            continue
+        scale, offset, mean, variance = (numpy_helper.to_array(arrays[name]).astype(np.float64) for name in node.input[1:])
+        factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
+        new = {"weights": factor.reshape(-1, *[1] * (rank - 1)), "bias": offset - mean * factor}
+        labels = [f"{node.name}/{kind}" for kind in new]
+        graph.initializer.extend(numpy_helper.from_array(array.astype(np.float32), label)
+                                 for array, label in zip(new.values(), labels, strict=True))
+        node.op_type = "Conv"
+        node.input[:] = [node.input[0], *labels]
+        del node.attribute[:]
+        node.attribute.append(onnx.helper.make_attribute("group", len(factor)))
     return result

@@ -112,3 +112,21 @@ def test_bad_calibration_is_refused_by_name(calibration, words):
 def test_unsupported_operators_are_named_before_calibration():
     with pytest.raises(UnsupportedError, match="node 'det'.*Det"):
         import_model(cnn("Det"), {"x": samples()})
+
+
+def test_a_batch_normalization_on_its_own_becomes_a_depthwise_convolution():
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=3), rng.normal(size=3), rng.normal(size=3), rng.uniform(0.5, 2, 3)]
+    initializers = [numpy_helper.from_array(array.astype(np.float32), f"p{index}") for index, array in enumerate(arrays)]
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 12, 12]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("BatchNormalization", ["x", "p0", "p1", "p2", "p3"], ["y"], "bn")], "g", value[:1], value[1:], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    qgraph = import_model(model, {"x": samples()})
+    (node,) = qgraph.nodes
+    assert isinstance(node.op, Conv) and node.op.group == 3
+    x, y, data = qgraph.tensors["x"], qgraph.tensors["y"], samples(1)
+    codes = np.clip(np.rint(data / x.scale) + x.zero_point, -128, 127).astype(np.int8)
+    ours = (qgraph.run({"x": codes})["y"].astype(float) - y.zero_point) * y.scale
+    factor = np.abs(arrays[0] / np.sqrt(arrays[3])).max()
+    real = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": data})[0]
+    assert np.abs(ours - real).max() < y.scale + 0.6 * x.scale * factor
