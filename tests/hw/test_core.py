@@ -2,11 +2,13 @@
 
 import dataclasses
 import random
+import struct
 
 import pytest
 
 from systolith.spec.arch import PRESETS
 from systolith.spec.isa import isa_for
+from systolith.spec.numerics import requantise
 from systolith.spec.regs import Control, ErrorCode, Status
 
 from tests.hw.core_bench import PROGRAM, CoreBench
@@ -122,3 +124,40 @@ def test_reset_in_mid_flight_then_a_good_program():
             assert await bench.wait(ctx) == DONE
             assert bench.data(1001, 200) == data[3:203], f"after a reset {delay} cycles into a program"
     CoreBench(TINY, body, latency=25, stall=0.1, seed=4)
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.3], ids=["plain", "stalls"])
+def test_a_matrix_product_is_requantised_and_stored(stall):
+    rng = random.Random(11)
+    pixels, chunks = 5, 3
+    x = [[rng.randint(-128, 127) for _ in range(2 * chunks)] for _ in range(pixels)]
+    w = [[[rng.randint(-128, 127) for _ in range(2)] for _ in range(2)] for _ in range(chunks)]
+    bias, mult, shift, zero = [rng.randint(-3000, 3000) for _ in range(2)], [40000, 51111], [24, 23], -7
+    data = bytearray(256)
+    data[0:6 * pixels] = bytes(v & 255 for row in x for v in row)
+    tiles = bytearray(4 * chunks)
+    for t in range(chunks):
+        for r in range(2):
+            for c in range(2):
+                tiles[4 * t + TINY.weight_offset(r, c)] = w[t][r][c] & 255
+    data[64:64 + len(tiles)] = tiles
+    data[96:112] = b"".join(struct.pack("<iHBB", bias[c], mult[c], shift[c], 0) for c in range(2))
+    expected = bytes(
+        requantise(sum(x[p][2 * t + r] * w[t][r][c] for t in range(chunks) for r in range(2)) + bias[c], mult[c], shift[c],
+                   zero, -128, 127) & 255
+        for p in range(pixels) for c in range(2))
+
+    async def body(bench, ctx):
+        await bench.start(ctx, [
+            "LOAD space=WEIGHT region=DATA offset=64 bytes=16",
+            "LOAD space=PARAM region=DATA offset=96 bytes=16 signal=OUTPUT",
+            f"LOAD space=ACT region=DATA bytes={6 * pixels} base=5 signal=MATRIX",
+            f"MATMUL wait=LOAD base=5 height=1 row_bytes={6 * pixels} kt={chunks} ox={pixels} ox_x=6 acc=3 final=1",
+            f"OUTPUT wait=LOAD signal=STORE acc=3 nx={pixels} channels=2 dst=4099 dst_px=2 zero={zero} low=-128 high=127",
+            f"STORE wait=OUTPUT region=DATA offset=517 bytes={2 * pixels} base=4099",
+            "HALT",
+        ], data=data)
+        assert await bench.wait(ctx) == DONE
+        assert list(bench.data(517, 2 * pixels)) == list(expected), f"seed 11, stall {stall}"
+        assert await bench.read(ctx, "INSTRUCTIONS") == 7
+    CoreBench(TINY, body, latency=8, stall=stall, seed=6)

@@ -1,0 +1,60 @@
+"""Verilog generation: names, memories, cache."""
+
+import re
+import time
+
+import pytest
+from amaranth.back import verilog
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from systolith.hw.build import RAM_VERILOG, BuildError, VerilogPlatform, generate
+from systolith.spec.arch import PRESETS
+
+
+def test_tiny_is_generated_within_budget_and_cached(tmp_path):
+    begin = time.monotonic()
+    files = generate(PRESETS["tiny"], build_dir=tmp_path)
+    seconds = time.monotonic() - begin
+    text = files.sources["core.v"]
+    assert re.search(r"^module core\(", text, re.MULTILINE)
+    assert files.sources["systolith_ram.v"] == RAM_VERILOG
+    for name, direction, bits in files.ports:
+        width = rf"\[{bits - 1}:0\] " if bits > 1 else ""
+        assert re.search(rf"^  {direction} {width}{name};", text, re.MULTILINE), name
+    assert {"axi__awaddr", "csr__awaddr", "trace__output__valid", "clk", "rst"} <= {name for name, _, _ in files.ports}
+    assert len(text) < 2_000_000 and seconds < 30, f"{len(text)} characters in {seconds:.1f} s"
+    begin = time.monotonic()
+    assert generate(PRESETS["tiny"], build_dir=tmp_path) == files
+    assert time.monotonic() - begin < 1, "the cache was not used"
+
+
+class Small(wiring.Component):
+    """One memory."""
+
+    def __init__(self, depth, *, init=(), transparent=False):
+        self._depth, self._init, self._transparent = depth, init, transparent
+        super().__init__({"addr": In(range(depth)), "data": In(16), "en": In(2), "q": Out(16)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=16, depth=self._depth, init=self._init)
+        write = memory.write_port(granularity=8)
+        read = memory.read_port(transparent_for=(write,) if self._transparent else ())
+        m.d.comb += [read.addr.eq(self.addr), write.addr.eq(self.addr), write.data.eq(self.data), write.en.eq(self.en), self.q.eq(read.data)]
+        return m
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_memory_becomes_one_ram_instance_with_its_lanes(transparent):
+    text = verilog.convert(Small(64, transparent=transparent), platform=VerilogPlatform())
+    parameters = dict(re.findall(r"\.(\w+)\(32'd(\d+)\)", text))
+    assert parameters == {"WIDTH": "16", "DEPTH": "64", "ADDR": "6", "LANE": "8", "TRANSPARENT": str(int(transparent))}
+
+
+def test_a_large_memory_with_contents_is_refused():
+    assert "systolith_ram" not in verilog.convert(Small(64, init=[1]), platform=VerilogPlatform())
+    with pytest.raises(BuildError, match="a memory of 4096 x 16 bits needs"):
+        verilog.convert(Small(4096, init=[1]), platform=VerilogPlatform())
