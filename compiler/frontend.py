@@ -25,10 +25,22 @@ __all__ = ["import_model", "supported_operators", "supported_ops_markdown"]
 
 _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT8: "int8", onnx.TensorProto.UINT8: "uint8"}
 #: Operators that hand on their operand's integers, so that the scale may be stated behind them.
-_MOVERS = ("Concat", "Dropout", "Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_MOVERS = (
+    "Concat",
+    "Dropout",
+    "Flatten",
+    "Identity",
+    "MaxPool",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+)
 
 
-def import_model(source: str | Path | onnx.ModelProto, calibration: dict[str, np.ndarray] | None = None) -> QGraph:
+def import_model(
+    source: str | Path | onnx.ModelProto, calibration: dict[str, np.ndarray] | None = None
+) -> QGraph:
     """The quantised graph of a model.
 
     Parameters
@@ -51,19 +63,37 @@ def import_model(source: str | Path | onnx.ModelProto, calibration: dict[str, np
 
 def supported_operators() -> list:
     """What the supported-operators page states, one row per operator."""
-    shared = [_Row(name, "", (doc,)) for name, doc in (
-        ("QuantizeLinear", "the scale must be one positive number, the type int8 or uint8"),
-        ("DequantizeLinear", "an activation's scale must be one number; weights may have one per output channel"),
-        ("QLinearConv, QLinearMatMul", "as the float operator between DequantizeLinear and QuantizeLinear"))]
-    shared.append(_Row("QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool, QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QGemm",
-                       "com.microsoft", ("as the float operator; channels_last must be 0",)))
+    shared = [
+        _Row(name, "", (doc,))
+        for name, doc in (
+            ("QuantizeLinear", "the scale must be one positive number, the type int8 or uint8"),
+            (
+                "DequantizeLinear",
+                "an activation's scale must be one number; weights may have one per output channel",
+            ),
+            (
+                "QLinearConv, QLinearMatMul",
+                "as the float operator between DequantizeLinear and QuantizeLinear",
+            ),
+        )
+    ]
+    shared.append(
+        _Row(
+            "QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool, QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QGemm",
+            "com.microsoft",
+            ("as the float operator; channels_last must be 0",),
+        )
+    )
     return [*(_row(RULES[name]) for name in sorted(RULES)), *shared]
 
 
 def supported_ops_markdown() -> str:
     """The same as a Markdown table."""
     lines = ["| operator | domain | constraints |", "|---|---|---|"]
-    lines += [f"| {row.name} | {row.domain or 'ai.onnx'} | {'; '.join(row.constraints) or '-'} |" for row in supported_operators()]
+    lines += [
+        f"| {row.name} | {row.domain or 'ai.onnx'} | {'; '.join(row.constraints) or '-'} |"
+        for row in supported_operators()
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -95,7 +125,12 @@ class _Importer:
         for tensor in self.graph.initializer:
             self.values[tensor.name] = Const(numpy_helper.to_array(tensor))
         if self.graph.sparse_initializer:
-            raise UnsupportedError("import", self.graph.sparse_initializer[0].values.name, "sparse initializers are not supported", "store it dense")
+            raise UnsupportedError(
+                "import",
+                self.graph.sparse_initializer[0].values.name,
+                "sparse initializers are not supported",
+                "store it dense",
+            )
         inputs = [value for value in self.graph.input if value.name not in self.values]
         for value in inputs:
             self._input(value)
@@ -104,7 +139,12 @@ class _Importer:
         outputs = [self._output(value.name) for value in self.graph.output]
         for value in inputs:
             if value.name not in self.builder.tensors:
-                raise QuantiseError("quantise", value.name, "the float input is never quantised", "put a QuantizeLinear behind it, or remove it")
+                raise QuantiseError(
+                    "quantise",
+                    value.name,
+                    "the float input is never quantised",
+                    "put a QuantizeLinear behind it, or remove it",
+                )
         return self._graph(tuple(value.name for value in inputs), outputs)
 
     # Boundary.
@@ -114,14 +154,20 @@ class _Importer:
         shape = tuple(dim.dim_value for dim in kind.shape.dim)
         dtype = _DTYPES.get(kind.elem_type)
         if dtype is None:
-            raise InputError("import", value.name, f"the input has type {onnx.TensorProto.DataType.Name(kind.elem_type)}",
-                             "only float, int8 and uint8 inputs are supported")
+            raise InputError(
+                "import",
+                value.name,
+                f"the input has type {onnx.TensorProto.DataType.Name(kind.elem_type)}",
+                "only float, int8 and uint8 inputs are supported",
+            )
         if dtype == "float32":
             self.builder.shapes[value.name] = shape
             self.values[value.name] = FloatInput(value.name, shape)
             return
         scale, zero = self._stated_scale(value.name, dtype)
-        self.builder.tensors[value.name] = QTensor(name=value.name, shape=shape, scale=scale, zero_point=zero, dtype=dtype)
+        self.builder.tensors[value.name] = QTensor(
+            name=value.name, shape=shape, scale=scale, zero_point=zero, dtype=dtype
+        )
         self.values[value.name] = Quant(value.name, shape, dtype == "uint8")
 
     def _stated_scale(self, name: str, dtype: str) -> tuple[float, int]:
@@ -141,8 +187,15 @@ class _Importer:
         if isinstance(value, Quant) or (isinstance(value, Func) and value.pure):
             return self.builder.alias(value.tensor, name)
         if isinstance(value, Const):
-            raise UnsupportedError("import", name, "the output is constant", "remove it from the model's outputs")
-        raise QuantiseError("quantise", name, "the output is not quantised", "put QuantizeLinear and DequantizeLinear before it")
+            raise UnsupportedError(
+                "import", name, "the output is constant", "remove it from the model's outputs"
+            )
+        raise QuantiseError(
+            "quantise",
+            name,
+            "the output is not quantised",
+            "put QuantizeLinear and DequantizeLinear before it",
+        )
 
     def _graph(self, inputs: tuple[str, ...], outputs: list[str]) -> QGraph:
         builder = self.builder
@@ -155,12 +208,17 @@ class _Importer:
         def final(name: str) -> str:
             return new.get(name, name)
 
-        dtypes = {value.name: _DTYPES.get(value.type.tensor_type.elem_type, "int8") for value in self.graph.output}
+        dtypes = {
+            value.name: _DTYPES.get(value.type.tensor_type.elem_type, "int8") for value in self.graph.output
+        }
         tensors = {}
         for old, tensor in builder.tensors.items():
             dtype = dtypes.get(final(old), tensor.dtype) if old not in inputs else tensor.dtype
             tensors[final(old)] = replace(tensor, name=final(old), dtype=dtype)
-        nodes = tuple(replace(node, inputs=tuple(map(final, node.inputs)), output=final(node.output)) for node in builder.nodes)
+        nodes = tuple(
+            replace(node, inputs=tuple(map(final, node.inputs)), output=final(node.output))
+            for node in builder.nodes
+        )
         live = set(map(final, outputs))
         kept = []
         for node in reversed(nodes):
@@ -168,7 +226,13 @@ class _Importer:
                 live.update(node.inputs)
                 kept.append(node)
         tensors = {name: tensor for name, tensor in tensors.items() if name in live or name in inputs}
-        return QGraph(name=self.graph.name or "model", tensors=tensors, nodes=tuple(kept[::-1]), inputs=inputs, outputs=tuple(map(final, outputs)))
+        return QGraph(
+            name=self.graph.name or "model",
+            tensors=tensors,
+            nodes=tuple(kept[::-1]),
+            inputs=inputs,
+            outputs=tuple(map(final, outputs)),
+        )
 
     # Nodes.
 
@@ -186,16 +250,32 @@ class _Importer:
         if node.op_type == "Shape" and not isinstance(values[0], Const):
             values = (Const(np.zeros(values[0].shape, np.int8)),)
         random = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
-        if all(value is None or isinstance(value, Const) for value in values) and node.domain in ("", "ai.onnx") and not random:
+        if (
+            all(value is None or isinstance(value, Const) for value in values)
+            and node.domain in ("", "ai.onnx")
+            and not random
+        ):
             self._fold(node, values)
             return
         rule = RULES.get(node.op_type)
         if rule is None or (node.domain if node.domain != "ai.onnx" else "") != rule.domain:
             domain = f" of domain {node.domain!r}" if node.domain else ""
-            raise UnsupportedError("import", node.name, f"operator {node.op_type}{domain} is not supported",
-                                   "see the page of supported operators, or leave it to the host")
+            raise UnsupportedError(
+                "import",
+                node.name,
+                f"operator {node.op_type}{domain} is not supported",
+                "see the page of supported operators, or leave it to the host",
+            )
         attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        view = NodeView(name=node.name, op_type=node.op_type, attrs=attrs, values=values, outputs=tuple(node.output), opset=self.opset, proto=node)
+        view = NodeView(
+            name=node.name,
+            op_type=node.op_type,
+            attrs=attrs,
+            values=values,
+            outputs=tuple(node.output),
+            opset=self.opset,
+            proto=node,
+        )
         rule.check(view)
         self.values[node.output[0]] = rule.convert(self.builder, view)
 
@@ -204,7 +284,12 @@ class _Importer:
         try:
             results = evaluate(node, self.opset, [None if value is None else value.array for value in values])
         except Exception as error:
-            raise UnsupportedError("import", node.name, f"constant {node.op_type} cannot be computed: {error}", "fold the constants before") from error
+            raise UnsupportedError(
+                "import",
+                node.name,
+                f"constant {node.op_type} cannot be computed: {error}",
+                "fold the constants before",
+            ) from error
         for name, array in zip(node.output, results, strict=False):
             self.values[name] = Const(array)
         first = values[0] if values else None
@@ -212,28 +297,60 @@ class _Importer:
             if node.op_type == "Identity":
                 self.values[node.output[0]] = first
             elif node.op_type == "Transpose":
-                perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), list(range(first.array.ndim))[::-1])
-                self.values[node.output[0]] = replace(first, array=results[0], ints=first.ints.transpose(perm),
-                                                      axis=perm.index(first.axis % first.array.ndim))
+                perm = next(
+                    (list(a.ints) for a in node.attribute if a.name == "perm"),
+                    list(range(first.array.ndim))[::-1],
+                )
+                self.values[node.output[0]] = replace(
+                    first,
+                    array=results[0],
+                    ints=first.ints.transpose(perm),
+                    axis=perm.index(first.axis % first.array.ndim),
+                )
             elif node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") and first.scale.size == 1:
-                self.values[node.output[0]] = replace(first, array=results[0], ints=first.ints.reshape(results[0].shape))
+                self.values[node.output[0]] = replace(
+                    first, array=results[0], ints=first.ints.reshape(results[0].shape)
+                )
 
     def _parameters(self, node: onnx.NodeProto, unsigned: bool) -> tuple[np.ndarray, np.ndarray, int]:
         """(scale in float64, zero point held as int8, axis) of a QuantizeLinear or DequantizeLinear."""
         for attribute in node.attribute:
-            if attribute.name in ("axis", "saturate") or (attribute.name in ("block_size", "output_dtype", "precision") and not attribute.i):
+            if attribute.name in ("axis", "saturate") or (
+                attribute.name in ("block_size", "output_dtype", "precision") and not attribute.i
+            ):
                 continue
-            if attribute.name == "output_dtype" and attribute.i in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.FLOAT):
+            if attribute.name == "output_dtype" and attribute.i in (
+                onnx.TensorProto.INT8,
+                onnx.TensorProto.UINT8,
+                onnx.TensorProto.FLOAT,
+            ):
                 continue
-            raise UnsupportedError("import", node.name, f"attribute {attribute.name!r} of {node.op_type} is not supported", "remove it")
+            raise UnsupportedError(
+                "import",
+                node.name,
+                f"attribute {attribute.name!r} of {node.op_type} is not supported",
+                "remove it",
+            )
         known = [self.values.get(name) for name in node.input[1:] if name]
         if not all(isinstance(value, Const) for value in known):
-            raise QuantiseError("quantise", node.name, f"scale and zero point of {node.op_type} must be constant", "make them initializers")
+            raise QuantiseError(
+                "quantise",
+                node.name,
+                f"scale and zero point of {node.op_type} must be constant",
+                "make them initializers",
+            )
         scale = known[0].array.astype(np.float64)
         if known[0].array.dtype != np.float32:
-            raise QuantiseError("quantise", node.name, f"the scale has type {known[0].array.dtype}", "use float32")
+            raise QuantiseError(
+                "quantise", node.name, f"the scale has type {known[0].array.dtype}", "use float32"
+            )
         if not np.all(np.isfinite(scale)) or np.any(scale < 0):
-            raise QuantiseError("quantise", node.name, f"scale {scale.reshape(-1)[0]:g} must be positive and finite", "calibrate again")
+            raise QuantiseError(
+                "quantise",
+                node.name,
+                f"scale {scale.reshape(-1)[0]:g} must be positive and finite",
+                "calibrate again",
+            )
         zero = known[1].array.astype(np.int64) if len(known) > 1 else np.zeros(scale.shape, np.int64)
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         if scale.size == 1:
@@ -243,20 +360,39 @@ class _Importer:
     def _scalar(self, node: onnx.NodeProto, unsigned: bool) -> tuple[float, int]:
         scale, zero, _ = self._parameters(node, unsigned)
         if scale.size != 1 or scale.item() <= 0:
-            raise QuantiseError("quantise", node.name, f"{node.op_type} of an activation needs one positive scale, not {scale.tolist()}",
-                                "quantise activations per tensor")
+            raise QuantiseError(
+                "quantise",
+                node.name,
+                f"{node.op_type} of an activation needs one positive scale, not {scale.tolist()}",
+                "quantise activations per tensor",
+            )
         return scale.item(), int(zero.item())
 
     def _quantise(self, node: onnx.NodeProto, value: Value) -> Value:
         zero_name = node.input[2] if len(node.input) > 2 else ""
-        dtype = self.values[zero_name].array.dtype if zero_name and isinstance(self.values.get(zero_name), Const) else np.dtype(np.uint8)
+        dtype = (
+            self.values[zero_name].array.dtype
+            if zero_name and isinstance(self.values.get(zero_name), Const)
+            else np.dtype(np.uint8)
+        )
         stated = next((a.i for a in node.attribute if a.name == "output_dtype"), 0)
         if stated and not zero_name:
             dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(stated))
         if isinstance(value, Const):
-            return Const(evaluate(node, self.opset, [value.array, *(self.values[name].array if name else None for name in node.input[1:])])[0])
+            return Const(
+                evaluate(
+                    node,
+                    self.opset,
+                    [value.array, *(self.values[name].array if name else None for name in node.input[1:])],
+                )[0]
+            )
         if dtype not in (np.dtype(np.int8), np.dtype(np.uint8)):
-            raise QuantiseError("quantise", node.name, f"activations of type {dtype} are not supported", "quantise to int8 or uint8")
+            raise QuantiseError(
+                "quantise",
+                node.name,
+                f"activations of type {dtype} are not supported",
+                "quantise to int8 or uint8",
+            )
         scale, zero = self._scalar(node, dtype == np.uint8)
         tensor = self.builder.quantise(value, node.name, node.output[0], scale, zero)
         shape = self.builder.tensors[tensor].shape
@@ -266,7 +402,12 @@ class _Importer:
         if isinstance(value, Const):
             return self._dequantise_constant(node, value)
         if not isinstance(value, Quant):
-            raise QuantiseError("quantise", node.name, "DequantizeLinear of a value that is not quantised", "correct the model")
+            raise QuantiseError(
+                "quantise",
+                node.name,
+                "DequantizeLinear of a value that is not quantised",
+                "correct the model",
+            )
         scale, zero = self._scalar(node, value.unsigned)
         tensor = self.builder.tensors[value.tensor]
         pure = (tensor.scale, tensor.zero_point) == (scale, zero)
@@ -276,14 +417,26 @@ class _Importer:
         ints = value.array
         scale, zero, axis = self._parameters(node, ints.dtype == np.uint8)
         if ints.dtype not in (np.int8, np.uint8, np.int32):
-            raise QuantiseError("quantise", node.name, f"constants of type {ints.dtype} are not supported", "quantise to int8, uint8 or int32")
+            raise QuantiseError(
+                "quantise",
+                node.name,
+                f"constants of type {ints.dtype} are not supported",
+                "quantise to int8, uint8 or int32",
+            )
         along = [1] * ints.ndim
         if scale.size > 1:
             if scale.ndim != 1 or not -ints.ndim <= axis < ints.ndim or ints.shape[axis] != scale.size:
-                raise QuantiseError("quantise", node.name, f"{scale.size} scales do not fit axis {axis} of shape {ints.shape}", "correct the axis")
+                raise QuantiseError(
+                    "quantise",
+                    node.name,
+                    f"{scale.size} scales do not fit axis {axis} of shape {ints.shape}",
+                    "correct the axis",
+                )
             along[axis] = -1
         elif not ints.ndim:
             along = []
         held = (ints.astype(np.int16) - 128).astype(np.int8) if ints.dtype == np.uint8 else ints
-        array = (held.astype(np.int64) - zero.reshape(along)).astype(np.float32) * scale.astype(np.float32).reshape(along)
+        array = (held.astype(np.int64) - zero.reshape(along)).astype(np.float32) * scale.astype(
+            np.float32
+        ).reshape(along)
         return Const(array, held, scale.reshape(-1), np.broadcast_to(zero, scale.shape).reshape(-1), axis)

@@ -27,9 +27,13 @@ def load_model(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
         try:
             model = onnx.load(str(source))
         except OSError as error:
-            raise InputError("import", "", f"cannot read {str(source)!r}: {error.strerror or error}", "check the path") from error
+            raise InputError(
+                "import", "", f"cannot read {str(source)!r}: {error.strerror or error}", "check the path"
+            ) from error
         except Exception as error:
-            raise InputError("import", "", f"{str(source)!r} is not an ONNX model: {error}", "export it again") from error
+            raise InputError(
+                "import", "", f"{str(source)!r} is not an ONNX model: {error}", "export it again"
+            ) from error
     if not model.graph.node and not model.graph.output:
         raise InputError("import", "", "the model has no graph", "export it again")
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
@@ -42,11 +46,18 @@ def load_model(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise InputError("import", "", "the model is not valid: " + " ".join(str(error).split())[:300], "export it again") from error
+        raise InputError(
+            "import", "", "the model is not valid: " + " ".join(str(error).split())[:300], "export it again"
+        ) from error
     for value in shapeless:
         value.type.tensor_type.ClearField("shape")
     if model.functions:
-        raise UnsupportedError("import", model.functions[0].name, "model-local functions are not supported", "inline them with onnx.inliner")
+        raise UnsupportedError(
+            "import",
+            model.functions[0].name,
+            "model-local functions are not supported",
+            "inline them with onnx.inliner",
+        )
     name_nodes(model)
     fix_shapes(model)
     return model
@@ -72,13 +83,19 @@ def fix_shapes(model: onnx.ModelProto) -> None:
         if value.name in constants:
             continue
         if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
-            raise InputError("import", value.name, "the input has no shape", "export the model with static shapes")
+            raise InputError(
+                "import", value.name, "the input has no shape", "export the model with static shapes"
+            )
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.HasField("dim_value") and dim.dim_value > 0:
                 continue
             if axis:
-                raise InputError("import", value.name, f"axis {axis} of the input is dynamic ({dim.dim_param or 'unknown'})",
-                                 "export the model with static shapes")
+                raise InputError(
+                    "import",
+                    value.name,
+                    f"axis {axis} of the input is dynamic ({dim.dim_param or 'unknown'})",
+                    "export the model with static shapes",
+                )
             dim.dim_value = 1
             changed = True
     if changed:
@@ -89,4 +106,7 @@ def fix_shapes(model: onnx.ModelProto) -> None:
 
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Whether the model already holds integers."""
-    return any(node.op_type in _QUANTISED or node.op_type.startswith("QLinear") or node.op_type == "QGemm" for node in model.graph.node)
+    return any(
+        node.op_type in _QUANTISED or node.op_type.startswith("QLinear") or node.op_type == "QGemm"
+        for node in model.graph.node
+    )

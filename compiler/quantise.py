@@ -30,7 +30,9 @@ class _Reader(CalibrationDataReader):
         return next(self._samples, None)
 
 
-def calibration_samples(model: onnx.ModelProto, calibration: dict[str, np.ndarray] | None) -> list[dict[str, np.ndarray]]:
+def calibration_samples(
+    model: onnx.ModelProto, calibration: dict[str, np.ndarray] | None
+) -> list[dict[str, np.ndarray]]:
     """One dict of inputs per sample.
 
     Raises
@@ -40,34 +42,63 @@ def calibration_samples(model: onnx.ModelProto, calibration: dict[str, np.ndarra
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if calibration is None:
-        raise InputError("quantise", "", "the model is in float and there is no calibration data",
-                         f"give samples for {', '.join(repr(value.name) for value in inputs)}, or a quantised model")
+        raise InputError(
+            "quantise",
+            "",
+            "the model is in float and there is no calibration data",
+            f"give samples for {', '.join(repr(value.name) for value in inputs)}, or a quantised model",
+        )
     names = {value.name for value in inputs}
     for name in calibration:
         if name not in names:
-            raise InputError("quantise", name, "calibration data for an input that the model does not have",
-                             f"the model's inputs are {', '.join(sorted(names))}")
+            raise InputError(
+                "quantise",
+                name,
+                "calibration data for an input that the model does not have",
+                f"the model's inputs are {', '.join(sorted(names))}",
+            )
     columns: dict[str, list[np.ndarray]] = {}
     for value in inputs:
         name, shape = value.name, tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
         if name not in calibration:
-            raise InputError("quantise", name, "there is no calibration data for this input", "add it to the calibration data")
+            raise InputError(
+                "quantise",
+                name,
+                "there is no calibration data for this input",
+                "add it to the calibration data",
+            )
         data = np.asarray(calibration[name])
         if data.dtype.kind not in "fiu":
             raise InputError("quantise", name, f"calibration data has type {data.dtype}", "give numbers")
         if data.ndim == len(shape) + 1 and data.shape[1:] == shape and len(data):
             stacked = data
-        elif data.ndim == len(shape) and data.shape[1:] == shape[1:] and len(data) and len(data) % shape[0] == 0:
+        elif (
+            data.ndim == len(shape)
+            and data.shape[1:] == shape[1:]
+            and len(data)
+            and len(data) % shape[0] == 0
+        ):
             stacked = data.reshape(-1, *shape)
         else:
-            raise InputError("quantise", name, f"calibration data has shape {data.shape}, the input {shape}",
-                             "stack one or more samples on the first axis")
+            raise InputError(
+                "quantise",
+                name,
+                f"calibration data has shape {data.shape}, the input {shape}",
+                "stack one or more samples on the first axis",
+            )
         if not np.all(np.isfinite(data)):
-            raise InputError("quantise", name, "calibration data holds NaN or infinity", "remove those samples")
+            raise InputError(
+                "quantise", name, "calibration data holds NaN or infinity", "remove those samples"
+            )
         columns[name] = list(stacked.astype(np.float32))
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
-        raise InputError("quantise", "", f"calibration data has different numbers of samples: {counts}", "give as many for each input")
+        raise InputError(
+            "quantise",
+            "",
+            f"calibration data has different numbers of samples: {counts}",
+            "give as many for each input",
+        )
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -78,12 +109,18 @@ def _check_operators(model: onnx.ModelProto) -> None:
         if node.op_type in ("Constant", "Shape") or all(name in arrays for name in node.input if name):
             arrays.update(node.output)
         elif node.op_type not in RULES:
-            raise UnsupportedError("import", node.name, f"operator {node.op_type} is not supported",
-                                   "see the page of supported operators, or leave it to the host")
+            raise UnsupportedError(
+                "import",
+                node.name,
+                f"operator {node.op_type} is not supported",
+                "see the page of supported operators, or leave it to the host",
+            )
     for tensor in model.graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
         if array.dtype.kind == "f" and not np.all(np.isfinite(array)) and array.size > 1:
-            raise QuantiseError("quantise", tensor.name, "the weights hold NaN or infinity", "train or export the model again")
+            raise QuantiseError(
+                "quantise", tensor.name, "the weights hold NaN or infinity", "train or export the model again"
+            )
 
 
 def quantise_model(model: onnx.ModelProto, calibration: dict[str, np.ndarray] | None) -> onnx.ModelProto:
@@ -97,17 +134,30 @@ def quantise_model(model: onnx.ModelProto, calibration: dict[str, np.ndarray] | 
     onnxruntime.set_default_logger_severity(3)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            plain, prepared, result = (Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised"))
+            plain, prepared, result = (
+                Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised")
+            )
             onnx.save(model, plain)
             quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
             quantize_static(
-                str(prepared), str(result), _Reader(samples), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8, op_types_to_quantize=[name for name in sorted(RULES) if name not in _PLAIN],
-                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True})
+                str(prepared),
+                str(result),
+                _Reader(samples),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=[name for name in sorted(RULES) if name not in _PLAIN],
+                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+            )
             return onnx.load(str(result))
     except Exception as error:
-        raise QuantiseError("quantise", "", "ONNX Runtime could not calibrate the model: " + " ".join(str(error).split())[:300],
-                            "check that ONNX Runtime runs it on the calibration data") from error
+        raise QuantiseError(
+            "quantise",
+            "",
+            "ONNX Runtime could not calibrate the model: " + " ".join(str(error).split())[:300],
+            "check that ONNX Runtime runs it on the calibration data",
+        ) from error
     finally:
         logging.getLogger().setLevel(level)
         onnxruntime.set_default_logger_severity(2)

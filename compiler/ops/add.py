@@ -18,7 +18,12 @@ __all__ = ["convert_add"]
 def convert_add(builder: Builder, node: NodeView) -> Value:
     """A sum or difference; a constant is folded into the weighted sum before it where there is one."""
     sign = -1.0 if node.op_type == "Sub" else 1.0
-    special = special_case(builder, node, lambda c, at: np.full(c.shape, sign if at == 0 else 1.0), lambda c, at: c * (sign if at == 1 else 1.0))
+    special = special_case(
+        builder,
+        node,
+        lambda c, at: np.full(c.shape, sign if at == 0 else 1.0),
+        lambda c, at: c * (sign if at == 1 else 1.0),
+    )
     if special is not None:
         return special
     names, shape = binary_operands(builder, node)
@@ -28,7 +33,20 @@ def convert_add(builder: Builder, node: NodeView) -> Value:
         try:
             a_mult, b_mult, shift = numerics.approximate_pair(a.scale / scale, sign * b.scale / scale)
         except numerics.ScaleError as error:
-            raise QuantiseError("quantise", node.name, str(error), "quantise with scales closer to each other") from error
-        return Add(a_zero=a.zero_point, b_zero=b.zero_point, a_mult=a_mult, b_mult=b_mult, shift=shift, zero=zero, low=low, high=high)
+            raise QuantiseError(
+                "quantise", node.name, str(error), "quantise with scales closer to each other"
+            ) from error
+        return Add(
+            a_zero=a.zero_point,
+            b_zero=b.zero_point,
+            a_mult=a_mult,
+            b_mult=b_mult,
+            shift=shift,
+            zero=zero,
+            low=low,
+            high=high,
+        )
 
-    return Pending(node=node.name, op_type=node.op_type, shape=shape, build=build, inputs=names, sources=(node.name,))
+    return Pending(
+        node=node.name, op_type=node.op_type, shape=shape, build=build, inputs=names, sources=(node.name,)
+    )

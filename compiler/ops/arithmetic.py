@@ -38,17 +38,33 @@ def special_case(builder: Builder, node: NodeView, factor_of, offset_of) -> Valu
         if isinstance(value, Pending):
             vector = None
             if value.linear is not None and not value.clamps:
-                vector = per_channel(const.real, len(value.shape), value.linear.out_axis, value.linear.channels)
+                vector = per_channel(
+                    const.real, len(value.shape), value.linear.out_axis, value.linear.channels
+                )
             if vector is None:
-                raise QuantiseError("quantise", node.name, f"operand {node.proto.input[other]!r} of {node.op_type} is not quantised",
-                                    "put QuantizeLinear and DequantizeLinear before it")
+                raise QuantiseError(
+                    "quantise",
+                    node.name,
+                    f"operand {node.proto.input[other]!r} of {node.op_type} is not quantised",
+                    "put QuantizeLinear and DequantizeLinear before it",
+                )
             return fold_affine(node, value, factor_of(vector, position), offset_of(vector, position))
         if isinstance(value, Func) and value.pure and const.ints is None:
-            vector = per_channel(const.real, len(value.shape), 1, value.shape[1]) if len(value.shape) in (3, 4) else None
+            vector = (
+                per_channel(const.real, len(value.shape), 1, value.shape[1])
+                if len(value.shape) in (3, 4)
+                else None
+            )
             if vector is None:
-                raise QuantiseError("quantise", node.name, f"constant {node.proto.input[position]!r} of {node.op_type} is not quantised",
-                                    "put QuantizeLinear and DequantizeLinear before it")
-            return channel_affine(builder, node, value, factor_of(vector, position), offset_of(vector, position))
+                raise QuantiseError(
+                    "quantise",
+                    node.name,
+                    f"constant {node.proto.input[position]!r} of {node.op_type} is not quantised",
+                    "put QuantizeLinear and DequantizeLinear before it",
+                )
+            return channel_affine(
+                builder, node, value, factor_of(vector, position), offset_of(vector, position)
+            )
     return None
 
 
@@ -58,13 +74,26 @@ def binary_operands(builder: Builder, node: NodeView) -> tuple[tuple[str, ...], 
     for index, value in enumerate(node.values):
         if isinstance(value, Const):
             if value.ints is None or value.ints.dtype != np.int8 or value.scale.size != 1:
-                raise QuantiseError("quantise", node.name, f"constant {node.proto.input[index]!r} must be int8 or uint8 with one scale",
-                                    "quantise it per tensor")
-            names.append(builder.constant(node.proto.input[index], value.ints, value.scale.item(), int(value.zero.item())))
+                raise QuantiseError(
+                    "quantise",
+                    node.name,
+                    f"constant {node.proto.input[index]!r} must be int8 or uint8 with one scale",
+                    "quantise it per tensor",
+                )
+            names.append(
+                builder.constant(
+                    node.proto.input[index], value.ints, value.scale.item(), int(value.zero.item())
+                )
+            )
         else:
             names.append(operand(node, index).tensor)
     try:
         shape = np.broadcast_shapes(*(value.shape for value in node.values))
     except ValueError as error:
-        raise UnsupportedError("import", node.name, f"shapes {[v.shape for v in node.values]} do not broadcast", "correct the model") from error
+        raise UnsupportedError(
+            "import",
+            node.name,
+            f"shapes {[v.shape for v in node.values]} do not broadcast",
+            "correct the model",
+        ) from error
     return tuple(names), tuple(shape)

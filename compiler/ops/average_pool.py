@@ -14,7 +14,9 @@ from systolith.reference.average_pool import AveragePool
 __all__ = ["convert_average_pool", "convert_global_average_pool"]
 
 
-def _counts(size: int, out: int, kernel: int, stride: int, dilation: int, first: int, last: int, padding_counts: bool) -> np.ndarray:
+def _counts(
+    size: int, out: int, kernel: int, stride: int, dilation: int, first: int, last: int, padding_counts: bool
+) -> np.ndarray:
     """How many elements of the window of each output position divide the sum."""
     positions = np.arange(out)[:, None] * stride - first + np.arange(kernel)[None, :] * dilation
     low, high = (-first, size + last) if padding_counts else (0, size)
@@ -32,22 +34,45 @@ def _convert(builder: Builder, node: NodeView, kernel: tuple[int, ...]) -> Value
     counts_y = _counts(height, window.out[0], kh, sy, dy, top, bottom, include)
     counts_x = _counts(width, window.out[1], kw, sx, dx, left, right, include)
     if 0 in counts_y or 0 in counts_x:
-        raise UnsupportedError("import", node.name, f"a window of {node.op_type} lies in the padding alone", "use smaller pads")
+        raise UnsupportedError(
+            "import", node.name, f"a window of {node.op_type} lies in the padding alone", "use smaller pads"
+        )
     if kh * kw * 256 >= 1 << 31:
-        raise QuantiseError("quantise", node.name, f"a sum over {kh} x {kw} elements passes 32 bits", "pool in two steps")
+        raise QuantiseError(
+            "quantise", node.name, f"a sum over {kh} x {kw} elements passes 32 bits", "pool in two steps"
+        )
 
     def build(scale: float, zero: int, low: int, high: int) -> AveragePool:
-        requants = {int(count): scalar_requant(node, tensor.scale / (int(count) * float(scale)), zero, low, high)
-                    for count in np.unique(np.multiply.outer(counts_y, counts_x))}
-        return AveragePool(kernel=window.kernel, strides=window.strides, dilations=window.dilations, pads=window.reach, counts_y=counts_y,
-                           counts_x=counts_x, x_zero=tensor.zero_point, requants=requants)
+        requants = {
+            int(count): scalar_requant(node, tensor.scale / (int(count) * float(scale)), zero, low, high)
+            for count in np.unique(np.multiply.outer(counts_y, counts_x))
+        }
+        return AveragePool(
+            kernel=window.kernel,
+            strides=window.strides,
+            dilations=window.dilations,
+            pads=window.reach,
+            counts_y=counts_y,
+            counts_x=counts_x,
+            x_zero=tensor.zero_point,
+            requants=requants,
+        )
 
-    return Pending(node=node.name, op_type=node.op_type, shape=window.shape(x.shape, x.shape[1]), build=build, inputs=(x.tensor,),
-                   sources=(node.name,))
+    return Pending(
+        node=node.name,
+        op_type=node.op_type,
+        shape=window.shape(x.shape, x.shape[1]),
+        build=build,
+        inputs=(x.tensor,),
+        sources=(node.name,),
+    )
 
 
-@register("AveragePool", attributes=("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides"),
-          constraints=(one_or_two_dimensions, known_auto_pad, pads_not_negative))
+@register(
+    "AveragePool",
+    attributes=("auto_pad", "ceil_mode", "count_include_pad", "dilations", "kernel_shape", "pads", "strides"),
+    constraints=(one_or_two_dimensions, known_auto_pad, pads_not_negative),
+)
 def convert_average_pool(builder: Builder, node: NodeView) -> Value:
     """A window mean."""
     return _convert(builder, node, tuple(node.attrs["kernel_shape"]))

@@ -16,7 +16,7 @@ def shapes_agree(node: NodeView) -> bool:
     if len(ranks) != 1 or not -ranks.copy().pop() <= node.attrs["axis"] < ranks.copy().pop():
         return False
     axis = node.attrs["axis"] % ranks.pop()
-    return len({value.shape[:axis] + value.shape[axis + 1:] for value in node.values}) == 1
+    return len({value.shape[:axis] + value.shape[axis + 1 :] for value in node.values}) == 1
 
 
 @register("Concat", attributes=("axis",), constraints=(shapes_agree,))
@@ -27,13 +27,36 @@ def convert_concat(builder: Builder, node: NodeView) -> Value:
     shape[axis] = sum(value.shape[axis] for value in node.values)
     op = Concat(axis=axis)
     if any(isinstance(value, FloatInput) for value in node.values):
-        raise UnsupportedError("import", node.name, "an operand of Concat is a float input", "quantise the input first")
+        raise UnsupportedError(
+            "import", node.name, "an operand of Concat is a float input", "quantise the input first"
+        )
     if all(isinstance(value, Quant) for value in node.values):
         tensors = [builder.tensors[value.tensor] for value in node.values]
         if len({(tensor.scale, tensor.zero_point) for tensor in tensors}) != 1:
-            raise QuantiseError("quantise", node.name, "Concat joins integers of different scales or zero points", "dequantise before Concat")
-        name = builder.append(node.name, op, tuple(value.tensor for value in node.values), node.outputs[0], tuple(shape), tensors[0].scale,
-                              tensors[0].zero_point, "Concat", (node.name,))
+            raise QuantiseError(
+                "quantise",
+                node.name,
+                "Concat joins integers of different scales or zero points",
+                "dequantise before Concat",
+            )
+        name = builder.append(
+            node.name,
+            op,
+            tuple(value.tensor for value in node.values),
+            node.outputs[0],
+            tuple(shape),
+            tensors[0].scale,
+            tensors[0].zero_point,
+            "Concat",
+            (node.name,),
+        )
         return Quant(name, tuple(shape), node.values[0].unsigned)
-    return Pending(node=node.name, op_type="Concat", shape=tuple(shape), build=lambda scale, zero, low, high: op, inputs=(), sources=(node.name,),
-                   parts=node.values)
+    return Pending(
+        node=node.name,
+        op_type="Concat",
+        shape=tuple(shape),
+        build=lambda scale, zero, low, high: op,
+        inputs=(),
+        sources=(node.name,),
+        parts=node.values,
+    )

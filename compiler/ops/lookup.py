@@ -24,8 +24,17 @@ def evaluate(proto: onnx.NodeProto, opset: int, arrays: list[np.ndarray | None])
             return [x / (1.0 + np.exp(-alpha * x))]
     names = [name for name, array in zip(proto.input, arrays, strict=True) if array is not None]
     given = {name: array for name, array in zip(proto.input, arrays, strict=True) if array is not None}
-    inputs = [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(given[name].dtype), None) for name in dict.fromkeys(names)]
-    outputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in proto.output if name]
+    inputs = [
+        onnx.helper.make_tensor_value_info(
+            name, onnx.helper.np_dtype_to_tensor_dtype(given[name].dtype), None
+        )
+        for name in dict.fromkeys(names)
+    ]
+    outputs = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None)
+        for name in proto.output
+        if name
+    ]
     graph = onnx.helper.make_graph([proto], "one", inputs, outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     with np.errstate(all="ignore"):
@@ -36,13 +45,25 @@ def as_table(node: NodeView) -> Func | None:
     """The node as a table, where all its computed operands are functions of one tensor and the others are single numbers."""
     funcs = [value for value in node.values if isinstance(value, Func)]
     others = [value for value in node.values if value is not None and not isinstance(value, Func)]
-    if not funcs or len({(func.tensor, func.shape) for func in funcs}) != 1 or not all(isinstance(c, Const) and c.array.size == 1 for c in others):
+    if (
+        not funcs
+        or len({(func.tensor, func.shape) for func in funcs}) != 1
+        or not all(isinstance(c, Const) and c.array.size == 1 for c in others)
+    ):
         return None
     if any(len(c.shape) > len(funcs[0].shape) for c in others):
         return None
     # In float64, so that one rounding to float32 is all that separates the entry from the exact value.
-    arrays = [None if value is None else value.values.astype(np.float64) if isinstance(value, Func)
-              else value.real.reshape(()) if value.array.dtype.kind == "f" else value.array.reshape(()) for value in node.values]
+    arrays = [
+        None
+        if value is None
+        else value.values.astype(np.float64)
+        if isinstance(value, Func)
+        else value.real.reshape(())
+        if value.array.dtype.kind == "f"
+        else value.array.reshape(())
+        for value in node.values
+    ]
     result = evaluate(node.proto, node.opset, arrays)[0]
     with np.errstate(all="ignore"):
         values = np.broadcast_to(result, (256,)).astype(np.float32)
@@ -67,15 +88,24 @@ def _convert(builder: Builder, node: NodeView) -> Value:
     if isinstance(value, Pending):
         limits = _limits(node)
         if limits is not None:
-            return replace(value, clamps=(*value.clamps, limits), sources=(*value.sources, node.name), linear=None)
+            return replace(
+                value, clamps=(*value.clamps, limits), sources=(*value.sources, node.name), linear=None
+            )
     table = as_table(node)
     if table is not None:
         return table
     for index, other in enumerate(node.values):
         if isinstance(other, Const) and other.array.size != 1:
-            raise UnsupportedError("import", node.name, f"operand {node.proto.input[index]!r} of {node.op_type} must be one number", "use a scalar")
+            raise UnsupportedError(
+                "import",
+                node.name,
+                f"operand {node.proto.input[index]!r} of {node.op_type} must be one number",
+                "use a scalar",
+            )
     operand(node, 0)
-    raise UnsupportedError("import", node.name, f"{node.op_type} of two computed tensors is not supported", "use Add, Sub or Mul")
+    raise UnsupportedError(
+        "import", node.name, f"{node.op_type} of two computed tensors is not supported", "use Add, Sub or Mul"
+    )
 
 
 def approximation_known(node: NodeView) -> bool:
@@ -85,10 +115,39 @@ def approximation_known(node: NodeView) -> bool:
 
 #: Functions and the attributes that ONNX's reference honours.
 _FUNCTIONS = {
-    "Abs": (), "Ceil": (), "Celu": ("alpha",), "Clip": ("min", "max"), "Cos": (), "Div": (), "Elu": ("alpha",), "Erf": (), "Exp": (), "Floor": (),
-    "HardSigmoid": ("alpha", "beta"), "HardSwish": (), "LeakyRelu": ("alpha",), "Log": (), "Max": (), "Min": (), "Mish": (), "Neg": (), "PRelu": (),
-    "Pow": (), "Reciprocal": (), "Relu": (), "Round": (), "Selu": ("alpha", "gamma"), "Sigmoid": (), "Sign": (), "Sin": (), "Softplus": (),
-    "Softsign": (), "Sqrt": (), "Swish": ("alpha",), "Tanh": (), "ThresholdedRelu": ("alpha",),
+    "Abs": (),
+    "Ceil": (),
+    "Celu": ("alpha",),
+    "Clip": ("min", "max"),
+    "Cos": (),
+    "Div": (),
+    "Elu": ("alpha",),
+    "Erf": (),
+    "Exp": (),
+    "Floor": (),
+    "HardSigmoid": ("alpha", "beta"),
+    "HardSwish": (),
+    "LeakyRelu": ("alpha",),
+    "Log": (),
+    "Max": (),
+    "Min": (),
+    "Mish": (),
+    "Neg": (),
+    "PRelu": (),
+    "Pow": (),
+    "Reciprocal": (),
+    "Relu": (),
+    "Round": (),
+    "Selu": ("alpha", "gamma"),
+    "Sigmoid": (),
+    "Sign": (),
+    "Sin": (),
+    "Softplus": (),
+    "Softsign": (),
+    "Sqrt": (),
+    "Swish": ("alpha",),
+    "Tanh": (),
+    "ThresholdedRelu": ("alpha",),
 }
 for _name, _attributes in _FUNCTIONS.items():
     register(_name, attributes=_attributes)(_convert)

@@ -40,14 +40,31 @@ def _non_decreasing(value: Value) -> bool:
 def _convert(builder: Builder, node: NodeView, kernel: tuple[int, ...]) -> Value:
     value = node.values[0]
     if not _non_decreasing(value):
-        raise UnsupportedError("import", node.name, f"{node.op_type} of a value that is not quantised", "put QuantizeLinear and DequantizeLinear before it")
+        raise UnsupportedError(
+            "import",
+            node.name,
+            f"{node.op_type} of a value that is not quantised",
+            "put QuantizeLinear and DequantizeLinear before it",
+        )
     window = window_of(node, kernel)
     op = MaxPool(kernel=window.kernel, strides=window.strides, dilations=window.dilations, pads=window.reach)
-    return builder.move(value, node.name, node.op_type, op, window.shape(value.shape, value.shape[1]), node.outputs[0])
+    return builder.move(
+        value, node.name, node.op_type, op, window.shape(value.shape, value.shape[1]), node.outputs[0]
+    )
 
 
-@register("MaxPool", attributes=("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides"),
-          constraints=(one_or_two_dimensions, one_output, row_major, known_auto_pad, pads_not_negative, pads_below_kernel))
+@register(
+    "MaxPool",
+    attributes=("auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides"),
+    constraints=(
+        one_or_two_dimensions,
+        one_output,
+        row_major,
+        known_auto_pad,
+        pads_not_negative,
+        pads_below_kernel,
+    ),
+)
 def convert_max_pool(builder: Builder, node: NodeView) -> Value:
     """A window maximum."""
     return _convert(builder, node, tuple(node.attrs["kernel_shape"]))

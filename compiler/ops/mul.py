@@ -24,6 +24,16 @@ def convert_mul(builder: Builder, node: NodeView) -> Value:
 
     def build(scale: float, zero: int, low: int, high: int) -> Mul:
         requant = scalar_requant(node, a.scale * b.scale / scale, zero, low, high)
-        return Mul(a_zero=a.zero_point, b_zero=b.zero_point, a_mult=int(requant.mult[0]), shift=int(requant.shift[0]), zero=zero, low=low, high=high)
+        return Mul(
+            a_zero=a.zero_point,
+            b_zero=b.zero_point,
+            a_mult=int(requant.mult[0]),
+            shift=int(requant.shift[0]),
+            zero=zero,
+            low=low,
+            high=high,
+        )
 
-    return Pending(node=node.name, op_type=node.op_type, shape=shape, build=build, inputs=names, sources=(node.name,))
+    return Pending(
+        node=node.name, op_type=node.op_type, shape=shape, build=build, inputs=names, sources=(node.name,)
+    )

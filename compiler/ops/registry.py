@@ -48,23 +48,39 @@ class Rule:
         """Raise `UnsupportedError` for the first attribute or constraint that does not hold."""
         for name in node.attrs:
             if name not in self.attributes:
-                raise UnsupportedError("import", node.name, f"attribute {name!r} of {node.op_type} is not supported",
-                                       "remove it or replace the operator")
+                raise UnsupportedError(
+                    "import",
+                    node.name,
+                    f"attribute {name!r} of {node.op_type} is not supported",
+                    "remove it or replace the operator",
+                )
         for constraint in self.constraints:
             if not constraint(node):
                 message = " ".join(constraint.__doc__.split()).rstrip(".")
-                raise UnsupportedError("import", node.name, f"{node.op_type}: {message}", "change the model so that this holds")
+                raise UnsupportedError(
+                    "import", node.name, f"{node.op_type}: {message}", "change the model so that this holds"
+                )
 
 
 RULES: dict[str, Rule] = {}
 
 
-def register(*names: str, attributes: tuple[str, ...] = (), constraints: tuple[Constraint, ...] = (), domain: str = ""):
+def register(
+    *names: str, attributes: tuple[str, ...] = (), constraints: tuple[Constraint, ...] = (), domain: str = ""
+):
     """Decorator: the function imports these operators."""
+
     def add(convert: Callable[[Builder, NodeView], Value]):
         for name in names:
-            RULES[name] = Rule(name=name, attributes=frozenset(attributes), constraints=constraints, convert=convert, domain=domain)
+            RULES[name] = Rule(
+                name=name,
+                attributes=frozenset(attributes),
+                constraints=constraints,
+                convert=convert,
+                domain=domain,
+            )
         return convert
+
     return add
 
 
@@ -73,8 +89,12 @@ def operand(node: NodeView, index: int) -> Func:
     value = node.value(index)
     if isinstance(value, Func) and value.pure:
         return value
-    raise QuantiseError("quantise", node.name, f"operand {index} ({node.proto.input[index]!r}) of {node.op_type} is not quantised",
-                        "put QuantizeLinear and DequantizeLinear before it")
+    raise QuantiseError(
+        "quantise",
+        node.name,
+        f"operand {index} ({node.proto.input[index]!r}) of {node.op_type} is not quantised",
+        "put QuantizeLinear and DequantizeLinear before it",
+    )
 
 
 def constant(node: NodeView, index: int) -> np.ndarray | None:
@@ -83,6 +103,10 @@ def constant(node: NodeView, index: int) -> np.ndarray | None:
     if value is None:
         return None
     if not isinstance(value, Const):
-        raise UnsupportedError("import", node.name, f"operand {index} ({node.proto.input[index]!r}) of {node.op_type} must be constant",
-                               "make it an initializer")
+        raise UnsupportedError(
+            "import",
+            node.name,
+            f"operand {index} ({node.proto.input[index]!r}) of {node.op_type} must be constant",
+            "make it an initializer",
+        )
     return value.array

@@ -18,7 +18,9 @@ __all__ = ["convert_reshape", "convert_transpose"]
 def _reshape(builder: Builder, node: NodeView, shape: tuple[int, ...]) -> Value:
     value = node.values[0]
     if math.prod(shape) != math.prod(value.shape):
-        raise UnsupportedError("import", node.name, f"shape {value.shape} cannot become {shape}", "correct the shape")
+        raise UnsupportedError(
+            "import", node.name, f"shape {value.shape} cannot become {shape}", "correct the shape"
+        )
     return builder.move(value, node.name, node.op_type, Reshape(shape=shape), shape, node.outputs[0])
 
 
@@ -28,9 +30,15 @@ def convert_reshape(builder: Builder, node: NodeView) -> Value:
     wanted = node.attrs["shape"] if "shape" in node.attrs else constant(node, 1).tolist()
     old = node.values[0].shape
     if not node.attrs.get("allowzero", 0):
-        wanted = [old[axis] if extent == 0 and axis < len(old) else extent for axis, extent in enumerate(wanted)]
+        wanted = [
+            old[axis] if extent == 0 and axis < len(old) else extent for axis, extent in enumerate(wanted)
+        ]
     known = math.prod(extent for extent in wanted if extent != -1)
-    return _reshape(builder, node, tuple(int(math.prod(old) // max(known, 1) if extent == -1 else extent) for extent in wanted))
+    return _reshape(
+        builder,
+        node,
+        tuple(int(math.prod(old) // max(known, 1) if extent == -1 else extent) for extent in wanted),
+    )
 
 
 @register("Flatten", attributes=("axis",))
@@ -53,7 +61,11 @@ def _axes(node: NodeView) -> list[int] | None:
 def convert_squeeze(builder: Builder, node: NodeView) -> Value:
     """Axes of extent 1 go: those named, or all."""
     old, axes = node.values[0].shape, _axes(node)
-    gone = {axis for axis, extent in enumerate(old) if extent == 1} if axes is None else {axis % len(old) for axis in axes}
+    gone = (
+        {axis for axis, extent in enumerate(old) if extent == 1}
+        if axes is None
+        else {axis % len(old) for axis in axes}
+    )
     return _reshape(builder, node, tuple(extent for axis, extent in enumerate(old) if axis not in gone))
 
 
@@ -71,13 +83,22 @@ def convert_transpose(builder: Builder, node: NodeView) -> Value:
     """Axes permuted; reversed where perm is left out."""
     old = node.values[0].shape
     perm = tuple(node.attrs.get("perm", tuple(range(len(old)))[::-1]))
-    return builder.move(node.values[0], node.name, "Transpose", Transpose(perm=perm), tuple(old[axis] for axis in perm), node.outputs[0])
+    return builder.move(
+        node.values[0],
+        node.name,
+        "Transpose",
+        Transpose(perm=perm),
+        tuple(old[axis] for axis in perm),
+        node.outputs[0],
+    )
 
 
 def inference_only(node: NodeView) -> bool:
     """training_mode must be absent or 0, and the output mask must be left out."""
     mode = node.value(2)
-    return len([name for name in node.outputs if name]) == 1 and (mode is None or (isinstance(mode, Const) and not np.any(mode.array)))
+    return len([name for name in node.outputs if name]) == 1 and (
+        mode is None or (isinstance(mode, Const) and not np.any(mode.array))
+    )
 
 
 @register("Identity")

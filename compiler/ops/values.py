@@ -159,34 +159,65 @@ class Builder:
             unique, number = f"{name}_{number}", number + 1
         return unique
 
-    def append(self, node: str, op: Op, inputs: tuple[str, ...], name: str, shape: tuple[int, ...], scale: float, zero: int, op_type: str,
-               sources: tuple[str, ...]) -> str:
+    def append(
+        self,
+        node: str,
+        op: Op,
+        inputs: tuple[str, ...],
+        name: str,
+        shape: tuple[int, ...],
+        scale: float,
+        zero: int,
+        op_type: str,
+        sources: tuple[str, ...],
+    ) -> str:
         """Add a node and the tensor it gives; returns the tensor's name."""
         name = self.fresh(name)
         taken = {existing.name for existing in self.nodes}
         unique, number = node, 1
         while unique in taken:
             unique, number = f"{node}_{number}", number + 1
-        self.tensors[name] = QTensor(name=name, shape=tuple(map(int, shape)), scale=float(scale), zero_point=int(zero))
-        self.nodes.append(QNode(name=unique, op=op, inputs=inputs, output=name, op_type=op_type, sources=tuple(dict.fromkeys(sources))))
+        self.tensors[name] = QTensor(
+            name=name, shape=tuple(map(int, shape)), scale=float(scale), zero_point=int(zero)
+        )
+        self.nodes.append(
+            QNode(
+                name=unique,
+                op=op,
+                inputs=inputs,
+                output=name,
+                op_type=op_type,
+                sources=tuple(dict.fromkeys(sources)),
+            )
+        )
         return name
 
     def constant(self, name: str, data: np.ndarray, scale: float, zero: int) -> str:
         """Add a constant int8 tensor."""
         name = self.fresh(name)
         data = np.ascontiguousarray(data, np.int8)
-        self.tensors[name] = QTensor(name=name, shape=data.shape, scale=float(scale), zero_point=int(zero), data=data)
+        self.tensors[name] = QTensor(
+            name=name, shape=data.shape, scale=float(scale), zero_point=int(zero), data=data
+        )
         return name
 
     def move(self, value: Value, node: str, op_type: str, op: Op, shape: tuple[int, ...], name: str) -> Value:
         """Apply an operator that only moves or selects elements."""
         if isinstance(value, Pending):
-            return replace(value, shape=shape, made=value.made or value.shape, then=(*value.then, (op, shape, op_type)),
-                           sources=(*value.sources, node), linear=None)
+            return replace(
+                value,
+                shape=shape,
+                made=value.made or value.shape,
+                then=(*value.then, (op, shape, op_type)),
+                sources=(*value.sources, node),
+                linear=None,
+            )
         if isinstance(value, FloatInput):
             return replace(value, shape=shape, then=(*value.then, (node, op, shape, op_type)))
         tensor = self.tensors[value.tensor]
-        moved = self.append(node, op, (value.tensor,), name, shape, tensor.scale, tensor.zero_point, op_type, (node,))
+        moved = self.append(
+            node, op, (value.tensor,), name, shape, tensor.scale, tensor.zero_point, op_type, (node,)
+        )
         return replace(value, tensor=moved, shape=shape)
 
     def quantise(self, value: Value, node: str, name: str, scale: float, zero: int) -> str:
@@ -206,18 +237,32 @@ class Builder:
         if isinstance(value, FloatInput):
             return self._input(value, node, name, scale, zero)
         if not isinstance(value, Pending):
-            raise QuantiseError("quantise", node, "its input is already quantised", "remove one of the two QuantizeLinear nodes")
+            raise QuantiseError(
+                "quantise",
+                node,
+                "its input is already quantised",
+                "remove one of the two QuantizeLinear nodes",
+            )
         return self._finish(value, node, name, scale, zero)
 
     def _input(self, value: FloatInput, node: str, name: str, scale: float, zero: int) -> str:
         """Quantisation commutes with moving elements: the input comes first, then what the model does to it."""
         known = self.tensors.get(value.name)
         if known is None:
-            self.tensors[value.name] = QTensor(name=value.name, shape=self.shapes[value.name], scale=float(scale), zero_point=zero,
-                                               dtype="float32")
+            self.tensors[value.name] = QTensor(
+                name=value.name,
+                shape=self.shapes[value.name],
+                scale=float(scale),
+                zero_point=zero,
+                dtype="float32",
+            )
         elif (known.scale, known.zero_point) != (float(scale), zero):
-            raise QuantiseError("quantise", node, f"input {value.name!r} is quantised twice, with different scales or zero points",
-                                "use one QuantizeLinear for all its readers")
+            raise QuantiseError(
+                "quantise",
+                node,
+                f"input {value.name!r} is quantised twice, with different scales or zero points",
+                "use one QuantizeLinear for all its readers",
+            )
         result = value.name
         for index, (label, op, shape, op_type) in enumerate(value.then):
             output = name if index == len(value.then) - 1 else f"{name}_{index}"
@@ -231,7 +276,17 @@ class Builder:
             return value.tensor
         sources = (*value.sources, node)
         label = value.sources[-1] if value.sources else node
-        return self.append(label, Lookup(table=table), (value.tensor,), name, value.shape, scale, zero, value.op_type, sources)
+        return self.append(
+            label,
+            Lookup(table=table),
+            (value.tensor,),
+            name,
+            value.shape,
+            scale,
+            zero,
+            value.op_type,
+            sources,
+        )
 
     def _finish(self, value: Pending, node: str, name: str, scale: float, zero: int) -> str:
         low, high = -np.inf, np.inf
@@ -242,18 +297,38 @@ class Builder:
         inputs = value.inputs
         sources = (*value.sources, node)
         if value.parts:
-            inputs = tuple(self._part(part, value, f"{name}_part{index}", scale, zero) for index, part in enumerate(value.parts))
+            inputs = tuple(
+                self._part(part, value, f"{name}_part{index}", scale, zero)
+                for index, part in enumerate(value.parts)
+            )
         steps = [(op, value.made or value.shape, value.op_type), *value.then]
         for index, (step, shape, op_type) in enumerate(steps):
             last = index == len(steps) - 1
             label = value.node if index == 0 else f"{value.node}_{op_type}"
             output = name if last else f"{name}_{index}"
-            inputs = (self.append(label, step, inputs, output, shape, scale, zero, op_type, sources if last else value.sources),)
+            inputs = (
+                self.append(
+                    label,
+                    step,
+                    inputs,
+                    output,
+                    shape,
+                    scale,
+                    zero,
+                    op_type,
+                    sources if last else value.sources,
+                ),
+            )
         return inputs[0]
 
     def _part(self, part: Value, value: Pending, name: str, scale: float, zero: int) -> str:
         if value.clamps:
-            raise UnsupportedError("import", value.node, "a limit follows Concat without QuantizeLinear between", "quantise the joined tensor")
+            raise UnsupportedError(
+                "import",
+                value.node,
+                "a limit follows Concat without QuantizeLinear between",
+                "quantise the joined tensor",
+            )
         return self.quantise(part, value.node, name, scale, zero)
 
     def alias(self, old: str, new: str) -> str:
@@ -263,6 +338,16 @@ class Builder:
         if made and old not in self.renamed:
             self.renamed[old] = new
             return old
-        copy = self.append(f"copy_{new}", Reshape(shape=tensor.shape), (old,), new, tensor.shape, tensor.scale, tensor.zero_point, "Identity", (new,))
+        copy = self.append(
+            f"copy_{new}",
+            Reshape(shape=tensor.shape),
+            (old,),
+            new,
+            tensor.shape,
+            tensor.scale,
+            tensor.zero_point,
+            "Identity",
+            (new,),
+        )
         self.renamed[copy] = new
         return copy

@@ -22,18 +22,34 @@ def int8_weights(node: NodeView, index: int, axis: int) -> tuple[np.ndarray, np.
     """int8 weights, symmetric, and one float64 scale per index of `axis`."""
     value, name = node.value(index), node.proto.input[index]
     if not isinstance(value, Const):
-        raise UnsupportedError("import", node.name, f"both operands of {node.op_type} are computed",
-                               f"only products with constant weights are supported: make {name!r} an initializer")
+        raise UnsupportedError(
+            "import",
+            node.name,
+            f"both operands of {node.op_type} are computed",
+            f"only products with constant weights are supported: make {name!r} an initializer",
+        )
     if value.ints is None or value.ints.dtype != np.int8:
-        raise QuantiseError("quantise", node.name, f"weights {name!r} are not quantised to 8 bits",
-                            "give the int8 weights through DequantizeLinear, or compile the float model with calibration data")
+        raise QuantiseError(
+            "quantise",
+            node.name,
+            f"weights {name!r} are not quantised to 8 bits",
+            "give the int8 weights through DequantizeLinear, or compile the float model with calibration data",
+        )
     if np.any(value.zero):
-        raise QuantiseError("quantise", node.name, f"weights {name!r} have a non-zero zero point",
-                            "quantise weights symmetrically (int8 with zero point 0, or uint8 with 128)")
+        raise QuantiseError(
+            "quantise",
+            node.name,
+            f"weights {name!r} have a non-zero zero point",
+            "quantise weights symmetrically (int8 with zero point 0, or uint8 with 128)",
+        )
     channels = value.shape[axis]
     if value.scale.size > 1 and value.axis % value.array.ndim != axis % value.array.ndim:
-        raise QuantiseError("quantise", node.name, f"weights {name!r} are quantised along axis {value.axis}",
-                            f"quantise them per tensor or along the axis of the output channels ({axis % value.array.ndim})")
+        raise QuantiseError(
+            "quantise",
+            node.name,
+            f"weights {name!r} are quantised along axis {value.axis}",
+            f"quantise them per tensor or along the axis of the output channels ({axis % value.array.ndim})",
+        )
     return value.ints, np.broadcast_to(value.scale.reshape(-1), (channels,)).copy()
 
 
@@ -43,7 +59,10 @@ def per_channel(array: np.ndarray, rank: int, axis: int, channels: int) -> np.nd
         return None
     full = array.reshape((1,) * (rank - array.ndim) + array.shape)
     axis %= rank
-    if any(extent != 1 for at, extent in enumerate(full.shape) if at != axis) or full.shape[axis] not in (1, channels):
+    if any(extent != 1 for at, extent in enumerate(full.shape) if at != axis) or full.shape[axis] not in (
+        1,
+        channels,
+    ):
         return None
     return np.broadcast_to(full.reshape(-1), (channels,)).astype(np.float64)
 
@@ -53,8 +72,12 @@ def scalar_requant(node: NodeView, scale: float, zero: int, low: int, high: int)
     try:
         mult, shift = numerics.approximate_scale(scale)
     except numerics.ScaleError as error:
-        raise QuantiseError("quantise", node.name, str(error), "quantise with scales closer to each other") from error
-    return Requant(mult=np.array([mult], np.int64), shift=np.array([shift], np.int64), zero=zero, low=low, high=high)
+        raise QuantiseError(
+            "quantise", node.name, str(error), "quantise with scales closer to each other"
+        ) from error
+    return Requant(
+        mult=np.array([mult], np.int64), shift=np.array([shift], np.int64), zero=zero, low=low, high=high
+    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,8 +120,12 @@ class Linear:
         flat = weights.reshape(self.channels, -1)
         flat[self.w_scale < 0] *= -1
         if flat.max(initial=0) > 127:
-            raise QuantiseError("quantise", self.node.name, "a weight of -128 would change sign by a negative factor",
-                                "keep weights within -127 to 127")
+            raise QuantiseError(
+                "quantise",
+                self.node.name,
+                "a weight of -128 would change sign by a negative factor",
+                "keep weights within -127 to 127",
+            )
         unit = self.x_scale * np.abs(self.w_scale)
         mult = np.empty(self.channels, np.int64)
         shift = np.empty(self.channels, np.int64)
@@ -114,13 +141,23 @@ class Linear:
             else:
                 exact = self.bias[m] / unit[m]
                 if not abs(exact) < _LIMIT:
-                    raise QuantiseError("quantise", self.node.name, f"the bias of output channel {m} is {self.bias[m]:g}, which in units of its "
-                                        f"sums is {exact:.3g} and passes 32 bits", "quantise that channel's weights with a larger scale")
+                    raise QuantiseError(
+                        "quantise",
+                        self.node.name,
+                        f"the bias of output channel {m} is {self.bias[m]:g}, which in units of its "
+                        f"sums is {exact:.3g} and passes 32 bits",
+                        "quantise that channel's weights with a larger scale",
+                    )
                 bias[m] = int(np.rint(exact))
             try:
                 mult[m], shift[m] = numerics.approximate_scale(float(unit[m]) / float(scale))
             except numerics.ScaleError as error:
-                raise QuantiseError("quantise", self.node.name, f"output channel {m}: {error}", "check the scales around this node") from error
+                raise QuantiseError(
+                    "quantise",
+                    self.node.name,
+                    f"output channel {m}: {error}",
+                    "check the scales around this node",
+                ) from error
         self._prove(flat, bias, span)
         requant = Requant(mult=mult, shift=shift, zero=zero, low=low, high=high)
         out = np.ascontiguousarray(np.moveaxis(weights, 0, self.axis)).astype(np.int8)
@@ -133,5 +170,9 @@ class Linear:
         worst = np.maximum(total * span + np.abs(bias), total * 128 + folded)
         m = int(worst.argmax())
         if worst[m] >= _LIMIT:
-            raise QuantiseError("quantise", self.node.name, f"the sum of output channel {m} can reach {int(worst[m])}, which passes 32 bits",
-                                "use fewer inputs per sum, smaller weights or a smaller bias")
+            raise QuantiseError(
+                "quantise",
+                self.node.name,
+                f"the sum of output channel {m} can reach {int(worst[m])}, which passes 32 bits",
+                "use fewer inputs per sum, smaller weights or a smaller bias",
+            )

@@ -51,13 +51,26 @@ def window_of(node: NodeView, kernel: tuple[int, ...]) -> Window:
     attrs = node.attrs
     stated = attrs.get("kernel_shape")
     if len(kernel) != rank or (stated is not None and tuple(stated) != tuple(kernel)):
-        raise UnsupportedError("import", node.name, f"kernel_shape {stated or kernel} does not fit {rank} spatial axes and the weights",
-                               "correct the attribute")
+        raise UnsupportedError(
+            "import",
+            node.name,
+            f"kernel_shape {stated or kernel} does not fit {rank} spatial axes and the weights",
+            "correct the attribute",
+        )
     strides, dilations = tuple(attrs.get("strides", (1,) * rank)), tuple(attrs.get("dilations", (1,) * rank))
     pads = tuple(attrs.get("pads", (0,) * 2 * rank))
-    if len(strides) != rank or len(dilations) != rank or len(pads) != 2 * rank or min(*strides, *dilations, *kernel) < 1:
-        raise UnsupportedError("import", node.name, f"strides {strides}, dilations {dilations} or pads {pads} do not fit {rank} spatial axes",
-                               "correct the attribute")
+    if (
+        len(strides) != rank
+        or len(dilations) != rank
+        or len(pads) != 2 * rank
+        or min(*strides, *dilations, *kernel) < 1
+    ):
+        raise UnsupportedError(
+            "import",
+            node.name,
+            f"strides {strides}, dilations {dilations} or pads {pads} do not fit {rank} spatial axes",
+            "correct the attribute",
+        )
     auto = attrs.get("auto_pad", b"NOTSET").decode()
     begin, end, reach, out = [], [], [], []
     for axis, size in enumerate(spatial):
@@ -76,8 +89,12 @@ def window_of(node: NodeView, kernel: tuple[int, ...]) -> Window:
             if (count - 1) * stride >= size + first:
                 count -= 1
         if room < 0 or count < 1:
-            raise UnsupportedError("import", node.name, f"the kernel of {node.op_type} spans {span} of {size} + {first} + {last} elements",
-                                   "pad the input or use a smaller kernel")
+            raise UnsupportedError(
+                "import",
+                node.name,
+                f"the kernel of {node.op_type} spans {span} of {size} + {first} + {last} elements",
+                "pad the input or use a smaller kernel",
+            )
         begin.append(first)
         end.append(last)
         reach.append(max(last, (count - 1) * stride + span - size - first))
@@ -86,5 +103,11 @@ def window_of(node: NodeView, kernel: tuple[int, ...]) -> Window:
     def two(values, fill: int) -> tuple[int, int]:
         return (fill, *values) if rank == 1 else tuple(values)
 
-    return Window(kernel=two(kernel, 1), strides=two(strides, 1), dilations=two(dilations, 1), pads=(*two(begin, 0), *two(end, 0)),
-                  reach=(*two(begin, 0), *two(reach, 0)), out=two(out, 1))
+    return Window(
+        kernel=two(kernel, 1),
+        strides=two(strides, 1),
+        dilations=two(dilations, 1),
+        pads=(*two(begin, 0), *two(end, 0)),
+        reach=(*two(begin, 0), *two(reach, 0)),
+        out=two(out, 1),
+    )

@@ -22,19 +22,39 @@ def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
             readers[name] = readers.get(name, 0) + 1
     for node in [node for node in graph.node if node.op_type == "BatchNormalization"]:
         conv = makers.get(node.input[0])
-        if conv is None or conv.op_type != "Conv" or readers[node.input[0]] != 1 or len([name for name in node.output if name]) != 1:
+        if (
+            conv is None
+            or conv.op_type != "Conv"
+            or readers[node.input[0]] != 1
+            or len([name for name in node.output if name]) != 1
+        ):
             continue
         wanted = [conv.input[1], *node.input[1:5], *(name for name in conv.input[2:3] if name)]
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        if any(name not in arrays for name in wanted) or attributes.get("training_mode", 0) or attributes.get("spatial", 1) != 1:
+        if (
+            any(name not in arrays for name in wanted)
+            or attributes.get("training_mode", 0)
+            or attributes.get("spatial", 1) != 1
+        ):
             continue
-        weights, scale, offset, mean, variance = (numpy_helper.to_array(arrays[name]).astype(np.float64) for name in wanted[:5])
-        bias = numpy_helper.to_array(arrays[wanted[5]]).astype(np.float64) if len(wanted) > 5 else np.zeros(len(scale))
+        weights, scale, offset, mean, variance = (
+            numpy_helper.to_array(arrays[name]).astype(np.float64) for name in wanted[:5]
+        )
+        bias = (
+            numpy_helper.to_array(arrays[wanted[5]]).astype(np.float64)
+            if len(wanted) > 5
+            else np.zeros(len(scale))
+        )
         factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
-        new = {"weights": weights * factor.reshape(-1, *[1] * (weights.ndim - 1)), "bias": (bias - mean) * factor + offset}
+        new = {
+            "weights": weights * factor.reshape(-1, *[1] * (weights.ndim - 1)),
+            "bias": (bias - mean) * factor + offset,
+        }
         labels = [f"{conv.name}/{node.name}/{kind}" for kind in new]
-        graph.initializer.extend(numpy_helper.from_array(array.astype(np.float32), label)
-                                 for array, label in zip(new.values(), labels, strict=True))
+        graph.initializer.extend(
+            numpy_helper.from_array(array.astype(np.float32), label)
+            for array, label in zip(new.values(), labels, strict=True)
+        )
         conv.input[:] = [conv.input[0], *labels]
         conv.output[0] = node.output[0]
         makers[node.output[0]] = conv
@@ -45,8 +65,11 @@ def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
 def batch_norm_to_conv(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same model; what `fold_batch_norm` leaves becomes a depthwise convolution, which has one weight scale per channel."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
-    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*inferred.value_info, *inferred.input)
-             if value.type.tensor_type.HasField("shape")}
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*inferred.value_info, *inferred.input)
+        if value.type.tensor_type.HasField("shape")
+    }
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
@@ -54,14 +77,22 @@ def batch_norm_to_conv(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in graph.node:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         rank = ranks.get(node.input[0], 0) if node.op_type == "BatchNormalization" else 0
-        if rank not in (3, 4) or any(name not in arrays for name in node.input[1:]) or attributes.get("training_mode", 0):
+        if (
+            rank not in (3, 4)
+            or any(name not in arrays for name in node.input[1:])
+            or attributes.get("training_mode", 0)
+        ):
             continue
-        scale, offset, mean, variance = (numpy_helper.to_array(arrays[name]).astype(np.float64) for name in node.input[1:])
+        scale, offset, mean, variance = (
+            numpy_helper.to_array(arrays[name]).astype(np.float64) for name in node.input[1:]
+        )
         factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
         new = {"weights": factor.reshape(-1, *[1] * (rank - 1)), "bias": offset - mean * factor}
         labels = [f"{node.name}/{kind}" for kind in new]
-        graph.initializer.extend(numpy_helper.from_array(array.astype(np.float32), label)
-                                 for array, label in zip(new.values(), labels, strict=True))
+        graph.initializer.extend(
+            numpy_helper.from_array(array.astype(np.float32), label)
+            for array, label in zip(new.values(), labels, strict=True)
+        )
         node.op_type = "Conv"
         node.input[:] = [node.input[0], *labels]
         del node.attribute[:]

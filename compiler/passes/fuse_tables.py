@@ -25,7 +25,13 @@ def _with_table(op: Op, table: np.ndarray) -> Op | None:
     if isinstance(op, (Conv, MatMul)):
         return replace(op, requant=replace(op.requant, table=_joined(op.requant.table, table)))
     if isinstance(op, AveragePool):
-        return replace(op, requants={count: replace(requant, table=_joined(requant.table, table)) for count, requant in op.requants.items()})
+        return replace(
+            op,
+            requants={
+                count: replace(requant, table=_joined(requant.table, table))
+                for count, requant in op.requants.items()
+            },
+        )
     if isinstance(op, (Add, Mul, MaxPool, Lookup)):
         return replace(op, table=_joined(op.table, table))
     return None
@@ -40,7 +46,11 @@ def fuse_tables(graph: QGraph) -> QGraph:
         lookup = nodes[at]
         between = lookup.inputs[0]
         before = next((index for index, node in enumerate(nodes) if node.output == between), None)
-        if before is None or between in graph.outputs or sum(name == between for node in nodes for name in node.inputs) != 1:
+        if (
+            before is None
+            or between in graph.outputs
+            or sum(name == between for node in nodes for name in node.inputs) != 1
+        ):
             continue
         op = _with_table(nodes[before].op, lookup.op.table)
         if op is None:

@@ -11,8 +11,12 @@ from systolith.compiler.errors import UnsupportedError
 __all__ = ["expand_qlinear"]
 
 #: Operators with one quantised operand: (x, x_scale, x_zero, y_scale, y_zero).
-_UNARY = {"QLinearAveragePool": "AveragePool", "QLinearGlobalAveragePool": "GlobalAveragePool", "QLinearSigmoid": "Sigmoid",
-          "QLinearLeakyRelu": "LeakyRelu"}
+_UNARY = {
+    "QLinearAveragePool": "AveragePool",
+    "QLinearGlobalAveragePool": "GlobalAveragePool",
+    "QLinearSigmoid": "Sigmoid",
+    "QLinearLeakyRelu": "LeakyRelu",
+}
 #: With two: (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero).
 _BINARY = {"QLinearAdd": "Add", "QLinearMul": "Mul", "QLinearMatMul": "MatMul"}
 
@@ -25,19 +29,30 @@ class _Expander:
                 self.initializers[node.output[0]] = node.attribute[0].t
         self.added: list[onnx.TensorProto] = []
 
-    def dequantise(self, node: onnx.NodeProto, x: str, scale: str, zero: str, axis: int = 0) -> tuple[onnx.NodeProto, str]:
+    def dequantise(
+        self, node: onnx.NodeProto, x: str, scale: str, zero: str, axis: int = 0
+    ) -> tuple[onnx.NodeProto, str]:
         output = f"{node.name}/{x}/float"
         inputs = [x, scale, zero] if zero else [x, scale]
-        return helper.make_node("DequantizeLinear", inputs, [output], f"{node.name}/{x}/dequantise", axis=axis), output
+        return helper.make_node(
+            "DequantizeLinear", inputs, [output], f"{node.name}/{x}/dequantise", axis=axis
+        ), output
 
     def array(self, node: onnx.NodeProto, name: str) -> np.ndarray:
         if name not in self.initializers:
-            raise UnsupportedError("import", node.name, f"operand {name!r} of {node.op_type} must be constant", "make it an initializer")
+            raise UnsupportedError(
+                "import",
+                node.name,
+                f"operand {name!r} of {node.op_type} must be constant",
+                "make it an initializer",
+            )
         return numpy_helper.to_array(self.initializers[name])
 
     def bias(self, node: onnx.NodeProto, name: str, x_scale: str, w_scale: str) -> tuple[onnx.NodeProto, str]:
         """The int32 bias, in units of x_scale * w_scale."""
-        scale = (self.array(node, x_scale).astype(np.float64) * self.array(node, w_scale).astype(np.float64)).astype(np.float32)
+        scale = (
+            self.array(node, x_scale).astype(np.float64) * self.array(node, w_scale).astype(np.float64)
+        ).astype(np.float32)
         scale = scale.reshape(-1) if scale.size > 1 else scale.reshape(())
         label = f"{node.name}/{name}/scale"
         self.added.append(numpy_helper.from_array(scale, label))
@@ -54,8 +69,14 @@ class _Expander:
             return output
 
         if kind in _UNARY:
-            attributes = [a for a in attributes if a.name != "channels_last" or self._refuse_channels_last(node, a)]
-            operator, operands, (scale, zero) = _UNARY[kind], [take(*names[:3])], (names[3], names[4] if len(names) > 4 else "")
+            attributes = [
+                a for a in attributes if a.name != "channels_last" or self._refuse_channels_last(node, a)
+            ]
+            operator, operands, (scale, zero) = (
+                _UNARY[kind],
+                [take(*names[:3])],
+                (names[3], names[4] if len(names) > 4 else ""),
+            )
         elif kind in _BINARY:
             axis = 1 if kind == "QLinearMatMul" else 0
             operator, operands = _BINARY[kind], [take(*names[:3]), take(*names[3:6], axis=axis)]
@@ -75,23 +96,35 @@ class _Expander:
                 before.append(made)
                 operands.append(output)
             if len(names) < 8 or not names[7]:
-                raise UnsupportedError("import", node.name, "QGemm without y_scale gives floats", "quantise its result")
+                raise UnsupportedError(
+                    "import", node.name, "QGemm without y_scale gives floats", "quantise its result"
+                )
             scale, zero = names[7], names[8] if len(names) > 8 else ""
         elif kind == "QLinearConcat":
             operator, scale, zero = "Concat", names[0], names[1]
-            operands = [take(*names[at:at + 3]) for at in range(2, len(names), 3)]
+            operands = [take(*names[at : at + 3]) for at in range(2, len(names), 3)]
         else:
             return None
         result = f"{node.name}/float"
         middle = helper.make_node(operator, operands, [result], node.name)
         middle.attribute.extend(attributes)
-        last = helper.make_node("QuantizeLinear", [result, scale, *([zero] if zero else [])], [node.output[0]], f"{node.name}/quantise")
+        last = helper.make_node(
+            "QuantizeLinear",
+            [result, scale, *([zero] if zero else [])],
+            [node.output[0]],
+            f"{node.name}/quantise",
+        )
         return [*before, middle, last]
 
     @staticmethod
     def _refuse_channels_last(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> bool:
         if attribute.i:
-            raise UnsupportedError("import", node.name, f"attribute 'channels_last' of {node.op_type} must be 0", "put a Transpose before it")
+            raise UnsupportedError(
+                "import",
+                node.name,
+                f"attribute 'channels_last' of {node.op_type} must be 0",
+                "put a Transpose before it",
+            )
         return False
 
 

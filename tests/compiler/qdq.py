@@ -38,12 +38,16 @@ class QdqModel:
 
     def node(self, op: str, *inputs: str, domain: str = "", outputs: int = 1, **attributes) -> str:
         names = [self.name(op.lower()) for _ in range(outputs)]
-        self.nodes.append(helper.make_node(op, inputs, names, f"node_{names[0]}", domain=domain, **attributes))
+        self.nodes.append(
+            helper.make_node(op, inputs, names, f"node_{names[0]}", domain=domain, **attributes)
+        )
         return names[0]
 
     def parameters(self, scale: float) -> tuple[str, str]:
         zero = self.rng.integers(0, 256) if self.unsigned else self.rng.integers(-128, 128)
-        return self.const(np.float32(scale)), self.const(np.array(zero, np.uint8 if self.unsigned else np.int8))
+        return self.const(np.float32(scale)), self.const(
+            np.array(zero, np.uint8 if self.unsigned else np.int8)
+        )
 
     def quantise(self, x: str, scale: float) -> str:
         """QuantizeLinear and DequantizeLinear."""
@@ -61,7 +65,13 @@ class QdqModel:
         data = self.rng.integers(-127, 128, shape).astype(np.int8)
         count = () if axis is None else (shape[axis],)
         scale = self.rng.uniform(0.002, 0.02, count).astype(np.float32)
-        return self.node("DequantizeLinear", self.const(data), self.const(scale), self.const(np.zeros(count, np.int8)), axis=axis or 0)
+        return self.node(
+            "DequantizeLinear",
+            self.const(data),
+            self.const(scale),
+            self.const(np.zeros(count, np.int8)),
+            axis=axis or 0,
+        )
 
     def bias(self, count: int) -> str:
         return self.const(self.rng.normal(0, 2, count).astype(np.float32))
@@ -92,7 +102,12 @@ def layer_differences(model: onnx.ModelProto, graph, seed: int) -> dict[str, np.
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     known = {value.name for value in model.graph.output}
-    made = [name for node in model.graph.node for name in node.output if name in graph.tensors and name not in known]
+    made = [
+        name
+        for node in model.graph.node
+        for name in node.output
+        if name in graph.tensors and name not in known
+    ]
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -106,15 +121,24 @@ def layer_differences(model: onnx.ModelProto, graph, seed: int) -> dict[str, np.
         codes = rng.integers(-128, 128, tensor.shape).astype(np.int8)
         values[name] = codes
         real = (codes.astype(np.int32) - tensor.zero_point).astype(np.float32) * np.float32(tensor.scale)
-        feeds[name] = {"int8": codes, "uint8": (codes.astype(np.int16) + 128).astype(np.uint8), "float32": real}[tensor.dtype]
+        feeds[name] = {
+            "int8": codes,
+            "uint8": (codes.astype(np.int16) + 128).astype(np.uint8),
+            "float32": real,
+        }[tensor.dtype]
     names = [value.name for value in session.get_outputs()]
-    values.update((name, _held(array, graph.tensors[name])) for name, array in zip(names, session.run(names, feeds), strict=True))
+    values.update(
+        (name, _held(array, graph.tensors[name]))
+        for name, array in zip(names, session.run(names, feeds), strict=True)
+    )
     differences = {}
     for node in graph.nodes:
         result = node.op.run(*(values[name] for name in node.inputs))
         if node.output in values:
             differences[f"{node.name} ({node.op_type})"] = result.astype(np.int16) - values[node.output]
         else:
-            values[node.output] = result  # A step that the model does not have: judged with the next one that it has.
+            values[node.output] = (
+                result  # A step that the model does not have: judged with the next one that it has.
+            )
     assert set(graph.outputs) <= set(values)
     return differences

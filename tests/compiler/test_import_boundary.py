@@ -55,7 +55,9 @@ def test_a_value_quantised_once_per_reader_is_computed_once():
     m = QdqModel(0)
     y = m.node("Conv", m.input(1, 3, 5, 5), m.weights(4, 3, 3, 3))
     scale, zero = m.const(np.float32(0.3)), m.const(np.int8(3))
-    readers = [m.node("DequantizeLinear", m.node("QuantizeLinear", y, scale, zero), scale, zero) for _ in range(2)]
+    readers = [
+        m.node("DequantizeLinear", m.node("QuantizeLinear", y, scale, zero), scale, zero) for _ in range(2)
+    ]
     graph = import_model(m.build(m.quantise(m.node("Mul", *readers), 2.0)))
     assert sum(isinstance(node.op, Conv) for node in graph.nodes) == 1
 
@@ -81,7 +83,9 @@ def test_channels_without_weights_give_their_bias():
     data = m.rng.integers(-127, 128, (3, 2, 1, 1)).astype(np.int8)
     data[1] = 0
     w = m.node("DequantizeLinear", m.const(data), m.const(np.array([0.01, 1e-30, 0.02], np.float32)), axis=0)
-    model = m.build(m.quantise(m.node("Conv", m.input(1, 2, 6, 6), w, m.const(np.array([1, 1.5, -2], np.float32))), 0.05))
+    model = m.build(
+        m.quantise(m.node("Conv", m.input(1, 2, 6, 6), w, m.const(np.array([1, 1.5, -2], np.float32))), 0.05)
+    )
     graph = import_model(model)
     assert all(not difference[:, 1].any() for difference in layer_differences(model, graph, 0).values())
 
@@ -89,7 +93,12 @@ def test_channels_without_weights_give_their_bias():
 def test_constant_subgraphs_are_computed():
     m = QdqModel(0)
     x = m.input(2, 3, 4)
-    shape = m.node("Concat", m.node("Gather", m.node("Shape", x), m.const(np.array([0]))), m.const(np.array([-1])), axis=0)
+    shape = m.node(
+        "Concat",
+        m.node("Gather", m.node("Shape", x), m.const(np.array([0]))),
+        m.const(np.array([-1])),
+        axis=0,
+    )
     w = m.node("Transpose", m.weights(5, 12, axis=0), perm=[1, 0])
     model = m.build(m.quantise(m.node("MatMul", m.node("Reshape", x, shape), w), 0.4))
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(model))

@@ -28,10 +28,17 @@ def cnn(*activations, batch=1) -> onnx.ModelProto:
 
     nodes = [
         helper.make_node("Conv", ["x", const(8, 3, 3, 3)], ["a"], "conv", pads=[1, 1, 1, 1]),
-        helper.make_node("BatchNormalization", ["a", const(8, positive=True), const(8), const(8), const(8, positive=True)], ["b"], "bn"),
+        helper.make_node(
+            "BatchNormalization",
+            ["a", const(8, positive=True), const(8), const(8), const(8, positive=True)],
+            ["b"],
+            "bn",
+        ),
         helper.make_node("Relu", ["b"], ["c"], "relu"),
         helper.make_node("MaxPool", ["c"], ["d"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
-        helper.make_node("Conv", ["d", const(8, 1, 3, 3), const(8)], ["e"], "depthwise", pads=[1, 1, 1, 1], group=8),
+        helper.make_node(
+            "Conv", ["d", const(8, 1, 3, 3), const(8)], ["e"], "depthwise", pads=[1, 1, 1, 1], group=8
+        ),
     ]
     last = "e"
     for op in activations:
@@ -43,8 +50,13 @@ def cnn(*activations, batch=1) -> onnx.ModelProto:
         helper.make_node("Flatten", ["g"], ["h"], "flatten"),
         helper.make_node("Gemm", ["h", const(8, 5), const(5)], ["y"], "dense"),
     ]
-    graph = helper.make_graph(nodes, "cnn", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 12, 12])],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 5])], initializers)
+    graph = helper.make_graph(
+        nodes,
+        "cnn",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, 12, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 5])],
+        initializers,
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
@@ -52,7 +64,11 @@ def samples(count=24):
     return np.random.default_rng(5).normal(size=(count, 3, 12, 12)).astype(np.float32)
 
 
-@pytest.mark.parametrize("activations", [(), ("Sigmoid",), ("LeakyRelu", "HardSwish"), ("Elu", "Softplus"), ("Gelu",), ("Mish", "Tanh")], ids=str)
+@pytest.mark.parametrize(
+    "activations",
+    [(), ("Sigmoid",), ("LeakyRelu", "HardSwish"), ("Elu", "Softplus"), ("Gelu",), ("Mish", "Tanh")],
+    ids=str,
+)
 def test_float_models_are_quantised_and_stay_close(activations):
     model = cnn(*activations)
     qdq = quantise_model(fold_batch_norm(load_model(model)), {"x": samples()})
@@ -91,19 +107,25 @@ def test_batch_norm_folding_keeps_the_function():
     folded = fold_batch_norm(model)
     assert "BatchNormalization" not in {node.op_type for node in folded.graph.node}
     x = samples(1)
-    before, after = (onnxruntime.InferenceSession(m.SerializeToString()).run(None, {"x": x})[0] for m in (model, folded))
+    before, after = (
+        onnxruntime.InferenceSession(m.SerializeToString()).run(None, {"x": x})[0] for m in (model, folded)
+    )
     np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("calibration", "words"), [
-    (None, "no calibration data"),
-    ({}, "'x': there is no calibration data"),
-    ({"x": samples(), "z": samples()}, "'z': calibration data for an input that the model does not have"),
-    ({"x": samples()[:, :2]}, "'x': calibration data has shape"),
-    ({"x": samples() * np.float32(np.nan)}, "'x': calibration data holds NaN"),
-    ({"x": np.full((4, 3, 12, 12), np.inf, np.float32)}, "'x': calibration data holds NaN"),
-    ({"x": samples()[:0]}, "'x': calibration data has shape"),
-], ids=["none", "empty", "extra", "shape", "nan", "infinite", "no_samples"])
+@pytest.mark.parametrize(
+    ("calibration", "words"),
+    [
+        (None, "no calibration data"),
+        ({}, "'x': there is no calibration data"),
+        ({"x": samples(), "z": samples()}, "'z': calibration data for an input that the model does not have"),
+        ({"x": samples()[:, :2]}, "'x': calibration data has shape"),
+        ({"x": samples() * np.float32(np.nan)}, "'x': calibration data holds NaN"),
+        ({"x": np.full((4, 3, 12, 12), np.inf, np.float32)}, "'x': calibration data holds NaN"),
+        ({"x": samples()[:0]}, "'x': calibration data has shape"),
+    ],
+    ids=["none", "empty", "extra", "shape", "nan", "infinite", "no_samples"],
+)
 def test_bad_calibration_is_refused_by_name(calibration, words):
     with pytest.raises(InputError, match=words):
         import_model(cnn(), calibration)
@@ -117,9 +139,17 @@ def test_unsupported_operators_are_named_before_calibration():
 def test_a_batch_normalization_on_its_own_becomes_a_depthwise_convolution():
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=3), rng.normal(size=3), rng.normal(size=3), rng.uniform(0.5, 2, 3)]
-    initializers = [numpy_helper.from_array(array.astype(np.float32), f"p{index}") for index, array in enumerate(arrays)]
+    initializers = [
+        numpy_helper.from_array(array.astype(np.float32), f"p{index}") for index, array in enumerate(arrays)
+    ]
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 12, 12]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("BatchNormalization", ["x", "p0", "p1", "p2", "p3"], ["y"], "bn")], "g", value[:1], value[1:], initializers)
+    graph = helper.make_graph(
+        [helper.make_node("BatchNormalization", ["x", "p0", "p1", "p2", "p3"], ["y"], "bn")],
+        "g",
+        value[:1],
+        value[1:],
+        initializers,
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     qgraph = import_model(model, {"x": samples()})
     (node,) = qgraph.nodes

@@ -9,7 +9,9 @@ from tests.compiler.qdq import QdqModel, layer_differences
 SEEDS = range(6)
 
 
-def conv(m, *, size=(9, 8), channels=6, out=8, kernel=(3, 3), group=1, bias=True, axis=0, near=None, **attributes):
+def conv(
+    m, *, size=(9, 8), channels=6, out=8, kernel=(3, 3), group=1, bias=True, axis=0, near=None, **attributes
+):
     x = m.input(1, channels, *size)
     w = m.weights(out, channels // group, *kernel, axis=axis)
     y = m.node("Conv", x, w, *([m.bias(out)] if bias else []), group=group, **attributes)
@@ -20,15 +22,31 @@ def quantised_int32_bias(m):
     x_scale = m.scale()
     x = m.input(1, 4, 6, 6, scale=x_scale)
     w_scale = m.rng.uniform(0.002, 0.02, 5).astype(np.float32)
-    w = m.node("DequantizeLinear", m.const(m.rng.integers(-127, 128, (5, 4, 3, 3)).astype(np.int8)), m.const(w_scale), axis=0)
-    b = m.node("DequantizeLinear", m.const(m.rng.integers(-9000, 9000, 5).astype(np.int32)), m.const(w_scale * x_scale), axis=0)
+    w = m.node(
+        "DequantizeLinear",
+        m.const(m.rng.integers(-127, 128, (5, 4, 3, 3)).astype(np.int8)),
+        m.const(w_scale),
+        axis=0,
+    )
+    b = m.node(
+        "DequantizeLinear",
+        m.const(m.rng.integers(-9000, 9000, 5).astype(np.int32)),
+        m.const(w_scale * x_scale),
+        axis=0,
+    )
     return m, m.node("Conv", x, w, b), 0.6
 
 
 def uint8_weights(m):
     x = m.input(1, 4, 6, 6)
     data = m.const(m.rng.integers(0, 256, (5, 4, 3, 3)).astype(np.uint8))
-    return m, m.node("Conv", x, m.node("DequantizeLinear", data, m.const(np.float32(0.01)), m.const(np.uint8(128)))), 0.6
+    return (
+        m,
+        m.node(
+            "Conv", x, m.node("DequantizeLinear", data, m.const(np.float32(0.01)), m.const(np.uint8(128)))
+        ),
+        0.6,
+    )
 
 
 def clipped(m, kind):
@@ -41,10 +59,18 @@ def clipped(m, kind):
 def dense(m, op, **attributes):
     rows = int(m.rng.integers(1, 4))
     if op == "MatMul":
-        return m, m.node("Add", m.node("MatMul", m.input(2, rows, 40), m.weights(40, 12, axis=1)), m.bias(12)), 0.6
+        return (
+            m,
+            m.node("Add", m.node("MatMul", m.input(2, rows, 40), m.weights(40, 12, axis=1)), m.bias(12)),
+            0.6,
+        )
     shape = (12, 40) if attributes.get("transB") else (40, 12)
     w = m.weights(*shape, axis=0 if attributes.get("transB") else 1)
-    return m, m.node("Gemm", m.input(rows, 40), w, m.bias(12), **attributes), 0.6 * abs(attributes.get("alpha", 1))
+    return (
+        m,
+        m.node("Gemm", m.input(rows, 40), w, m.bias(12), **attributes),
+        0.6 * abs(attributes.get("alpha", 1)),
+    )
 
 
 def pool(m, op, shape=(2, 5, 9, 10), **attributes):
@@ -53,7 +79,11 @@ def pool(m, op, shape=(2, 5, 9, 10), **attributes):
 
 def pooled_relu_conv(m):
     m, y, near = conv(m, size=(10, 10))
-    return m, m.node("MaxPool", m.node("Relu", y), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), near
+    return (
+        m,
+        m.node("MaxPool", m.node("Relu", y), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        near,
+    )
 
 
 def binary(m, op, a=(1, 4, 5, 6), b=(1, 4, 5, 6)):
@@ -61,7 +91,12 @@ def binary(m, op, a=(1, 4, 5, 6), b=(1, 4, 5, 6)):
 
 
 def with_constant(m, op, shape=(4, 1, 1), first=False):
-    data = m.node("DequantizeLinear", m.const(m.rng.integers(-128, 128, shape).astype(np.int8)), m.const(m.scale()), m.const(np.int8(7)))
+    data = m.node(
+        "DequantizeLinear",
+        m.const(m.rng.integers(-128, 128, shape).astype(np.int8)),
+        m.const(m.scale()),
+        m.const(np.int8(7)),
+    )
     x = m.input(1, 4, 5, 6)
     return m, m.node(op, *((data, x) if first else (x, data))), 0.07 if op != "Mul" else 0.3
 
@@ -74,7 +109,10 @@ def float_constant(m, op, shape=(1, 4, 1, 1), first=False):
 
 def batch_norm(m, after_conv=False):
     x = m.node("Conv", m.input(1, 4, 6, 6), m.weights(4, 4, 3, 3)) if after_conv else m.input(1, 4, 6, 6)
-    parameters = [m.const(a.astype(np.float32)) for a in (m.rng.normal(1, 1, 4), m.rng.normal(size=4), m.rng.normal(size=4), m.rng.uniform(0.5, 2, 4))]
+    parameters = [
+        m.const(a.astype(np.float32))
+        for a in (m.rng.normal(1, 1, 4), m.rng.normal(size=4), m.rng.normal(size=4), m.rng.uniform(0.5, 2, 4))
+    ]
     return m, m.node("BatchNormalization", x, *parameters, epsilon=1e-3), 0.8 if after_conv else 0.08
 
 
@@ -110,14 +148,29 @@ CASES = {
     "gemm_transposed_scaled": lambda m: dense(m, "Gemm", transB=1, alpha=0.5, beta=1.5),
     "gemm_negative_alpha": lambda m: dense(m, "Gemm", alpha=-0.7),
     "max_pool": lambda m: pool(m, "MaxPool", kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 1]),
-    "max_pool_ceil_dilated": lambda m: pool(m, "MaxPool", kernel_shape=[2, 3], strides=[3, 2], dilations=[2, 1], ceil_mode=1),
-    "max_pool_1d": lambda m: pool(m, "MaxPool", (1, 3, 17), kernel_shape=[3], strides=[2], auto_pad="SAME_UPPER"),
+    "max_pool_ceil_dilated": lambda m: pool(
+        m, "MaxPool", kernel_shape=[2, 3], strides=[3, 2], dilations=[2, 1], ceil_mode=1
+    ),
+    "max_pool_1d": lambda m: pool(
+        m, "MaxPool", (1, 3, 17), kernel_shape=[3], strides=[2], auto_pad="SAME_UPPER"
+    ),
     "average_pool": lambda m: pool(m, "AveragePool", kernel_shape=[3, 3], strides=[2, 1], pads=[1, 1, 1, 1]),
-    "average_pool_include_pad": lambda m: pool(m, "AveragePool", kernel_shape=[3, 3], pads=[1, 1, 0, 1], count_include_pad=1),
+    "average_pool_include_pad": lambda m: pool(
+        m, "AveragePool", kernel_shape=[3, 3], pads=[1, 1, 0, 1], count_include_pad=1
+    ),
     "average_pool_ceil": lambda m: pool(m, "AveragePool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
-    "average_pool_ceil_include_pad": lambda m: pool(m, "AveragePool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, pads=[1, 1, 1, 1],
-                                                    count_include_pad=1),
-    "average_pool_1d": lambda m: pool(m, "AveragePool", (1, 3, 17), kernel_shape=[4], strides=[3], auto_pad="SAME_LOWER"),
+    "average_pool_ceil_include_pad": lambda m: pool(
+        m,
+        "AveragePool",
+        kernel_shape=[3, 3],
+        strides=[2, 2],
+        ceil_mode=1,
+        pads=[1, 1, 1, 1],
+        count_include_pad=1,
+    ),
+    "average_pool_1d": lambda m: pool(
+        m, "AveragePool", (1, 3, 17), kernel_shape=[4], strides=[3], auto_pad="SAME_LOWER"
+    ),
     "global_average_pool": lambda m: pool(m, "GlobalAveragePool", (2, 40, 7, 6)),
     "global_max_pool": lambda m: pool(m, "GlobalMaxPool"),
     "add": lambda m: binary(m, "Add"),
@@ -166,9 +219,26 @@ def test_layers_agree_with_onnx_runtime(name):
 
 
 FUNCTIONS = {
-    "Relu": {}, "LeakyRelu": {"alpha": 0.2}, "Sigmoid": {}, "Tanh": {}, "HardSigmoid": {"alpha": 0.3, "beta": 0.4}, "HardSwish": {}, "Elu": {"alpha": 1.3},
-    "Selu": {}, "Celu": {"alpha": 0.8}, "Softplus": {}, "Softsign": {}, "Gelu": {}, "Mish": {}, "Exp": {}, "Abs": {}, "Neg": {}, "Erf": {},
-    "Identity": {}, "Dropout": {}, "ThresholdedRelu": {"alpha": 0.5},
+    "Relu": {},
+    "LeakyRelu": {"alpha": 0.2},
+    "Sigmoid": {},
+    "Tanh": {},
+    "HardSigmoid": {"alpha": 0.3, "beta": 0.4},
+    "HardSwish": {},
+    "Elu": {"alpha": 1.3},
+    "Selu": {},
+    "Celu": {"alpha": 0.8},
+    "Softplus": {},
+    "Softsign": {},
+    "Gelu": {},
+    "Mish": {},
+    "Exp": {},
+    "Abs": {},
+    "Neg": {},
+    "Erf": {},
+    "Identity": {},
+    "Dropout": {},
+    "ThresholdedRelu": {"alpha": 0.5},
 }
 
 

@@ -24,7 +24,9 @@ class _Integers(QdqModel):
         value = helper.make_tensor_value_info(name, kind, None)
         graph = helper.make_graph(self.nodes, "integers", self.inputs, [value], self.initializers)
         opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)]
-        return onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=opsets, ir_version=10))
+        return onnx.shape_inference.infer_shapes(
+            helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        )
 
     def int8(self, *shape):
         return self.const(self.rng.integers(-127, 128, shape).astype(np.int8))
@@ -34,25 +36,58 @@ def qlinear_conv(m):
     w_scale = m.const(m.rng.uniform(0.002, 0.02, 8).astype(np.float32))
     bias = m.const(m.rng.integers(-3000, 3000, 8).astype(np.int32))
     x = m.integer_input(1, 4, 7, 7)
-    return m.node("QLinearConv", *x, m.int8(8, 4, 3, 3), w_scale, m.const(np.zeros(8, np.int8)), *m.parameters(m.scale(0.6)), bias, pads=[1, 1, 1, 1])
+    return m.node(
+        "QLinearConv",
+        *x,
+        m.int8(8, 4, 3, 3),
+        w_scale,
+        m.const(np.zeros(8, np.int8)),
+        *m.parameters(m.scale(0.6)),
+        bias,
+        pads=[1, 1, 1, 1],
+    )
 
 
 def qlinear_matmul(m):
-    return m.node("QLinearMatMul", *m.integer_input(3, 30), m.int8(30, 9), m.const(np.float32(0.01)), m.const(np.int8(0)), *m.parameters(m.scale(0.6)))
+    return m.node(
+        "QLinearMatMul",
+        *m.integer_input(3, 30),
+        m.int8(30, 9),
+        m.const(np.float32(0.01)),
+        m.const(np.int8(0)),
+        *m.parameters(m.scale(0.6)),
+    )
 
 
 def qlinear_binary(op):
-    return lambda m: m.node(op, *m.integer_input(1, 3, 4, 5), *m.integer_input(1, 3, 4, 5), *m.parameters(m.scale(0.1 if op == "QLinearAdd" else 0.3)),
-                            domain="com.microsoft")
+    return lambda m: m.node(
+        op,
+        *m.integer_input(1, 3, 4, 5),
+        *m.integer_input(1, 3, 4, 5),
+        *m.parameters(m.scale(0.1 if op == "QLinearAdd" else 0.3)),
+        domain="com.microsoft",
+    )
 
 
 def qlinear_average(m):
-    return m.node("QLinearAveragePool", *m.integer_input(1, 3, 6, 6), *m.parameters(m.scale()), domain="com.microsoft", kernel_shape=[3, 3],
-                  strides=[2, 2])
+    return m.node(
+        "QLinearAveragePool",
+        *m.integer_input(1, 3, 6, 6),
+        *m.parameters(m.scale()),
+        domain="com.microsoft",
+        kernel_shape=[3, 3],
+        strides=[2, 2],
+    )
 
 
 def qlinear_global(m):
-    return m.node("QLinearGlobalAveragePool", *m.integer_input(1, 30, 6, 6), *m.parameters(m.scale()), domain="com.microsoft", channels_last=0)
+    return m.node(
+        "QLinearGlobalAveragePool",
+        *m.integer_input(1, 30, 6, 6),
+        *m.parameters(m.scale()),
+        domain="com.microsoft",
+        channels_last=0,
+    )
 
 
 def qlinear_sigmoid(m):
@@ -64,8 +99,16 @@ def qlinear_concat(m):
     return m.node("QLinearConcat", *m.parameters(m.scale()), *parts, domain="com.microsoft", axis=1)
 
 
-CASES = {"conv": qlinear_conv, "matmul": qlinear_matmul, "add": qlinear_binary("QLinearAdd"), "mul": qlinear_binary("QLinearMul"),
-         "average_pool": qlinear_average, "global_average_pool": qlinear_global, "sigmoid": qlinear_sigmoid, "concat": qlinear_concat}
+CASES = {
+    "conv": qlinear_conv,
+    "matmul": qlinear_matmul,
+    "add": qlinear_binary("QLinearAdd"),
+    "mul": qlinear_binary("QLinearMul"),
+    "average_pool": qlinear_average,
+    "global_average_pool": qlinear_global,
+    "sigmoid": qlinear_sigmoid,
+    "concat": qlinear_concat,
+}
 
 
 @pytest.mark.parametrize("unsigned", [False, True], ids=["int8", "uint8"])
@@ -77,7 +120,9 @@ def test_qlinear_operators_agree_with_onnx_runtime(name, unsigned):
         # ONNX Runtime's QLinearConv takes int8 weights with either type of activation.
         model = m.finish(CASES[name](m))
         graph = import_model(model)
-        assert {graph.tensors[t].dtype for t in (*graph.inputs, *graph.outputs)} == {"uint8" if unsigned else "int8"}
+        assert {graph.tensors[t].dtype for t in (*graph.inputs, *graph.outputs)} == {
+            "uint8" if unsigned else "int8"
+        }
         for layer, difference in layer_differences(model, graph, seed).items():
             assert np.abs(difference).max() <= 1, f"{layer}, seed {seed}"
             equal += int((difference == 0).sum())
@@ -87,6 +132,12 @@ def test_qlinear_operators_agree_with_onnx_runtime(name, unsigned):
 
 def test_channels_last_is_refused_by_name():
     m = _Integers(0)
-    y = m.node("QLinearGlobalAveragePool", *m.integer_input(1, 4, 4, 3), *m.parameters(0.05), domain="com.microsoft", channels_last=1)
+    y = m.node(
+        "QLinearGlobalAveragePool",
+        *m.integer_input(1, 4, 4, 3),
+        *m.parameters(0.05),
+        domain="com.microsoft",
+        channels_last=1,
+    )
     with pytest.raises(UnsupportedError, match="channels_last"):
         import_model(m.finish(y))

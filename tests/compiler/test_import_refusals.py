@@ -38,7 +38,12 @@ def three_dimensions(m):
 
 
 def zero_point(m):
-    w = m.node("DequantizeLinear", m.const(np.ones((3, 2, 1, 1), np.int8)), m.const(np.float32(0.1)), m.const(np.int8(3)))
+    w = m.node(
+        "DequantizeLinear",
+        m.const(np.ones((3, 2, 1, 1), np.int8)),
+        m.const(np.float32(0.1)),
+        m.const(np.int8(3)),
+    )
     return finish(m, m.node("Conv", m.input(1, 2, 4, 4), w))
 
 
@@ -76,22 +81,26 @@ def large_scale(m):
     return m.build(m.quantise(m.node("Add", m.input(1, 8, scale=1e5), m.input(1, 8, scale=1e5)), 1e-3))
 
 
-@pytest.mark.parametrize(("build", "error", "words"), [
-    (two_computed, UnsupportedError, "node 'node_matmul.*second operand must be constant"),
-    (unknown, UnsupportedError, "node 'node_cumsum.*operator CumSum is not supported"),
-    (transposed, UnsupportedError, "transA must be 0"),
-    (indices, UnsupportedError, "Indices"),
-    (storage, UnsupportedError, "storage_order must be 0"),
-    (three_dimensions, UnsupportedError, "spatial axes"),
-    (zero_point, QuantiseError, "non-zero zero point"),
-    (wrong_axis, QuantiseError, "quantised along axis 0"),
-    (float_weights, QuantiseError, "are not quantised to 8 bits"),
-    (float_between, QuantiseError, "node 'node_sigmoid.*is not quantised"),
-    (float_output, QuantiseError, "node 'conv.*the output is not quantised"),
-    (sixteen_bits, QuantiseError, "int16"),
-    (overflow, QuantiseError, "the sum of output channel 1 can reach .* passes 32 bits"),
-    (large_scale, QuantiseError, "node 'node_add.*too large"),
-], ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("build", "error", "words"),
+    [
+        (two_computed, UnsupportedError, "node 'node_matmul.*second operand must be constant"),
+        (unknown, UnsupportedError, "node 'node_cumsum.*operator CumSum is not supported"),
+        (transposed, UnsupportedError, "transA must be 0"),
+        (indices, UnsupportedError, "Indices"),
+        (storage, UnsupportedError, "storage_order must be 0"),
+        (three_dimensions, UnsupportedError, "spatial axes"),
+        (zero_point, QuantiseError, "non-zero zero point"),
+        (wrong_axis, QuantiseError, "quantised along axis 0"),
+        (float_weights, QuantiseError, "are not quantised to 8 bits"),
+        (float_between, QuantiseError, "node 'node_sigmoid.*is not quantised"),
+        (float_output, QuantiseError, "node 'conv.*the output is not quantised"),
+        (sixteen_bits, QuantiseError, "int16"),
+        (overflow, QuantiseError, "the sum of output channel 1 can reach .* passes 32 bits"),
+        (large_scale, QuantiseError, "node 'node_add.*too large"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_refused_by_name(build, error, words):
     with pytest.raises(error, match=words) as caught:
         import_model(build(QdqModel(0)))
@@ -101,7 +110,9 @@ def test_refused_by_name(build, error, words):
 def test_an_attribute_that_is_not_honoured_is_refused_by_name():
     m = QdqModel(0)
     model = finish(m, m.node("QuickGelu", m.input(1, 4), domain="com.microsoft", alpha=1.0, beta=2.0))
-    with pytest.raises(UnsupportedError, match="node 'node_quickgelu.*attribute 'beta' of QuickGelu is not supported"):
+    with pytest.raises(
+        UnsupportedError, match="node 'node_quickgelu.*attribute 'beta' of QuickGelu is not supported"
+    ):
         import_model(model)
 
 
@@ -135,6 +146,18 @@ def test_inputs_of_other_types_are_refused():
 
 def test_the_table_of_operators_has_a_row_with_constraints_for_each():
     rows = {row.name: row for row in supported_operators()}
-    assert {"Conv", "Gemm", "MatMul", "MaxPool", "AveragePool", "Add", "Sub", "Mul", "Concat", "Sigmoid", "Reshape"} <= set(rows)
+    assert {
+        "Conv",
+        "Gemm",
+        "MatMul",
+        "MaxPool",
+        "AveragePool",
+        "Add",
+        "Sub",
+        "Mul",
+        "Concat",
+        "Sigmoid",
+        "Reshape",
+    } <= set(rows)
     assert any("Indices" in text for text in rows["MaxPool"].constraints)
     assert supported_ops_markdown().count("\n") == len(rows) + 2
