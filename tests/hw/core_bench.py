@@ -5,7 +5,6 @@ from amaranth.sim import Simulator
 from systolith.hw.core.core import Core
 from systolith.spec.isa import isa_for
 from systolith.spec.regs import CSRS, Control, Status
-
 from tests.hw.axi_memory import AxiMemory, csr_read, csr_write
 
 __all__ = ["DATA", "DATA_SIZE", "PROGRAM", "CoreBench"]

@@ -10,7 +10,6 @@ from systolith.spec.arch import PRESETS
 from systolith.spec.isa import isa_for
 from systolith.spec.numerics import requantise
 from systolith.spec.regs import Control, ErrorCode, Status
-
 from tests.hw.core_bench import PROGRAM, CoreBench
 
 TINY = PRESETS["tiny"]

@@ -6,7 +6,6 @@ from amaranth.sim import Simulator
 from systolith.hw.soc.csr import CsrBlock
 from systolith.spec.arch import PRESETS
 from systolith.spec.regs import CSR_BYTES, CSRS, DEFAULT_WATCHDOG, Access, Control, config_values
-
 from tests.hw.axi_memory import csr_read, csr_write
 
 

@@ -16,7 +16,6 @@ from systolith.hw.soc.axi import Axi4Signature, ReadArbiter
 from systolith.spec.arch import PRESETS
 from systolith.spec.isa import Engine, Region, Space, isa_for
 from systolith.spec.regs import ErrorCode
-
 from tests.hw.axi_memory import AxiMemory
 
 TINY = PRESETS["tiny"]
