@@ -114,7 +114,7 @@ class Sequencer(wiring.Component):
             flight.w_data.eq(issued), oldest.eq(flight.r_data), flight.r_en.eq(port.done),
             takes.eq(Mux(issue, entry.wait, 0)), gives.eq(Mux(port.done, oldest.signal, 0)),
             self.done[engine].eq(port.done), self.busy[engine].eq(flight.r_rdy), self.stall[engine].eq(port.stall & flight.r_rdy),
-            self.waiting[engine].eq(queue.r_rdy & ~ready & ~flight.r_rdy),
+            self.waiting[engine].eq(queue.r_rdy & ~ready),
         ]
         first = Mux(flight.r_rdy, oldest.offset, Mux(queue.r_rdy, entry.offset, (1 << 32) - 1))
         # `level` counts what the buffered queue has not shown yet.
