@@ -1,0 +1,381 @@
+"""The RTL as a `Device`: a Verilated core, its memory and its host modelled in C++, so that Python is never called per clock."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from systolith.host.device import DeviceError
+from systolith.sim.verilator import SimulationError, build, default_cache_dir
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Engine
+from systolith.spec.regs import CSRS, Control, Status
+
+__all__ = ["DECERR", "SLVERR", "MemoryModel", "ProtocolError", "RtlBench", "RtlDevice", "Waveform"]
+
+#: AXI responses for `RtlBench.inject`.
+SLVERR, DECERR = 2, 3
+_HARNESS = Path(__file__).parent / "native" / "harness.cpp"
+_WRITES = ("load", "output", "vector")
+
+
+class ProtocolError(SimulationError):
+    """The core broke a rule of AXI, or its CSRs did not answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryModel:
+    """External memory as the core sees it.
+
+    Parameters
+    ----------
+    latency : int             cycles from an address to its first beat, and from a write's last beat to its response
+    bytes_per_cycle : int     bandwidth of each direction; None: one beat per cycle
+    outstanding : int         bursts that each direction accepts before the first is answered
+    stall_probability : float chance that a channel pauses for a cycle, for each channel
+    stall_seed : int          of the pauses
+    memory_bytes : int        addresses from here on answer DECERR; memory is sparse, so this costs nothing
+    """
+
+    latency: int = 32
+    bytes_per_cycle: int | None = None
+    outstanding: int = 16
+    stall_probability: float = 0.0
+    stall_seed: int = 0
+    memory_bytes: int = 1 << 40
+
+    def __post_init__(self) -> None:
+        if self.latency < 0 or self.outstanding < 1 or not 0.0 <= self.stall_probability < 1.0:
+            raise SimulationError("latency must be >= 0, outstanding >= 1 and 0 <= stall_probability < 1, not "
+                                  f"{self.latency}, {self.outstanding} and {self.stall_probability}")
+        if self.bytes_per_cycle is not None and self.bytes_per_cycle < 1:
+            raise SimulationError(f"bytes_per_cycle must be 1 or more, not {self.bytes_per_cycle}")
+
+
+@dataclass(frozen=True, slots=True)
+class Waveform:
+    """A VCD file of the cycles from `first` up to, not including, `last`."""
+
+    path: str | Path
+    first: int = 0
+    last: int = (1 << 64) - 1
+
+
+class _Settings(ctypes.Structure):
+    _fields_ = [("latency", ctypes.c_uint32), ("bytes_per_cycle", ctypes.c_uint32), ("outstanding", ctypes.c_uint32),
+                ("pad", ctypes.c_uint32), ("seed", ctypes.c_uint64), ("stall", ctypes.c_double),
+                ("memory_bytes", ctypes.c_uint64)]
+
+
+_PORT = re.compile(r"\b(input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)\s*[;,]")
+
+
+def _ports(verilog: str, top: str) -> dict[str, int]:
+    """Ports of a module and their widths."""
+    match = re.search(rf"^module\s+\\?{re.escape(top)}\s*\(.*?^endmodule", verilog, re.MULTILINE | re.DOTALL)
+    if match is None:
+        raise SimulationError(f"the Verilog holds no module {top!r}")
+    return {name: int(high or 0) + 1 for _, high, name in _PORT.findall(match[0])}
+
+
+def _mangle(name: str) -> str:
+    """How Verilator spells a port in C++."""
+    return name.replace("__", "___05F")
+
+
+class RtlBench:
+    """Any design with an AXI4 manager ``axi``, AXI4-Lite CSRs ``csr``, ``clk`` and ``rst``, on the bench of `native/harness.cpp`.
+
+    Protocol rules are always checked: VALID stays until READY, payloads do not change while they wait, bursts are INCR,
+    as wide as the bus and inside 4 KiB, WLAST is right, no VALID during reset.
+
+    Parameters
+    ----------
+    sources : dict           file name to Verilog text
+    top : str                top module
+    memory : MemoryModel
+    waveform : Waveform      None: the design is built without waveforms, which is faster
+    cache_dir : Path         of builds; None: the user's cache
+    optimise : str           of the C++ compiler
+
+    Raises
+    ------
+    ToolError, SimulationError   see `sim.verilator.build`
+    """
+
+    def __init__(self, sources: dict[str, str], top: str, memory: MemoryModel, waveform: Waveform | None = None,
+                 cache_dir: Path | None = None, optimise: str = "-O1") -> None:
+        self.ports = _ports("\n".join(sources.values()), top)
+        for name in ("clk", "rst", "axi__wdata", "axi__araddr", "csr__araddr"):
+            if name not in self.ports:
+                raise SimulationError(f"module {top!r} has no port {name!r}, which the simulation drives")
+        self.bus_bytes = self.ports["axi__wdata"] // 8
+        if (1 << 16) % self.bus_bytes:
+            raise SimulationError(f"the bus must be a power of two of bytes wide, not {self.bus_bytes}")
+        self.sources: tuple[str, ...] = ()
+        cpp = self._glue(top) + _HARNESS.read_text(encoding="utf-8") + self._log_code()
+        self.library = build(sources, top, cpp, cache_dir, trace=waveform is not None, optimise=optimise)
+        self._lib = lib = ctypes.CDLL(str(self.library))
+        u32, u64, handle = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
+        signatures = {
+            "new": (handle, ctypes.POINTER(_Settings)), "delete": (None, handle), "error": (ctypes.c_char_p, handle),
+            "write": (None, handle, u64, ctypes.c_char_p, u64), "read": (None, handle, u64, ctypes.c_char_p, u64),
+            "csr_read": (ctypes.c_int64, handle, u32, ctypes.POINTER(u32)), "csr_write": (ctypes.c_int64, handle, u32, u32),
+            "run": (ctypes.c_int64, handle, u64), "wait": (ctypes.c_int64, handle, u32, u32, u64),
+            "reset": (ctypes.c_int64, handle), "cycle": (u64, handle),
+            "fault": (None, handle, u64, u64, u32, ctypes.c_int, ctypes.c_int), "log": (None, handle, ctypes.c_int),
+            "log_size": (u64, handle), "log_data": (ctypes.c_void_p, handle), "spin": (None, handle, u64),
+        }
+        if waveform is not None:
+            signatures |= {"waveform": (None, handle, ctypes.c_char_p, u64, u64), "flush": (None, handle)}
+        for name, (result, *arguments) in signatures.items():
+            function = getattr(lib, f"sim_{name}")
+            function.restype, function.argtypes = result, arguments
+        settings = _Settings(memory.latency, memory.bytes_per_cycle or self.bus_bytes, memory.outstanding, 0,
+                             memory.stall_seed, memory.stall_probability, memory.memory_bytes)
+        self._handle = lib.sim_new(ctypes.byref(settings))
+        self._check(-1 if lib.sim_error(self._handle) else 0)
+        self._waveform = waveform
+        if waveform is not None:
+            lib.sim_waveform(self._handle, str(waveform.path).encode(), waveform.first, waveform.last)
+
+    def close(self) -> None:
+        """Free the model and finish the waveform; the bench cannot be used afterwards."""
+        handle, self._handle = getattr(self, "_handle", None), None
+        if handle:
+            self._lib.sim_delete(handle)
+
+    def __enter__(self) -> RtlBench:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    # -- memory and registers -------------------------------------------------------------------------------------------
+    def write(self, addr: int, data: bytes) -> None:
+        """Copy bytes into external memory; takes no simulated time."""
+        self._lib.sim_write(self._handle, addr, bytes(data), len(data))
+
+    def read(self, addr: int, size: int) -> bytes:
+        """Bytes of external memory; takes no simulated time."""
+        buffer = ctypes.create_string_buffer(size)
+        self._lib.sim_read(self._handle, addr, buffer, size)
+        return buffer.raw
+
+    def register_read(self, addr: int) -> int:
+        """One AXI4-Lite read.
+
+        Raises
+        ------
+        ProtocolError   If it is refused or not answered.
+        """
+        response = ctypes.c_uint32(0)
+        value = self._check(self._lib.sim_csr_read(self._handle, addr, ctypes.byref(response)))
+        if response.value:
+            raise ProtocolError(f"reading register 0x{addr:x} was refused with response {response.value}")
+        return value
+
+    def register_write(self, addr: int, value: int) -> None:
+        """One AXI4-Lite write.
+
+        Raises
+        ------
+        ProtocolError   If it is refused or not answered.
+        """
+        if response := self._check(self._lib.sim_csr_write(self._handle, addr, value)):
+            raise ProtocolError(f"writing register 0x{addr:x} was refused with response {response}")
+
+    # -- time -----------------------------------------------------------------------------------------------------------
+    @property
+    def cycle(self) -> int:
+        """Clock cycles since the bench was made."""
+        return self._lib.sim_cycle(self._handle)
+
+    def run(self, cycles: int) -> None:
+        """Simulate so many cycles.
+
+        Raises
+        ------
+        ProtocolError   If a rule of AXI is broken.
+        """
+        self._check(self._lib.sim_run(self._handle, cycles))
+
+    def run_while(self, addr: int, mask: int, limit: int | None = None) -> bool:
+        """Simulate while register `addr` has a bit of `mask` set; looks every 64 cycles. False: `limit` cycles passed.
+
+        Raises
+        ------
+        ProtocolError   If a rule of AXI is broken.
+        """
+        return bool(self._check(self._lib.sim_wait(self._handle, addr, mask, limit or 0)))
+
+    def hard_reset(self) -> None:
+        """Hold `rst` for four cycles; external memory keeps its contents."""
+        self._check(self._lib.sim_reset(self._handle))
+
+    def spin(self, cycles: int) -> None:
+        """Evaluate the model with all inputs frozen: the upper bound of speed, for benchmarks only."""
+        self._lib.sim_spin(self._handle, cycles)
+
+    def flush_waveform(self) -> None:
+        """Write out what the waveform holds so far."""
+        if self._waveform is not None:
+            self._lib.sim_flush(self._handle)
+
+    def inject(self, first: int, last: int, response: int = SLVERR, *, read: bool = True, write: bool = True) -> None:
+        """Answer beats that touch bytes `first` to `last` with an error; a refused write changes nothing."""
+        if response not in (SLVERR, DECERR):
+            raise SimulationError(f"response must be SLVERR ({SLVERR}) or DECERR ({DECERR}), not {response!r}")
+        self._lib.sim_fault(self._handle, first, last, response, read, write)
+
+    def clear_faults(self) -> None:
+        """Undo every `inject`."""
+        self._lib.sim_fault(self._handle, 0, 0, 0, 0, 0)
+
+    # -- log of the trace ports -------------------------------------------------------------------------------------------
+    def start_log(self) -> None:
+        """Forget what was logged and log from now on; instructions of each engine are counted from 0."""
+        self._lib.sim_log(self._handle, 1)
+
+    def stop_log(self) -> np.ndarray:
+        """What was logged since `start_log`: see `events`."""
+        events = self.events()
+        self._lib.sim_log(self._handle, 0)
+        return events
+
+    def events(self) -> np.ndarray:
+        """A copy of the log, in order of cycles, as records.
+
+        Fields: ``cycle``; ``source``, an index into `sources` ('load', 'output', 'vector': an accepted write to the
+        activation SRAM; 'acc': accumulators that OUTPUT read; 'done.load' and so on: an instruction is done);
+        ``ordinal``, the instruction of that engine since `start_log`; ``addr``; ``mask``; ``data``, bytes.
+        """
+        dtype = self.event_dtype
+        size = self._lib.sim_log_size(self._handle)
+        if not size:
+            return np.zeros(0, dtype)
+        raw = ctypes.string_at(self._lib.sim_log_data(self._handle), size * dtype.itemsize)
+        return np.frombuffer(raw, dtype).copy()
+
+    @property
+    def event_dtype(self) -> np.dtype:
+        """The type of `events`."""
+        return np.dtype([("cycle", "<u8"), ("addr", "<u8"), ("mask", "<u8"), ("source", "<u4"), ("ordinal", "<u4"),
+                         ("data", "u1", (self._data_bytes,))])
+
+    @property
+    def _data_bytes(self) -> int:
+        widths = [self.ports.get(f"trace__{name}__data", 0) for name in (*_WRITES, "acc")]
+        # Records keep the alignment of their first fields.
+        return max(8, -(-max(widths) // 64) * 8)
+
+    # -- generated C++ ----------------------------------------------------------------------------------------------------
+    def _glue(self, top: str) -> str:
+        headers = ("algorithm", "cstdint", "cstring", "deque", "memory", "stdexcept", "string", "unordered_map", "vector")
+        return "".join(f"#include <{h}>\n" for h in headers) + (
+            f'#include "V{top}.h"\n#include "verilated.h"\n#if VM_TRACE\n#include "verilated_vcd_c.h"\n#endif\n'
+            f"#define MODEL V{top}\n#define AXI(n) top->axi___05F##n\n#define CSR(n) top->csr___05F##n\n"
+            f"#define BUS_BYTES {self.bus_bytes}u\n#define DATA_BYTES {self._data_bytes}\n#define MAX_ENGINES {len(Engine)}\n")
+
+    def _log_code(self) -> str:
+        names, lines = [], []
+
+        def source(name: str) -> int:
+            names.append(name)
+            return len(names) - 1
+
+        for name in (*_WRITES, "acc"):
+            port = f"trace__{name}__"
+            if f"{port}valid" not in self.ports:
+                continue
+            engine = Engine.OUTPUT if name == "acc" else Engine[name.upper()]
+            model = f"m.{_mangle(port)}"
+            mask = f"{model}mask" if f"{port}mask" in self.ports else "~0ull"
+            lines.append(f"if ({model}valid) {{ log.add({source(name)}, {int(engine)}, {model}addr, {mask}, "
+                         f"&{model}data, {-(-self.ports[f'{port}data'] // 8)}); }}")
+        for engine in Engine:
+            port = f"trace__done__{engine.name.lower()}"
+            if port in self.ports:
+                lines.append(f"if (m.{_mangle(port)}) {{ log.add({source(f'done.{engine.name.lower()}')}, {int(engine)}, "
+                             f"0, 0, nullptr, 0); ++log.done[{int(engine)}]; }}")
+        self.sources = tuple(names)
+        return "static void log_events(MODEL& m, Log& log) { (void)m; (void)log;\n" + "\n".join(lines) + "\n}\n"
+
+    def _check(self, result: int) -> int:
+        if result < 0:
+            raise ProtocolError(self._lib.sim_error(self._handle).decode())
+        return result
+
+
+class RtlDevice(RtlBench):
+    """One core's RTL as a `host.device.Device`.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+    latency, bytes_per_cycle, stall_probability : see `MemoryModel`
+    stall_seed : int         None: no stalls
+    waveform                 a path (the whole run) or a `Waveform`
+    sources : dict           Verilog of something else with the core's ports, a netlist for example; None: the core's own
+    cache_dir, optimise      see `RtlBench`
+
+    Raises
+    ------
+    ToolError, SimulationError   see `sim.verilator.build`
+    """
+
+    def __init__(self, arch: ArchConfig, latency: int = 32, bytes_per_cycle: int | None = None, stall_seed: int | None = None,
+                 stall_probability: float = 0.0, waveform: Waveform | str | Path | None = None, *,
+                 sources: dict[str, str] | None = None, top: str = "core", cache_dir: Path | None = None,
+                 optimise: str = "-O1") -> None:
+        self.arch = arch
+        if sources is None:
+            sources, top = _core_sources(arch)
+        memory = MemoryModel(latency=latency, bytes_per_cycle=bytes_per_cycle, stall_seed=stall_seed or 0,
+                             stall_probability=stall_probability if stall_seed is not None else 0.0,
+                             memory_bytes=1 << arch.addr_bits)
+        if isinstance(waveform, (str, Path)):
+            waveform = Waveform(waveform)
+        super().__init__(sources, top, memory, waveform, cache_dir, optimise)
+
+    def csr_read(self, name: str) -> int:
+        """A register of `spec.regs` by name."""
+        return self.register_read(CSRS[name].address)
+
+    def csr_write(self, name: str, value: int) -> None:
+        """Set a register by name."""
+        self.register_write(CSRS[name].address, value)
+
+    def start(self) -> None:
+        """Begin executing at ENTRY."""
+        self.csr_write("CONTROL", Control.START)
+
+    def wait(self, timeout_cycles: int | None = None) -> None:
+        """Simulate until the core neither runs nor drains.
+
+        Raises
+        ------
+        DeviceError     If it still runs after `timeout_cycles`.
+        ProtocolError   If it breaks a rule of AXI.
+        """
+        if not self.run_while(CSRS["STATUS"].address, Status.RUNNING | Status.DRAINING, timeout_cycles):
+            raise DeviceError(f"the core still runs after {timeout_cycles} cycles: allow more, or look at its waveform")
+
+    def reset(self) -> None:
+        """CONTROL.RESET, and wait until the core is idle."""
+        self.csr_write("CONTROL", Control.RESET)
+        self.wait(100_000)
+
+
+def _core_sources(arch: ArchConfig) -> tuple[dict[str, str], str]:
+    """The core's Verilog and the name of its top module."""
+    from systolith.hw.build import generate
+
+    return generate(arch, build_dir=default_cache_dir().parent / "verilog").sources, "core"
