@@ -1,0 +1,68 @@
+"""The program image: round trip, and refusal of truncated, damaged and foreign files."""
+
+import dataclasses
+
+import pytest
+
+from systolith.spec.arch import PRESETS
+from systolith.spec.image import Image, ImageError, IoTensor, LayerInfo
+from systolith.spec.isa import isa_for
+
+TINY = PRESETS["tiny"]
+
+
+def _image(arch=TINY):
+    isa = isa_for(arch)
+    tensor = IoTensor(name="x", shape=(1, 3, 2), dtype="float32", scale=0.5, zero_point=-3, offset=64, order=(0, 2, 1))
+    layer = LayerInfo(name="n", op="Conv", nodes=("n", "relu"), tensor="y", macs=4, cycles=9, roofline_cycles=1,
+                      limit="array")
+    program = isa.encode(isa.make("HALT")) + isa.encode(isa.make("NOP")) + isa.encode(isa.make("HALT"))
+    return Image(arch=arch, model="m", program=program, load_entry=0, load_count=1, run_entry=isa.word_bytes,
+                 run_count=2, data_bytes=128, inputs=(tensor,), outputs=(tensor,), layers=(layer,), owners=(0, -1),
+                 cycles=9)
+
+
+def test_round_trip(tmp_path):
+    image = _image()
+    image.save(tmp_path / "m.sysl")
+    back = Image.load(tmp_path / "m.sysl")
+    assert back == image and back.to_bytes() == image.to_bytes()
+    assert back.inputs[0].bytes == 6
+    assert [(offset, instr.mnemonic) for offset, instr in back.stream("run")] == [
+        (isa_for(TINY).word_bytes, "NOP"), (2 * isa_for(TINY).word_bytes, "HALT")]
+
+
+def test_every_damaged_byte_is_noticed():
+    data = _image().to_bytes()
+    for position in range(0, len(data), 7):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x10
+        with pytest.raises(ImageError):
+            Image.from_bytes(bytes(damaged))
+
+
+def test_refusals(tmp_path):
+    data = _image().to_bytes()
+    with pytest.raises(ImageError, match=r"^this is not a Systolith image$"):
+        Image.from_bytes(b"PK\x03\x04" + data)
+    with pytest.raises(ImageError, match=rf"^the image is truncated or has trailing bytes: {len(data) - 1} instead of"):
+        Image.from_bytes(data[:-1])
+    with pytest.raises(ImageError, match=r"^the image is truncated or has trailing bytes"):
+        Image.from_bytes(data + b"\0")
+    with pytest.raises(ImageError, match=r"^the image is damaged: its checksum does not match$"):
+        Image.from_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ImageError, match=r"format version 9, this is version 1: compile the model again$"):
+        Image.from_bytes(data[:8] + (9).to_bytes(4, "little") + data[12:])
+    with pytest.raises(ImageError, match=r"^cannot read .*: No such file"):
+        Image.load(tmp_path / "none.sysl")
+
+
+def test_foreign_revision_is_refused(monkeypatch):
+    data = _image().to_bytes()
+    monkeypatch.setattr("systolith.spec.image.core_digest", lambda arch: bytes(16))
+    with pytest.raises(ImageError, match=r"another revision of the instruction set: compile the model again$"):
+        Image.from_bytes(data)
+
+
+def test_the_digest_ignores_the_name():
+    assert _image(dataclasses.replace(TINY, name="other")).digest == _image().digest
