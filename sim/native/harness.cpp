@@ -217,6 +217,7 @@ public:
     Memory memory;
     Log log;
     std::vector<Fault> faults;
+    std::unique_ptr<VerilatedContext> context_;  // before `top`: a model must die before its context, or it waits for ever
     std::unique_ptr<MODEL> top;
     uint64_t cycle = 0;
 
@@ -330,7 +331,6 @@ private:
         AXI(arready) = reads_.size() < set.outstanding && !stall();
     }
 
-    std::unique_ptr<VerilatedContext> context_;
     uint64_t random_, threshold_;
     std::deque<Burst> reads_, writes_;
     std::deque<Beat> beats_;
