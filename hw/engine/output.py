@@ -1,0 +1,195 @@
+"""The output stage: accumulators to int8, through bias, multiplication, rounding, clamping and table. Executes OUTPUT."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+
+from systolith.hw.interfaces import (
+    AccReadSignature,
+    ActWriteSignature,
+    BeatWriteSignature,
+    EngineSignature,
+    HwErrorCode,
+    ParamReadSignature,
+    chunk_layout,
+    format_layout,
+)
+from systolith.hw.leaf.rounding import add_clamp, round_shift
+from systolith.hw.leaf.table import Table
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Destination, Engine
+from systolith.spec.numerics import MULT_BITS
+
+__all__ = ["OutputEngine"]
+
+
+class OutputEngine(wiring.Component):
+    """Drains released accumulator entries.
+
+    Members
+    -------
+    engine : In(EngineSignature)           OUTPUT commands
+    acc : Out(AccReadSignature)
+    params : Out(ParamReadSignature)
+    act : Out(ActWriteSignature)           results with destination ACT
+    chain : Out(stream of chunks)          results with destination VECTOR
+    table_write : In(BeatWriteSignature)
+
+    Timing
+    ------
+    One chunk of `lanes` elements per cycle, across instructions too; ``LATENCY`` cycles from the accumulator's grant to the write.
+    Results wait in a queue, so backpressure stops the issue of new chunks and never the pipeline.
+    """
+
+    LATENCY = 8
+    _QUEUE = 16
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        super().__init__({
+            "engine": In(EngineSignature(arch, Engine.OUTPUT)), "acc": Out(AccReadSignature(arch)), "params": Out(ParamReadSignature(arch)),
+            "act": Out(ActWriteSignature(arch)), "chain": Out(stream.Signature(chunk_layout(arch))),
+            "table_write": In(BeatWriteSignature(arch, arch.table_bytes)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        arch = self._arch
+        lanes, chunks = arch.lanes, arch.cols // arch.lanes
+        layout = format_layout(arch, "OUTPUT")
+        # What travels beside a chunk.
+        info_layout = data.StructLayout({"zero": signed(8), "low": signed(8), "high": signed(8), "table": 1, "slot": layout["slot"].shape,
+                                         "dest": 1, "addr": range(arch.act_bytes), "mask": lanes, "last": 1})
+        c = Signal(layout)
+        active, dead = Signal(), Signal()
+        m.d.comb += self.engine.idle.eq(1)
+
+        # -- issue: one chunk per cycle ---------------------------------------------------------------------------------
+        credits = Signal(range(2 * arch.acc_depth))
+        flight = Signal(range(self._QUEUE + 1))
+        chunk = Signal(range(max(2, chunks)))
+        nx, ny = Signal.like(c.nx), Signal.like(c.ny)
+        acc = Signal(range(2 * arch.acc_depth))
+        row_addr, px_addr = Signal(range(arch.act_bytes)), Signal(range(arch.act_bytes))
+        issue, popped = Signal(), Signal()
+        last_chunk, last_px, last = Signal(), Signal(), Signal()
+        room = flight != self._QUEUE
+        info = Signal(info_layout)
+        kept = Signal(range(arch.cols + 1))
+        overflow = Signal()
+        m.d.comb += [
+            overflow.eq(acc >= arch.acc_depth),
+            self.acc.addr.eq(acc), self.acc.valid.eq(active & (chunk == 0) & (credits != 0) & room & ~overflow & ~dead),
+            issue.eq(active & room & ~dead & ((chunk != 0) | (self.acc.valid & self.acc.ready))),
+            self.engine.stall.eq(active & ~issue),
+            last_chunk.eq(chunk == (c.channels >> (lanes - 1).bit_length())),
+            last_px.eq(nx == c.nx), last.eq(last_chunk & last_px & (ny == c.ny)),
+            kept.eq(c.channels + 1 - (chunk << (lanes - 1).bit_length())),
+            self.params.en.eq(1), self.params.addr.eq(c.param),
+            info.zero.eq(c.zero), info.low.eq(c.low), info.high.eq(c.high), info.table.eq(c.table), info.slot.eq(c.slot), info.dest.eq(c.dest),
+            info.addr.eq(px_addr + (chunk << (lanes - 1).bit_length())), info.last.eq(last),
+            info.mask.eq(Cat(kept > lane for lane in range(lanes))),
+            self.engine.cmd.ready.eq((~active | (issue & last)) & ~dead),
+        ]
+        granted = self.acc.valid & self.acc.ready
+        m.d.sync += [credits.eq(credits + self.acc.release - granted), flight.eq(flight + issue - popped)]
+        bad = Signal()
+        m.d.comb += bad.eq(active & overflow & (chunk == 0) & ~dead)
+        m.d.sync += [self.engine.error.eq(bad), self.engine.error_code.eq(HwErrorCode.OPERAND_RANGE)]
+        with m.If(bad):
+            m.d.sync += dead.eq(1)
+        with m.If(issue):
+            m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
+            with m.If(last_chunk):
+                m.d.sync += [acc.eq(acc + 1), nx.eq(nx + 1), px_addr.eq(px_addr + c.dst_px)]
+                with m.If(last_px):
+                    following = Signal(range(arch.act_bytes))
+                    m.d.comb += following.eq(row_addr + c.dst_row)
+                    m.d.sync += [nx.eq(0), ny.eq(ny + 1), row_addr.eq(following), px_addr.eq(following)]
+            with m.If(last):
+                m.d.sync += active.eq(0)
+        with m.If(self.engine.cmd.valid & self.engine.cmd.ready):
+            command = self.engine.cmd.payload.body.OUTPUT
+            m.d.sync += [c.eq(command), active.eq(1), chunk.eq(0), nx.eq(0), ny.eq(0), acc.eq(command.acc),
+                         row_addr.eq(command.dst), px_addr.eq(command.dst)]
+
+        # -- pipeline -----------------------------------------------------------------------------------------------------
+        valid = issue
+        stage = info
+
+        def advance(step):
+            nonlocal valid, stage
+            following_valid = Signal(name=f"valid{step}")
+            following = Signal(info_layout, name=f"info{step}", reset_less=True)
+            m.d.sync += [following_valid.eq(valid), following.eq(stage)]
+            valid, stage = following_valid, following
+
+        first = Signal()
+        where = Signal.like(chunk)
+        m.d.sync += [first.eq(chunk == 0), where.eq(chunk)]
+        held = Signal(data.ArrayLayout(signed(32), arch.cols), reset_less=True)
+        sums = Signal(data.ArrayLayout(signed(32), arch.cols))
+        m.d.comb += sums.eq(Mux(first, self.acc.data.as_value(), held.as_value()))
+        with m.If(first):
+            m.d.sync += held.eq(self.acc.data)
+        advance(1)
+        biased, mults, shifts = [], [], []
+        for lane in range(lanes):
+            total = Signal(signed(33), name=f"biased{lane}", reset_less=True)
+            mult = Signal(MULT_BITS, name=f"mult{lane}", reset_less=True)
+            shift = Signal(6, name=f"shift{lane}", reset_less=True)
+            with m.Switch(where):
+                for index in range(chunks):
+                    with m.Case(index):
+                        param = self.params.data[index * lanes + lane]
+                        m.d.sync += [total.eq(sums[index * lanes + lane] + param.bias), mult.eq(param.mult), shift.eq(param.shift)]
+            biased.append(total), mults.append(mult), shifts.append(shift)
+        advance(2)
+        products, shifts3 = [], []
+        for lane in range(lanes):
+            product = Signal(signed(33 + MULT_BITS), name=f"product{lane}", reset_less=True)
+            shift = Signal(6, name=f"product_shift{lane}", reset_less=True)
+            m.d.sync += [product.eq(biased[lane] * mults[lane]), shift.eq(shifts[lane])]
+            products.append(product), shifts3.append(shift)
+        advance(3)
+        products4, shifts4 = [], []
+        for lane in range(lanes):
+            # A second register behind the multiplier, for the DSP block to absorb.
+            product, shift = Signal.like(products[lane], name=f"product{lane}_b"), Signal.like(shifts3[lane], name=f"shift{lane}_b")
+            m.d.sync += [product.eq(products[lane]), shift.eq(shifts3[lane])]
+            products4.append(product), shifts4.append(shift)
+        advance(4)
+        rounded = []
+        for lane in range(lanes):
+            value = Signal(signed(11), name=f"rounded{lane}", reset_less=True)
+            m.d.sync += value.eq(round_shift(m, products4[lane], shifts4[lane], f"lane{lane}"))
+            rounded.append(value)
+        advance(5)
+        clamped = Signal(chunk_layout(arch), reset_less=True)
+        for lane in range(lanes):
+            m.d.sync += clamped[lane].eq(add_clamp(m, rounded[lane], stage.zero, stage.low, stage.high, f"lane{lane}"))
+        advance(6)
+        m.submodules.table = table = Table(arch)
+        wiring.connect(m, wiring.flipped(self.table_write), table.write)
+        plain = Signal(chunk_layout(arch), reset_less=True)
+        m.d.comb += [table.i.eq(clamped), table.slot.eq(stage.slot)]
+        m.d.sync += plain.eq(clamped)
+        advance(7)
+        result = Signal(chunk_layout(arch))
+        m.d.comb += result.eq(Mux(stage.table, table.o.as_value(), plain.as_value()))
+
+        # -- queue --------------------------------------------------------------------------------------------------------
+        entry = data.StructLayout({"addr": range(arch.act_bytes), "mask": lanes, "dest": 1, "last": 1, "data": chunk_layout(arch)})
+        m.submodules.queue = queue = SyncFIFOBuffered(width=entry.size, depth=self._QUEUE)
+        head = Signal(entry)
+        tail = Signal(entry)
+        m.d.comb += [
+            tail.addr.eq(stage.addr), tail.mask.eq(stage.mask), tail.dest.eq(stage.dest), tail.last.eq(stage.last), tail.data.eq(result),
+            queue.w_en.eq(valid), queue.w_data.eq(tail), head.eq(queue.r_data),
+            self.act.valid.eq(queue.r_rdy & (head.dest == Destination.ACT)), self.chain.valid.eq(queue.r_rdy & (head.dest == Destination.VECTOR)),
+            self.act.addr.eq(head.addr), self.act.mask.eq(head.mask), self.act.data.eq(head.data.as_value()), self.chain.payload.eq(head.data),
+            popped.eq((self.act.valid & self.act.ready) | (self.chain.valid & self.chain.ready)), queue.r_en.eq(popped),
+            self.engine.done.eq(popped & head.last),
+        ]
+        return m

@@ -1,0 +1,215 @@
+"""The vector unit: element-wise add and multiply, and maximum over windows. Executes ADD, MUL and POOL."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+
+from systolith.hw.interfaces import (
+    ActReadSignature,
+    ActWriteSignature,
+    BeatWriteSignature,
+    EngineSignature,
+    chunk_layout,
+    format_layout,
+)
+from systolith.hw.leaf.rounding import add_clamp, round_shift
+from systolith.hw.leaf.table import Table
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Engine, OperandA, isa_for
+
+__all__ = ["VectorEngine"]
+
+
+class VectorEngine(wiring.Component):
+    """Element-wise operations on activations.
+
+    Members
+    -------
+    engine : In(EngineSignature)           ADD, MUL and POOL commands
+    read : Out(ActReadSignature)           operands
+    write : Out(ActWriteSignature)         results
+    chain : In(stream of chunks)           operand a of ADD and MUL with a_source OUTPUT
+    table_write : In(BeatWriteSignature)
+
+    Timing
+    ------
+    One read per cycle: a chunk of `lanes` elements takes one (chained) or two reads for ADD and MUL, ky * kx for POOL. An instruction
+    starts when the results of the one before have been written.
+    """
+
+    _QUEUE = 16
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        super().__init__({
+            "engine": In(EngineSignature(arch, Engine.VECTOR)), "read": Out(ActReadSignature(arch)), "write": Out(ActWriteSignature(arch)),
+            "chain": In(stream.Signature(chunk_layout(arch))), "table_write": In(BeatWriteSignature(arch, arch.table_bytes)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        arch = self._arch
+        lanes = arch.lanes
+        opcodes = {f.mnemonic: f.opcode for f in isa_for(arch).formats if f.engine is Engine.VECTOR}
+        b = Signal(format_layout(arch, "ADD"))       # ADD and MUL have the same fields
+        p = Signal(format_layout(arch, "POOL"))
+        pool, multiply, active = Signal(), Signal(), Signal()
+        flight = Signal(range(self._QUEUE + 1))
+        m.d.comb += self.engine.idle.eq(1)
+        lane_bits = (lanes - 1).bit_length()
+
+        # -- issue: one read per cycle ------------------------------------------------------------------------------------
+        a_bits = (arch.act_bytes - 1).bit_length()
+        address = range(arch.act_bytes)
+        chunk, nx, ny = Signal(len(b.bytes)), Signal.like(b.nx), Signal.like(b.ny)
+        kx, ky = Signal.like(p.kx), Signal.like(p.ky)
+        second = Signal()                            # operand b of a pair
+        src_row, src_px = Signal(address), Signal(address)
+        b_row, b_px, dst_row, dst_px = (Signal(address, name=name) for name in ("b_row", "b_px", "dst_row", "dst_px"))
+        k_row, k_px = Signal(a_bits), Signal(a_bits)   # offset of the window position
+        y_out, x_out = Signal(signed(len(p.y0) + 2)), Signal(signed(len(p.x0) + 2))
+        y_k, x_k = Signal(len(p.ky) + len(p.ky_y)), Signal(signed(len(p.x0) + 2))
+        issue, first, last = Signal(), Signal(), Signal()
+        chained = Signal()
+        last_chunk, last_px, last_row = Signal(), Signal(), Signal()
+        bytes_last = Signal.like(b.bytes)
+        room = flight != self._QUEUE
+        tag_layout = data.StructLayout({"first": 1, "last": 1, "second": 1, "inside": 1, "addr": address, "mask": lanes, "end": 1,
+                                        "a": chunk_layout(arch)})
+        tag = Signal(tag_layout)
+        y, x = Signal(signed(len(p.y0) + 3)), Signal(signed(len(p.x0) + 3))
+        kept = Signal(len(b.bytes) + 1)
+        offset = Signal(a_bits)
+        m.d.comb += [
+            bytes_last.eq(Mux(pool, p.bytes, b.bytes)),
+            chained.eq(~pool & (b.a_source == OperandA.OUTPUT)),
+            first.eq(Mux(pool, (kx == 0) & (ky == 0), chained | ~second)),
+            last.eq(Mux(pool, (kx == p.kx) & (ky == p.ky), chained | second)),
+            self.read.valid.eq(active & (~first | room) & (~chained | self.chain.valid)),
+            issue.eq(self.read.valid & self.read.ready),
+            self.chain.ready.eq(issue & chained),
+            self.engine.stall.eq(active & ~issue),
+            offset.eq(chunk << lane_bits),
+            self.read.addr.eq(Mux(pool, src_px + k_row + k_px, Mux(chained | second, b_px, src_px)) + offset),
+            last_chunk.eq(chunk == (bytes_last >> lane_bits)),
+            last_px.eq(nx == Mux(pool, p.nx, b.nx)), last_row.eq(ny == Mux(pool, p.ny, b.ny)),
+            y.eq(y_out + y_k), x.eq(x_out + x_k),
+            kept.eq(bytes_last + 1 - (chunk << lane_bits)),
+            tag.first.eq(first), tag.last.eq(last), tag.second.eq(second | chained), tag.a.eq(self.chain.payload),
+            tag.inside.eq((y >= 0) & (y < p.height) & (x >= 0) & (x < p.row_bytes)),
+            tag.addr.eq(dst_px + offset), tag.mask.eq(Cat(kept > lane for lane in range(lanes))),
+            tag.end.eq(last & last_chunk & last_px & last_row),
+        ]
+        ended = Signal()                             # all reads are issued
+        popped = Signal()
+        m.d.sync += flight.eq(flight + (issue & first) - popped)
+        with m.If(issue):
+            with m.If(~last):
+                with m.If(pool):
+                    m.d.sync += [kx.eq(kx + 1), k_px.eq(k_px + p.kx_x), x_k.eq(x_k + p.kx_x)]
+                    with m.If(kx == p.kx):
+                        m.d.sync += [kx.eq(0), k_px.eq(0), x_k.eq(0), ky.eq(ky + 1), k_row.eq(k_row + p.ky_addr), y_k.eq(y_k + p.ky_y)]
+                with m.Else():
+                    m.d.sync += second.eq(1)
+            with m.Else():
+                m.d.sync += [second.eq(0), kx.eq(0), ky.eq(0), k_row.eq(0), k_px.eq(0), x_k.eq(0), y_k.eq(0), chunk.eq(chunk + 1)]
+                with m.If(last_chunk):
+                    m.d.sync += [chunk.eq(0), nx.eq(nx + 1), src_px.eq(src_px + Mux(pool, p.ox_x, b.a_px)), b_px.eq(b_px + b.b_px),
+                                 dst_px.eq(dst_px + Mux(pool, p.dst_px, b.dst_px)), x_out.eq(x_out + p.ox_x)]
+                    with m.If(last_px):
+                        new = {name: Signal(address, name=f"new_{name}") for name in ("src", "b", "dst")}
+                        m.d.comb += [new["src"].eq(src_row + Mux(pool, p.oy_addr, b.a_row)), new["b"].eq(b_row + b.b_row),
+                                     new["dst"].eq(dst_row + Mux(pool, p.dst_row, b.dst_row))]
+                        m.d.sync += [nx.eq(0), ny.eq(ny + 1), src_row.eq(new["src"]), src_px.eq(new["src"]), b_row.eq(new["b"]), b_px.eq(new["b"]),
+                                     dst_row.eq(new["dst"]), dst_px.eq(new["dst"]), x_out.eq(p.x0), y_out.eq(y_out + p.oy_y)]
+            with m.If(tag.end):
+                m.d.sync += active.eq(0)
+        command = self.engine.cmd.payload
+        m.d.comb += self.engine.cmd.ready.eq(~active & (flight == 0) & ~ended)
+        with m.If(self.engine.cmd.valid & self.engine.cmd.ready):
+            is_pool = command.opcode == opcodes["POOL"]
+            add, window = command.body.ADD, command.body.POOL
+            m.d.sync += [b.eq(add), p.eq(window), pool.eq(is_pool), multiply.eq(command.opcode == opcodes["MUL"]), active.eq(1)]
+            m.d.sync += [s.eq(0) for s in (chunk, nx, ny, kx, ky, second, k_row, k_px, y_k, x_k)]
+            m.d.sync += [s.eq(Mux(is_pool, window.base, add.a)) for s in (src_row, src_px)]
+            m.d.sync += [s.eq(add.b) for s in (b_row, b_px)]
+            m.d.sync += [s.eq(Mux(is_pool, window.dst, add.dst)) for s in (dst_row, dst_px)]
+            m.d.sync += [x_out.eq(window.x0), y_out.eq(window.y0)]
+
+        # -- responses ----------------------------------------------------------------------------------------------------
+        valid, stage = issue, tag
+        for step in range(ActReadSignature.LATENCY):
+            following_valid, following = Signal(name=f"response{step}"), Signal(tag_layout, name=f"tag{step}", reset_less=True)
+            m.d.sync += [following_valid.eq(valid), following.eq(stage)]
+            valid, stage = following_valid, following
+        bytes_in = [self.read.data[lane].as_signed() for lane in range(lanes)]
+        a, best = Signal(chunk_layout(arch), reset_less=True), Signal(chunk_layout(arch), reset_less=True)
+        info_layout = data.StructLayout({"addr": address, "mask": lanes, "end": 1})
+        carried = [Signal(info_layout, name=f"info{i}", reset_less=True) for i in range(7)]
+        flags = [Signal(name=f"valid{i}") for i in range(7)]
+        m.d.sync += [carried[0].addr.eq(stage.addr), carried[0].mask.eq(stage.mask), carried[0].end.eq(stage.end), flags[0].eq(valid & stage.last)]
+        for i in range(1, 7):
+            m.d.sync += [carried[i].eq(carried[i - 1]), flags[i].eq(flags[i - 1])]
+        a9, b9 = [], []
+        for lane in range(lanes):
+            value = Signal(signed(8), name=f"pool_value{lane}")
+            so_far = Signal(signed(8), name=f"pool_best{lane}")
+            da, db = Signal(signed(9), name=f"a9_{lane}", reset_less=True), Signal(signed(9), name=f"b9_{lane}", reset_less=True)
+            m.d.comb += [value.eq(Mux(stage.inside, bytes_in[lane], -128)), so_far.eq(Mux(stage.first | (value > best[lane]), value, best[lane]))]
+            with m.If(valid):
+                m.d.sync += best[lane].eq(so_far)
+                with m.If(~stage.second):
+                    m.d.sync += a[lane].eq(bytes_in[lane])
+            m.d.sync += [da.eq(Mux(chained, stage.a[lane], a[lane]) - b.a_zero), db.eq(bytes_in[lane] - b.b_zero)]
+            a9.append(da), b9.append(db)
+
+        # -- arithmetic: carried[0] is beside a9 and b9 -----------------------------------------------------------------------
+        pools = best
+        totals = []
+        for lane in range(lanes):
+            m1, m2 = Signal(signed(27), name=f"m1_{lane}", reset_less=True), Signal(signed(27), name=f"m2_{lane}", reset_less=True)
+            total, total2 = Signal(signed(36), name=f"total{lane}", reset_less=True), Signal(signed(36), name=f"total{lane}_b", reset_less=True)
+            factor = Signal(signed(17), name=f"factor{lane}")
+            scale = Signal(signed(17), name=f"scale{lane}")
+            wide = Signal(signed(27), name=f"wide{lane}", reset_less=True)
+            delayed = Signal(signed(9), name=f"b9_{lane}_b", reset_less=True)
+            m.d.comb += [factor.eq(Mux(multiply, b9[lane], b.a_mult)), scale.eq(Mux(multiply, b.a_mult, b.b_mult))]
+            m.d.sync += [m1.eq(a9[lane] * factor), delayed.eq(b9[lane])]
+            second_operand = Signal(signed(18), name=f"second{lane}")
+            m.d.comb += second_operand.eq(Mux(multiply, m1, delayed))
+            product = Signal(signed(36), name=f"product{lane}", reset_less=True)
+            m.d.sync += [product.eq(second_operand * scale), wide.eq(m1)]
+            m.d.sync += total.eq(Mux(multiply, product, product + wide))
+            del m2, total2
+            totals.append(total)
+        rounded = []
+        for lane in range(lanes):
+            value = Signal(signed(11), name=f"rounded{lane}", reset_less=True)
+            m.d.sync += value.eq(round_shift(m, totals[lane], b.shift, f"lane{lane}"))
+            rounded.append(value)
+        for i in range(4):
+            following = Signal(chunk_layout(arch), name=f"pool{i}", reset_less=True)
+            m.d.sync += following.eq(pools)
+            pools = following
+        clamped = Signal(chunk_layout(arch), reset_less=True)
+        for lane in range(lanes):
+            m.d.sync += clamped[lane].eq(Mux(pool, pools[lane], add_clamp(m, rounded[lane], b.zero, b.low, b.high, f"lane{lane}")))
+        m.submodules.table = table = Table(arch)
+        wiring.connect(m, wiring.flipped(self.table_write), table.write)
+        plain = Signal(chunk_layout(arch), reset_less=True)
+        m.d.comb += [table.i.eq(clamped), table.slot.eq(Mux(pool, p.slot, b.slot))]
+        m.d.sync += plain.eq(clamped)
+        result = Signal(chunk_layout(arch))
+        m.d.comb += result.eq(Mux(Mux(pool, p.table, b.table), table.o.as_value(), plain.as_value()))
+
+        entry = data.StructLayout({"addr": address, "mask": lanes, "end": 1, "data": chunk_layout(arch)})
+        m.submodules.queue = queue = SyncFIFOBuffered(width=entry.size, depth=self._QUEUE)
+        head, tail = Signal(entry), Signal(entry)
+        m.d.comb += [
+            tail.addr.eq(carried[6].addr), tail.mask.eq(carried[6].mask), tail.end.eq(carried[6].end), tail.data.eq(result),
+            queue.w_en.eq(flags[6]), queue.w_data.eq(tail), head.eq(queue.r_data),
+            self.write.valid.eq(queue.r_rdy), self.write.addr.eq(head.addr), self.write.mask.eq(head.mask), self.write.data.eq(head.data.as_value()),
+            popped.eq(self.write.valid & self.write.ready), queue.r_en.eq(popped), self.engine.done.eq(popped & head.end),
+        ]
+        return m

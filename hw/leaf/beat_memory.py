@@ -1,0 +1,95 @@
+"""Memories that are written in bus beats and read in wide lines: weights and parameters."""
+
+from amaranth.hdl import Cat, Module, Signal, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In
+
+from systolith.hw.interfaces import BeatWriteSignature, ParamReadSignature, WeightReadSignature
+from systolith.spec.arch import ArchConfig
+
+__all__ = ["ParamMemory", "WeightMemory"]
+
+
+def _banks(m: Module, write, *, banks: int, bank_bytes: int, lines: int, bus_bytes: int) -> list:
+    """Memories side by side that share a line address for writing; returns their read ports.
+
+    A line has banks * bank_bytes bytes. Where that is less than a beat, a beat is written in several cycles.
+    """
+    line_bytes = banks * bank_bytes
+    grain = min(bank_bytes, bus_bytes)
+    ports = []
+    for bank in range(banks):
+        memory = Memory(shape=data.ArrayLayout(unsigned(8), bank_bytes), depth=lines, init=[])
+        m.submodules[f"bank{bank}"] = memory
+        ports.append((memory.read_port(), memory.write_port(granularity=grain)))
+    part = Signal(range(max(2, bus_bytes // line_bytes)))
+    parts = max(1, bus_bytes // line_bytes)
+    beats = max(1, line_bytes // bus_bytes)
+    line, sub = Signal(range(max(2, lines))), Signal(range(max(2, beats)))
+    if parts > 1:
+        m.d.comb += [line.eq((write.beat << (parts - 1).bit_length()) | part), write.ready.eq(part == parts - 1)]
+        with m.If(write.valid):
+            m.d.sync += part.eq(part + 1)
+    else:
+        m.d.comb += [line.eq(write.beat >> (beats - 1).bit_length()), write.ready.eq(1)]
+        if beats > 1:
+            m.d.comb += sub.eq(write.beat[:(beats - 1).bit_length()])
+    for bank, (_, port) in enumerate(ports):
+        m.d.comb += port.addr.eq(line)
+        value, enable = [], []
+        for segment in range(bank_bytes // grain):
+            first = bank * bank_bytes + segment * grain
+            within = Signal(8 * grain, name=f"segment{bank}_{segment}")
+            if parts > 1:
+                m.d.comb += within.eq(write.data.word_select(part, 8 * line_bytes)[8 * first:8 * (first + grain)])
+            else:
+                m.d.comb += within.eq(write.data[8 * (first % bus_bytes):8 * (first % bus_bytes + grain)])
+            value.append(within)
+            enable.append(write.valid & (sub == first // bus_bytes))
+        m.d.comb += [port.data.eq(Cat(value)), port.en.eq(Cat(enable))]
+    return [read for read, _ in ports]
+
+
+class WeightMemory(wiring.Component):
+    """The weight SRAM: `weight_rows_per_cycle` banks of one row of weights each.
+
+    Members
+    -------
+    write : In(BeatWriteSignature)
+    read : In(WeightReadSignature)   data one cycle after the address
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        super().__init__({"write": In(BeatWriteSignature(arch, arch.weight_bytes)), "read": In(WeightReadSignature(arch))})
+
+    def elaborate(self, platform):
+        m = Module()
+        arch = self._arch
+        ports = _banks(m, self.write, banks=arch.weight_rows_per_cycle, bank_bytes=arch.cols, lines=arch.weight_tiles * arch.weight_load_cycles,
+                       bus_bytes=arch.bus_bytes)
+        for bank, port in enumerate(ports):
+            m.d.comb += [port.en.eq(self.read.en[bank]), port.addr.eq(self.read.line[bank]), self.read.data[bank].eq(port.data.as_value())]
+        return m
+
+
+class ParamMemory(wiring.Component):
+    """The parameter SRAM: one entry is bias, multiplier and shift of all columns.
+
+    Members
+    -------
+    write : In(BeatWriteSignature)
+    read : In(ParamReadSignature)    data one cycle after the address
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        super().__init__({"write": In(BeatWriteSignature(arch, arch.param_bytes)), "read": In(ParamReadSignature(arch))})
+
+    def elaborate(self, platform):
+        m = Module()
+        arch = self._arch
+        (port,) = _banks(m, self.write, banks=1, bank_bytes=arch.param_line_bytes, lines=arch.param_rows, bus_bytes=arch.bus_bytes)
+        m.d.comb += [port.en.eq(self.read.en), port.addr.eq(self.read.addr), self.read.data.eq(port.data.as_value())]
+        return m
