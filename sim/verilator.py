@@ -25,7 +25,7 @@ __all__ = ["SimulationError", "ToolError", "build", "default_cache_dir", "find_v
 _MINIMUM = (5, 36)
 #: What Amaranth's Verilog triggers, and nothing else: implicit widths, bits of internal signals that nobody reads,
 #: modules that share one file.
-_WARNINGS_OFF = ("WIDTH", "UNUSED", "UNDRIVEN", "DECLFILENAME", "UNOPTFLAT", "CASEINCOMPLETE", "CASEOVERLAP",
+_WARNINGS_OFF = ("WIDTH", "CMPCONST", "UNSIGNED", "UNUSED", "UNDRIVEN", "DECLFILENAME", "UNOPTFLAT", "CASEINCOMPLETE", "CASEOVERLAP",
                  "PINCONNECTEMPTY", "EOFNEWLINE", "VARHIDDEN")
 _VERILATE = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--output-split", "0")
 _CXX = ("-std=gnu++17", "-fPIC", "-pthread", "-faligned-new", "-w", "-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0",

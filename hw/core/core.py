@@ -133,13 +133,14 @@ class Core(wiring.Component):
         wiring.connect(m, self._output.params, self._params.read)
         wiring.connect(m, self._output.acc, self._matrix.acc)
         wiring.connect(m, self._output.chain, self._vector.chain)
-        # Output stage and vector unit each hold a copy of the tables, so a beat goes to both at once.
+        # Output stage and vector unit each hold a copy of the tables. Both take a beat in the same cycles, so they see
+        # the same `valid`: one that depended on `ready` would keep them from ever starting.
         tables = load.tables
         copies = (self._output.table_write, self._vector.table_write)
         ready = Signal()
         m.d.comb += [ready.eq(copies[0].ready & copies[1].ready), tables.ready.eq(ready)]
         for copy in copies:
-            m.d.comb += [copy.valid.eq(tables.valid & ready), copy.beat.eq(tables.beat), copy.data.eq(tables.data)]
+            m.d.comb += [copy.valid.eq(tables.valid), copy.beat.eq(tables.beat), copy.data.eq(tables.data)]
 
     def _connect_bus(self, m: Module) -> None:
         """AXI4 to arbiter and STORE; regions from the CSRs."""
