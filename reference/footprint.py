@@ -72,7 +72,8 @@ def _window(instr: Instr, arch: ArchConfig, length: int) -> list[Footprint]:
     pitches = {instr.ky_addr // instr.ky_y} if instr.ky > 1 and instr.ky_y else set()
     if ny > 1 and instr.oy_y:
         pitches.add(instr.oy_addr // instr.oy_y)
-    simple = (instr.ky == 1 or instr.ky_y) and (ny == 1 or instr.oy_y) and len(pitches) <= 1
+    exact = (instr.ky == 1 or (instr.ky_y and instr.ky_addr % instr.ky_y == 0)) and (ny == 1 or (instr.oy_y and instr.oy_addr % instr.oy_y == 0))
+    simple = exact and len(pitches) <= 1
     if not simple:
         loops = ((instr.ky, instr.ky_addr), (ny, instr.oy_addr), (instr.kx, instr.kx_x), (nx, instr.ox_x))
         return [_nest(instr.base, length + chunks, loops, arch, False)]
