@@ -20,6 +20,8 @@ ARCHS = {
                                 param_rows=256, table_slots=8, weight_rows_per_cycle=2),
     "nodw": dataclasses.replace(PRESETS["array8"], name="nodw", depthwise=False, weight_rows_per_cycle=1, act_blocks=1),
 }
+ARCHS["bus32"] = dataclasses.replace(ARCHS["wide"], name="bus32", bus_bits=32, weight_rows_per_cycle=1, act_blocks=1)
+ARCHS["bus64"] = dataclasses.replace(ARCHS["wide"], name="bus64", rows=8, cols=4, lanes=4, bus_bits=64, weight_rows_per_cycle=8, depthwise=False)
 #: `tiny` as it is holds little; the graphs are about order and numbers, not about capacity.
 ARCHS["tiny"] = dataclasses.replace(PRESETS["tiny"], act_bytes=1 << 16, weight_bytes=1 << 14)
 

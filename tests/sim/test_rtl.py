@@ -10,7 +10,7 @@ from tests.compiler.test_compile import ARCHS, random_inputs
 from tests.graphs import random_graph
 
 
-@pytest.fixture(scope="module", params=["tiny", "array8"])
+@pytest.fixture(scope="module", params=["tiny", "array8", "bus32", "bus64"])
 def arch(request):
     return ARCHS[request.param]
 
