@@ -1,0 +1,85 @@
+"""Configurations and helpers that the tests of memories and engines share."""
+
+from amaranth.lib import wiring
+
+from systolith.hw.interfaces import BeatWriteSignature
+from systolith.spec.arch import PRESETS, ArchConfig
+from systolith.spec.isa import Instr, isa_for
+
+__all__ = ["EQUAL", "MIXED", "TINY", "WIDE", "EffectChecker", "command_values", "fill", "signed8"]
+
+TINY = PRESETS["tiny"]
+#: Fewer lanes than columns, a vector wider than a beat, four blocks.
+MIXED = ArchConfig(name="mixed", rows=4, cols=8, bus_bits=32, act_bytes=1 << 10, act_blocks=4, weight_bytes=1 << 10,
+                   weight_rows_per_cycle=2, acc_depth=32, param_rows=8, table_slots=4, lanes=2)
+#: As many lanes as columns: one pixel per cycle.
+EQUAL = ArchConfig(name="equal", rows=4, cols=4, bus_bits=64, act_bytes=1 << 10, act_blocks=1, weight_bytes=1 << 8,
+                   weight_rows_per_cycle=4, acc_depth=16, param_rows=4, table_slots=2, lanes=4)
+#: A row of weights that is wider than a beat.
+WIDE = ArchConfig(name="wide", rows=2, cols=16, bus_bits=64, act_bytes=1 << 10, act_blocks=2, weight_bytes=1 << 9,
+                  weight_rows_per_cycle=2, acc_depth=8, param_rows=2, table_slots=2, lanes=16)
+
+
+def signed8(byte: int) -> int:
+    """A byte read as two's complement."""
+    return (byte & 255) - ((byte & 128) << 1)
+
+
+def command_values(arch: ArchConfig, instr: Instr) -> dict[str, int]:
+    """Operands as an engine receives them."""
+    return {f.name: instr.operands[f.name] - f.bias for f in isa_for(arch).by_mnemonic[instr.mnemonic].fields}
+
+
+async def fill(ctx, port: wiring.PureInterface, arch: ArchConfig, contents: bytes, rng, gap: float) -> int:
+    """Write `contents` over a beat port, with idle cycles; returns the cycles in which `valid` was set."""
+    assert isinstance(port.signature, BeatWriteSignature)
+    beats = list(enumerate(contents[i:i + arch.bus_bytes] for i in range(0, len(contents), arch.bus_bytes)))
+    rng.shuffle(beats)
+    cycles = 0
+    for beat, value in beats:
+        while rng.random() < gap:
+            ctx.set(port.valid, 0)
+            await ctx.tick()
+        ctx.set(port.valid, 1)
+        ctx.set(port.beat, beat)
+        ctx.set(port.data, int.from_bytes(value, "little"))
+        ready = False
+        while not ready:
+            *_, ready = await ctx.tick().sample(port.ready)
+            cycles += 1
+    ctx.set(port.valid, 0)
+    return cycles
+
+
+class EffectChecker:
+    """Compares what an engine does with a list of expected effects, and its `done` with the end of each instruction.
+
+    Parameters
+    ----------
+    effects : list of list    per instruction, its effects in order
+    seed : int                shown on failure
+    """
+
+    def __init__(self, effects: list[list], seed: int) -> None:
+        self.expected = [(index, effect) for index, group in enumerate(effects) for effect in group]
+        self.ends = [sum(len(group) for group in effects[:index + 1]) for index in range(len(effects))]
+        self.seed, self.done, self.seen, self.cycles = seed, 0, 0, []
+
+    def step(self, cycle: int, effect, done: int) -> None:
+        """One clock cycle: the effect that took place (or None), and `done`."""
+        if effect is not None:
+            assert self.seen < len(self.expected), f"seed {self.seed}: an effect too many: {effect}"
+            index, expected = self.expected[self.seen]
+            assert effect == expected, f"seed {self.seed}: effect {self.seen} is {effect}, expected {expected}"
+            assert index == self.done, f"seed {self.seed}: instruction {index} acts when {self.done} are done"
+            self.seen += 1
+            self.cycles.append(cycle)
+        if done:
+            assert self.done < len(self.ends), f"seed {self.seed}: done once too often"
+            assert self.seen == self.ends[self.done], f"seed {self.seed}: instruction {self.done} is done too early"
+            self.done += 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether every instruction is done."""
+        return self.done == len(self.ends)

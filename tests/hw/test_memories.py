@@ -1,0 +1,94 @@
+"""Weight and parameter memories and tables, against the bytes that were written."""
+
+import random
+
+import pytest
+from amaranth.sim import Simulator
+
+from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
+from systolith.hw.leaf.table import Table
+from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE, fill, signed8
+
+ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL, WIDE], ids=lambda arch: arch.name)
+
+
+def simulate(dut, bench):
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+@ARCHS
+def test_weight_memory_delivers_rows_of_tiles(arch):
+    rng = random.Random(1)
+    contents = rng.randbytes(arch.weight_bytes)
+    dut = WeightMemory(arch)
+    banks, lines = arch.weight_rows_per_cycle, arch.weight_load_cycles
+
+    async def bench(ctx):
+        cycles = await fill(ctx, dut.write, arch, contents, rng, gap=0.2)
+        beats = arch.weight_bytes // arch.bus_bytes
+        assert cycles == beats * max(1, arch.bus_bytes // arch.weight_line_bytes)
+        for _ in range(100):
+            choice = [(rng.randrange(arch.weight_tiles), rng.randrange(lines)) for _ in range(banks)]
+            for bank, (tile, j) in enumerate(choice):
+                ctx.set(dut.read.line[bank], tile * lines + j)
+            enabled = rng.getrandbits(banks)
+            ctx.set(dut.read.en, enabled)
+            await ctx.tick()
+            ctx.set(dut.read.en, 0)
+            for bank, (tile, j) in enumerate(choice):
+                if enabled >> bank & 1:
+                    found = [ctx.get(dut.read.data[bank][c]) for c in range(arch.cols)]
+                    expected = [signed8(contents[tile * arch.tile_bytes + arch.weight_offset(bank * lines + j, c)])
+                                for c in range(arch.cols)]
+                    assert found == expected, f"bank {bank}, tile {tile}, line {j}"
+
+    simulate(dut, bench)
+
+
+@ARCHS
+def test_parameter_memory_delivers_entries(arch):
+    rng = random.Random(2)
+    contents = rng.randbytes(arch.param_bytes)
+    dut = ParamMemory(arch)
+
+    async def bench(ctx):
+        cycles = await fill(ctx, dut.write, arch, contents, rng, gap=0.2)
+        beats = arch.param_bytes // arch.bus_bytes
+        assert cycles == beats * max(1, arch.bus_bytes // arch.param_line_bytes)
+        for entry in rng.choices(range(arch.param_rows), k=30):
+            ctx.set(dut.read.addr, entry)
+            ctx.set(dut.read.en, 1)
+            await ctx.tick()
+            ctx.set(dut.read.addr, rng.randrange(arch.param_rows))
+            for c in range(arch.cols):
+                at = entry * arch.param_line_bytes + 8 * c
+                param = dut.read.data[c]
+                assert ctx.get(param.bias) == int.from_bytes(contents[at:at + 4], "little", signed=True)
+                assert ctx.get(param.mult) == int.from_bytes(contents[at + 4:at + 6], "little")
+                assert ctx.get(param.shift) == contents[at + 6] & 63
+
+    simulate(dut, bench)
+
+
+@ARCHS
+def test_table_looks_every_lane_up_in_the_next_cycle(arch):
+    rng = random.Random(3)
+    contents = rng.randbytes(arch.table_bytes)
+    dut = Table(arch)
+    assert Table.LATENCY == 1
+
+    async def bench(ctx):
+        await fill(ctx, dut.write, arch, contents, rng, gap=0.1)
+        for _ in range(200):
+            slot, operands = rng.randrange(arch.table_slots), [rng.randrange(-128, 128) for _ in range(arch.lanes)]
+            ctx.set(dut.slot, slot)
+            for lane, operand in enumerate(operands):
+                ctx.set(dut.i[lane], operand)
+            await ctx.tick()
+            found = [ctx.get(dut.o[lane]) for lane in range(arch.lanes)]
+            assert found == [signed8(contents[256 * slot + (operand & 255)]) for operand in operands]
+
+    simulate(dut, bench)
