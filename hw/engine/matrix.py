@@ -1,9 +1,10 @@
 """The systolic array with its sequencers and accumulators: executes MATMUL.
 
-Two sequencers walk the same nest. The weight sequencer reads tiles into the shadow registers, one tile ahead and into
-the next instruction; the vector sequencer streams activations. Neither ever stalls inside a tile, so everything behind
-them is a fixed pipeline: with the first vector of a tile requested in cycle t, row r swaps its weights at the end of
-cycle t + 2 + r, multiplies in t + 3 + r, and the sums meet the accumulators in cycle t + R + 4.
+Two sequencers walk the same nest. The weight sequencer reads tiles into the shadow registers, one tile ahead
+and into the next instruction; the vector sequencer streams activations. Neither ever stalls inside a tile, so
+everything behind them is a fixed pipeline: with the first vector of a tile requested in cycle t, row r swaps
+its weights at the end of cycle t + 2 + r, multiplies in t + 3 + r, and the sums meet the accumulators in
+cycle t + R + 4.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
@@ -11,7 +12,14 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.interfaces import AccReadSignature, ActReadSignature, EngineSignature, HwErrorCode, WeightReadSignature, format_layout
+from systolith.hw.interfaces import (
+    AccReadSignature,
+    ActReadSignature,
+    EngineSignature,
+    HwErrorCode,
+    WeightReadSignature,
+    format_layout,
+)
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Mode
 from systolith.spec.numerics import ACC
@@ -31,8 +39,16 @@ class MatrixEngine(wiring.Component):
 
     Timing
     ------
-    One vector per cycle; consecutive tiles follow every max(vectors, G) cycles, across instructions too. A vector's sums are written
-    ``LATENCY`` + R cycles after its request. Reset drops what is in flight and keeps the accumulators.
+    One vector per cycle; consecutive tiles follow every max(vectors, G) cycles, across instructions too. A
+    vector's sums are written ``LATENCY`` + R cycles after its request; `done` comes with the last of them.
+    Reset drops what is in flight and keeps the accumulators.
+
+    Errors
+    ------
+    ILLEGAL_INSTRUCTION   DEPTHWISE with kt > 1, or on a core without it.
+    OPERAND_RANGE         An accumulator entry or a weight tile past the last.
+
+    An error travels down the pipeline like a vector, so every earlier instruction is done when it comes out.
     """
 
     #: Cycles from a vector's request to its accumulator write, beyond the R rows.
@@ -40,86 +56,101 @@ class MatrixEngine(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
-        super().__init__({
-            "engine": In(EngineSignature(arch, Engine.MATRIX)), "act": Out(ActReadSignature(arch)),
-            "weights": Out(WeightReadSignature(arch)), "acc": In(AccReadSignature(arch)),
-        })
+        super().__init__(
+            {
+                "engine": In(EngineSignature(arch, Engine.MATRIX)),
+                "act": Out(ActReadSignature(arch)),
+                "weights": Out(WeightReadSignature(arch)),
+                "acc": In(AccReadSignature(arch)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
         arch = self._arch
         self._layout = format_layout(arch, "MATMUL")
-        self._tag = data.StructLayout({"write": 1, "accumulate": 1, "release": 1, "last": 1, "acc": range(arch.acc_depth)})
+        self._tag = data.StructLayout(
+            {
+                "write": 1,
+                "accumulate": 1,
+                "release": 1,
+                "last": 1,
+                "fault": 1,
+                "illegal": 1,
+                "acc": range(arch.acc_depth),
+            }
+        )
 
         dead = Signal()
         command = self.engine.cmd.payload.body.MATMUL
         pending = Signal(self._layout)
         pending_valid = Signal()
-        take = Signal()          # the vector sequencer takes the pending command
-        begin = Signal()         # the weight sequencer begins a tile
-        swap = Signal()          # the vector sequencer begins a tile
+        pending_illegal = Signal()
+        take = Signal()  # the vector sequencer takes the pending command
+        begin = Signal()  # the weight sequencer begins a tile
+        swap = Signal()  # the vector sequencer begins a tile
         shadow_full = Signal()
         m.d.sync += shadow_full.eq(begin | (shadow_full & ~swap))
 
         # A command goes to the weight sequencer at once, and waits for the vector sequencer.
         weights_idle = Signal(init=1)
+        weights_last = Signal()  # the weight sequencer ends its command
         accept = Signal()
         illegal = (command.mode == Mode.DEPTHWISE) & ((command.kt != 0) | (not arch.depthwise))
         m.d.comb += [
-            self.engine.cmd.ready.eq(weights_idle & (~pending_valid | take) & ~dead),
+            self.engine.cmd.ready.eq((weights_idle | weights_last) & (~pending_valid | take) & ~dead),
             accept.eq(self.engine.cmd.valid & self.engine.cmd.ready),
             self.engine.idle.eq(1),
         ]
-        m.d.sync += pending_valid.eq((accept & ~illegal) | (pending_valid & ~take))
+        m.d.sync += pending_valid.eq(accept | (pending_valid & ~take))
         with m.If(accept):
-            m.d.sync += pending.eq(command)
+            m.d.sync += [pending.eq(command), pending_illegal.eq(illegal)]
 
-        tile_error = self._weight_sequencer(m, command, accept & ~illegal, weights_idle, begin, swap, shadow_full, dead)
-        go, tag, mode, x, y, fields = self._vector_sequencer(m, pending, pending_valid, take, swap, shadow_full, dead)
-
-        acc_error = Signal()
-        m.d.comb += acc_error.eq(go & tag.write & fields.acc_overflow)
-        error = Signal()
-        m.d.comb += error.eq((accept & illegal) | tile_error | acc_error)
-        m.d.sync += self.engine.error.eq(error & ~dead)
-        m.d.sync += self.engine.error_code.eq(Mux(accept & illegal, HwErrorCode.ILLEGAL_INSTRUCTION, HwErrorCode.OPERAND_RANGE))
-        with m.If(error):
+        tile_bad = self._weight_sequencer(
+            m, command, accept & ~illegal, weights_idle, weights_last, begin, swap, shadow_full, dead
+        )
+        tag, mode, x, y, fields = self._vector_sequencer(
+            m, pending, pending_valid, pending_illegal, take, swap, shadow_full, tile_bad, dead
+        )
+        with m.If(tag.fault):
             m.d.sync += dead.eq(1)
 
         vector = self._window(m, x, y, fields)
         depth = arch.rows + self.LATENCY
         psums = self._array(m, vector, begin, swap, mode)
         # The tag is one stage ahead of the sums, for the accumulator read.
-        gated = Signal(self._tag)
-        m.d.comb += gated.eq(tag)
-        m.d.comb += [gated.write.eq(tag.write & go & ~acc_error), gated.last.eq(tag.last & go), gated.release.eq(tag.release & go & ~acc_error)]
-        stage = gated
+        stage = tag
         for i in range(depth - 1):
             following = Signal(self._tag, name=f"tag{i}")
             m.d.sync += following.eq(stage)
             stage = following
-        self._accumulators(m, stage, psums, dead)
+        self._accumulators(m, stage, psums)
         return m
 
-    # -- weights ------------------------------------------------------------------------------------------------------
-    def _weight_sequencer(self, m, command, accept, idle, begin, swap, shadow_full, dead):
-        """Reads the tiles of each command in order; returns the signal of an address past the last tile."""
+    # -- weights ---------------------------------------------------------------------------------------------
+    def _weight_sequencer(self, m, command, accept, idle, ending, begin, swap, shadow_full, dead):
+        """Reads the tiles of each command in order; returns whether the next tile lies past the last."""
         arch = self._arch
         lines = arch.weight_load_cycles
         kt, kx, ky = (Signal.like(command[name], name=f"weights_{name}") for name in ("kt", "kx", "ky"))
-        kt_last, kx_last, ky_last = (Signal.like(command[name], name=f"weights_{name}_last") for name in ("kt", "kx", "ky"))
+        kt_last, kx_last, ky_last = (
+            Signal.like(command[name], name=f"weights_{name}_last") for name in ("kt", "kx", "ky")
+        )
         tile = Signal(range(arch.weight_tiles + 1))
         line = Signal(range(max(2, lines)))
-        busy = Signal()          # in the middle of a tile
-        error = Signal()
+        busy = Signal()  # in the middle of a tile
+        bad = Signal()
         reading = Signal()
         m.d.comb += [
-            begin.eq(~idle & ~busy & (~shadow_full | swap) & ~dead),
+            bad.eq(~idle & ~busy & (tile == arch.weight_tiles)),
+            begin.eq(~idle & ~busy & ~bad & (~shadow_full | swap) & ~dead),
             reading.eq(begin | busy),
-            error.eq(begin & (tile == arch.weight_tiles)),
         ]
         done = Signal()
-        m.d.comb += done.eq(reading & (line == lines - 1))
+        m.d.comb += [
+            done.eq(reading & (line == lines - 1)),
+            ending.eq(done & (kt == kt_last) & (kx == kx_last) & (ky == ky_last)),
+        ]
         with m.If(reading):
             m.d.sync += [line.eq(Mux(done, 0, line + 1)), busy.eq(~done)]
         with m.If(done):
@@ -137,8 +168,17 @@ class MatrixEngine(wiring.Component):
                     with m.Else():
                         m.d.sync += idle.eq(1)
         with m.If(accept):
-            m.d.sync += [idle.eq(0), kt.eq(0), kx.eq(0), ky.eq(0), tile.eq(command.tile), line.eq(0),
-                         kt_last.eq(command.kt), kx_last.eq(command.kx), ky_last.eq(command.ky)]
+            m.d.sync += [
+                idle.eq(0),
+                kt.eq(0),
+                kx.eq(0),
+                ky.eq(0),
+                tile.eq(command.tile),
+                line.eq(0),
+                kt_last.eq(command.kt),
+                kx_last.eq(command.kx),
+                ky_last.eq(command.ky),
+            ]
         # Bank b sees the address sequence b*G cycles after bank 0.
         address = Signal(range(arch.weight_tiles * lines))
         m.d.comb += address.eq((tile << (lines - 1).bit_length()) | line)
@@ -146,27 +186,50 @@ class MatrixEngine(wiring.Component):
         for bank in range(arch.weight_rows_per_cycle):
             for i in range(1 if bank == 0 else lines):
                 next_enable = Signal(name=f"weight_en_{bank}_{i}")
-                next_address = Signal(range(arch.weight_tiles * lines), name=f"weight_line_{bank}_{i}", reset_less=True)
+                next_address = Signal(
+                    range(arch.weight_tiles * lines), name=f"weight_line_{bank}_{i}", reset_less=True
+                )
                 m.d.sync += [next_enable.eq(enable), next_address.eq(current)]
                 enable, current = next_enable, next_address
             m.d.comb += [self.weights.en[bank].eq(enable), self.weights.line[bank].eq(current)]
-        return error
+        return bad
 
-    # -- vectors ------------------------------------------------------------------------------------------------------
-    def _vector_sequencer(self, m, pending, pending_valid, take, swap, shadow_full, dead):
+    # -- vectors ---------------------------------------------------------------------------------------------
+    def _vector_sequencer(
+        self, m, pending, pending_valid, pending_illegal, take, swap, shadow_full, tile_bad, dead
+    ):
+        """Requests the vectors of each command; returns tag, mode, x, y of the current one and the window."""
         arch = self._arch
         c = Signal(self._layout)
         active = Signal()
         first_of_tile = Signal()
         go = Signal()
+        illegal = Signal()
+        wanted = Signal()  # a vector is due and its weights are there
+        write = Signal()
+        past_end = Signal()
         a_bits = len(pending.base)
-        loops = {name: Signal.like(pending[name], name=f"vectors_{name}") for name in ("ox", "oy", "kt", "kx", "ky")}
+        loops = {
+            name: Signal.like(pending[name], name=f"vectors_{name}")
+            for name in ("ox", "oy", "kt", "kx", "ky")
+        }
         last = {name: Signal(name=f"last_{name}") for name in loops}
         for name, counter in loops.items():
             m.d.comb += last[name].eq(counter == c[name])
-        x_shape, y_shape = signed(len(pending.x0) + 2), signed(len(pending.y0) + 2)
+        # Wide enough for every operand: a coordinate that wrapped could enter the window again.
+        x_steps = (
+            len(pending.kx) + len(pending.kx_x),
+            len(pending.kt) + arch.rows.bit_length(),
+            len(pending.ox) + len(pending.ox_x),
+        )
+        y_steps = (len(pending.ky) + len(pending.ky_y), len(pending.oy) + len(pending.oy_y))
+        x_shape, y_shape = (
+            signed(max(len(pending.x0), *x_steps) + 3),
+            signed(max(len(pending.y0), *y_steps) + 3),
+        )
         address, row_address, tile_address, kx_address, ky_address = (
-            Signal(a_bits, name=f"{name}_address") for name in ("vector", "row", "tile", "kx", "ky"))
+            Signal(a_bits, name=f"{name}_address") for name in ("vector", "row", "tile", "kx", "ky")
+        )
         x, tile_x, kx_x = (Signal(x_shape, name=f"{name}_x") for name in ("vector", "tile", "kx"))
         y, ky_y = (Signal(y_shape, name=f"{name}_y") for name in ("vector", "ky"))
         first_tile = Signal()
@@ -176,22 +239,30 @@ class MatrixEngine(wiring.Component):
         tag = Signal(self._tag)
         last_tile, last_vector = Signal(), Signal()
         m.d.comb += [
-            go.eq(active & (~first_of_tile | shadow_full) & ~dead),
+            wanted.eq(active & ~illegal & (~first_of_tile | shadow_full) & ~dead),
+            write.eq((lead == c.taps) & (phase == 0)),
+            past_end.eq(write & (index >= arch.acc_depth)),
+            go.eq(wanted & ~past_end),
             swap.eq(go & first_of_tile),
             last_tile.eq(last["kt"] & last["kx"] & last["ky"]),
             last_vector.eq(last["ox"] & last["oy"] & last_tile),
             take.eq(pending_valid & (~active | (go & last_vector))),
-            self.act.valid.eq(go), self.act.addr.eq(address),
+            self.act.valid.eq(go),
+            self.act.addr.eq(address),
             self.engine.stall.eq(active & ~go),
-            tag.write.eq((lead == c.taps) & (phase == 0)),
+            tag.write.eq(go & write),
             tag.accumulate.eq(c.accumulate | ~first_tile),
             tag.release.eq(tag.write & last_tile & c.final),
-            tag.last.eq(last_vector),
+            tag.last.eq(go & last_vector),
+            tag.fault.eq(
+                (wanted & past_end) | (active & ~dead & (illegal | (first_of_tile & ~shadow_full & tile_bad)))
+            ),
+            tag.illegal.eq(illegal),
             tag.acc.eq(index),
         ]
         with m.If(go):
             m.d.sync += first_of_tile.eq(0)
-            with m.If(tag.write):
+            with m.If(write):
                 m.d.sync += index.eq(index + 1)
             with m.If(lead == c.taps):
                 m.d.sync += phase.eq(Mux(phase == c.stride, 0, phase + 1))
@@ -204,7 +275,13 @@ class MatrixEngine(wiring.Component):
                 with m.If(~last["oy"]):
                     following = Signal(a_bits)
                     m.d.comb += following.eq(row_address + c.oy_addr)
-                    m.d.sync += [loops["oy"].eq(loops["oy"] + 1), row_address.eq(following), address.eq(following), y.eq(y + c.oy_y), x.eq(tile_x)]
+                    m.d.sync += [
+                        loops["oy"].eq(loops["oy"] + 1),
+                        row_address.eq(following),
+                        address.eq(following),
+                        y.eq(y + c.oy_y),
+                        x.eq(tile_x),
+                    ]
                 with m.Else():
                     m.d.sync += [loops["oy"].eq(0), first_of_tile.eq(1), first_tile.eq(0), index.eq(c.acc)]
                     new_address, new_x, new_y = Signal(a_bits), Signal(x_shape), Signal(y_shape)
@@ -218,28 +295,56 @@ class MatrixEngine(wiring.Component):
                             m.d.comb += [new_address.eq(kx_address + c.kx_x), new_x.eq(kx_x + c.kx_x)]
                             m.d.sync += loops["kx"].eq(loops["kx"] + 1)
                         with m.Else():
-                            m.d.comb += [new_address.eq(ky_address + c.ky_addr), new_x.eq(c.x0), new_y.eq(ky_y + c.ky_y)]
-                            m.d.sync += [loops["kx"].eq(0), loops["ky"].eq(loops["ky"] + 1), ky_address.eq(new_address), ky_y.eq(new_y)]
+                            m.d.comb += [
+                                new_address.eq(ky_address + c.ky_addr),
+                                new_x.eq(c.x0),
+                                new_y.eq(ky_y + c.ky_y),
+                            ]
+                            m.d.sync += [
+                                loops["kx"].eq(0),
+                                loops["ky"].eq(loops["ky"] + 1),
+                                ky_address.eq(new_address),
+                                ky_y.eq(new_y),
+                            ]
                         m.d.sync += [kx_address.eq(new_address), kx_x.eq(new_x)]
-                    m.d.sync += [address.eq(new_address), row_address.eq(new_address), tile_address.eq(new_address),
-                                 x.eq(new_x), tile_x.eq(new_x), y.eq(new_y)]
+                    m.d.sync += [
+                        address.eq(new_address),
+                        row_address.eq(new_address),
+                        tile_address.eq(new_address),
+                        x.eq(new_x),
+                        tile_x.eq(new_x),
+                        y.eq(new_y),
+                    ]
             with m.If(last_vector):
                 m.d.sync += active.eq(0)
         with m.If(take):
-            m.d.sync += [c.eq(pending), active.eq(1), first_of_tile.eq(1), first_tile.eq(1), lead.eq(0), phase.eq(0), index.eq(pending.acc)]
+            m.d.sync += [
+                c.eq(pending),
+                illegal.eq(pending_illegal),
+                active.eq(1),
+                first_of_tile.eq(1),
+                first_tile.eq(1),
+                lead.eq(0),
+                phase.eq(0),
+                index.eq(pending.acc),
+            ]
             m.d.sync += [counter.eq(0) for counter in loops.values()]
-            m.d.sync += [s.eq(pending.base) for s in (address, row_address, tile_address, kx_address, ky_address)]
+            m.d.sync += [
+                s.eq(pending.base) for s in (address, row_address, tile_address, kx_address, ky_address)
+            ]
             m.d.sync += [s.eq(pending.x0) for s in (x, tile_x, kx_x)]
             m.d.sync += [s.eq(pending.y0) for s in (y, ky_y)]
         mode = Signal()
         m.d.comb += mode.eq(c.mode)
-        fields = data.StructLayout({"height": pending.height.shape(), "row_bytes": pending.row_bytes.shape(), "pad": signed(8), "acc_overflow": 1})
+        fields = data.StructLayout(
+            {"height": pending.height.shape(), "row_bytes": pending.row_bytes.shape(), "pad": signed(8)}
+        )
         window = Signal(fields)
-        m.d.comb += [window.height.eq(c.height), window.row_bytes.eq(c.row_bytes), window.pad.eq(c.pad), window.acc_overflow.eq(index >= arch.acc_depth)]
-        return go, tag, mode, x, y, window
+        m.d.comb += [window.height.eq(c.height), window.row_bytes.eq(c.row_bytes), window.pad.eq(c.pad)]
+        return tag, mode, x, y, window
 
     def _window(self, m, x, y, window):
-        """The vector that enters row 0, three cycles after its request: padding put in place of what lies outside the window."""
+        """The vector that enters row 0, three cycles after its request, with padding where it is outside."""
         arch = self._arch
         width = max(arch.rows, arch.cols)
         lead, tail = Signal(range(width + 1)), Signal(range(width + 1))
@@ -248,10 +353,11 @@ class MatrixEngine(wiring.Component):
         remaining = Signal(signed(len(x) + 1))
         m.d.comb += remaining.eq(window.row_bytes - x)
         m.d.sync += [
-            lead.eq(Mux(x >= 0, 0, Mux(x <= -width, width, (-x)[:lead.shape().width]))),
-            tail.eq(Mux(remaining <= 0, 0, Mux(remaining >= width, width, remaining[:tail.shape().width]))),
+            lead.eq(Mux(x >= 0, 0, Mux(x <= -width, width, (-x)[: lead.shape().width]))),
+            tail.eq(Mux(remaining <= 0, 0, Mux(remaining >= width, width, remaining[: tail.shape().width]))),
             outside.eq((y < 0) | (y >= window.height)),
-            pad1.eq(window.pad), pad2.eq(pad1),
+            pad1.eq(window.pad),
+            pad2.eq(pad1),
         ]
         inside = Signal(width)
         m.d.sync += inside.eq(Cat((lead <= j) & (tail > j) & ~outside for j in range(width)))
@@ -260,7 +366,7 @@ class MatrixEngine(wiring.Component):
             m.d.sync += vector[j].eq(Mux(inside[j], self.act.data[j].as_signed(), pad2))
         return vector
 
-    # -- array --------------------------------------------------------------------------------------------------------
+    # -- array -----------------------------------------------------------------------------------------------
     def _array(self, m, vector, begin, swap, mode):
         """R x C multipliers; returns the C sums that leave the last row."""
         arch = self._arch
@@ -273,7 +379,11 @@ class MatrixEngine(wiring.Component):
                 signal = following
             return signal
 
-        load, change, depthwise = delayed(begin, 2, "load"), delayed(swap, 2, "swap"), delayed(mode, 3, "mode")
+        load, change, depthwise = (
+            delayed(begin, 2, "load"),
+            delayed(swap, 2, "swap"),
+            delayed(mode, 3, "mode"),
+        )
         pixels = vector
         previous = None
         lanes = [vector[r] for r in range(rows)]
@@ -293,7 +403,11 @@ class MatrixEngine(wiring.Component):
                 m.d.sync += product.eq(x * active[c])
                 m.d.sync += sums[c].eq(product if previous is None else previous[c] + product)
             previous = sums
-            load, change, depthwise = delayed(load, 1, f"load{r}"), delayed(change, 1, f"swap{r}"), delayed(depthwise, 1, f"mode{r}")
+            load, change, depthwise = (
+                delayed(load, 1, f"load{r}"),
+                delayed(change, 1, f"swap{r}"),
+                delayed(depthwise, 1, f"mode{r}"),
+            )
             for later in range(r + 1, rows):
                 skewed = Signal(signed(8), name=f"lane{later}_{r}", reset_less=True)
                 m.d.sync += skewed.eq(lanes[later])
@@ -307,8 +421,8 @@ class MatrixEngine(wiring.Component):
                 pixels = full
         return previous
 
-    # -- accumulators -------------------------------------------------------------------------------------------------
-    def _accumulators(self, m, tag, psums, dead):
+    # -- accumulators ----------------------------------------------------------------------------------------
+    def _accumulators(self, m, tag, psums):
         arch = self._arch
         row = data.ArrayLayout(signed(ACC.width), arch.cols)
         banks = []
@@ -323,10 +437,15 @@ class MatrixEngine(wiring.Component):
         granted = self.acc.valid & self.acc.ready
         for bank, (read, _) in enumerate(banks):
             mine = array_reads & (tag.acc[0] == bank)
-            m.d.comb += [read.en.eq(mine | (granted & (self.acc.addr[0] == bank))), read.addr.eq(Mux(mine, tag.acc[1:], self.acc.addr[1:]))]
+            m.d.comb += [
+                read.en.eq(mine | (granted & (self.acc.addr[0] == bank))),
+                read.addr.eq(Mux(mine, tag.acc[1:], self.acc.addr[1:])),
+            ]
         output_bank = Signal()
         m.d.sync += output_bank.eq(self.acc.addr[0])
-        m.d.comb += self.acc.data.eq(Mux(output_bank, banks[1][0].data.as_value(), banks[0][0].data.as_value()))
+        m.d.comb += self.acc.data.eq(
+            Mux(output_bank, banks[1][0].data.as_value(), banks[0][0].data.as_value())
+        )
 
         stored = Signal(row)
         m.d.comb += stored.eq(Mux(now.acc[0], banks[1][0].data.as_value(), banks[0][0].data.as_value()))
@@ -340,5 +459,16 @@ class MatrixEngine(wiring.Component):
             m.d.comb += total[c].eq(base + psums[c])
         m.d.sync += [written.eq(total), written_at.eq(now.acc), written_valid.eq(now.write)]
         for bank, (_, write) in enumerate(banks):
-            m.d.comb += [write.en.eq(now.write & (now.acc[0] == bank)), write.addr.eq(now.acc[1:]), write.data.eq(total)]
-        m.d.comb += [self.acc.release.eq(now.release), self.engine.done.eq(now.last & ~dead)]
+            m.d.comb += [
+                write.en.eq(now.write & (now.acc[0] == bank)),
+                write.addr.eq(now.acc[1:]),
+                write.data.eq(total),
+            ]
+        m.d.comb += [
+            self.acc.release.eq(now.release),
+            self.engine.done.eq(now.last),
+            self.engine.error.eq(now.fault),
+            self.engine.error_code.eq(
+                Mux(now.illegal, HwErrorCode.ILLEGAL_INSTRUCTION, HwErrorCode.OPERAND_RANGE)
+            ),
+        ]

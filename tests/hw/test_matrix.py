@@ -1,0 +1,544 @@
+"""The systolic array against a plain model of MATMUL, and its rate cycle by cycle."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+from amaranth.back import verilog
+from amaranth.sim import Simulator
+
+from systolith.hw.engine.matrix import MatrixEngine
+from systolith.spec.arch import PRESETS, ArchConfig
+from systolith.spec.isa import Mode, isa_for
+from systolith.spec.regs import ErrorCode
+
+TINY = PRESETS["tiny"]
+
+
+def small(name, rows, cols, rate, **other):
+    return ArchConfig(
+        name=name,
+        rows=rows,
+        cols=cols,
+        bus_bits=32,
+        act_bytes=1 << 10,
+        act_blocks=2,
+        weight_bytes=1 << 11,
+        weight_rows_per_cycle=rate,
+        acc_depth=64,
+        param_rows=4,
+        table_slots=2,
+        lanes=2,
+        **other,
+    )
+
+
+SQUARE = small("square", 4, 4, 4)
+ASYMMETRIC = [small(f"wide{rate}", 4, 8, rate) for rate in (1, 2, 4)]
+TALL = small("tall", 8, 2, 4)
+PLAIN = small("plain", 4, 4, 2, depthwise=False)
+ARCHS = [TINY, SQUARE, *ASYMMETRIC, TALL]
+each_arch = pytest.mark.parametrize("arch", ARCHS, ids=lambda arch: arch.name)
+
+
+class Model:
+    """MATMUL as the instruction set states it, one vector after the other."""
+
+    def __init__(self, arch, seed):
+        rng = np.random.default_rng(seed)
+        self.arch = arch
+        self.act = rng.integers(-128, 128, arch.act_bytes)
+        self.tiles = rng.integers(-128, 128, (arch.weight_tiles, arch.rows, arch.cols))
+        self.acc = np.zeros((arch.acc_depth, arch.cols), np.int64)
+        #: (entry, its sums) in the order of the releases.
+        self.released = []
+
+    def vector(self, i, ky, kx, kt, oy, ox):
+        rows = self.arch.rows
+        step = kx * i.kx_x + kt * rows
+        address = i.base + ky * i.ky_addr + step + oy * i.oy_addr + ox * i.ox_x
+        y, x = i.y0 + ky * i.ky_y + oy * i.oy_y, i.x0 + step + ox * i.ox_x
+        width = self.arch.cols if i.mode == Mode.DEPTHWISE else rows
+        return [
+            int(self.act[(address + j) % self.arch.act_bytes])
+            if 0 <= y < i.height and 0 <= x + j < i.row_bytes
+            else i.pad
+            for j in range(width)
+        ]
+
+    def execute(self, i):
+        number, tiles = 0, i.ky * i.kx * i.kt
+        for ky, kx, kt in np.ndindex(i.ky, i.kx, i.kt):
+            tile = self.tiles[i.tile + number]
+            number += 1
+            entry = i.acc
+            for oy in range(i.oy):
+                past = []
+                for ox in range(i.ox):
+                    past.insert(0, np.array(self.vector(i, ky, kx, kt, oy, ox)))
+                    if ox < i.taps - 1 or (ox - i.taps + 1) % i.stride:
+                        continue
+                    if i.mode == Mode.DENSE:
+                        sums = past[0] @ tile
+                    else:
+                        sums = sum(past[r] * tile[r] for r in range(i.taps))
+                    before = self.acc[entry] if i.accumulate or number > 1 else 0
+                    self.acc[entry] = (before + sums + 2**31) % 2**32 - 2**31
+                    if i.final and number == tiles:
+                        self.released.append((entry, self.acc[entry].tolist()))
+                    entry += 1
+
+
+class Run:
+    """Instructions on the engine: memories answer at the stated time only, an output stage reads what is
+    released.
+
+    After it: `issued` (cycles with an activation request), `done`, `errors` (cycle, code), `taken` (entry,
+    sums), `refused` (cycles in which a read of an entry waited) and `acc`.
+    """
+
+    def __init__(self, model, instrs, *, seed=0, read=1.0, gap=0.0, limit=4000):
+        arch = self.arch = model.arch
+        self.model, self.instrs, self.rng, self.read, self.gap, self.limit = (
+            model,
+            instrs,
+            random.Random(seed),
+            read,
+            gap,
+            limit,
+        )
+        self.issued, self.done, self.errors, self.taken = [], [], [], []
+        self.releases, self.cycle, self.refused = 0, 0, 0
+        self.acc = None
+        self.engine = MatrixEngine(arch)
+        act = [int(v) & 255 for v in model.act]
+        self.act_bytes = act + act[: arch.act_width]
+        simulator = Simulator(self.engine)
+        simulator.add_clock(1e-6)
+        simulator.add_process(self._memories)
+        simulator.add_process(self._commands)
+        simulator.add_testbench(self._output)
+        simulator.run()
+        assert self.acc is not None
+
+    async def _memories(self, ctx):
+        engine, arch, rng = self.engine, self.arch, self.rng
+        act, weights = engine.act, engine.weights
+        per_bank = arch.weight_load_cycles
+        banks = range(arch.weight_rows_per_cycle)
+        ctx.set(act.ready, 1)
+        later = 0
+        bits, line_bits = 8 * arch.act_width, 8 * arch.cols
+        sampled = (
+            act.valid,
+            act.addr,
+            weights.en,
+            *(weights.line[b] for b in banks),
+            engine.engine.done,
+            engine.engine.error,
+            engine.engine.error_code,
+            engine.acc.release,
+        )
+        while True:
+            values = await ctx.tick().sample(*sampled)
+            _, _, valid, address, enable, *lines, done, error, code, release = values
+            ctx.set(act.data.as_value(), later)
+            # Between the stated cycles the data is garbage.
+            later = rng.getrandbits(bits)
+            if valid:
+                self.issued.append(self.cycle)
+                later = int.from_bytes(bytes(self.act_bytes[address : address + arch.act_width]), "little")
+            value = 0
+            for b in banks:
+                word = rng.getrandbits(line_bits)
+                if enable >> b & 1:
+                    tile, line = divmod(lines[b], per_bank)
+                    word = int.from_bytes(
+                        bytes(int(w) & 255 for w in self.model.tiles[tile, b * per_bank + line]), "little"
+                    )
+                value |= word << (b * line_bits)
+            ctx.set(weights.data.as_value(), value)
+            if done:
+                self.done.append(self.cycle)
+            if error:
+                self.errors.append((self.cycle, ErrorCode(code)))
+            self.releases += release
+            self.cycle += 1
+
+    async def _commands(self, ctx):
+        command = self.engine.engine.cmd
+        isa = isa_for(self.arch)
+        await ctx.tick()
+        for instr in self.instrs:
+            while self.rng.random() < self.gap:
+                await ctx.tick()
+            fields = {f.name: instr.operands[f.name] - f.bias for f in isa.by_mnemonic["MATMUL"].fields}
+            ctx.set(command.payload.opcode, isa.by_mnemonic["MATMUL"].opcode)
+            ctx.set(command.payload.body.MATMUL, fields)
+            ctx.set(command.valid, 1)
+            # Not `until`: a simulation that ends inside it leaves a coroutine that cannot be closed.
+            accepted = False
+            while not accepted:
+                _, _, accepted = await ctx.tick().sample(command.ready)
+            ctx.set(command.valid, 0)
+
+    async def _fetch(self, ctx, entry):
+        acc = self.engine.acc
+        ctx.set(acc.addr, entry)
+        ctx.set(acc.valid, 1)
+        while True:
+            _, _, ready = await ctx.tick().sample(acc.ready)
+            if ready:
+                break
+            self.refused += 1
+        ctx.set(acc.valid, 0)
+        return [ctx.get(acc.data[c]) for c in range(self.arch.cols)]
+
+    async def _output(self, ctx):
+        expected = iter([entry for entry, _ in self.model.released])
+        quiet = 0
+        while quiet < self.arch.rows + 8:
+            finished = len(self.done) == len(self.instrs) or self.errors
+            if self.releases > len(self.taken) and self.rng.random() < self.read:
+                entry = next(expected, None)
+                assert entry is not None, "more entries are released than expected"
+                self.taken.append((entry, await self._fetch(ctx, entry)))
+            else:
+                await ctx.tick()
+                quiet += bool(finished and self.releases == len(self.taken))
+            assert self.cycle < self.limit, (
+                f"hangs: {len(self.done)} of {len(self.instrs)} done, {len(self.taken)} entries taken"
+            )
+        self.acc = np.array([await self._fetch(ctx, entry) for entry in range(self.arch.acc_depth)])
+
+
+def matmul(arch, **operands):
+    return isa_for(arch).make("MATMUL", **{"height": 1, "row_bytes": arch.act_bytes, **operands})
+
+
+def check(arch, instrs, *, seed, **options):
+    model = Model(arch, seed)
+    for instr in instrs:
+        model.execute(instr)
+    run = Run(model, instrs, seed=seed, **options)
+    assert not run.errors, f"seed {seed}: {run.errors}"
+    assert len(run.done) == len(instrs), f"seed {seed}"
+    assert run.taken == model.released, f"seed {seed}"
+    np.testing.assert_array_equal(run.acc, model.acc, err_msg=f"seed {seed}")
+    return run
+
+
+def test_the_model_multiplies_a_matrix():
+    # The model's own anchor: a product over 2 chunks against NumPy.
+    model = Model(SQUARE, 1)
+    model.execute(matmul(SQUARE, base=16, kt=2, ox=3, ox_x=8))
+    expected = model.act[16:40].reshape(3, 8) @ model.tiles[:2].reshape(8, 4)
+    np.testing.assert_array_equal(model.acc[:3], expected)
+    assert not model.acc[3:].any()
+
+
+@each_arch
+def test_dense_convolution_with_padding(arch):
+    # 3 x 3 over 5 x 5 pixels of 2 chunks of R channels.
+    pixel, width = 2 * arch.rows, 5
+    row = pixel * width
+    instr = matmul(
+        arch,
+        base=(64 - row - pixel) % arch.act_bytes,
+        y0=-1,
+        x0=-pixel,
+        height=5,
+        row_bytes=row,
+        pad=-7,
+        ky=3,
+        ky_addr=row,
+        ky_y=1,
+        kx=3,
+        kx_x=pixel,
+        kt=2,
+        oy=5,
+        oy_addr=row,
+        oy_y=1,
+        ox=5,
+        ox_x=pixel,
+        tile=3,
+        acc=2,
+        final=1,
+    )
+    run = check(arch, [instr], seed=2)
+    assert len(run.taken) == 25
+    if arch.weight_load_cycles <= 25:
+        assert run.issued == list(range(run.issued[0], run.issued[0] + 18 * 25))
+
+
+@each_arch
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_channels_are_contiguous_runs_with_padding_per_byte(arch, channels):
+    # 5 x 5, stride 2, padding 2: a kernel row is one run of 5 * channels bytes, cut into chunks of R bytes.
+    width = 7
+    row = width * channels
+    chunks = -(-5 * channels // arch.rows)
+    instr = matmul(
+        arch,
+        base=(40 - 2 * row - 2 * channels) % arch.act_bytes,
+        y0=-2,
+        x0=-2 * channels,
+        height=7,
+        row_bytes=row,
+        pad=11,
+        ky=5,
+        ky_addr=row,
+        ky_y=1,
+        kt=chunks,
+        oy=4,
+        oy_addr=2 * row,
+        oy_y=2,
+        ox=4,
+        ox_x=2 * channels,
+        final=1,
+    )
+    check(arch, [instr], seed=3)
+
+
+@each_arch
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_depthwise(arch, stride):
+    taps, pixel, width = min(3, arch.rows), arch.cols, 9
+    row = pixel * width
+    instr = matmul(
+        arch,
+        mode=Mode.DEPTHWISE,
+        base=(32 - row - pixel) % arch.act_bytes,
+        y0=-1,
+        x0=-pixel,
+        height=4,
+        row_bytes=row,
+        pad=5,
+        ky=3,
+        ky_addr=row,
+        ky_y=1,
+        oy=3,
+        oy_addr=row,
+        oy_y=1,
+        ox=width + 2,
+        ox_x=pixel,
+        taps=taps,
+        stride=stride,
+        tile=1,
+        final=1,
+    )
+    model = Model(arch, 4)
+    # Rows beyond the taps would see the previous output row.
+    model.tiles[:, taps:] = 0
+    model.execute(instr)
+    run = Run(model, [instr], seed=4)
+    assert run.taken == model.released
+    assert len(run.taken) == 3 * len(range(0, width + 3 - taps, stride))
+    np.testing.assert_array_equal(run.acc, model.acc)
+
+
+@each_arch
+def test_accumulate_and_forwarding_between_equal_addresses(arch):
+    # One vector per tile: every sum meets the one just written.
+    first = matmul(arch, base=5, kt=9, acc=3)
+    second = matmul(arch, base=90, kt=6, tile=4, acc=3, accumulate=1)
+    third = matmul(arch, base=7, kt=2, ox=2, ox_x=3, acc=3, accumulate=1, final=1)
+    check(arch, [first, second, third], seed=5)
+
+
+@pytest.mark.parametrize(
+    "arch", [TINY, SQUARE, *ASYMMETRIC, TALL, PRESETS["array8"]], ids=lambda arch: arch.name
+)
+def test_batch_one_takes_one_tile_per_weight_load(arch):
+    tiles, g = 24, arch.weight_load_cycles
+    instr = matmul(arch, base=1, kt=tiles, final=1)
+    model = Model(arch, 6)
+    model.execute(instr)
+    run = Run(model, [instr], seed=6)
+    assert run.taken == model.released
+    first = run.issued[0]
+    assert run.issued == list(range(first, first + tiles * g, g))
+    # The sums are written, and the instruction is done, R + LATENCY cycles after its last request.
+    assert run.done == [run.issued[-1] + arch.rows + MatrixEngine.LATENCY]
+
+
+@each_arch
+@pytest.mark.parametrize(("tiles", "vectors"), [(1, 1), (1, 3), (2, 1), (3, 5), (2, 9)])
+def test_queued_instructions_follow_without_bubble(arch, tiles, vectors):
+    instrs = [
+        matmul(arch, base=7 * n, kt=tiles, ox=vectors, ox_x=5, tile=n, acc=n % 3 * vectors, accumulate=n & 1)
+        for n in range(7)
+    ]
+    run = check(arch, instrs, seed=7)
+    period = max(vectors, arch.weight_load_cycles)
+    starts = run.issued[::vectors]
+    assert starts == list(range(starts[0], starts[0] + len(instrs) * tiles * period, period))
+    assert run.done == [
+        run.issued[(n + 1) * tiles * vectors - 1] + arch.rows + MatrixEngine.LATENCY
+        for n in range(len(instrs))
+    ]
+
+
+def random_instr(arch, rng, acc, tiles):
+    """Any operands whose effect is defined; `acc` is the first entry it may use."""
+    depthwise = arch.depthwise and rng.random() < 0.3
+    bytes_, room = arch.act_bytes, arch.acc_depth - acc
+    taps = rng.randint(1, arch.rows) if depthwise else 1
+    oy = rng.randint(1, min(3, room))
+    ox = rng.randint(1, max(1, min(6, room // oy))) + taps - 1
+    ky, kx, kt = rng.randint(1, 2), rng.randint(1, 3), 1 if depthwise else rng.randint(1, 3)
+    return matmul(
+        arch,
+        mode=Mode.DEPTHWISE if depthwise else Mode.DENSE,
+        base=rng.randrange(bytes_),
+        y0=rng.randint(-3, 3),
+        x0=rng.choice([0, rng.randint(-2 * bytes_, 2 * bytes_ - 1), rng.randint(-20, 20)]),
+        height=rng.randint(1, 6),
+        row_bytes=rng.choice([rng.randint(1, 40), 2 * bytes_ - 1]),
+        pad=rng.randint(-128, 127),
+        ky=ky,
+        ky_addr=rng.randrange(bytes_),
+        ky_y=rng.choice([0, 1, 2, 255]),
+        kx=kx,
+        kx_x=rng.choice([1, 4, bytes_ - 1]),
+        kt=kt,
+        oy=oy,
+        oy_addr=rng.randrange(bytes_),
+        oy_y=rng.choice([0, 1, 2]),
+        ox=ox,
+        ox_x=rng.choice([1, 3, 8, bytes_ - 1]),
+        taps=taps,
+        stride=rng.randint(1, 3) if depthwise else 1,
+        tile=rng.randrange(tiles - ky * kx * kt),
+        acc=acc,
+        accumulate=rng.randint(0, 1),
+        final=rng.randint(0, 1),
+    )
+
+
+def entries(instr):
+    return instr.oy * len(range(instr.taps - 1, instr.ox, instr.stride))
+
+
+@each_arch
+@pytest.mark.parametrize("seed", range(3))
+def test_random_instructions_with_random_reads(arch, seed):
+    rng = random.Random(seed)
+    model = Model(arch, seed)
+    instrs, acc = [], 0
+    while acc < arch.acc_depth:
+        instr = random_instr(arch, rng, acc, arch.weight_tiles // 2)
+        if instr.mode == Mode.DEPTHWISE:
+            # Tiles without weights beyond the taps, in the upper half, which dense instructions leave alone.
+            at = arch.weight_tiles // 2 + 8 * len(instrs) % (arch.weight_tiles // 2 - 8)
+            instr = matmul(arch, **{**instr.operands, "tile": at})
+            model.tiles[at : at + instr.ky * instr.kx, instr.taps :] = 0
+        instrs.append(instr)
+        # An entry that is not released may be used again.
+        acc += entries(instr) if instr.final or rng.random() < 0.7 else 0
+        if len(instrs) == 24:
+            break
+    for instr in instrs:
+        model.execute(instr)
+    run = Run(model, instrs, seed=seed, read=rng.choice([0.2, 1.0]), gap=rng.choice([0.0, 0.7]))
+    assert not run.errors and len(run.done) == len(instrs), f"seed {seed}"
+    assert run.taken == model.released, f"seed {seed}"
+    np.testing.assert_array_equal(run.acc, model.acc, err_msg=f"seed {seed}")
+
+
+def test_output_reads_wait_for_the_array():
+    # The second instruction reads bank 0 in every cycle: reads of even entries wait, the array never does.
+    first = matmul(SQUARE, ox=8, ox_x=4, final=1)
+    instrs = [first, matmul(SQUARE, kt=16, acc=40), matmul(SQUARE, kt=12, ox=4, ox_x=4, acc=8)]
+    run = check(SQUARE, instrs, seed=8, read=0.4)
+    # Its first tile overwrites, so it does not read.
+    assert 4 < run.refused <= 15
+    assert run.issued == list(range(run.issued[0], run.issued[0] + 8 + 16 + 48))
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("arch", "operands", "code"),
+    [
+        (TINY, {"mode": Mode.DEPTHWISE, "kt": 2}, ErrorCode.ILLEGAL_INSTRUCTION),
+        (PLAIN, {"mode": Mode.DEPTHWISE}, ErrorCode.ILLEGAL_INSTRUCTION),
+        (SQUARE, {"acc": 63, "ox": 2, "final": 1}, ErrorCode.OPERAND_RANGE),
+        (SQUARE, {"tile": 127, "kt": 2, "ox": 3}, ErrorCode.OPERAND_RANGE),
+        (PLAIN, {"tile": 126, "kt": 3}, ErrorCode.OPERAND_RANGE),
+    ],
+)
+def test_an_error_comes_after_all_earlier_instructions_are_done(arch, operands, code, ahead):
+    good = [matmul(arch, base=n, kt=3, ox=4, ox_x=2, acc=4 * n, final=1) for n in range(ahead)]
+    later = matmul(arch, base=9, kt=2, acc=20, final=1)
+    model = Model(arch, 9)
+    for instr in good:
+        model.execute(instr)
+    before = model.acc[:20].copy()
+    if operands.get("final"):
+        model.released.append((63, None))
+    run = Run(model, [*good, matmul(arch, **operands), later], seed=9)
+    assert [c for _, c in run.errors] == [code]
+    assert len(run.done) == ahead
+    assert all(cycle < run.errors[0][0] for cycle in run.done)
+    assert [t for t in run.taken if t[0] != 63] == [r for r in model.released if r[0] != 63]
+    if not operands.get("tile"):
+        np.testing.assert_array_equal(run.acc[:20], before)
+    # Nothing of the instruction behind the error takes effect.
+    assert not run.acc[20].any()
+
+
+def test_the_last_entry_and_the_last_tile_may_be_used():
+    check(SQUARE, [matmul(SQUARE, tile=126, kt=2, acc=62, ox=2, ox_x=4, final=1)], seed=10)
+
+
+def test_extreme_values_do_not_overflow_inside_the_array():
+    model = Model(TALL, 11)
+    model.act[:], model.tiles[:] = -128, -128
+    instr = matmul(TALL, kt=4, ox=2, final=1)
+    model.execute(instr)
+    run = Run(model, [instr])
+    assert run.taken == model.released == [(n, [4 * 8 * 128 * 128] * 2) for n in range(2)]
+
+
+def test_a_coordinate_far_outside_does_not_come_back_into_the_window():
+    # x reaches 64 times the memory's size.
+    far = TINY.act_bytes - 1
+    check(
+        TINY,
+        [
+            matmul(
+                TINY,
+                base=3,
+                height=600,
+                row_bytes=64,
+                pad=1,
+                ky=3,
+                ky_y=255,
+                kx=200,
+                kx_x=far,
+                oy=2,
+                oy_y=255,
+                final=1,
+            )
+        ],
+        seed=12,
+        limit=8000,
+    )
+
+
+def test_verilog_of_array8_is_small():
+    text = verilog.convert(MatrixEngine(PRESETS["array8"]), name="matrix", emit_src=False)
+    # One module for the array and two memories: no module per PE.
+    assert text.count("\nmodule ") <= 4
+    assert len(text) < 400_000
+
+
+def test_a_core_without_depthwise_has_no_pixel_registers():
+    plain, full = (
+        verilog.convert(
+            MatrixEngine(dataclasses.replace(SQUARE, depthwise=value)), name="matrix", emit_src=False
+        )
+        for value in (False, True)
+    )
+    assert "pixels0_half" in full and "pixels" not in plain
