@@ -38,11 +38,11 @@ class OutputEngine(wiring.Component):
 
     Timing
     ------
-    One chunk of `lanes` elements per cycle, across instructions too; ``LATENCY`` cycles from the accumulator's grant to the write.
+    One chunk of `lanes` elements per cycle, across instructions too; ``LATENCY`` cycles from the accumulator's grant to the offer of the result.
     Results wait in a queue, so backpressure stops the issue of new chunks and never the pipeline.
     """
 
-    LATENCY = 8
+    LATENCY = 9
     _QUEUE = 16
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -95,7 +95,8 @@ class OutputEngine(wiring.Component):
         granted = self.acc.valid & self.acc.ready
         m.d.sync += [credits.eq(credits + self.acc.release - granted), flight.eq(flight + issue - popped)]
         bad = Signal()
-        m.d.comb += bad.eq(active & overflow & (chunk == 0) & ~dead)
+        # Only when nothing is in flight is this the oldest instruction that is not done.
+        m.d.comb += bad.eq(active & overflow & (chunk == 0) & (flight == 0) & ~dead)
         m.d.sync += [self.engine.error.eq(bad), self.engine.error_code.eq(HwErrorCode.OPERAND_RANGE)]
         with m.If(bad):
             m.d.sync += dead.eq(1)

@@ -29,5 +29,6 @@ def add_clamp(m, value: Signal, zero: Signal, low: Signal, high: Signal, name: s
     """``min(max(value + zero, low), high)`` as signed(8)."""
     total = Signal(signed(len(value) + 1), name=f"{name}_total")
     result = Signal(signed(8), name=f"{name}_clamped")
-    m.d.comb += [total.eq(value + zero), result.eq(Mux(total < low, low, Mux(total > high, high, total)))]
+    # The upper bound has the last word, also where the bounds contradict each other.
+    m.d.comb += [total.eq(value + zero), result.eq(Mux((total > high) | (low > high), high, Mux(total < low, low, total)))]
     return result

@@ -6,7 +6,7 @@ from systolith.hw.interfaces import BeatWriteSignature
 from systolith.spec.arch import PRESETS, ArchConfig
 from systolith.spec.isa import Instr, isa_for
 
-__all__ = ["EQUAL", "MIXED", "TINY", "WIDE", "EffectChecker", "command_values", "fill", "signed8"]
+__all__ = ["EQUAL", "MIXED", "TINY", "WIDE", "EffectChecker", "accepted", "command_values", "fill", "signed8"]
 
 TINY = PRESETS["tiny"]
 #: Fewer lanes than columns, a vector wider than a beat, four blocks.
@@ -28,6 +28,13 @@ def signed8(byte: int) -> int:
 def command_values(arch: ArchConfig, instr: Instr) -> dict[str, int]:
     """Operands as an engine receives them."""
     return {f.name: instr.operands[f.name] - f.bias for f in isa_for(arch).by_mnemonic[instr.mnemonic].fields}
+
+
+async def accepted(ctx, stream) -> None:
+    """Wait until an offer is taken (unlike `until`, this may be abandoned at the end of a simulation)."""
+    ready = False
+    while not ready:
+        *_, ready = await ctx.tick().sample(stream.ready)
 
 
 async def fill(ctx, port: wiring.PureInterface, arch: ArchConfig, contents: bytes, rng, gap: float) -> int:

@@ -1,0 +1,234 @@
+"""OUTPUT against the formula of the instruction set, one integer at a time, with every handshake stalled at random."""
+
+import random
+
+import pytest
+from amaranth.sim import Simulator
+
+from systolith.hw.engine.output import OutputEngine
+from systolith.spec import numerics
+from systolith.spec.isa import Destination, isa_for
+from systolith.spec.regs import ErrorCode
+from tests.hw.engine_bench import EQUAL, MIXED, TINY, EffectChecker, accepted, command_values, fill, signed8
+
+ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL], ids=lambda arch: arch.name)
+
+
+class Contents:
+    """Accumulators, parameters and tables, with values that reach both ends, ties and every shift."""
+
+    def __init__(self, arch, rng):
+        self.acc = [[rng.choice((rng.randint(-(1 << 31), (1 << 31) - 1), rng.randint(-2000, 2000), -(1 << 31), (1 << 31) - 1))
+                     for _ in range(arch.cols)] for _ in range(arch.acc_depth)]
+        self.params = [[self._param(rng) for _ in range(arch.cols)] for _ in range(arch.param_rows)]
+        self.tables = rng.randbytes(arch.table_bytes)
+
+    @staticmethod
+    def _param(rng):
+        # A power of two as multiplier and a shift a little above it make ties; wide ones make every result saturate or vanish.
+        if rng.random() < 0.5:
+            exponent = rng.randrange(16)
+            return {"bias": rng.randint(-50, 50), "mult": 1 << exponent, "shift": exponent + rng.randrange(1, 8)}
+        return {"bias": rng.choice((rng.randint(-(1 << 31), (1 << 31) - 1), 0)), "mult": rng.randrange(1 << 16),
+                "shift": rng.choice((rng.randrange(64), rng.randrange(36, 44)))}
+
+
+def expected_effects(arch, instr, contents):
+    """Every chunk that leaves, in order."""
+    effects, i = [], instr.acc
+    for y in range(instr.ny):
+        for x in range(instr.nx):
+            result = []
+            for c in range(instr.channels):
+                p = contents.params[instr.param][c]
+                q = numerics.requantise(contents.acc[i][c] + p["bias"], p["mult"], p["shift"], instr.zero, instr.low, instr.high)
+                result.append(signed8(contents.tables[256 * instr.slot + (q & 255)]) if instr.table else q)
+            for first in range(0, instr.channels, arch.lanes):
+                chunk = tuple(result[first:first + arch.lanes])
+                at = (instr.dst + y * instr.dst_row + x * instr.dst_px + first) % arch.act_bytes
+                effects.append(("chain", len(chunk), chunk) if instr.dest == Destination.VECTOR else ("act", at, chunk))
+            i += 1
+    return effects
+
+
+def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
+    """Execute; returns (checker, cycles of grants, error code or None, cycle of the error).
+
+    With `release`, entries are released as early as possible, and that many cycles pass before the first instruction.
+    """
+    rng = random.Random(seed)
+    dut = OutputEngine(arch)
+    checker = EffectChecker([expected_effects(arch, instr, contents) for instr in instrs if instr.acc + instr.ny * instr.nx <= arch.acc_depth], seed)
+    total = sum(instr.ny * instr.nx for instr in instrs)
+    result = {"grants": [], "error": None, "started": False}
+    widths = [len(effect[2]) for _, effect in checker.expected]
+
+    async def accumulators(ctx):
+        # Releases: at most one per cycle, in the end one for every pixel.
+        left, released = total, 0
+        while True:
+            ready = rng.random() >= stall
+            room = released - len(result["grants"]) < arch.acc_depth
+            pulse = left > 0 and room and (release is not None or rng.random() >= stall)
+            ctx.set(dut.acc.ready, ready)
+            ctx.set(dut.acc.release, pulse)
+            *_, valid, addr, en, param = await ctx.tick().sample(dut.acc.valid, dut.acc.addr, dut.params.en, dut.params.addr)
+            granted = valid and ready
+            if granted:
+                assert len(result["grants"]) < released, f"seed {seed}: entry {addr} taken before it was released"
+                result["grants"].append((result["cycle"], addr))
+            released, left = released + pulse, left - pulse
+            for c in range(arch.cols):
+                ctx.set(dut.acc.data[c], contents.acc[addr][c] if granted else rng.randint(-(1 << 31), (1 << 31) - 1))
+                if en:
+                    ctx.set(dut.params.data[c], contents.params[param][c] | {"reserved": rng.getrandbits(10)})
+
+    async def feed(ctx):
+        await fill(ctx, dut.table_write, arch, contents.tables, rng, gap=0)
+        if release is not None:
+            await ctx.tick().repeat(release)
+        result["started"] = True
+        for instr in instrs:
+            while rng.random() < stall:
+                await ctx.tick()
+            ctx.set(dut.engine.cmd.payload.opcode, isa_for(arch).by_mnemonic["OUTPUT"].opcode)
+            ctx.set(dut.engine.cmd.payload.body["OUTPUT"], command_values(arch, instr))
+            ctx.set(dut.engine.cmd.valid, 1)
+            await accepted(ctx, dut.engine.cmd)
+            ctx.set(dut.engine.cmd.valid, 0)
+
+    async def watch(ctx):
+        result["cycle"] = 0
+        waiting = None
+        after_error = 0
+        while after_error < 40 and not (checker.complete and len(checker.ends) == len(instrs)):
+            readies = [rng.random() >= stall for _ in range(2)]
+            ctx.set(dut.act.ready, readies[0])
+            ctx.set(dut.chain.ready, readies[1])
+            sampled = await ctx.tick().sample(dut.act.valid, dut.act.addr, dut.act.mask, dut.act.data.as_value(), dut.chain.valid,
+                                              dut.chain.payload.as_value(), dut.engine.done, dut.engine.error, dut.engine.error_code)
+            to_act, addr, mask, written, to_chain, chunk, done, error, code = sampled[2:]
+            assert not (to_act and to_chain)
+            offer = sampled[2:8] if to_act or to_chain else None
+            assert waiting is None or offer == waiting, f"seed {seed}: an offer was withdrawn or changed"
+            taken = (to_act and readies[0]) or (to_chain and readies[1])
+            waiting = None if taken else offer
+            effect = None
+            if taken:
+                kept = widths[checker.seen] if checker.seen < len(widths) else arch.lanes
+                if to_act:
+                    assert mask & (mask + 1) == 0, f"seed {seed}: mask {mask:b} has a hole"
+                    kept = mask.bit_length()
+                lanes = tuple(signed8((written if to_act else chunk) >> 8 * lane) for lane in range(kept))
+                effect = ("act", addr, lanes) if to_act else ("chain", kept, lanes)
+            checker.step(result["cycle"], effect, done)
+            if error:
+                assert result["error"] is None and checker.complete, f"seed {seed}: error before older instructions were done"
+                result["error"] = ErrorCode(code)
+            after_error += result["error"] is not None
+            result["cycle"] += result["started"]
+            assert result["cycle"] < limit, f"seed {seed}: hung with {checker.done} of {len(instrs)} done"
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_process(accumulators)
+    simulator.add_testbench(feed, background=True)
+    simulator.add_testbench(watch)
+    simulator.run()
+    return checker, result
+
+
+def random_output(arch, rng, pixels):
+    """An OUTPUT of at most `pixels` pixels; sometimes with bounds the wrong way round."""
+    ny = rng.randint(1, 3)
+    nx = rng.randint(1, max(1, pixels // ny))
+    ny = min(ny, pixels // nx)
+    bounds = sorted((rng.randint(-128, 127), rng.randint(-128, 127)), reverse=rng.random() < 0.1)
+    low, high = rng.choice(((-128, 127), bounds))
+    return isa_for(arch).make(
+        "OUTPUT", dest=rng.randrange(2), acc=rng.randrange(arch.acc_depth - ny * nx + 1), ny=ny, nx=nx, channels=rng.randint(1, arch.cols),
+        dst=rng.randrange(arch.act_bytes), dst_row=rng.randrange(arch.act_bytes), dst_px=rng.randrange(arch.act_bytes),
+        param=rng.randrange(arch.param_rows), zero=rng.randint(-128, 127), low=low, high=high, table=rng.randrange(2),
+        slot=rng.randrange(arch.table_slots))
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+@ARCHS
+def test_equals_the_formula(arch, stall):
+    seed = 21
+    rng = random.Random(seed)
+    contents = Contents(arch, rng)
+    instrs = [random_output(arch, rng, min(12, arch.acc_depth)) for _ in range(16)]
+    checker, result = run(arch, instrs, contents, seed=seed, stall=stall)
+    assert checker.complete and result["error"] is None
+    entries = [instr.acc + i for instr in instrs for i in range(instr.ny * instr.nx)]
+    assert [addr for _, addr in result["grants"]] == entries
+    values = {v for _, effect in checker.expected for v in effect[2]}
+    assert {-128, 127} <= values and len(values) > 20
+
+
+@ARCHS
+def test_one_chunk_per_cycle_across_instructions(arch):
+    rng = random.Random(5)
+    contents = Contents(arch, rng)
+    make = isa_for(arch).make
+    instrs = [make("OUTPUT", dest=dest, acc=0, ny=1, nx=nx, channels=arch.cols, low=-128, high=127, dst_px=arch.cols)
+              for dest in (Destination.ACT, Destination.VECTOR) for nx in (1, 5, 1, 4, 3)]
+    pixels = sum(instr.nx for instr in instrs)
+    checker, result = run(arch, instrs, contents, seed=5, stall=0.0, release=pixels)
+    assert checker.complete
+    first = checker.cycles[0]
+    assert checker.cycles == list(range(first, first + pixels * arch.cols // arch.lanes))
+    assert first - result["grants"][0][0] == OutputEngine.LATENCY
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+def test_entry_past_the_last_stops_after_the_older_instruction_is_done(stall):
+    arch, seed = MIXED, 9
+    rng = random.Random(seed)
+    contents = Contents(arch, rng)
+    make = isa_for(arch).make
+    good = make("OUTPUT", acc=arch.acc_depth - 4, ny=1, nx=4, channels=arch.cols, low=-128, high=127, dst_px=8)
+    # The very last entry exists, the one behind it does not.
+    bad = make("OUTPUT", acc=arch.acc_depth - 1, ny=2, nx=1, channels=1, low=-128, high=127)
+    late = make("OUTPUT", acc=0, ny=1, nx=1, channels=1)
+    dut_result = run_to_error(arch, [good, bad, late], contents, seed=seed, stall=stall)
+    assert dut_result == ErrorCode.OPERAND_RANGE
+
+
+def run_to_error(arch, instrs, contents, *, seed, stall):
+    """The error code; effects of the failing instruction's legal entries are allowed, none of later instructions."""
+    rng = random.Random(seed)
+    dut = OutputEngine(arch)
+    effects = expected_effects(arch, instrs[0], contents)
+    allowed = len(effects) + 1
+    seen = {"effects": 0, "done": 0, "error": None}
+
+    async def feed(ctx):
+        for instr in instrs:
+            ctx.set(dut.engine.cmd.payload.body["OUTPUT"], command_values(arch, instr))
+            ctx.set(dut.engine.cmd.valid, 1)
+            await accepted(ctx, dut.engine.cmd)
+        raise AssertionError("the engine took an instruction after the error")
+
+    async def watch(ctx):
+        ctx.set(dut.acc.ready, 1)
+        ctx.set(dut.acc.release, 1)
+        for _ in range(400):
+            ready = rng.random() >= stall
+            ctx.set(dut.act.ready, ready)
+            *_, valid, done, error, code = await ctx.tick().sample(dut.act.valid, dut.engine.done, dut.engine.error, dut.engine.error_code)
+            assert not (valid and ready and seen["error"]), f"seed {seed}: an effect after the error"
+            seen["effects"] += valid and ready
+            seen["done"] += done
+            if error:
+                assert seen["error"] is None and seen["done"] == 1, f"seed {seed}: error with {seen['done']} instructions done"
+                seen["error"] = ErrorCode(code)
+        assert seen["done"] == 1 and len(effects) <= seen["effects"] <= allowed, f"seed {seed}: {seen}"
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(feed, background=True)
+    simulator.add_testbench(watch)
+    simulator.run()
+    return seen["error"]

@@ -1,0 +1,59 @@
+"""Rounding and clamping in hardware against `spec.numerics`."""
+
+import random
+
+import pytest
+from amaranth.hdl import Module, Signal, signed
+from amaranth.sim import Simulator
+
+from systolith.hw.leaf.rounding import add_clamp, round_shift
+from systolith.spec import numerics
+
+
+def values_for(width, shift, rng):
+    """Zero, both ends, and the neighbourhood of ties: half, one and a half, ... of the result's unit, on both sides."""
+    low, high = -(1 << (width - 1)), (1 << (width - 1)) - 1
+    half = (1 << shift) >> 1
+    near = [sign * half * odd + step for odd in (1, 3, 5, 255, 257) for sign in (1, -1) for step in (-1, 0, 1)]
+    return [v for v in (0, 1, -1, low, low + 1, high, *near, *(rng.randint(low, high) for _ in range(4))) if low <= v <= high]
+
+
+@pytest.mark.parametrize("width", [36, 49])
+def test_round_shift_is_half_even_for_every_shift(width):
+    seed = 11
+    rng = random.Random(seed)
+    m = Module()
+    value, shift = Signal(signed(width)), Signal(numerics.SHIFT_BITS)
+    result = round_shift(m, value, shift, "dut")
+
+    async def bench(ctx):
+        for amount in range(1 << numerics.SHIFT_BITS):
+            ctx.set(shift, amount)
+            for v in values_for(width, amount, rng):
+                ctx.set(value, v)
+                expected = numerics.saturate(numerics.round_shift(v, amount), -1024, 1023)
+                assert ctx.get(result) == expected, f"seed {seed}: {v} >> {amount}"
+
+    simulator = Simulator(m)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+def test_add_clamp_adds_then_bounds_from_below_then_from_above():
+    m = Module()
+    value, zero, low, high = Signal(signed(11)), Signal(signed(8)), Signal(signed(8)), Signal(signed(8))
+    result = add_clamp(m, value, zero, low, high, "dut")
+    ends = (-128, -3, 0, 5, 127)
+
+    async def bench(ctx):
+        for z in ends:
+            for lo in ends:
+                for hi in ends:
+                    for v in (-1024, -300, -4, 0, 6, 130, 1023):
+                        for signal, number in ((value, v), (zero, z), (low, lo), (high, hi)):
+                            ctx.set(signal, number)
+                        assert ctx.get(result) == numerics.saturate(v + z, lo, hi), f"{v} + {z} in [{lo}, {hi}]"
+
+    simulator = Simulator(m)
+    simulator.add_testbench(bench)
+    simulator.run()
