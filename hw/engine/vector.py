@@ -16,7 +16,7 @@ from systolith.hw.interfaces import (
 from systolith.hw.leaf.rounding import add_clamp, round_shift
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Engine, OperandA, isa_for
+from systolith.spec.isa import Engine, Field, OperandA, isa_for
 
 __all__ = ["VectorEngine"]
 
@@ -34,10 +34,12 @@ class VectorEngine(wiring.Component):
 
     Timing
     ------
-    One read per cycle: a chunk of `lanes` elements takes one (chained) or two reads for ADD and MUL, ky * kx for POOL. An instruction
-    starts when the results of the one before have been written.
+    One read per cycle: a chunk of `lanes` elements takes one (chained) or two reads for ADD and MUL, ky * kx for POOL; ``LATENCY`` cycles
+    from the grant of a chunk's last read to the offer of its result. An instruction starts when the results of the one before have
+    been written. Results wait in a queue, so backpressure stops the issue of new chunks and never the pipeline.
     """
 
+    LATENCY = 11
     _QUEUE = 16
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -68,17 +70,21 @@ class VectorEngine(wiring.Component):
         src_row, src_px = Signal(address), Signal(address)
         b_row, b_px, dst_row, dst_px = (Signal(address, name=name) for name in ("b_row", "b_px", "dst_row", "dst_px"))
         k_row, k_px = Signal(a_bits), Signal(a_bits)   # offset of the window position
-        y_out, x_out = Signal(signed(len(p.y0) + 2)), Signal(signed(len(p.x0) + 2))
-        y_k, x_k = Signal(len(p.ky) + len(p.ky_y)), Signal(signed(len(p.x0) + 2))
+        # Wide enough for every program: a coordinate that wrapped around could look like one inside the window.
+        fields = {f.name: f for f in isa_for(arch).by_mnemonic["POOL"].fields}
+        y_span = self._span(fields["y0"], (fields["oy_y"], fields["ny"]), (fields["ky_y"], fields["ky"]))
+        x_span = self._span(fields["x0"], (fields["ox_x"], fields["nx"]), (fields["kx_x"], fields["kx"]))
+        y_out, x_out, y_k, x_k = Signal(y_span), Signal(x_span), Signal(y_span), Signal(x_span)
         issue, first, last = Signal(), Signal(), Signal()
         chained = Signal()
         last_chunk, last_px, last_row = Signal(), Signal(), Signal()
         bytes_last = Signal.like(b.bytes)
         room = flight != self._QUEUE
-        tag_layout = data.StructLayout({"first": 1, "last": 1, "second": 1, "inside": 1, "addr": address, "mask": lanes, "end": 1,
+        tag_layout = data.StructLayout({"first": 1, "last": 1, "second": 1, "addr": address, "mask": lanes, "end": 1,
                                         "a": chunk_layout(arch)})
         tag = Signal(tag_layout)
-        y, x = Signal(signed(len(p.y0) + 3)), Signal(signed(len(p.x0) + 3))
+        y, x = Signal(y_span, reset_less=True), Signal(x_span, reset_less=True)
+        inside = Signal(reset_less=True)
         kept = Signal(len(b.bytes) + 1)
         offset = Signal(a_bits)
         m.d.comb += [
@@ -94,14 +100,13 @@ class VectorEngine(wiring.Component):
             self.read.addr.eq(Mux(pool, src_px + k_row + k_px, Mux(chained | second, b_px, src_px)) + offset),
             last_chunk.eq(chunk == (bytes_last >> lane_bits)),
             last_px.eq(nx == Mux(pool, p.nx, b.nx)), last_row.eq(ny == Mux(pool, p.ny, b.ny)),
-            y.eq(y_out + y_k), x.eq(x_out + x_k),
             kept.eq(bytes_last + 1 - (chunk << lane_bits)),
             tag.first.eq(first), tag.last.eq(last), tag.second.eq(second | chained), tag.a.eq(self.chain.payload),
-            tag.inside.eq((y >= 0) & (y < p.height) & (x >= 0) & (x < p.row_bytes)),
             tag.addr.eq(dst_px + offset), tag.mask.eq(Cat(kept > lane for lane in range(lanes))),
             tag.end.eq(last & last_chunk & last_px & last_row),
         ]
-        ended = Signal()                             # all reads are issued
+        # Two cycles, as long as the data takes.
+        m.d.sync += [y.eq(y_out + y_k), x.eq(x_out + x_k), inside.eq((y >= 0) & (y < p.height) & (x >= 0) & (x < p.row_bytes))]
         popped = Signal()
         m.d.sync += flight.eq(flight + (issue & first) - popped)
         with m.If(issue):
@@ -126,7 +131,7 @@ class VectorEngine(wiring.Component):
             with m.If(tag.end):
                 m.d.sync += active.eq(0)
         command = self.engine.cmd.payload
-        m.d.comb += self.engine.cmd.ready.eq(~active & (flight == 0) & ~ended)
+        m.d.comb += self.engine.cmd.ready.eq(~active & (flight == 0))
         with m.If(self.engine.cmd.valid & self.engine.cmd.ready):
             is_pool = command.opcode == opcodes["POOL"]
             add, window = command.body.ADD, command.body.POOL
@@ -156,7 +161,7 @@ class VectorEngine(wiring.Component):
             value = Signal(signed(8), name=f"pool_value{lane}")
             so_far = Signal(signed(8), name=f"pool_best{lane}")
             da, db = Signal(signed(9), name=f"a9_{lane}", reset_less=True), Signal(signed(9), name=f"b9_{lane}", reset_less=True)
-            m.d.comb += [value.eq(Mux(stage.inside, bytes_in[lane], -128)), so_far.eq(Mux(stage.first | (value > best[lane]), value, best[lane]))]
+            m.d.comb += [value.eq(Mux(inside, bytes_in[lane], -128)), so_far.eq(Mux(stage.first | (value > best[lane]), value, best[lane]))]
             with m.If(valid):
                 m.d.sync += best[lane].eq(so_far)
                 with m.If(~stage.second):
@@ -168,8 +173,9 @@ class VectorEngine(wiring.Component):
         pools = best
         totals = []
         for lane in range(lanes):
-            m1, m2 = Signal(signed(27), name=f"m1_{lane}", reset_less=True), Signal(signed(27), name=f"m2_{lane}", reset_less=True)
-            total, total2 = Signal(signed(36), name=f"total{lane}", reset_less=True), Signal(signed(36), name=f"total{lane}_b", reset_less=True)
+            # ADD: a9*a_mult, then + b9*b_mult. MUL: a9*b9, then * a_mult. Two multipliers either way.
+            m1 = Signal(signed(27), name=f"m1_{lane}", reset_less=True)
+            total = Signal(signed(36), name=f"total{lane}", reset_less=True)
             factor = Signal(signed(17), name=f"factor{lane}")
             scale = Signal(signed(17), name=f"scale{lane}")
             wide = Signal(signed(27), name=f"wide{lane}", reset_less=True)
@@ -181,7 +187,6 @@ class VectorEngine(wiring.Component):
             product = Signal(signed(36), name=f"product{lane}", reset_less=True)
             m.d.sync += [product.eq(second_operand * scale), wide.eq(m1)]
             m.d.sync += total.eq(Mux(multiply, product, product + wide))
-            del m2, total2
             totals.append(total)
         rounded = []
         for lane in range(lanes):
@@ -213,3 +218,8 @@ class VectorEngine(wiring.Component):
             popped.eq(self.write.valid & self.write.ready), queue.r_en.eq(popped), self.engine.done.eq(popped & head.end),
         ]
         return m
+
+    @staticmethod
+    def _span(first: Field, *loops: tuple[Field, Field]) -> range:
+        """All values of a coordinate: its first value plus, for each (step, count), up to count - 1 steps."""
+        return range(first.min, first.max + sum(step.max * (count.max - 1) for step, count in loops) + 1)

@@ -1,7 +1,7 @@
 """Look-up tables of one int8, one copy per lane."""
 
 from amaranth.hdl import Module, Signal, unsigned
-from amaranth.lib import data, wiring
+from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 

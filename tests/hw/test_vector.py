@@ -1,0 +1,247 @@
+"""ADD, MUL and POOL against the formulas of the instruction set, one integer at a time, with every handshake stalled at random."""
+
+import random
+
+import pytest
+from amaranth.sim import Simulator
+
+from systolith.hw.engine.vector import VectorEngine
+from systolith.hw.interfaces import ActReadSignature
+from systolith.spec import numerics
+from systolith.spec.isa import OperandA, isa_for
+from tests.hw.engine_bench import EQUAL, MIXED, TINY, EffectChecker, accepted, command_values, fill, signed8
+
+ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL], ids=lambda arch: arch.name)
+
+
+class Model:
+    """Executes instructions on an activation SRAM; collects reads and writes."""
+
+    def __init__(self, arch, rng):
+        self.arch = arch
+        self.act = bytearray(rng.randbytes(arch.act_bytes))
+        self.tables = rng.randbytes(arch.table_bytes)
+        self.chain = []
+
+    def execute(self, instr, rng):
+        """Writes in order as (address, bytes). Operands from OUTPUT are drawn from `rng`."""
+        arch, effects, self.touched = self.arch, [], set()
+        for y in range(instr.ny):
+            for x in range(instr.nx):
+                for first in range(0, instr.bytes, arch.lanes):
+                    lanes = range(first, min(first + arch.lanes, instr.bytes))
+                    if instr.mnemonic == "POOL":
+                        values = [self.pool(instr, y, x, lane) for lane in lanes]
+                    else:
+                        values = self.binary(instr, y, x, lanes, rng)
+                    values = tuple(signed8(self.tables[256 * instr.slot + (q & 255)]) if instr.table else q for q in values)
+                    effects.append(((instr.dst + y * instr.dst_row + x * instr.dst_px + first) % arch.act_bytes, values))
+        for at, values in effects:
+            for lane, value in enumerate(values):
+                self.act[(at + lane) % arch.act_bytes] = value & 255
+        return effects
+
+    def read(self, at):
+        """One operand; remembered, so that a program that reads what it writes can be told."""
+        at %= self.arch.act_bytes
+        self.touched.add(at)
+        return signed8(self.act[at])
+
+    def binary(self, instr, y, x, lanes, rng):
+        if instr.a_source == OperandA.OUTPUT:
+            chunk = [rng.choice((-128, 127, rng.randint(-128, 127))) for _ in lanes]
+            self.chain.append(chunk)
+        else:
+            chunk = [self.read(instr.a + y * instr.a_row + x * instr.a_px + lane) for lane in lanes]
+        result = []
+        for a, lane in zip(chunk, lanes, strict=True):
+            a, b = a - instr.a_zero, self.read(instr.b + y * instr.b_row + x * instr.b_px + lane) - instr.b_zero
+            total = a * instr.a_mult + b * instr.b_mult if instr.mnemonic == "ADD" else a * b * instr.a_mult
+            result.append(numerics.saturate(numerics.round_shift(total, instr.shift) + instr.zero, instr.low, instr.high))
+        return result
+
+    def pool(self, instr, y, x, lane):
+        best = -128
+        for ky in range(instr.ky):
+            for kx in range(instr.kx):
+                row = instr.y0 + y * instr.oy_y + ky * instr.ky_y
+                column = instr.x0 + x * instr.ox_x + kx * instr.kx_x
+                if 0 <= row < instr.height and 0 <= column < instr.row_bytes:
+                    best = max(best, self.read(instr.base + y * instr.oy_addr + x * instr.ox_x + ky * instr.ky_addr + kx * instr.kx_x + lane))
+        return best
+
+
+def run(arch, instrs, *, seed, stall, limit=8000):
+    """Execute; returns (checker, cycles in which reads were granted, cycles in which commands were taken).
+
+    Instructions that write what they read are left out of `instrs`: their result depends on the order in time.
+    """
+    rng = random.Random(seed)
+    model = Model(arch, rng)
+    sram, effects, kept = bytearray(model.act), [], []
+    for instr in instrs:
+        before, chunks = bytes(model.act), len(model.chain)
+        group = model.execute(instr, rng)
+        written = {(at + lane) % arch.act_bytes for at, values in group for lane in range(len(values))}
+        if model.touched & written:
+            model.act[:] = before
+            del model.chain[chunks:]
+            continue
+        kept.append(instr)
+        effects.append(group)
+    dut = VectorEngine(arch)
+    checker = EffectChecker(effects, seed)
+    result = {"reads": [], "commands": [], "started": False, "instrs": kept}
+
+    async def feed(ctx):
+        await fill(ctx, dut.table_write, arch, model.tables, rng, gap=0)
+        result["started"] = True
+        for instr in kept:
+            while rng.random() < stall:
+                await ctx.tick()
+            ctx.set(dut.engine.cmd.payload.opcode, isa_for(arch).by_mnemonic[instr.mnemonic].opcode)
+            ctx.set(dut.engine.cmd.payload.body["raw"], rng.getrandbits(64))
+            ctx.set(dut.engine.cmd.payload.body[instr.mnemonic], command_values(arch, instr))
+            ctx.set(dut.engine.cmd.valid, 1)
+            await accepted(ctx, dut.engine.cmd)
+            result["commands"].append(result["cycle"])
+            ctx.set(dut.engine.cmd.valid, 0)
+
+    async def chain(ctx):
+        for chunk in model.chain:
+            while rng.random() < stall:
+                await ctx.tick()
+            for lane in range(arch.lanes):
+                ctx.set(dut.chain.payload[lane], chunk[lane] if lane < len(chunk) else rng.randint(-128, 127))
+            ctx.set(dut.chain.valid, 1)
+            await accepted(ctx, dut.chain)
+            ctx.set(dut.chain.valid, 0)
+            ctx.set(dut.chain.payload.as_value(), rng.getrandbits(8 * arch.lanes))
+
+    async def watch(ctx):
+        result["cycle"] = 0
+        pipeline = [None] * ActReadSignature.LATENCY
+        waiting = None
+        while not checker.complete:
+            read_ready, write_ready = rng.random() >= stall, rng.random() >= stall
+            ctx.set(dut.read.ready, read_ready)
+            ctx.set(dut.write.ready, write_ready)
+            word = pipeline.pop(0) or rng.randbytes(arch.act_width)
+            ctx.set(dut.read.data.as_value(), int.from_bytes(word, "little"))
+            sampled = await ctx.tick().sample(dut.read.valid, dut.read.addr, dut.write.valid, dut.write.addr, dut.write.mask,
+                                              dut.write.data.as_value(), dut.engine.done, dut.engine.error)
+            reads, from_addr, writes, addr, mask, written, done, error = sampled[2:]
+            assert not error
+            granted = reads and read_ready
+            pipeline.append(bytes(sram[(from_addr + j) % arch.act_bytes] for j in range(arch.act_width)) if granted else None)
+            if granted:
+                result["reads"].append(result["cycle"])
+            offer = sampled[4:8] if writes else None
+            assert waiting is None or offer == waiting, f"seed {seed}: an offer was withdrawn or changed"
+            waiting = None if write_ready else offer
+            effect = None
+            if writes and write_ready:
+                assert mask and mask & (mask + 1) == 0, f"seed {seed}: mask {mask:b} has a hole"
+                effect = (addr, tuple(signed8(written >> 8 * lane) for lane in range(mask.bit_length())))
+                for lane, value in enumerate(effect[1]):
+                    sram[(addr + lane) % arch.act_bytes] = value & 255
+            checker.step(result["cycle"], effect, done)
+            result["cycle"] += result["started"]
+            assert result["cycle"] < limit, f"seed {seed}: hung with {checker.done} of {len(kept)} done: {kept[checker.done]}"
+        assert sram == model.act
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(feed, background=True)
+    simulator.add_testbench(chain, background=True)
+    simulator.add_testbench(watch)
+    simulator.run()
+    return checker, result
+
+
+def random_binary(arch, rng):
+    """ADD or MUL, with multipliers and shifts that saturate, vanish or tie."""
+    def address():
+        return rng.randrange(arch.act_bytes)
+
+    small = rng.random() < 0.6
+    mult = (lambda: rng.choice((-1, 1)) << rng.randrange(6)) if small else (lambda: rng.randint(-(1 << 16), (1 << 16) - 1))
+    bounds = sorted((rng.randint(-128, 127), rng.randint(-128, 127)), reverse=rng.random() < 0.1)
+    low, high = rng.choice(((-128, 127), (-128, 127), bounds))
+    return isa_for(arch).make(
+        rng.choice(("ADD", "MUL")), ny=rng.randint(1, 3), nx=rng.randint(1, 3), bytes=rng.randint(1, 3 * arch.lanes),
+        a_source=rng.randrange(2), a=address(), a_row=address(), a_px=address(), b=address(), b_row=address(), b_px=address(),
+        dst=address(), dst_row=address(), dst_px=address(), a_zero=rng.randint(-128, 127), b_zero=rng.randint(-128, 127),
+        a_mult=mult(), b_mult=mult(), shift=rng.randrange(1, 10) if small else rng.choice((rng.randrange(64), 17, 20)),
+        zero=rng.choice((0, rng.randint(-128, 127))), low=low, high=high, table=rng.randrange(2), slot=rng.randrange(arch.table_slots))
+
+
+def random_pool(arch, rng):
+    """A window over a small tensor with padding on every side, anywhere in the SRAM."""
+    pixel = rng.randint(1, 2 * arch.lanes)
+    height, width = rng.randint(1, 5), rng.randint(1, 5)
+    pitch = width * pixel + rng.randrange(3)
+    top, left = rng.randrange(3), rng.randrange(3)
+    step = rng.randint(1, 2)
+    return isa_for(arch).make(
+        "POOL", ny=rng.randint(1, 3), nx=rng.randint(1, 3), bytes=pixel,
+        base=(rng.randrange(arch.act_bytes) - top * pitch - left * pixel) % arch.act_bytes,
+        y0=-top, x0=-left * pixel, height=height, row_bytes=width * pixel, ky=rng.randint(1, 3), ky_addr=pitch, ky_y=1, kx=rng.randint(1, 3),
+        kx_x=pixel, oy_addr=step * pitch, oy_y=step, ox_x=step * pixel, dst=rng.randrange(arch.act_bytes),
+        dst_row=rng.randrange(arch.act_bytes), dst_px=rng.randrange(arch.act_bytes), table=rng.randrange(2), slot=rng.randrange(arch.table_slots))
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+@ARCHS
+def test_equals_the_formula(arch, stall):
+    seed = 31
+    rng = random.Random(seed)
+    instrs = [(random_pool if i % 3 == 0 else random_binary)(arch, rng) for i in range(30)]
+    checker, result = run(arch, instrs, seed=seed, stall=stall)
+    kinds = {(i.mnemonic, i.operands.get("a_source")) for i in result["instrs"]}
+    assert kinds == {("POOL", None), *((name, source) for name in ("ADD", "MUL") for source in OperandA)}
+    values = {v for _, effect in checker.expected for v in effect[1]}
+    assert {-128, 127} <= values and len(values) > 20
+
+
+@pytest.mark.parametrize("operands", [
+    {"oy_y": 255, "ny": 1050}, {"ox_x": 1023, "nx": 40}, {"kx": 17, "kx_x": 1023, "x0": 1024}, {"y0": -(1 << 15), "ky": 256, "ky_y": 255},
+    {"x0": -2048, "ox_x": 700, "nx": 90},
+])
+def test_positions_far_outside_are_padding(operands):
+    """Coordinates do not wrap around, however far a program steps."""
+    arch = EQUAL
+    # Results go to one byte behind which nothing is read: only one operand byte is inside the window at a time.
+    base = {"bytes": 1, "height": 65535, "row_bytes": 1023, "dst": 1023}
+    checker, _ = run(arch, [isa_for(arch).make("POOL", **{**base, **operands})], seed=3, stall=0.0)
+    assert checker.complete and checker.ends[-1] == operands.get("ny", 1) * operands.get("nx", 1)
+
+
+@ARCHS
+def test_one_read_per_cycle_within_an_instruction(arch):
+    make = isa_for(arch).make
+    pixel = 4 * arch.lanes
+    half = arch.act_bytes // 2
+    common = dict(nx=6, bytes=pixel, dst=half, dst_px=pixel, low=-128, high=127)
+    pool = {k: v for k, v in common.items() if k not in ("low", "high")}
+    cases = [
+        (make("ADD", **common, a=0, a_px=pixel, b=64, b_px=pixel), 2 * 24), (make("MUL", **common, a_source=OperandA.OUTPUT, b_px=pixel), 24),
+        (make("POOL", **pool, kx=2, kx_x=pixel, ky=2, ky_y=1, height=2, row_bytes=256, ox_x=pixel), 4 * 24),
+    ]
+    for instr, reads in cases:
+        checker, result = run(arch, [instr], seed=5, stall=0.0)
+        first = result["reads"][0]
+        assert len(checker.cycles) == 24, instr
+        assert result["reads"] == list(range(first, first + reads)), instr
+        assert checker.cycles[-1] - result["reads"][-1] == VectorEngine.LATENCY, instr
+
+
+@ARCHS
+def test_the_next_instruction_reads_what_the_last_wrote(arch):
+    make = isa_for(arch).make
+    half = arch.act_bytes // 2
+    step = dict(nx=3, bytes=arch.lanes, a_px=arch.lanes, b_px=arch.lanes, dst_px=arch.lanes, a_mult=1, b_mult=1, low=-128, high=127)
+    instrs = [make("ADD", **step, a=0, b=32, dst=half), make("ADD", **step, a=half, b=64, dst=half + 64),
+              make("MUL", **step, a=half, b=half + 64, dst=96)]
+    checker, result = run(arch, instrs, seed=6, stall=0.3)
+    assert len(result["instrs"]) == 3 and checker.complete
