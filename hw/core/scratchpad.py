@@ -16,12 +16,14 @@ class Scratchpad(wiring.Component):
 
     Members
     -------
-    matrix_read, vector_read, store_read : In(ActReadSignature)     in order of priority; the first is always granted
-    output_write, vector_write, load_write : In(ActWriteSignature)  in order of priority
+    matrix_read, vector_read, store_read : In(ActReadSignature)      in order of priority; the first is always
+                                                                     granted
+    output_write, vector_write, load_write : In(ActWriteSignature)   in order of priority
 
     Timing
     ------
-    Data two cycles after the grant. A write is seen by reads granted in later cycles; a read granted in the same cycle sees the old value.
+    Data two cycles after the grant. A write is seen by reads granted in later cycles; a read granted in
+    the same cycle sees the old value.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -48,8 +50,10 @@ class Scratchpad(wiring.Component):
                 m.submodules[f"bank{block}_{bank}"] = memory
                 row.append((memory.read_port(), memory.write_port()))
             ports.append(row)
-        lines = {id(port): self._lines(m, port, name) for name, group in (("read", reads), ("write", writes)) for port in group}
-        rotated = {id(port): self._rotate(m, [Cat(port.data[j], port.mask[j]) for j in range(width)], self._offset(port), right=True) for port in writes}
+        lines = {id(port): self._lines(m, port, name) for name,
+                 group in (("read", reads), ("write", writes)) for port in group}
+        rotated = {id(port): self._rotate(m, [Cat(port.data[j], port.mask[j]) for j in range(width)],
+                                          self._offset(port), right=True) for port in writes}
         for block in range(blocks):
             for bank in range(width):
                 read, write = ports[block][bank]
@@ -60,8 +64,10 @@ class Scratchpad(wiring.Component):
                 for port, select in zip(writes, write_selects, strict=True):
                     line = lines[id(port)][bank]
                     with m.If(select[block]):
-                        m.d.comb += [write.addr.eq(line[:len(write.addr)]), write.data.eq(rotated[id(port)][bank][:8]),
-                                     write.en.eq(rotated[id(port)][bank][8] & (line[len(write.addr):] == block))]
+                        m.d.comb += [write.addr.eq(line[:len(write.addr)]),
+                                     write.data.eq(rotated[id(port)][bank][:8]),
+                                     write.en.eq(rotated[id(port)][bank][8]
+                                                 & (line[len(write.addr):] == block))]
         for index, port in enumerate(reads):
             offset = Signal(range(width), name=f"offset{index}", reset_less=True)
             base = Signal(range(max(2, blocks)), name=f"block{index}", reset_less=True)
@@ -69,7 +75,8 @@ class Scratchpad(wiring.Component):
             m.d.sync += offset.eq(self._offset(port))
             shift = (depth - 1).bit_length() + (width - 1).bit_length()
             if blocks > 1:
-                m.d.sync += [base.eq(port.addr >> shift), following.eq(((port.addr >> (width - 1).bit_length()) + 1)[(depth - 1).bit_length():])]
+                next_line = (port.addr >> (width - 1).bit_length()) + 1
+                m.d.sync += [base.eq(port.addr >> shift), following.eq(next_line[(depth - 1).bit_length():])]
             raw = []
             for bank in range(width):
                 byte = Signal(8, name=f"raw{index}_{bank}")
@@ -89,7 +96,7 @@ class Scratchpad(wiring.Component):
         return port.addr[:(self._arch.act_width - 1).bit_length()]
 
     def _lines(self, m, port, name):
-        """The line (of the whole memory) in which each bank is accessed: the next one for banks before the first byte."""
+        """The line (of the whole memory) of each bank: the next one for banks before the first byte."""
         arch = self._arch
         bits = (arch.act_width - 1).bit_length()
         line = port.addr[bits:]
@@ -119,7 +126,8 @@ class Scratchpad(wiring.Component):
                 m.d.comb += needed.eq((1 << port.addr[block_bits:]) | (1 << last[block_bits:]))
             grant = Signal(name=f"{name}_grant{index}")
             select = Signal(arch.act_blocks, name=f"{name}_select{index}")
-            m.d.comb += [grant.eq((needed & taken) == 0), port.ready.eq(grant), select.eq(Mux(port.valid & grant, needed, 0))]
+            m.d.comb += [grant.eq((needed & taken) == 0), port.ready.eq(grant),
+                         select.eq(Mux(port.valid & grant, needed, 0))]
             used = Signal(arch.act_blocks, name=f"{name}_used{index}")
             m.d.comb += used.eq(taken | select)
             taken = used

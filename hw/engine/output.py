@@ -1,4 +1,4 @@
-"""The output stage: accumulators to int8, through bias, multiplication, rounding, clamping and table. Executes OUTPUT."""
+"""The output stage: accumulators to int8, through bias, multiply, round, clamp and table. Executes OUTPUT."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
@@ -38,8 +38,9 @@ class OutputEngine(wiring.Component):
 
     Timing
     ------
-    One chunk of `lanes` elements per cycle, across instructions too; ``LATENCY`` cycles from the accumulator's grant to the offer of the result.
-    Results wait in a queue, so backpressure stops the issue of new chunks and never the pipeline.
+    One chunk of `lanes` elements per cycle, across instructions too; ``LATENCY`` cycles from the accumulator's
+    grant to the offer of the result. Results wait in a queue, so backpressure stops the issue of new chunks and
+    never the pipeline.
     """
 
     LATENCY = 9
@@ -48,7 +49,8 @@ class OutputEngine(wiring.Component):
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
         super().__init__({
-            "engine": In(EngineSignature(arch, Engine.OUTPUT)), "acc": Out(AccReadSignature(arch)), "params": Out(ParamReadSignature(arch)),
+            "engine": In(EngineSignature(arch, Engine.OUTPUT)), "acc": Out(AccReadSignature(arch)),
+            "params": Out(ParamReadSignature(arch)),
             "act": Out(ActWriteSignature(arch)), "chain": Out(stream.Signature(chunk_layout(arch))),
             "table_write": In(BeatWriteSignature(arch, arch.table_bytes)),
         })
@@ -59,13 +61,14 @@ class OutputEngine(wiring.Component):
         lanes, chunks = arch.lanes, arch.cols // arch.lanes
         layout = format_layout(arch, "OUTPUT")
         # What travels beside a chunk.
-        info_layout = data.StructLayout({"zero": signed(8), "low": signed(8), "high": signed(8), "table": 1, "slot": layout["slot"].shape,
+        info_layout = data.StructLayout({"zero": signed(8), "low": signed(8), "high": signed(8), "table": 1,
+                                         "slot": layout["slot"].shape,
                                          "dest": 1, "addr": range(arch.act_bytes), "mask": lanes, "last": 1})
         c = Signal(layout)
         active, dead = Signal(), Signal()
         m.d.comb += self.engine.idle.eq(1)
 
-        # -- issue: one chunk per cycle ---------------------------------------------------------------------------------
+        # -- issue: one chunk per cycle ----------------------------------------------------------------------
         credits = Signal(range(2 * arch.acc_depth))
         flight = Signal(range(self._QUEUE + 1))
         chunk = Signal(range(max(2, chunks)))
@@ -80,14 +83,16 @@ class OutputEngine(wiring.Component):
         overflow = Signal()
         m.d.comb += [
             overflow.eq(acc >= arch.acc_depth),
-            self.acc.addr.eq(acc), self.acc.valid.eq(active & (chunk == 0) & (credits != 0) & room & ~overflow & ~dead),
+            self.acc.addr.eq(acc),
+            self.acc.valid.eq(active & (chunk == 0) & (credits != 0) & room & ~overflow & ~dead),
             issue.eq(active & room & ~dead & ((chunk != 0) | (self.acc.valid & self.acc.ready))),
             self.engine.stall.eq(active & ~issue),
             last_chunk.eq(chunk == (c.channels >> (lanes - 1).bit_length())),
             last_px.eq(nx == c.nx), last.eq(last_chunk & last_px & (ny == c.ny)),
             kept.eq(c.channels + 1 - (chunk << (lanes - 1).bit_length())),
             self.params.en.eq(1), self.params.addr.eq(c.param),
-            info.zero.eq(c.zero), info.low.eq(c.low), info.high.eq(c.high), info.table.eq(c.table), info.slot.eq(c.slot), info.dest.eq(c.dest),
+            info.zero.eq(c.zero), info.low.eq(c.low), info.high.eq(c.high), info.table.eq(c.table),
+            info.slot.eq(c.slot), info.dest.eq(c.dest),
             info.addr.eq(px_addr + (chunk << (lanes - 1).bit_length())), info.last.eq(last),
             info.mask.eq(Cat(kept > lane for lane in range(lanes))),
             self.engine.cmd.ready.eq((~active | (issue & last)) & ~dead),
@@ -115,7 +120,7 @@ class OutputEngine(wiring.Component):
             m.d.sync += [c.eq(command), active.eq(1), chunk.eq(0), nx.eq(0), ny.eq(0), acc.eq(command.acc),
                          row_addr.eq(command.dst), px_addr.eq(command.dst)]
 
-        # -- pipeline -----------------------------------------------------------------------------------------------------
+        # -- pipeline ----------------------------------------------------------------------------------------
         valid = issue
         stage = info
 
@@ -144,7 +149,8 @@ class OutputEngine(wiring.Component):
                 for index in range(chunks):
                     with m.Case(index):
                         param = self.params.data[index * lanes + lane]
-                        m.d.sync += [total.eq(sums[index * lanes + lane] + param.bias), mult.eq(param.mult), shift.eq(param.shift)]
+                        m.d.sync += [total.eq(sums[index * lanes + lane] + param.bias), mult.eq(param.mult),
+                                     shift.eq(param.shift)]
             biased.append(total), mults.append(mult), shifts.append(shift)
         advance(2)
         products, shifts3 = [], []
@@ -157,7 +163,8 @@ class OutputEngine(wiring.Component):
         products4, shifts4 = [], []
         for lane in range(lanes):
             # A second register behind the multiplier, for the DSP block to absorb.
-            product, shift = Signal.like(products[lane], name=f"product{lane}_b"), Signal.like(shifts3[lane], name=f"shift{lane}_b")
+            product = Signal.like(products[lane], name=f"product{lane}_b")
+            shift = Signal.like(shifts3[lane], name=f"shift{lane}_b")
             m.d.sync += [product.eq(products[lane]), shift.eq(shifts3[lane])]
             products4.append(product), shifts4.append(shift)
         advance(4)
@@ -169,7 +176,8 @@ class OutputEngine(wiring.Component):
         advance(5)
         clamped = Signal(chunk_layout(arch), reset_less=True)
         for lane in range(lanes):
-            m.d.sync += clamped[lane].eq(add_clamp(m, rounded[lane], stage.zero, stage.low, stage.high, f"lane{lane}"))
+            m.d.sync += clamped[lane].eq(add_clamp(m, rounded[lane], stage.zero, stage.low, stage.high,
+                                                   f"lane{lane}"))
         advance(6)
         m.submodules.table = table = Table(arch)
         wiring.connect(m, wiring.flipped(self.table_write), table.write)
@@ -180,17 +188,22 @@ class OutputEngine(wiring.Component):
         result = Signal(chunk_layout(arch))
         m.d.comb += result.eq(Mux(stage.table, table.o.as_value(), plain.as_value()))
 
-        # -- queue --------------------------------------------------------------------------------------------------------
-        entry = data.StructLayout({"addr": range(arch.act_bytes), "mask": lanes, "dest": 1, "last": 1, "data": chunk_layout(arch)})
+        # -- queue -------------------------------------------------------------------------------------------
+        entry = data.StructLayout({"addr": range(arch.act_bytes), "mask": lanes, "dest": 1, "last": 1,
+                                   "data": chunk_layout(arch)})
         m.submodules.queue = queue = SyncFIFOBuffered(width=entry.size, depth=self._QUEUE)
         head = Signal(entry)
         tail = Signal(entry)
         m.d.comb += [
-            tail.addr.eq(stage.addr), tail.mask.eq(stage.mask), tail.dest.eq(stage.dest), tail.last.eq(stage.last), tail.data.eq(result),
+            tail.addr.eq(stage.addr), tail.mask.eq(stage.mask), tail.dest.eq(stage.dest),
+            tail.last.eq(stage.last), tail.data.eq(result),
             queue.w_en.eq(valid), queue.w_data.eq(tail), head.eq(queue.r_data),
-            self.act.valid.eq(queue.r_rdy & (head.dest == Destination.ACT)), self.chain.valid.eq(queue.r_rdy & (head.dest == Destination.VECTOR)),
-            self.act.addr.eq(head.addr), self.act.mask.eq(head.mask), self.act.data.eq(head.data.as_value()), self.chain.payload.eq(head.data),
-            popped.eq((self.act.valid & self.act.ready) | (self.chain.valid & self.chain.ready)), queue.r_en.eq(popped),
+            self.act.valid.eq(queue.r_rdy & (head.dest == Destination.ACT)),
+            self.chain.valid.eq(queue.r_rdy & (head.dest == Destination.VECTOR)),
+            self.act.addr.eq(head.addr), self.act.mask.eq(head.mask), self.act.data.eq(head.data.as_value()),
+            self.chain.payload.eq(head.data),
+            popped.eq((self.act.valid & self.act.ready) | (self.chain.valid & self.chain.ready)),
+            queue.r_en.eq(popped),
             self.engine.done.eq(popped & head.last),
         ]
         return m

@@ -34,9 +34,10 @@ class VectorEngine(wiring.Component):
 
     Timing
     ------
-    One read per cycle: a chunk of `lanes` elements takes one (chained) or two reads for ADD and MUL, ky * kx for POOL; ``LATENCY`` cycles
-    from the grant of a chunk's last read to the offer of its result. An instruction starts when the results of the one before have
-    been written. Results wait in a queue, so backpressure stops the issue of new chunks and never the pipeline.
+    One read per cycle: a chunk of `lanes` elements takes one (chained) or two reads for ADD and MUL, ky * kx
+    for POOL; ``LATENCY`` cycles from the grant of a chunk's last read to the offer of its result. An instruction
+    starts when the results of the one before have been written. Results wait in a queue, so backpressure stops
+    the issue of new chunks and never the pipeline.
     """
 
     LATENCY = 11
@@ -45,8 +46,10 @@ class VectorEngine(wiring.Component):
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
         super().__init__({
-            "engine": In(EngineSignature(arch, Engine.VECTOR)), "read": Out(ActReadSignature(arch)), "write": Out(ActWriteSignature(arch)),
-            "chain": In(stream.Signature(chunk_layout(arch))), "table_write": In(BeatWriteSignature(arch, arch.table_bytes)),
+            "engine": In(EngineSignature(arch, Engine.VECTOR)), "read": Out(ActReadSignature(arch)),
+            "write": Out(ActWriteSignature(arch)),
+            "chain": In(stream.Signature(chunk_layout(arch))),
+            "table_write": In(BeatWriteSignature(arch, arch.table_bytes)),
         })
 
     def elaborate(self, platform):
@@ -61,16 +64,17 @@ class VectorEngine(wiring.Component):
         m.d.comb += self.engine.idle.eq(1)
         lane_bits = (lanes - 1).bit_length()
 
-        # -- issue: one read per cycle ------------------------------------------------------------------------------------
+        # -- issue: one read per cycle -----------------------------------------------------------------------
         a_bits = (arch.act_bytes - 1).bit_length()
         address = range(arch.act_bytes)
         chunk, nx, ny = Signal(len(b.bytes)), Signal.like(b.nx), Signal.like(b.ny)
         kx, ky = Signal.like(p.kx), Signal.like(p.ky)
         second = Signal()                            # operand b of a pair
         src_row, src_px = Signal(address), Signal(address)
-        b_row, b_px, dst_row, dst_px = (Signal(address, name=name) for name in ("b_row", "b_px", "dst_row", "dst_px"))
+        b_row, b_px, dst_row, dst_px = (Signal(address, name=name)
+                                        for name in ("b_row", "b_px", "dst_row", "dst_px"))
         k_row, k_px = Signal(a_bits), Signal(a_bits)   # offset of the window position
-        # Wide enough for every program: a coordinate that wrapped around could look like one inside the window.
+        # Wide enough for every program: a coordinate that wrapped around could look like one in the window.
         fields = {f.name: f for f in isa_for(arch).by_mnemonic["POOL"].fields}
         y_span = self._span(fields["y0"], (fields["oy_y"], fields["ny"]), (fields["ky_y"], fields["ky"]))
         x_span = self._span(fields["x0"], (fields["ox_x"], fields["nx"]), (fields["kx_x"], fields["kx"]))
@@ -80,7 +84,8 @@ class VectorEngine(wiring.Component):
         last_chunk, last_px, last_row = Signal(), Signal(), Signal()
         bytes_last = Signal.like(b.bytes)
         room = flight != self._QUEUE
-        tag_layout = data.StructLayout({"first": 1, "last": 1, "second": 1, "addr": address, "mask": lanes, "end": 1,
+        tag_layout = data.StructLayout({"first": 1, "last": 1, "second": 1, "addr": address, "mask": lanes,
+                                        "end": 1,
                                         "a": chunk_layout(arch)})
         tag = Signal(tag_layout)
         y, x = Signal(y_span, reset_less=True), Signal(x_span, reset_less=True)
@@ -101,12 +106,14 @@ class VectorEngine(wiring.Component):
             last_chunk.eq(chunk == (bytes_last >> lane_bits)),
             last_px.eq(nx == Mux(pool, p.nx, b.nx)), last_row.eq(ny == Mux(pool, p.ny, b.ny)),
             kept.eq(bytes_last + 1 - (chunk << lane_bits)),
-            tag.first.eq(first), tag.last.eq(last), tag.second.eq(second | chained), tag.a.eq(self.chain.payload),
+            tag.first.eq(first), tag.last.eq(last), tag.second.eq(second | chained),
+            tag.a.eq(self.chain.payload),
             tag.addr.eq(dst_px + offset), tag.mask.eq(Cat(kept > lane for lane in range(lanes))),
             tag.end.eq(last & last_chunk & last_px & last_row),
         ]
         # Two cycles, as long as the data takes.
-        m.d.sync += [y.eq(y_out + y_k), x.eq(x_out + x_k), inside.eq((y >= 0) & (y < p.height) & (x >= 0) & (x < p.row_bytes))]
+        m.d.sync += [y.eq(y_out + y_k), x.eq(x_out + x_k),
+                     inside.eq((y >= 0) & (y < p.height) & (x >= 0) & (x < p.row_bytes))]
         popped = Signal()
         m.d.sync += flight.eq(flight + (issue & first) - popped)
         with m.If(issue):
@@ -114,20 +121,26 @@ class VectorEngine(wiring.Component):
                 with m.If(pool):
                     m.d.sync += [kx.eq(kx + 1), k_px.eq(k_px + p.kx_x), x_k.eq(x_k + p.kx_x)]
                     with m.If(kx == p.kx):
-                        m.d.sync += [kx.eq(0), k_px.eq(0), x_k.eq(0), ky.eq(ky + 1), k_row.eq(k_row + p.ky_addr), y_k.eq(y_k + p.ky_y)]
+                        m.d.sync += [kx.eq(0), k_px.eq(0), x_k.eq(0), ky.eq(ky + 1),
+                                     k_row.eq(k_row + p.ky_addr), y_k.eq(y_k + p.ky_y)]
                 with m.Else():
                     m.d.sync += second.eq(1)
             with m.Else():
-                m.d.sync += [second.eq(0), kx.eq(0), ky.eq(0), k_row.eq(0), k_px.eq(0), x_k.eq(0), y_k.eq(0), chunk.eq(chunk + 1)]
+                m.d.sync += [second.eq(0), kx.eq(0), ky.eq(0), k_row.eq(0), k_px.eq(0), x_k.eq(0), y_k.eq(0),
+                             chunk.eq(chunk + 1)]
                 with m.If(last_chunk):
-                    m.d.sync += [chunk.eq(0), nx.eq(nx + 1), src_px.eq(src_px + Mux(pool, p.ox_x, b.a_px)), b_px.eq(b_px + b.b_px),
+                    m.d.sync += [chunk.eq(0), nx.eq(nx + 1), src_px.eq(src_px + Mux(pool, p.ox_x, b.a_px)),
+                                 b_px.eq(b_px + b.b_px),
                                  dst_px.eq(dst_px + Mux(pool, p.dst_px, b.dst_px)), x_out.eq(x_out + p.ox_x)]
                     with m.If(last_px):
                         new = {name: Signal(address, name=f"new_{name}") for name in ("src", "b", "dst")}
-                        m.d.comb += [new["src"].eq(src_row + Mux(pool, p.oy_addr, b.a_row)), new["b"].eq(b_row + b.b_row),
+                        m.d.comb += [new["src"].eq(src_row + Mux(pool, p.oy_addr, b.a_row)),
+                                     new["b"].eq(b_row + b.b_row),
                                      new["dst"].eq(dst_row + Mux(pool, p.dst_row, b.dst_row))]
-                        m.d.sync += [nx.eq(0), ny.eq(ny + 1), src_row.eq(new["src"]), src_px.eq(new["src"]), b_row.eq(new["b"]), b_px.eq(new["b"]),
-                                     dst_row.eq(new["dst"]), dst_px.eq(new["dst"]), x_out.eq(p.x0), y_out.eq(y_out + p.oy_y)]
+                        m.d.sync += [nx.eq(0), ny.eq(ny + 1), src_row.eq(new["src"]), src_px.eq(new["src"]),
+                                     b_row.eq(new["b"]), b_px.eq(new["b"]),
+                                     dst_row.eq(new["dst"]), dst_px.eq(new["dst"]), x_out.eq(p.x0),
+                                     y_out.eq(y_out + p.oy_y)]
             with m.If(tag.end):
                 m.d.sync += active.eq(0)
         command = self.engine.cmd.payload
@@ -135,17 +148,19 @@ class VectorEngine(wiring.Component):
         with m.If(self.engine.cmd.valid & self.engine.cmd.ready):
             is_pool = command.opcode == opcodes["POOL"]
             add, window = command.body.ADD, command.body.POOL
-            m.d.sync += [b.eq(add), p.eq(window), pool.eq(is_pool), multiply.eq(command.opcode == opcodes["MUL"]), active.eq(1)]
+            m.d.sync += [b.eq(add), p.eq(window), pool.eq(is_pool),
+                         multiply.eq(command.opcode == opcodes["MUL"]), active.eq(1)]
             m.d.sync += [s.eq(0) for s in (chunk, nx, ny, kx, ky, second, k_row, k_px, y_k, x_k)]
             m.d.sync += [s.eq(Mux(is_pool, window.base, add.a)) for s in (src_row, src_px)]
             m.d.sync += [s.eq(add.b) for s in (b_row, b_px)]
             m.d.sync += [s.eq(Mux(is_pool, window.dst, add.dst)) for s in (dst_row, dst_px)]
             m.d.sync += [x_out.eq(window.x0), y_out.eq(window.y0)]
 
-        # -- responses ----------------------------------------------------------------------------------------------------
+        # -- responses ---------------------------------------------------------------------------------------
         valid, stage = issue, tag
         for step in range(ActReadSignature.LATENCY):
-            following_valid, following = Signal(name=f"response{step}"), Signal(tag_layout, name=f"tag{step}", reset_less=True)
+            following_valid = Signal(name=f"response{step}")
+            following = Signal(tag_layout, name=f"tag{step}", reset_less=True)
             m.d.sync += [following_valid.eq(valid), following.eq(stage)]
             valid, stage = following_valid, following
         bytes_in = [self.read.data[lane].as_signed() for lane in range(lanes)]
@@ -153,23 +168,27 @@ class VectorEngine(wiring.Component):
         info_layout = data.StructLayout({"addr": address, "mask": lanes, "end": 1})
         carried = [Signal(info_layout, name=f"info{i}", reset_less=True) for i in range(7)]
         flags = [Signal(name=f"valid{i}") for i in range(7)]
-        m.d.sync += [carried[0].addr.eq(stage.addr), carried[0].mask.eq(stage.mask), carried[0].end.eq(stage.end), flags[0].eq(valid & stage.last)]
+        m.d.sync += [carried[0].addr.eq(stage.addr), carried[0].mask.eq(stage.mask),
+                     carried[0].end.eq(stage.end), flags[0].eq(valid & stage.last)]
         for i in range(1, 7):
             m.d.sync += [carried[i].eq(carried[i - 1]), flags[i].eq(flags[i - 1])]
         a9, b9 = [], []
         for lane in range(lanes):
             value = Signal(signed(8), name=f"pool_value{lane}")
             so_far = Signal(signed(8), name=f"pool_best{lane}")
-            da, db = Signal(signed(9), name=f"a9_{lane}", reset_less=True), Signal(signed(9), name=f"b9_{lane}", reset_less=True)
-            m.d.comb += [value.eq(Mux(inside, bytes_in[lane], -128)), so_far.eq(Mux(stage.first | (value > best[lane]), value, best[lane]))]
+            da = Signal(signed(9), name=f"a9_{lane}", reset_less=True)
+            db = Signal(signed(9), name=f"b9_{lane}", reset_less=True)
+            m.d.comb += [value.eq(Mux(inside, bytes_in[lane], -128)),
+                         so_far.eq(Mux(stage.first | (value > best[lane]), value, best[lane]))]
             with m.If(valid):
                 m.d.sync += best[lane].eq(so_far)
                 with m.If(~stage.second):
                     m.d.sync += a[lane].eq(bytes_in[lane])
-            m.d.sync += [da.eq(Mux(chained, stage.a[lane], a[lane]) - b.a_zero), db.eq(bytes_in[lane] - b.b_zero)]
+            m.d.sync += [da.eq(Mux(chained, stage.a[lane], a[lane]) - b.a_zero),
+                         db.eq(bytes_in[lane] - b.b_zero)]
             a9.append(da), b9.append(db)
 
-        # -- arithmetic: carried[0] is beside a9 and b9 -----------------------------------------------------------------------
+        # -- arithmetic: carried[0] is beside a9 and b9 ------------------------------------------------------
         pools = best
         totals = []
         for lane in range(lanes):
@@ -180,7 +199,8 @@ class VectorEngine(wiring.Component):
             scale = Signal(signed(17), name=f"scale{lane}")
             wide = Signal(signed(27), name=f"wide{lane}", reset_less=True)
             delayed = Signal(signed(9), name=f"b9_{lane}_b", reset_less=True)
-            m.d.comb += [factor.eq(Mux(multiply, b9[lane], b.a_mult)), scale.eq(Mux(multiply, b.a_mult, b.b_mult))]
+            m.d.comb += [factor.eq(Mux(multiply, b9[lane], b.a_mult)),
+                         scale.eq(Mux(multiply, b.a_mult, b.b_mult))]
             m.d.sync += [m1.eq(a9[lane] * factor), delayed.eq(b9[lane])]
             second_operand = Signal(signed(18), name=f"second{lane}")
             m.d.comb += second_operand.eq(Mux(multiply, m1, delayed))
@@ -199,7 +219,8 @@ class VectorEngine(wiring.Component):
             pools = following
         clamped = Signal(chunk_layout(arch), reset_less=True)
         for lane in range(lanes):
-            m.d.sync += clamped[lane].eq(Mux(pool, pools[lane], add_clamp(m, rounded[lane], b.zero, b.low, b.high, f"lane{lane}")))
+            requantised = add_clamp(m, rounded[lane], b.zero, b.low, b.high, f"lane{lane}")
+            m.d.sync += clamped[lane].eq(Mux(pool, pools[lane], requantised))
         m.submodules.table = table = Table(arch)
         wiring.connect(m, wiring.flipped(self.table_write), table.write)
         plain = Signal(chunk_layout(arch), reset_less=True)
@@ -212,10 +233,13 @@ class VectorEngine(wiring.Component):
         m.submodules.queue = queue = SyncFIFOBuffered(width=entry.size, depth=self._QUEUE)
         head, tail = Signal(entry), Signal(entry)
         m.d.comb += [
-            tail.addr.eq(carried[6].addr), tail.mask.eq(carried[6].mask), tail.end.eq(carried[6].end), tail.data.eq(result),
+            tail.addr.eq(carried[6].addr), tail.mask.eq(carried[6].mask), tail.end.eq(carried[6].end),
+            tail.data.eq(result),
             queue.w_en.eq(flags[6]), queue.w_data.eq(tail), head.eq(queue.r_data),
-            self.write.valid.eq(queue.r_rdy), self.write.addr.eq(head.addr), self.write.mask.eq(head.mask), self.write.data.eq(head.data.as_value()),
-            popped.eq(self.write.valid & self.write.ready), queue.r_en.eq(popped), self.engine.done.eq(popped & head.end),
+            self.write.valid.eq(queue.r_rdy), self.write.addr.eq(head.addr), self.write.mask.eq(head.mask),
+            self.write.data.eq(head.data.as_value()),
+            popped.eq(self.write.valid & self.write.ready), queue.r_en.eq(popped),
+            self.engine.done.eq(popped & head.end),
         ]
         return m
 

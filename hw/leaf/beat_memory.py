@@ -28,7 +28,8 @@ def _banks(m: Module, write, *, banks: int, bank_bytes: int, lines: int, bus_byt
     beats = max(1, line_bytes // bus_bytes)
     line, sub = Signal(range(max(2, lines))), Signal(range(max(2, beats)))
     if parts > 1:
-        m.d.comb += [line.eq((write.beat << (parts - 1).bit_length()) | part), write.ready.eq(part == parts - 1)]
+        m.d.comb += [line.eq((write.beat << (parts - 1).bit_length()) | part),
+                     write.ready.eq(part == parts - 1)]
         with m.If(write.valid):
             m.d.sync += part.eq(part + 1)
     else:
@@ -42,7 +43,8 @@ def _banks(m: Module, write, *, banks: int, bank_bytes: int, lines: int, bus_byt
             first = bank * bank_bytes + segment * grain
             within = Signal(8 * grain, name=f"segment{bank}_{segment}")
             if parts > 1:
-                m.d.comb += within.eq(write.data.word_select(part, 8 * line_bytes)[8 * first:8 * (first + grain)])
+                m.d.comb += within.eq(write.data.word_select(part,
+                                                             8 * line_bytes)[8 * first:8 * (first + grain)])
             else:
                 m.d.comb += within.eq(write.data[8 * (first % bus_bytes):8 * (first % bus_bytes + grain)])
             value.append(within)
@@ -62,15 +64,18 @@ class WeightMemory(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
-        super().__init__({"write": In(BeatWriteSignature(arch, arch.weight_bytes)), "read": In(WeightReadSignature(arch))})
+        super().__init__({"write": In(BeatWriteSignature(arch, arch.weight_bytes)),
+                          "read": In(WeightReadSignature(arch))})
 
     def elaborate(self, platform):
         m = Module()
         arch = self._arch
-        ports = _banks(m, self.write, banks=arch.weight_rows_per_cycle, bank_bytes=arch.cols, lines=arch.weight_tiles * arch.weight_load_cycles,
+        ports = _banks(m, self.write, banks=arch.weight_rows_per_cycle, bank_bytes=arch.cols,
+                       lines=arch.weight_tiles * arch.weight_load_cycles,
                        bus_bytes=arch.bus_bytes)
         for bank, port in enumerate(ports):
-            m.d.comb += [port.en.eq(self.read.en[bank]), port.addr.eq(self.read.line[bank]), self.read.data[bank].eq(port.data.as_value())]
+            m.d.comb += [port.en.eq(self.read.en[bank]), port.addr.eq(self.read.line[bank]),
+                         self.read.data[bank].eq(port.data.as_value())]
         return m
 
 
@@ -85,11 +90,14 @@ class ParamMemory(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
-        super().__init__({"write": In(BeatWriteSignature(arch, arch.param_bytes)), "read": In(ParamReadSignature(arch))})
+        super().__init__({"write": In(BeatWriteSignature(arch, arch.param_bytes)),
+                          "read": In(ParamReadSignature(arch))})
 
     def elaborate(self, platform):
         m = Module()
         arch = self._arch
-        (port,) = _banks(m, self.write, banks=1, bank_bytes=arch.param_line_bytes, lines=arch.param_rows, bus_bytes=arch.bus_bytes)
-        m.d.comb += [port.en.eq(self.read.en), port.addr.eq(self.read.addr), self.read.data.eq(port.data.as_value())]
+        (port,) = _banks(m, self.write, banks=1, bank_bytes=arch.param_line_bytes, lines=arch.param_rows,
+                         bus_bytes=arch.bus_bytes)
+        m.d.comb += [port.en.eq(self.read.en), port.addr.eq(self.read.addr),
+                     self.read.data.eq(port.data.as_value())]
         return m

@@ -6,7 +6,10 @@ __all__ = ["add_clamp", "round_shift"]
 
 
 def round_shift(m, value: Signal, shift: Signal, name: str) -> Signal:
-    """``value / 2**shift``, nearest, ties to even, saturated to signed(11): wide enough for any int8 result with any zero point."""
+    """``value / 2**shift``, nearest, ties to even, saturated to signed(11).
+
+    That is wide enough for any int8 result with any zero point.
+    """
     width = len(value)
     doubled = Signal(signed(width + 1), name=f"{name}_doubled")
     shifted = Signal(signed(width + 1), name=f"{name}_shifted")
@@ -30,5 +33,6 @@ def add_clamp(m, value: Signal, zero: Signal, low: Signal, high: Signal, name: s
     total = Signal(signed(len(value) + 1), name=f"{name}_total")
     result = Signal(signed(8), name=f"{name}_clamped")
     # The upper bound has the last word, also where the bounds contradict each other.
-    m.d.comb += [total.eq(value + zero), result.eq(Mux((total > high) | (low > high), high, Mux(total < low, low, total)))]
+    m.d.comb += [total.eq(value + zero),
+                 result.eq(Mux((total > high) | (low > high), high, Mux(total < low, low, total)))]
     return result

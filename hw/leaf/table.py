@@ -26,7 +26,8 @@ class Table(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
-        super().__init__({"write": In(BeatWriteSignature(arch, arch.table_bytes)), "slot": In(range(arch.table_slots)), "i": In(chunk_layout(arch)),
+        super().__init__({"write": In(BeatWriteSignature(arch, arch.table_bytes)),
+                          "slot": In(range(arch.table_slots)), "i": In(chunk_layout(arch)),
                           "o": Out(chunk_layout(arch))})
 
     def elaborate(self, platform):
@@ -43,6 +44,7 @@ class Table(wiring.Component):
             m.d.comb += [
                 write.en.eq(self.write.valid), write.data.eq(self.write.data.word_select(byte, 8)),
                 write.addr.eq((self.write.beat << (arch.bus_bytes - 1).bit_length()) | byte),
-                read.en.eq(1), read.addr.eq((self.slot << 8) | self.i[lane].as_unsigned()), self.o[lane].eq(read.data.as_signed()),
+                read.en.eq(1), read.addr.eq((self.slot << 8) | self.i[lane].as_unsigned()),
+                self.o[lane].eq(read.data.as_signed()),
             ]
         return m

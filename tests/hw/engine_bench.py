@@ -10,13 +10,16 @@ __all__ = ["EQUAL", "MIXED", "TINY", "WIDE", "EffectChecker", "accepted", "comma
 
 TINY = PRESETS["tiny"]
 #: Fewer lanes than columns, a vector wider than a beat, four blocks.
-MIXED = ArchConfig(name="mixed", rows=4, cols=8, bus_bits=32, act_bytes=1 << 10, act_blocks=4, weight_bytes=1 << 10,
+MIXED = ArchConfig(name="mixed", rows=4, cols=8, bus_bits=32, act_bytes=1 << 10, act_blocks=4,
+                   weight_bytes=1 << 10,
                    weight_rows_per_cycle=2, acc_depth=32, param_rows=8, table_slots=4, lanes=2)
 #: As many lanes as columns: one pixel per cycle.
-EQUAL = ArchConfig(name="equal", rows=4, cols=4, bus_bits=64, act_bytes=1 << 10, act_blocks=1, weight_bytes=1 << 8,
+EQUAL = ArchConfig(name="equal", rows=4, cols=4, bus_bits=64, act_bytes=1 << 10, act_blocks=1,
+                   weight_bytes=1 << 8,
                    weight_rows_per_cycle=4, acc_depth=16, param_rows=4, table_slots=2, lanes=4)
 #: A row of weights that is wider than a beat.
-WIDE = ArchConfig(name="wide", rows=2, cols=16, bus_bits=64, act_bytes=1 << 10, act_blocks=2, weight_bytes=1 << 9,
+WIDE = ArchConfig(name="wide", rows=2, cols=16, bus_bits=64, act_bytes=1 << 10, act_blocks=2,
+                  weight_bytes=1 << 9,
                   weight_rows_per_cycle=2, acc_depth=8, param_rows=2, table_slots=2, lanes=16)
 
 
@@ -59,7 +62,7 @@ async def fill(ctx, port: wiring.PureInterface, arch: ArchConfig, contents: byte
 
 
 class EffectChecker:
-    """Compares what an engine does with a list of expected effects, and its `done` with the end of each instruction.
+    """Compares an engine's effects with the expected ones, and its `done` with the end of each instruction.
 
     Parameters
     ----------
@@ -77,13 +80,13 @@ class EffectChecker:
         if effect is not None:
             assert self.seen < len(self.expected), f"seed {self.seed}: an effect too many: {effect}"
             index, expected = self.expected[self.seen]
-            assert effect == expected, f"seed {self.seed}: effect {self.seen} is {effect}, expected {expected}"
+            assert effect == expected, f"seed {self.seed}: effect {self.seen} is {effect}, not {expected}"
             assert index == self.done, f"seed {self.seed}: instruction {index} acts when {self.done} are done"
             self.seen += 1
             self.cycles.append(cycle)
         if done:
             assert self.done < len(self.ends), f"seed {self.seed}: done once too often"
-            assert self.seen == self.ends[self.done], f"seed {self.seed}: instruction {self.done} is done too early"
+            assert self.seen == self.ends[self.done], f"seed {self.seed}: {self.done} is done too early"
             self.done += 1
 
     @property

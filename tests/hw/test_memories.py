@@ -41,7 +41,8 @@ def test_weight_memory_delivers_rows_of_tiles(arch):
             for bank, (tile, j) in enumerate(choice):
                 if enabled >> bank & 1:
                     found = [ctx.get(dut.read.data[bank][c]) for c in range(arch.cols)]
-                    expected = [signed8(contents[tile * arch.tile_bytes + arch.weight_offset(bank * lines + j, c)])
+                    expected = [signed8(contents[tile * arch.tile_bytes + arch.weight_offset(bank * lines + j,
+                                                                                             c)])
                                 for c in range(arch.cols)]
                     assert found == expected, f"bank {bank}, tile {tile}, line {j}"
 
@@ -83,7 +84,8 @@ def test_table_looks_every_lane_up_in_the_next_cycle(arch):
     async def bench(ctx):
         await fill(ctx, dut.write, arch, contents, rng, gap=0.1)
         for _ in range(200):
-            slot, operands = rng.randrange(arch.table_slots), [rng.randrange(-128, 128) for _ in range(arch.lanes)]
+            slot, operands = rng.randrange(arch.table_slots), [rng.randrange(-128, 128)
+                                                               for _ in range(arch.lanes)]
             ctx.set(dut.slot, slot)
             for lane, operand in enumerate(operands):
                 ctx.set(dut.i[lane], operand)

@@ -1,4 +1,4 @@
-"""OUTPUT against the formula of the instruction set, one integer at a time, with every handshake stalled at random."""
+"""OUTPUT against the formula of the instruction set, integer by integer, with random stalls."""
 
 import random
 
@@ -18,18 +18,21 @@ class Contents:
     """Accumulators, parameters and tables, with values that reach both ends, ties and every shift."""
 
     def __init__(self, arch, rng):
-        self.acc = [[rng.choice((rng.randint(-(1 << 31), (1 << 31) - 1), rng.randint(-2000, 2000), -(1 << 31), (1 << 31) - 1))
+        self.acc = [[rng.choice((rng.randint(-(1 << 31), (1 << 31) - 1), rng.randint(-2000, 2000), -(1 << 31),
+                                 (1 << 31) - 1))
                      for _ in range(arch.cols)] for _ in range(arch.acc_depth)]
         self.params = [[self._param(rng) for _ in range(arch.cols)] for _ in range(arch.param_rows)]
         self.tables = rng.randbytes(arch.table_bytes)
 
     @staticmethod
     def _param(rng):
-        # A power of two as multiplier and a shift a little above it make ties; wide ones make every result saturate or vanish.
+        # A power of two as multiplier and a shift a little above it make ties; wide ones saturate or vanish.
         if rng.random() < 0.5:
             exponent = rng.randrange(16)
-            return {"bias": rng.randint(-50, 50), "mult": 1 << exponent, "shift": exponent + rng.randrange(1, 8)}
-        return {"bias": rng.choice((rng.randint(-(1 << 31), (1 << 31) - 1), 0)), "mult": rng.randrange(1 << 16),
+            return {"bias": rng.randint(-50, 50), "mult": 1 << exponent,
+                    "shift": exponent + rng.randrange(1, 8)}
+        return {"bias": rng.choice((rng.randint(-(1 << 31), (1 << 31) - 1), 0)),
+                "mult": rng.randrange(1 << 16),
                 "shift": rng.choice((rng.randrange(64), rng.randrange(36, 44)))}
 
 
@@ -41,12 +44,14 @@ def expected_effects(arch, instr, contents):
             result = []
             for c in range(instr.channels):
                 p = contents.params[instr.param][c]
-                q = numerics.requantise(contents.acc[i][c] + p["bias"], p["mult"], p["shift"], instr.zero, instr.low, instr.high)
+                q = numerics.requantise(contents.acc[i][c] + p["bias"], p["mult"], p["shift"], instr.zero,
+                                        instr.low, instr.high)
                 result.append(signed8(contents.tables[256 * instr.slot + (q & 255)]) if instr.table else q)
             for first in range(0, instr.channels, arch.lanes):
                 chunk = tuple(result[first:first + arch.lanes])
                 at = (instr.dst + y * instr.dst_row + x * instr.dst_px + first) % arch.act_bytes
-                effects.append(("chain", len(chunk), chunk) if instr.dest == Destination.VECTOR else ("act", at, chunk))
+                effects.append(("chain", len(chunk), chunk) if instr.dest == Destination.VECTOR
+                               else ("act", at, chunk))
             i += 1
     return effects
 
@@ -54,11 +59,12 @@ def expected_effects(arch, instr, contents):
 def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
     """Execute; returns (checker, cycles of grants, error code or None, cycle of the error).
 
-    With `release`, entries are released as early as possible, and that many cycles pass before the first instruction.
+    With `release`, entries are released as early as possible, that many cycles before the first command.
     """
     rng = random.Random(seed)
     dut = OutputEngine(arch)
-    checker = EffectChecker([expected_effects(arch, instr, contents) for instr in instrs if instr.acc + instr.ny * instr.nx <= arch.acc_depth], seed)
+    checker = EffectChecker([expected_effects(arch, instr, contents) for instr in instrs
+                             if instr.acc + instr.ny * instr.nx <= arch.acc_depth], seed)
     total = sum(instr.ny * instr.nx for instr in instrs)
     result = {"grants": [], "error": None, "started": False}
     widths = [len(effect[2]) for _, effect in checker.expected]
@@ -72,14 +78,16 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
             pulse = left > 0 and room and (release is not None or rng.random() >= stall)
             ctx.set(dut.acc.ready, ready)
             ctx.set(dut.acc.release, pulse)
-            *_, valid, addr, en, param = await ctx.tick().sample(dut.acc.valid, dut.acc.addr, dut.params.en, dut.params.addr)
+            *_, valid, addr, en, param = await ctx.tick().sample(dut.acc.valid, dut.acc.addr, dut.params.en,
+                                                                 dut.params.addr)
             granted = valid and ready
             if granted:
-                assert len(result["grants"]) < released, f"seed {seed}: entry {addr} taken before it was released"
+                assert len(result["grants"]) < released, f"seed {seed}: {addr} taken before it was released"
                 result["grants"].append((result["cycle"], addr))
             released, left = released + pulse, left - pulse
             for c in range(arch.cols):
-                ctx.set(dut.acc.data[c], contents.acc[addr][c] if granted else rng.randint(-(1 << 31), (1 << 31) - 1))
+                ctx.set(dut.acc.data[c],
+                        contents.acc[addr][c] if granted else rng.randint(-(1 << 31), (1 << 31) - 1))
                 if en:
                     ctx.set(dut.params.data[c], contents.params[param][c] | {"reserved": rng.getrandbits(10)})
 
@@ -105,8 +113,10 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
             readies = [rng.random() >= stall for _ in range(2)]
             ctx.set(dut.act.ready, readies[0])
             ctx.set(dut.chain.ready, readies[1])
-            sampled = await ctx.tick().sample(dut.act.valid, dut.act.addr, dut.act.mask, dut.act.data.as_value(), dut.chain.valid,
-                                              dut.chain.payload.as_value(), dut.engine.done, dut.engine.error, dut.engine.error_code)
+            sampled = await ctx.tick().sample(dut.act.valid, dut.act.addr, dut.act.mask,
+                                              dut.act.data.as_value(), dut.chain.valid,
+                                              dut.chain.payload.as_value(), dut.engine.done, dut.engine.error,
+                                              dut.engine.error_code)
             to_act, addr, mask, written, to_chain, chunk, done, error, code = sampled[2:]
             assert not (to_act and to_chain)
             offer = sampled[2:8] if to_act or to_chain else None
@@ -123,7 +133,7 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
                 effect = ("act", addr, lanes) if to_act else ("chain", kept, lanes)
             checker.step(result["cycle"], effect, done)
             if error:
-                assert result["error"] is None and checker.complete, f"seed {seed}: error before older instructions were done"
+                assert result["error"] is None and checker.complete, f"seed {seed}: error too early"
                 result["error"] = ErrorCode(code)
             after_error += result["error"] is not None
             result["cycle"] += result["started"]
@@ -146,9 +156,12 @@ def random_output(arch, rng, pixels):
     bounds = sorted((rng.randint(-128, 127), rng.randint(-128, 127)), reverse=rng.random() < 0.1)
     low, high = rng.choice(((-128, 127), bounds))
     return isa_for(arch).make(
-        "OUTPUT", dest=rng.randrange(2), acc=rng.randrange(arch.acc_depth - ny * nx + 1), ny=ny, nx=nx, channels=rng.randint(1, arch.cols),
-        dst=rng.randrange(arch.act_bytes), dst_row=rng.randrange(arch.act_bytes), dst_px=rng.randrange(arch.act_bytes),
-        param=rng.randrange(arch.param_rows), zero=rng.randint(-128, 127), low=low, high=high, table=rng.randrange(2),
+        "OUTPUT", dest=rng.randrange(2), acc=rng.randrange(arch.acc_depth - ny * nx + 1), ny=ny, nx=nx,
+        channels=rng.randint(1, arch.cols),
+        dst=rng.randrange(arch.act_bytes), dst_row=rng.randrange(arch.act_bytes),
+        dst_px=rng.randrange(arch.act_bytes),
+        param=rng.randrange(arch.param_rows), zero=rng.randint(-128, 127), low=low, high=high,
+        table=rng.randrange(2),
         slot=rng.randrange(arch.table_slots))
 
 
@@ -172,7 +185,8 @@ def test_one_chunk_per_cycle_across_instructions(arch):
     rng = random.Random(5)
     contents = Contents(arch, rng)
     make = isa_for(arch).make
-    instrs = [make("OUTPUT", dest=dest, acc=0, ny=1, nx=nx, channels=arch.cols, low=-128, high=127, dst_px=arch.cols)
+    instrs = [make("OUTPUT", dest=dest, acc=0, ny=1, nx=nx, channels=arch.cols, low=-128, high=127,
+                   dst_px=arch.cols)
               for dest in (Destination.ACT, Destination.VECTOR) for nx in (1, 5, 1, 4, 3)]
     pixels = sum(instr.nx for instr in instrs)
     checker, result = run(arch, instrs, contents, seed=5, stall=0.0, release=pixels)
@@ -188,7 +202,8 @@ def test_entry_past_the_last_stops_after_the_older_instruction_is_done(stall):
     rng = random.Random(seed)
     contents = Contents(arch, rng)
     make = isa_for(arch).make
-    good = make("OUTPUT", acc=arch.acc_depth - 4, ny=1, nx=4, channels=arch.cols, low=-128, high=127, dst_px=8)
+    good = make("OUTPUT", acc=arch.acc_depth - 4, ny=1, nx=4, channels=arch.cols, low=-128, high=127,
+                dst_px=8)
     # The very last entry exists, the one behind it does not.
     bad = make("OUTPUT", acc=arch.acc_depth - 1, ny=2, nx=1, channels=1, low=-128, high=127)
     late = make("OUTPUT", acc=0, ny=1, nx=1, channels=1)
@@ -197,7 +212,7 @@ def test_entry_past_the_last_stops_after_the_older_instruction_is_done(stall):
 
 
 def run_to_error(arch, instrs, contents, *, seed, stall):
-    """The error code; effects of the failing instruction's legal entries are allowed, none of later instructions."""
+    """The error code; the failing instruction's legal entries may have effects, later instructions none."""
     rng = random.Random(seed)
     dut = OutputEngine(arch)
     effects = expected_effects(arch, instrs[0], contents)
@@ -217,12 +232,13 @@ def run_to_error(arch, instrs, contents, *, seed, stall):
         for _ in range(400):
             ready = rng.random() >= stall
             ctx.set(dut.act.ready, ready)
-            *_, valid, done, error, code = await ctx.tick().sample(dut.act.valid, dut.engine.done, dut.engine.error, dut.engine.error_code)
+            *_, valid, done, error, code = await ctx.tick().sample(dut.act.valid, dut.engine.done,
+                                                                   dut.engine.error, dut.engine.error_code)
             assert not (valid and ready and seen["error"]), f"seed {seed}: an effect after the error"
             seen["effects"] += valid and ready
             seen["done"] += done
             if error:
-                assert seen["error"] is None and seen["done"] == 1, f"seed {seed}: error with {seen['done']} instructions done"
+                assert seen["error"] is None and seen["done"] == 1, f"seed {seed}: error when {seen}"
                 seen["error"] = ErrorCode(code)
         assert seen["done"] == 1 and len(effects) <= seen["effects"] <= allowed, f"seed {seed}: {seen}"
 

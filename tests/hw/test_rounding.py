@@ -11,11 +11,13 @@ from systolith.spec import numerics
 
 
 def values_for(width, shift, rng):
-    """Zero, both ends, and the neighbourhood of ties: half, one and a half, ... of the result's unit, on both sides."""
+    """Zero, both ends, and the neighbourhood of ties: half, one and a half, ... of a unit, on both sides."""
     low, high = -(1 << (width - 1)), (1 << (width - 1)) - 1
     half = (1 << shift) >> 1
-    near = [sign * half * odd + step for odd in (1, 3, 5, 255, 257) for sign in (1, -1) for step in (-1, 0, 1)]
-    return [v for v in (0, 1, -1, low, low + 1, high, *near, *(rng.randint(low, high) for _ in range(4))) if low <= v <= high]
+    near = [sign * half * odd + step for odd in (1, 3, 5, 255, 257) for sign in (1, -1)
+            for step in (-1, 0, 1)]
+    return [v for v in (0, 1, -1, low, low + 1, high, *near, *(rng.randint(low, high) for _ in range(4)))
+            if low <= v <= high]
 
 
 @pytest.mark.parametrize("width", [36, 49])
@@ -52,7 +54,8 @@ def test_add_clamp_adds_then_bounds_from_below_then_from_above():
                     for v in (-1024, -300, -4, 0, 6, 130, 1023):
                         for signal, number in ((value, v), (zero, z), (low, lo), (high, hi)):
                             ctx.set(signal, number)
-                        assert ctx.get(result) == numerics.saturate(v + z, lo, hi), f"{v} + {z} in [{lo}, {hi}]"
+                        assert ctx.get(result) == numerics.saturate(v + z, lo,
+                                                                    hi), f"{v} + {z} in [{lo}, {hi}]"
 
     simulator = Simulator(m)
     simulator.add_testbench(bench)

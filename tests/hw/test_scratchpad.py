@@ -64,7 +64,8 @@ def test_equals_an_array_of_bytes(arch, idle):
                 ctx.set(port.addr, rng.randrange(arch.act_bytes) if reads[i] is None else reads[i])
             for i, port in enumerate(write_ports):
                 if writes[i] is None and rng.random() >= idle:
-                    writes[i] = (random_address(arch, rng), rng.randbytes(arch.act_width), rng.getrandbits(arch.act_width))
+                    writes[i] = (random_address(arch, rng), rng.randbytes(arch.act_width),
+                                 rng.getrandbits(arch.act_width))
                 addr, value, mask = writes[i] or (rng.randrange(arch.act_bytes), b"\xee" * arch.act_width, -1)
                 ctx.set(port.valid, writes[i] is not None)
                 ctx.set(port.addr, addr)
@@ -76,11 +77,13 @@ def test_equals_an_array_of_bytes(arch, idle):
             where = f"seed {seed}, cycle {cycle}"
             for i, expected in enumerate(pipeline.pop(0)):
                 if expected is not None:
-                    assert values[i].to_bytes(arch.act_width, "little") == expected, f"{where}: data of {READS[i]}"
+                    assert values[i].to_bytes(arch.act_width,
+                                              "little") == expected, f"{where}: data of {READS[i]}"
             granted = grants(arch, reads) + grants(arch, [w and w[0] for w in writes])
             for i, (request, grant) in enumerate(zip(reads + writes, granted, strict=True)):
                 if request is not None:
-                    assert readies[i] == grant, f"{where}: ready of {(*READS, *WRITES)[i]}, requests {reads} {writes}"
+                    name = (*READS, *WRITES)[i]
+                    assert readies[i] == grant, f"{where}: ready of {name}, requests {reads} {writes}"
                     counts["refused"] += not grant
             assert readies[0], f"{where}: MATRIX was refused"
             answers = [None] * 3

@@ -1,4 +1,4 @@
-"""ADD, MUL and POOL against the formulas of the instruction set, one integer at a time, with every handshake stalled at random."""
+"""ADD, MUL and POOL against the formulas of the instruction set, integer by integer, with random stalls."""
 
 import random
 
@@ -34,8 +34,10 @@ class Model:
                         values = [self.pool(instr, y, x, lane) for lane in lanes]
                     else:
                         values = self.binary(instr, y, x, lanes, rng)
-                    values = tuple(signed8(self.tables[256 * instr.slot + (q & 255)]) if instr.table else q for q in values)
-                    effects.append(((instr.dst + y * instr.dst_row + x * instr.dst_px + first) % arch.act_bytes, values))
+                    values = tuple(signed8(self.tables[256 * instr.slot + (q & 255)]) if instr.table else q
+                                   for q in values)
+                    at = (instr.dst + y * instr.dst_row + x * instr.dst_px + first) % arch.act_bytes
+                    effects.append((at, values))
         for at, values in effects:
             for lane, value in enumerate(values):
                 self.act[(at + lane) % arch.act_bytes] = value & 255
@@ -55,9 +57,11 @@ class Model:
             chunk = [self.read(instr.a + y * instr.a_row + x * instr.a_px + lane) for lane in lanes]
         result = []
         for a, lane in zip(chunk, lanes, strict=True):
-            a, b = a - instr.a_zero, self.read(instr.b + y * instr.b_row + x * instr.b_px + lane) - instr.b_zero
+            b = self.read(instr.b + y * instr.b_row + x * instr.b_px + lane)
+            a, b = a - instr.a_zero, b - instr.b_zero
             total = a * instr.a_mult + b * instr.b_mult if instr.mnemonic == "ADD" else a * b * instr.a_mult
-            result.append(numerics.saturate(numerics.round_shift(total, instr.shift) + instr.zero, instr.low, instr.high))
+            result.append(numerics.saturate(numerics.round_shift(total, instr.shift) + instr.zero, instr.low,
+                                            instr.high))
         return result
 
     def pool(self, instr, y, x, lane):
@@ -67,14 +71,16 @@ class Model:
                 row = instr.y0 + y * instr.oy_y + ky * instr.ky_y
                 column = instr.x0 + x * instr.ox_x + kx * instr.kx_x
                 if 0 <= row < instr.height and 0 <= column < instr.row_bytes:
-                    best = max(best, self.read(instr.base + y * instr.oy_addr + x * instr.ox_x + ky * instr.ky_addr + kx * instr.kx_x + lane))
+                    at = instr.base + y * instr.oy_addr + x * instr.ox_x
+                    at += ky * instr.ky_addr + kx * instr.kx_x
+                    best = max(best, self.read(at + lane))
         return best
 
 
 def run(arch, instrs, *, seed, stall, limit=8000):
     """Execute; returns (checker, cycles in which reads were granted, cycles in which commands were taken).
 
-    Instructions that write what they read are left out of `instrs`: their result depends on the order in time.
+    Instructions that write what they read are left out: their result depends on the order in time.
     """
     rng = random.Random(seed)
     model = Model(arch, rng)
@@ -128,12 +134,14 @@ def run(arch, instrs, *, seed, stall, limit=8000):
             ctx.set(dut.write.ready, write_ready)
             word = pipeline.pop(0) or rng.randbytes(arch.act_width)
             ctx.set(dut.read.data.as_value(), int.from_bytes(word, "little"))
-            sampled = await ctx.tick().sample(dut.read.valid, dut.read.addr, dut.write.valid, dut.write.addr, dut.write.mask,
+            sampled = await ctx.tick().sample(dut.read.valid, dut.read.addr, dut.write.valid, dut.write.addr,
+                                              dut.write.mask,
                                               dut.write.data.as_value(), dut.engine.done, dut.engine.error)
             reads, from_addr, writes, addr, mask, written, done, error = sampled[2:]
             assert not error
             granted = reads and read_ready
-            pipeline.append(bytes(sram[(from_addr + j) % arch.act_bytes] for j in range(arch.act_width)) if granted else None)
+            pipeline.append(bytes(sram[(from_addr + j) % arch.act_bytes] for j in range(arch.act_width))
+                            if granted else None)
             if granted:
                 result["reads"].append(result["cycle"])
             offer = sampled[4:8] if writes else None
@@ -147,7 +155,7 @@ def run(arch, instrs, *, seed, stall, limit=8000):
                     sram[(addr + lane) % arch.act_bytes] = value & 255
             checker.step(result["cycle"], effect, done)
             result["cycle"] += result["started"]
-            assert result["cycle"] < limit, f"seed {seed}: hung with {checker.done} of {len(kept)} done: {kept[checker.done]}"
+            assert result["cycle"] < limit, f"seed {seed}: {checker.done} is never done: {kept[checker.done]}"
         assert sram == model.act
 
     simulator = Simulator(dut)
@@ -165,15 +173,22 @@ def random_binary(arch, rng):
         return rng.randrange(arch.act_bytes)
 
     small = rng.random() < 0.6
-    mult = (lambda: rng.choice((-1, 1)) << rng.randrange(6)) if small else (lambda: rng.randint(-(1 << 16), (1 << 16) - 1))
+    def mult():
+        return rng.choice((-1, 1)) << rng.randrange(6) if small else rng.randint(-(1 << 16), (1 << 16) - 1)
+
     bounds = sorted((rng.randint(-128, 127), rng.randint(-128, 127)), reverse=rng.random() < 0.1)
     low, high = rng.choice(((-128, 127), (-128, 127), bounds))
     return isa_for(arch).make(
-        rng.choice(("ADD", "MUL")), ny=rng.randint(1, 3), nx=rng.randint(1, 3), bytes=rng.randint(1, 3 * arch.lanes),
-        a_source=rng.randrange(2), a=address(), a_row=address(), a_px=address(), b=address(), b_row=address(), b_px=address(),
-        dst=address(), dst_row=address(), dst_px=address(), a_zero=rng.randint(-128, 127), b_zero=rng.randint(-128, 127),
-        a_mult=mult(), b_mult=mult(), shift=rng.randrange(1, 10) if small else rng.choice((rng.randrange(64), 17, 20)),
-        zero=rng.choice((0, rng.randint(-128, 127))), low=low, high=high, table=rng.randrange(2), slot=rng.randrange(arch.table_slots))
+        rng.choice(("ADD", "MUL")), ny=rng.randint(1, 3), nx=rng.randint(1, 3),
+        bytes=rng.randint(1, 3 * arch.lanes),
+        a_source=rng.randrange(2), a=address(), a_row=address(), a_px=address(), b=address(), b_row=address(),
+        b_px=address(),
+        dst=address(), dst_row=address(), dst_px=address(), a_zero=rng.randint(-128, 127),
+        b_zero=rng.randint(-128, 127),
+        a_mult=mult(), b_mult=mult(),
+        shift=rng.randrange(1, 10) if small else rng.choice((rng.randrange(64), 17, 20)),
+        zero=rng.choice((0, rng.randint(-128, 127))), low=low, high=high, table=rng.randrange(2),
+        slot=rng.randrange(arch.table_slots))
 
 
 def random_pool(arch, rng):
@@ -186,9 +201,11 @@ def random_pool(arch, rng):
     return isa_for(arch).make(
         "POOL", ny=rng.randint(1, 3), nx=rng.randint(1, 3), bytes=pixel,
         base=(rng.randrange(arch.act_bytes) - top * pitch - left * pixel) % arch.act_bytes,
-        y0=-top, x0=-left * pixel, height=height, row_bytes=width * pixel, ky=rng.randint(1, 3), ky_addr=pitch, ky_y=1, kx=rng.randint(1, 3),
+        y0=-top, x0=-left * pixel, height=height, row_bytes=width * pixel, ky=rng.randint(1, 3),
+        ky_addr=pitch, ky_y=1, kx=rng.randint(1, 3),
         kx_x=pixel, oy_addr=step * pitch, oy_y=step, ox_x=step * pixel, dst=rng.randrange(arch.act_bytes),
-        dst_row=rng.randrange(arch.act_bytes), dst_px=rng.randrange(arch.act_bytes), table=rng.randrange(2), slot=rng.randrange(arch.table_slots))
+        dst_row=rng.randrange(arch.act_bytes), dst_px=rng.randrange(arch.act_bytes), table=rng.randrange(2),
+        slot=rng.randrange(arch.table_slots))
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
@@ -205,13 +222,14 @@ def test_equals_the_formula(arch, stall):
 
 
 @pytest.mark.parametrize("operands", [
-    {"oy_y": 255, "ny": 1050}, {"ox_x": 1023, "nx": 40}, {"kx": 17, "kx_x": 1023, "x0": 1024}, {"y0": -(1 << 15), "ky": 256, "ky_y": 255},
+    {"oy_y": 255, "ny": 1050}, {"ox_x": 1023, "nx": 40}, {"kx": 17, "kx_x": 1023, "x0": 1024},
+    {"y0": -(1 << 15), "ky": 256, "ky_y": 255},
     {"x0": -2048, "ox_x": 700, "nx": 90},
 ])
 def test_positions_far_outside_are_padding(operands):
     """Coordinates do not wrap around, however far a program steps."""
     arch = EQUAL
-    # Results go to one byte behind which nothing is read: only one operand byte is inside the window at a time.
+    # Results go to one byte that nothing reads.
     base = {"bytes": 1, "height": 65535, "row_bytes": 1023, "dst": 1023}
     checker, _ = run(arch, [isa_for(arch).make("POOL", **{**base, **operands})], seed=3, stall=0.0)
     assert checker.complete and checker.ends[-1] == operands.get("ny", 1) * operands.get("nx", 1)
@@ -225,7 +243,8 @@ def test_one_read_per_cycle_within_an_instruction(arch):
     common = dict(nx=6, bytes=pixel, dst=half, dst_px=pixel, low=-128, high=127)
     pool = {k: v for k, v in common.items() if k not in ("low", "high")}
     cases = [
-        (make("ADD", **common, a=0, a_px=pixel, b=64, b_px=pixel), 2 * 24), (make("MUL", **common, a_source=OperandA.OUTPUT, b_px=pixel), 24),
+        (make("ADD", **common, a=0, a_px=pixel, b=64, b_px=pixel), 2 * 24),
+        (make("MUL", **common, a_source=OperandA.OUTPUT, b_px=pixel), 24),
         (make("POOL", **pool, kx=2, kx_x=pixel, ky=2, ky_y=1, height=2, row_bytes=256, ox_x=pixel), 4 * 24),
     ]
     for instr, reads in cases:
@@ -240,7 +259,8 @@ def test_one_read_per_cycle_within_an_instruction(arch):
 def test_the_next_instruction_reads_what_the_last_wrote(arch):
     make = isa_for(arch).make
     half = arch.act_bytes // 2
-    step = dict(nx=3, bytes=arch.lanes, a_px=arch.lanes, b_px=arch.lanes, dst_px=arch.lanes, a_mult=1, b_mult=1, low=-128, high=127)
+    step = dict(nx=3, bytes=arch.lanes, a_px=arch.lanes, b_px=arch.lanes, dst_px=arch.lanes, a_mult=1,
+                b_mult=1, low=-128, high=127)
     instrs = [make("ADD", **step, a=0, b=32, dst=half), make("ADD", **step, a=half, b=64, dst=half + 64),
               make("MUL", **step, a=half, b=half + 64, dst=96)]
     checker, result = run(arch, instrs, seed=6, stall=0.3)
