@@ -117,12 +117,13 @@ def round_shift(value, shift, rounding: Rounding = Rounding.HALF_EVEN):
     Parameters
     ----------
     value : int or int64 array
-    shift : int or int64 array of the same shape, 0 to 62
+    shift : int or int64 array of the same shape, 0 to 63; as an array with ``abs(value) < 2**62``
     """
     if rounding is Rounding.FLOOR:
         return value >> shift
-    # Shift 0 has no half: (1 << 0) >> 1 == 0.
-    half = (1 << shift) >> 1 if isinstance(shift, int) else ((shift * 0 + 1) << shift) >> 1
+    # Shift 0 has no half: (1 << 0) >> 1 == 0. In an array, 1 << 63 would be negative.
+    some = shift > 0
+    half = (1 << shift) >> 1 if isinstance(shift, int) else ((shift * 0 + 1) << (shift - some)) * some
     if rounding is Rounding.HALF_UP:
         return (value + half) >> shift
     # Ties to even: add one less than half, plus the bit that will become the lowest one.

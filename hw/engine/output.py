@@ -38,9 +38,9 @@ class OutputEngine(wiring.Component):
 
     Timing
     ------
-    One chunk of `lanes` elements per cycle, across instructions too; ``LATENCY`` cycles from the accumulator's
-    grant to the offer of the result. Results wait in a queue, so backpressure stops the issue of new chunks and
-    never the pipeline.
+    One chunk of `lanes` elements per cycle, across instructions too; ``LATENCY`` cycles from the
+    accumulator's grant to the offer of the result. Results wait in a queue, so backpressure stops the issue
+    of new chunks and never the pipeline.
     """
 
     LATENCY = 9

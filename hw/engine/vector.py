@@ -35,9 +35,9 @@ class VectorEngine(wiring.Component):
     Timing
     ------
     One read per cycle: a chunk of `lanes` elements takes one (chained) or two reads for ADD and MUL, ky * kx
-    for POOL; ``LATENCY`` cycles from the grant of a chunk's last read to the offer of its result. An instruction
-    starts when the results of the one before have been written. Results wait in a queue, so backpressure stops
-    the issue of new chunks and never the pipeline.
+    for POOL; ``LATENCY`` cycles from the grant of a chunk's last read to the offer of its result. An
+    instruction starts when the results of the one before have been written. Results wait in a queue, so
+    backpressure stops the issue of new chunks and never the pipeline.
     """
 
     LATENCY = 11

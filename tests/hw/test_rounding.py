@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal, signed
 from amaranth.sim import Simulator
@@ -39,6 +40,15 @@ def test_round_shift_is_half_even_for_every_shift(width):
     simulator = Simulator(m)
     simulator.add_testbench(bench)
     simulator.run()
+
+
+def test_arrays_round_like_integers_for_every_shift():
+    rng = random.Random(12)
+    for amount in range(1 << numerics.SHIFT_BITS):
+        values = values_for(49, amount, rng)
+        found = numerics.round_shift(np.array(values), np.full(len(values), amount))
+        assert found.tolist() == [numerics.round_shift(v, amount) for v in values], amount
+        assert numerics.round_shift(np.array(values), np.int64(amount)).tolist() == found.tolist(), amount
 
 
 def test_add_clamp_adds_then_bounds_from_below_then_from_above():
