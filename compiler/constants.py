@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from systolith.compiler.errors import AllocationError
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Instr, Region, Space, isa_for
+from systolith.spec.numerics import TABLE_SIZE
 
 __all__ = ["Constants"]
 
@@ -45,7 +46,7 @@ class Constants:
 
     def unit(self, space: Space) -> int:
         """Addresses are multiples of this many bytes, and of the bus width."""
-        return {Space.WEIGHT: self.arch.tile_bytes, Space.PARAM: self.arch.param_line_bytes, Space.TABLE: 256}[space]
+        return {Space.WEIGHT: self.arch.tile_bytes, Space.PARAM: self.arch.param_line_bytes, Space.TABLE: TABLE_SIZE}[space]
 
     def add(self, space: Space, key: Hashable, data: bytes) -> None:
         """Make a constant known; equal keys are the same constant."""

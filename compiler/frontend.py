@@ -264,7 +264,7 @@ class _Importer:
                 "import",
                 node.name,
                 f"operator {node.op_type}{domain} is not supported",
-                "see the page of supported operators, or leave it to the host",
+                "see the page of supported operators, or cut the model before this node",
             )
         attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         view = NodeView(

@@ -113,7 +113,7 @@ def _check_operators(model: onnx.ModelProto) -> None:
                 "import",
                 node.name,
                 f"operator {node.op_type} is not supported",
-                "see the page of supported operators, or leave it to the host",
+                "see the page of supported operators, or cut the model before this node",
             )
     for tensor in model.graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Field, isa_for
+from systolith.spec.numerics import PARAM_FIELDS
 from systolith.spec.regs import ErrorCode
 
 __all__ = [
@@ -40,8 +41,8 @@ def command_layout(arch: ArchConfig, engine: Engine) -> data.StructLayout:
 
 
 def param_layout() -> data.StructLayout:
-    """One channel in the parameter SRAM, 8 bytes."""
-    return data.StructLayout({"bias": signed(32), "mult": unsigned(16), "shift": unsigned(6), "reserved": unsigned(10)})
+    """One channel in the parameter SRAM."""
+    return data.StructLayout({name: signed(bits) if is_signed else unsigned(bits) for name, bits, is_signed in PARAM_FIELDS})
 
 
 def chunk_layout(arch: ArchConfig) -> data.ArrayLayout:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Destination, Instr, Mode, OperandA, Region, Space
+from systolith.spec.isa import Destination, Instr, Mode, OperandA, Region
+from systolith.spec.numerics import TABLE_SIZE
 
 __all__ = ["Footprint", "footprint"]
 
@@ -40,7 +41,7 @@ def footprint(instr: Instr, arch: ArchConfig) -> list[Footprint]:
 
 
 def _table(instr: Instr) -> list[Footprint]:
-    return [("table", instr.slot * 256, instr.slot * 256 + 256, False)] if instr.table else []
+    return [("table", instr.slot * TABLE_SIZE, (instr.slot + 1) * TABLE_SIZE, False)] if instr.table else []
 
 
 def _nest(base: int, length: int, loops: tuple[tuple[int, int], ...], arch: ArchConfig, writes: bool) -> Footprint:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from systolith.reference.footprint import footprint
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Destination, Engine, Instr, OperandA, isa_for
+from systolith.spec.isa import SEMAPHORE_BITS, Destination, Engine, Instr, OperandA, isa_for
 
 __all__ = ["HazardError", "check_order"]
 
 #: Tokens that one semaphore holds.
-_MOST_TOKENS = 63
+_MOST_TOKENS = (1 << SEMAPHORE_BITS) - 1
 
 
 class HazardError(AssertionError):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from systolith.reference.params import unpack_params
 from systolith.reference.requantise import lookup
 from systolith.spec import numerics
 from systolith.spec.arch import ArchConfig
@@ -190,9 +191,9 @@ class Machine:
             if not self.released or self.released.popleft() != expected:
                 raise AssertionError(f"OUTPUT at offset {self._offset} reads accumulator {expected}, which is not the next one released")
         line = self.param[instr.param * arch.param_line_bytes:(instr.param + 1) * arch.param_line_bytes]
-        fields = line.view(np.dtype([("bias", "<i4"), ("mult", "<u2"), ("shift", "u1"), ("zero", "u1")]))
+        fields = unpack_params(line)
         sums = self.acc[instr.acc:instr.acc + pixels].astype(np.int64) + fields["bias"]
-        q = numerics.requantise(sums, fields["mult"].astype(np.int64), fields["shift"].astype(np.int64) & 63, instr.zero, instr.low, instr.high)
+        q = numerics.requantise(sums, fields["mult"], fields["shift"], instr.zero, instr.low, instr.high)
         q = self._table(instr, q.astype(np.int8))[:, :instr.channels]
         if instr.dest == Destination.VECTOR:
             for first in range(0, pixels):
@@ -232,7 +233,7 @@ class Machine:
         self._scatter(instr, self._table(instr, best))
 
     def _table(self, instr: Instr, q: np.ndarray) -> np.ndarray:
-        return lookup(q, self.table[instr.slot * 256:(instr.slot + 1) * 256] if instr.table else None)
+        return lookup(q, self.table[instr.slot * numerics.TABLE_SIZE:(instr.slot + 1) * numerics.TABLE_SIZE] if instr.table else None)
 
     def _scatter(self, instr: Instr, values: np.ndarray) -> None:
         """Write [ny, nx, bytes] results, chunk by chunk in the hardware's order (later writes win)."""

@@ -118,8 +118,8 @@ class RtlBench:
             raise SimulationError(f"the bus must be a power of two of bytes wide, not {self.bus_bytes}")
         self.sources: tuple[str, ...] = ()
         cpp = self._glue(top) + _HARNESS.read_text(encoding="utf-8") + self._log_code()
-        self.library = build(sources, top, cpp, cache_dir, trace=waveform is not None, optimise=optimise)
-        self._lib = lib = ctypes.CDLL(str(self.library))
+        self.shared_object = build(sources, top, cpp, cache_dir, trace=waveform is not None, optimise=optimise)
+        self._lib = lib = ctypes.CDLL(str(self.shared_object))
         u32, u64, handle = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
         signatures = {
             "new": (handle, ctypes.POINTER(_Settings)), "delete": (None, handle), "error": (ctypes.c_char_p, handle),

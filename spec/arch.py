@@ -12,6 +12,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from systolith.spec.numerics import PARAM_BYTES, TABLE_SIZE
+
 __all__ = ["PRESETS", "ArchConfig", "ArchError", "load_arch"]
 
 
@@ -139,7 +141,7 @@ class ArchConfig:
     @property
     def table_bytes(self) -> int:
         """Bytes of the table SRAM as the program sees it (each lane holds a copy)."""
-        return self.table_slots * 256
+        return self.table_slots * TABLE_SIZE
 
     def weight_offset(self, row: int, col: int) -> int:
         """Byte offset of W[row][col] inside a tile, in the order of the weight SRAM.
@@ -205,9 +207,6 @@ class ArchConfig:
         values = {key: value for key, value in self.to_dict().items() if key != "name"}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()[:16]
 
-
-#: Bytes per channel in the parameter SRAM: bias int32, mult uint16, shift uint8, zero uint8; little endian.
-PARAM_BYTES = 8
 
 #: Named configurations. `tiny` is for proofs and fast tests.
 PRESETS: dict[str, ArchConfig] = {

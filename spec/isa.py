@@ -16,7 +16,11 @@ from functools import cached_property, lru_cache
 from systolith.spec.arch import ArchConfig
 from systolith.spec.numerics import INT8, SHIFT_BITS, VECTOR_MULT
 
-__all__ = ["Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region", "Space", "isa_for"]
+__all__ = ["SEMAPHORE_BITS", "Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region", "Space", "isa_for"]
+
+
+#: Width of a semaphore: it holds up to 2**SEMAPHORE_BITS - 1 tokens.
+SEMAPHORE_BITS = 6
 
 
 class IsaError(ValueError):

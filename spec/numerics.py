@@ -17,6 +17,8 @@ __all__ = [
     "BIAS",
     "INT8",
     "MULT_BITS",
+    "PARAM_BYTES",
+    "PARAM_FIELDS",
     "SHIFT_BITS",
     "TABLE_SIZE",
     "VECTOR_MULT",
@@ -98,6 +100,10 @@ MULT_BITS = 16
 SHIFT_BITS = 6
 #: Signed multipliers of the vector unit.
 VECTOR_MULT = FixedFormat(17)
+#: One channel in the parameter SRAM, from bit 0: (name, bits, signed). A whole number of bytes.
+PARAM_FIELDS = (("bias", BIAS.width, True), ("mult", MULT_BITS, False), ("shift", SHIFT_BITS, False), ("reserved", 10, False))
+#: Bytes of one channel in the parameter SRAM.
+PARAM_BYTES = sum(bits for _, bits, _ in PARAM_FIELDS) // 8
 #: Entries of a table over one int8 operand.
 TABLE_SIZE = 256
 

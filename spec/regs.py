@@ -85,7 +85,7 @@ class CSR:
 def _build() -> tuple[CSR, ...]:
     read, write = Access.READ, Access.WRITE
     rows: list[tuple[str, Access, str]] = [
-        ("MAGIC", read, "0x%08x, the letters SYSL." % MAGIC),
+        ("MAGIC", read, f"0x{MAGIC:08x}, the letters SYSL."),
         ("VERSION", read, "Major (upper half) and minor version of this map."),
         *((f"DIGEST{i}", read, f"Word {i} of the digest of architecture and instruction set, little endian.") for i in range(4)),
         *((name, read, f"ArchConfig.{name.lower()}.") for name in _CONFIG),

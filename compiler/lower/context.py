@@ -11,11 +11,12 @@ from systolith.compiler.constants import Constants
 from systolith.compiler.errors import AllocationError
 from systolith.compiler.layout import Layout
 from systolith.reference.graph import QGraph, QNode, Requant
+from systolith.reference.params import pack_params
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Instr, Isa, Region, Space, isa_for
 from systolith.spec.numerics import TABLE_SIZE
 
-__all__ = ["Chain", "Lowering", "Place", "pack_params"]
+__all__ = ["Chain", "Lowering", "Place"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,15 +26,6 @@ class Place:
     address: int
     bytes: int
     layout: Layout
-
-
-def pack_params(bias: np.ndarray, mult: np.ndarray, shift: np.ndarray, cols: int) -> bytes:
-    """One entry of the parameter SRAM: up to `cols` channels, the rest zero."""
-    entry = np.zeros(cols, np.dtype([("bias", "<i4"), ("mult", "<u2"), ("shift", "u1"), ("zero", "u1")]))
-    entry["bias"][:len(bias)] = bias
-    entry["mult"][:len(mult)] = mult
-    entry["shift"][:len(shift)] = shift
-    return entry.tobytes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +179,7 @@ class Lowering:
         """Entry of the parameter SRAM with these channels."""
         key = (self.node.name, key)
         if self.constants.dry:
-            self.constants.add(Space.PARAM, key, pack_params(bias, mult, shift, self.arch.cols))
+            self.constants.add(Space.PARAM, key, pack_params(self.arch.cols, bias=bias, mult=mult, shift=shift))
         return self.constants.use(Space.PARAM, key, self.append) // self.arch.param_line_bytes
 
     def table(self, table: np.ndarray | None) -> dict[str, int]:

@@ -6,7 +6,15 @@ import numpy as np
 
 from systolith.compiler.constants import Constants
 from systolith.compiler.errors import UnsupportedError
-from systolith.compiler.layout import Layout, channels_last, input_orders, is_linear, only_matmuls_read, row_major, same_bytes
+from systolith.compiler.layout import (
+    Layout,
+    channels_last,
+    input_orders,
+    is_linear,
+    only_matmuls_read,
+    row_major,
+    same_bytes,
+)
 from systolith.compiler.lower.context import Chain, Lowering, Place
 from systolith.compiler.lower.conv import lower_average_pool, lower_conv, lower_matmul
 from systolith.compiler.lower.elementwise import binary_operands, lower_binary, lower_lookup

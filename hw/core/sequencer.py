@@ -7,11 +7,10 @@ from amaranth.lib.wiring import In, Out
 
 from systolith.hw.interfaces import EngineSignature, HwErrorCode, command_layout
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Engine
+from systolith.spec.isa import SEMAPHORE_BITS, Engine
 
-__all__ = ["IN_FLIGHT", "SEMAPHORE_BITS", "Sequencer", "entry_layout"]
+__all__ = ["IN_FLIGHT", "Sequencer", "entry_layout"]
 
-SEMAPHORE_BITS = 6
 #: Instructions of one engine that are issued but not done, at most.
 IN_FLIGHT = 16
 

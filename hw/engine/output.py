@@ -19,7 +19,7 @@ from systolith.hw.leaf.rounding import add_clamp, round_shift
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Engine
-from systolith.spec.numerics import MULT_BITS
+from systolith.spec.numerics import MULT_BITS, SHIFT_BITS
 
 __all__ = ["OutputEngine"]
 
@@ -144,7 +144,7 @@ class OutputEngine(wiring.Component):
         for lane in range(lanes):
             total = Signal(signed(33), name=f"biased{lane}", reset_less=True)
             mult = Signal(MULT_BITS, name=f"mult{lane}", reset_less=True)
-            shift = Signal(6, name=f"shift{lane}", reset_less=True)
+            shift = Signal(SHIFT_BITS, name=f"shift{lane}", reset_less=True)
             with m.Switch(where):
                 for index in range(chunks):
                     with m.Case(index):
@@ -156,7 +156,7 @@ class OutputEngine(wiring.Component):
         products, shifts3 = [], []
         for lane in range(lanes):
             product = Signal(signed(33 + MULT_BITS), name=f"product{lane}", reset_less=True)
-            shift = Signal(6, name=f"product_shift{lane}", reset_less=True)
+            shift = Signal(SHIFT_BITS, name=f"product_shift{lane}", reset_less=True)
             m.d.sync += [product.eq(biased[lane] * mults[lane]), shift.eq(shifts[lane])]
             products.append(product), shifts3.append(shift)
         advance(3)
