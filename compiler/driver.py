@@ -9,6 +9,7 @@ from systolith.compiler.costs import busy_cycles
 from systolith.compiler.cycles import Timing, estimate
 from systolith.compiler.layout import Layout
 from systolith.compiler.lower import lower_graph
+from systolith.compiler.lower.context import Lowering
 from systolith.compiler.tokens import add_tokens
 from systolith.reference.graph import QGraph, QTensor
 from systolith.spec.arch import ArchConfig
@@ -34,9 +35,9 @@ def compile_graph(graph: QGraph, arch: ArchConfig) -> Image:
         end = _aligned(end + _size(graph.tensors[name]))
 
     constants = Constants(arch)
-    lower_graph(graph, arch, constants, offsets, end)
+    dry, _ = lower_graph(graph, arch, constants, offsets, end)
     resident = constants.plan()
-    low, layouts = lower_graph(graph, arch, constants, offsets, end)
+    low, layouts = lower_graph(graph, arch, constants, offsets, end, dry.external)
 
     load = [*(constants.load(space, entry, address) for space, entry, address in resident), isa.make("HALT")]
     run = add_tokens(low.instrs, arch)
@@ -45,10 +46,10 @@ def compile_graph(graph: QGraph, arch: ArchConfig) -> Image:
     run_entry = load_entry + len(load) * isa.word_bytes
     program = blob + b"".join(map(isa.encode, load)) + b"".join(map(isa.encode, run))
     timings = estimate(run, arch)
-    layers, owners = _layers(graph, arch, run, low.owners, timings)
+    layers, owners = _layers(graph, arch, run, low, timings)
     return Image(
         arch=arch, model=graph.name, program=program, load_entry=load_entry, load_count=len(load), run_entry=run_entry, run_count=len(run),
-        data_bytes=_aligned(max(low.scratch_bytes, end, 16)),
+        data_bytes=_aligned(max(low.scratch.used, 16)),
         inputs=tuple(_io(graph.tensors[name], offsets[name], layouts[name]) for name in graph.inputs),
         outputs=tuple(_io(graph.tensors[name], offsets[name], layouts[name]) for name in graph.outputs),
         layers=layers, owners=owners, cycles=timings[-1].end,
@@ -68,7 +69,7 @@ def _io(tensor: QTensor, offset: int, layout: Layout) -> IoTensor:
                     offset=offset, order=layout.order)
 
 
-def _layers(graph: QGraph, arch: ArchConfig, run: list[Instr], node_of: list[int],
+def _layers(graph: QGraph, arch: ArchConfig, run: list[Instr], low: Lowering,
             timings: list[Timing]) -> tuple[tuple[LayerInfo, ...], tuple[int, ...]]:
     """The layers that have instructions, and the layer of each instruction.
 
@@ -78,7 +79,7 @@ def _layers(graph: QGraph, arch: ArchConfig, run: list[Instr], node_of: list[int
     busy: dict[int, dict[Engine, int]] = {}
     weight_bound: dict[int, bool] = {}
     ends: dict[int, int] = {}
-    for instr, node, timing in zip(run, node_of, timings, strict=True):
+    for instr, node, timing in zip(run, low.owners, timings, strict=True):
         engine = isa.by_mnemonic[instr.mnemonic].engine
         if node >= 0 and engine is not None:
             ends[node] = max(ends.get(node, 0), timing.end)
@@ -90,7 +91,7 @@ def _layers(graph: QGraph, arch: ArchConfig, run: list[Instr], node_of: list[int
     for number, engines in busy.items():
         node = graph.nodes[number]
         macs = node.op.macs(*(graph.tensors[name].shape for name in node.inputs))
-        transferred = sum(_size(graph.tensors[name]) for name in {*node.inputs, node.output} if name in (*graph.inputs, *graph.outputs))
+        transferred = sum(_size(graph.tensors[name]) for name in {*node.inputs, node.output} if name in (*graph.inputs, *graph.outputs, *low.external))
         slowest = max(engines, key=engines.get)
         limit = "weights" if slowest is Engine.MATRIX and weight_bound.get(number) else _LIMITS[slowest]
         index[number] = len(layers)
@@ -99,4 +100,4 @@ def _layers(graph: QGraph, arch: ArchConfig, run: list[Instr], node_of: list[int
             name=node.name, op=node.op_type, nodes=node.sources, tensor=node.output, macs=macs, cycles=max(0, ends[number] - reached),
             roofline_cycles=roofline, limit=limit))
         reached = max(reached, ends[number])
-    return tuple(layers), tuple(index[node] for node in node_of)
+    return tuple(layers), tuple(index[node] for node in low.owners)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from systolith.compiler.lower.context import Lowering
-from systolith.compiler.lower.conv import images
+from systolith.compiler.lower.conv import over_images
 from systolith.reference.max_pool import MaxPool
 
 __all__ = ["lower_max_pool"]
@@ -15,10 +15,17 @@ def lower_max_pool(low: Lowering, op: MaxPool) -> None:
     dy, dx = op.dilations
     operands = low.table(op.table)
     most = next(f.max for f in low.isa.by_mnemonic["POOL"].fields if f.name == "bytes")
-    for x, y in images(low):
-        for first in range(0, x.channels, most):
-            y0, x0 = -op.pads[0], -op.pads[1] * x.channels
-            low.emit("POOL", ny=y.height, nx=y.width, bytes=min(most, x.channels - first), base=x.address + y0 * x.pitch + x0 + first,
-                     y0=y0, x0=x0, height=x.height, row_bytes=x.pitch, ky=op.kernel[0], ky_addr=dy * x.pitch, ky_y=dy,
-                     kx=op.kernel[1], kx_x=dx * x.channels, oy_addr=sy * x.pitch, oy_y=sy, ox_x=sx * x.channels,
-                     dst=y.address + first, dst_row=y.pitch, dst_px=y.channels, **operands)
+
+    def compute(views, rows, cols) -> None:
+        x, y = views.x, views.y
+        height, width, channels = x.extents
+        pitch = width * channels
+        for first in range(0, channels, most):
+            y0 = rows.start * sy - op.pads[0] - x.first[0]
+            x0 = (cols.start * sx - op.pads[1] - x.first[1]) * channels
+            low.emit("POOL", ny=len(rows), nx=len(cols), bytes=min(most, channels - first), base=x.address + y0 * pitch + x0 + first,
+                     y0=y0, x0=x0, height=height, row_bytes=pitch, ky=op.kernel[0], ky_addr=dy * pitch, ky_y=dy,
+                     kx=op.kernel[1], kx_x=dx * channels, oy_addr=sy * pitch, oy_y=sy, ox_x=sx * channels,
+                     dst=y.at((rows.start, cols.start, first)), dst_row=y.extents[1] * channels, dst_px=channels, **operands)
+
+    over_images(low, op.kernel, op.strides, op.dilations, op.pads, compute)
