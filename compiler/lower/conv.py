@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from systolith.compiler.lower.context import Lowering
 from systolith.compiler.lower.pieces import Box, Operand, View, in_boxes
+from systolith.compiler.lower.spatial import Views, Window, over_images, spatial_window
 from systolith.reference.average_pool import AveragePool
 from systolith.reference.conv import Conv
 from systolith.reference.graph import Requant
 from systolith.reference.matmul import MatMul
 from systolith.spec.isa import Destination, Mode, OperandA
 
-__all__ = ["lower_average_pool", "lower_conv", "lower_matmul", "over_images"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Window:
-    """Geometry of the kernel."""
-
-    kh: int
-    kw: int
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    top: int
-    left: int
+__all__ = ["lower_average_pool", "lower_conv", "lower_matmul"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +99,13 @@ def _depthwise_passes(weights: np.ndarray, dilation: int, rows: int, cols: int) 
     return passes
 
 
-def _emit(low: Lowering, views: _Views, window: _Window, passes: list[_Pass], pad: int, bias: np.ndarray, requant: Requant,
+def _emit(low: Lowering, views: Views, window: Window, passes: list[_Pass], pad: int, bias: np.ndarray, requant: Requant,
           out_rows: range, out_cols: range, key: tuple) -> None:
     """One rectangle of the output, tile by tile: pixels outside, channels inside, so that the next layer can start early."""
     arch = low.arch
     sy, sx = window.strides
     x, y = views.x, views.y
-    if (window.kh == window.kw == 1 and (sy, sx) == (1, 1) and (window.top, window.left) == (0, 0)
+    if (window.kernel == (1, 1) == (sy, sx) and window.pads == (0, 0)
             and all(view.first[1] == out_cols.start and view.extents[1] == len(out_cols) for view in (x, y, views.other or y))):
         # A 1 x 1 kernel sees one long row of pixels.
         views = views.flattened(out_rows)
@@ -141,11 +129,11 @@ def _emit(low: Lowering, views: _Views, window: _Window, passes: list[_Pass], pa
             mult, shift = (np.broadcast_to(v, len(bias))[channels] for v in (requant.mult, requant.shift))
             param = low.params((*key, p.key), bias[channels], mult, shift)
             acc = low.accumulators(ny * nx)
-            y0 = oy * sy - window.top - x.first[0]
-            x0 = (ox * sx - window.left - x.first[1]) * x_channels + p.channel
+            y0 = oy * sy - window.pads[0] - x.first[0]
+            x0 = (ox * sx - window.pads[1] - x.first[1]) * x_channels + p.channel
             depthwise = p.mode is Mode.DEPTHWISE
             low.emit("MATMUL", mode=p.mode, base=x.address + y0 * x_pitch + x0, y0=y0, x0=x0, height=height, row_bytes=x_pitch, pad=pad,
-                     ky=window.kh, ky_addr=window.dilations[0] * x_pitch, ky_y=window.dilations[0], kx=p.kx, kx_x=p.kx_x, kt=p.kt,
+                     ky=window.kernel[0], ky_addr=window.dilations[0] * x_pitch, ky_y=window.dilations[0], kx=p.kx, kx_x=p.kx_x, kt=p.kt,
                      oy=ny, oy_addr=sy * x_pitch, oy_y=sy, ox=(nx - 1) * sx + p.taps if depthwise else nx,
                      ox_x=x_channels if depthwise else sx * x_channels, taps=p.taps, stride=sx if depthwise else 1,
                      tile=tile, acc=acc, accumulate=0, final=1)
@@ -159,99 +147,44 @@ def _emit(low: Lowering, views: _Views, window: _Window, passes: list[_Pass], pa
                          b_row=other.extents[1] * y_channels, b_px=y_channels, **target, **low.chain.operands)
 
 
-def _passes(low: Lowering, weights: np.ndarray, group: int, strides: tuple[int, int], dilation: int) -> list[_Pass]:
-    arch = low.arch
-    if arch.depthwise and group > 1 and weights.shape[0] == group and weights.shape[1] == 1 and strides[1] <= 16:
+def _passes(low: Lowering, weights: np.ndarray, group: int, window: Window) -> list[_Pass]:
+    arch, dilation = low.arch, window.dilations[1]
+    if arch.depthwise and group > 1 and weights.shape[0] == group and weights.shape[1] == 1 and window.strides[1] <= 16:
         passes = _depthwise_passes(weights, dilation, arch.rows, arch.cols)
         if passes is not None:
             return passes
     return _dense_passes(weights, group, dilation, arch.rows, arch.cols)
 
 
-def _nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    return (shape[0], 1, shape[2], shape[1]) if len(shape) == 3 else (shape[0], shape[2], shape[3], shape[1])
-
-
-def _needed(start: int, stop: int, stride: int, before: int, span: int, extent: int) -> range:
-    """Input positions under the windows of output positions `start` to `stop`; at least one, even where all is padding."""
-    low = min(max(start * stride - before, 0), extent - 1)
-    high = min(max((stop - 1) * stride - before + span, low + 1), extent)
-    return range(low, high)
-
-
-@dataclass(frozen=True, slots=True)
-class _Views:
-    """One image of the input, the result, and perhaps the chained operand: [height, width, channels]."""
-
-    x: View
-    y: View
-    other: View | None
-
-    def flattened(self, rows: range) -> _Views:
-        """These rows of each as a single one."""
-        def flat(view: View) -> View:
-            _, width, channels = view.extents
-            return View(view.at((rows.start, *view.first[1:])), (0, 0, 0), (1, len(rows) * width, channels))
-
-        return _Views(flat(self.x), flat(self.y), self.other and flat(self.other))
-
-
-def over_images(low: Lowering, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int], pads: tuple[int, ...],
-                compute: Callable[[_Views, range, range], None]) -> None:
-    """Call ``compute(views, rows, columns of the output)`` for every image of the batch and every box of it."""
-    graph, places = low.graph, low.places
-    x_name, y_name = low.node.inputs[0], low.result
-    x_shape, y_shape = _nhwc(graph.tensors[x_name].shape), _nhwc(graph.tensors[y_name].shape)
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-
-    def window(box: Box) -> Box:
-        batch, rows, cols, _ = box
-        return (batch, _needed(rows.start, rows.stop, strides[0], pads[0], spans[0], x_shape[1]),
-                _needed(cols.start, cols.stop, strides[1], pads[1], spans[1], x_shape[2]), range(x_shape[3]))
-
-    def image(view: View, n: int) -> View:
-        return View(view.at((n, *view.first[1:])), view.first[1:], view.extents[1:])
-
-    def boxed(box: Box, result: View, operands: list[View]) -> None:
-        for n in box[0]:
-            images = [image(view, n) for view in (operands[0], result, *operands[1:])]
-            compute(_Views(*images, *([None] * (3 - len(images)))), box[1], box[2])
-
-    operands = [Operand(place=places[x_name], extents=x_shape, window=window)]
-    if low.chain is not None:
-        operands.append(Operand(place=places[low.chain.other], extents=y_shape))
-    in_boxes(low, Operand(place=places[y_name], extents=y_shape), operands, (0, 1, 2), boxed)
-
-
 def lower_conv(low: Lowering, op: Conv) -> None:
     """Conv; input and output lie channels last."""
-    kh, kw = op.weights.shape[2:]
-    window = _Window(kh=kh, kw=kw, strides=op.strides, dilations=op.dilations, top=op.pads[0], left=op.pads[1])
-    passes = _passes(low, op.weights, op.group, op.strides, op.dilations[1])
-    bias = op.bias.astype(np.int64) - op.x_zero * op.weights.astype(np.int64).sum(axis=(1, 2, 3))
+    window, laid_down = spatial_window(low, op.weights.shape[2:], op.strides, op.dilations, op.pads)
+    weights = op.weights.swapaxes(2, 3) if laid_down else op.weights
+    passes = _passes(low, weights, op.group, window)
+    bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=(1, 2, 3))
 
-    def compute(views: _Views, rows: range, cols: range) -> None:
+    def compute(views: Views, rows: range, cols: range) -> None:
         _emit(low, views, window, passes, op.x_zero, bias, op.requant, rows, cols, ())
 
-    over_images(low, (kh, kw), op.strides, op.dilations, op.pads, compute)
+    over_images(low, window, compute)
 
 
 def lower_average_pool(low: Lowering, op: AveragePool) -> None:
     """AveragePool: a depthwise convolution with weights of one; each rectangle with its own divisor has its own scale."""
-    channels = low.graph.tensors[low.result].shape[1]
-    ones = np.ones((channels, 1, *op.kernel), np.int8)
-    window = _Window(kh=op.kernel[0], kw=op.kernel[1], strides=op.strides, dilations=op.dilations, top=op.pads[0], left=op.pads[1])
+    window, laid_down = spatial_window(low, op.kernel, op.strides, op.dilations, op.pads)
+    counts_y, counts_x = (op.counts_x, op.counts_y) if laid_down else (op.counts_y, op.counts_x)
+    channels = window.x[3]
     # A single channel is a dense convolution with one input.
-    passes = _passes(low, ones, channels, op.strides, op.dilations[1])
+    passes = _passes(low, np.ones((channels, 1, *window.kernel), np.int8), channels, window)
     bias = np.full(channels, -op.x_zero * op.kernel[0] * op.kernel[1], np.int64)
 
-    def compute(views: _Views, box_rows: range, box_cols: range) -> None:
-        for rows in _runs(op.counts_y, box_rows):
-            for cols in _runs(op.counts_x, box_cols):
-                count = int(op.counts_y[rows[0]]) * int(op.counts_x[cols[0]])
+    def compute(views: Views, box_rows: range, box_cols: range) -> None:
+        for rows in _runs(counts_y, box_rows):
+            for cols in _runs(counts_x, box_cols):
+                count = int(counts_y[rows[0]]) * int(counts_x[cols[0]])
                 _emit(low, views, window, passes, op.x_zero, bias, op.requants[count], rows, cols, (count,))
 
-    over_images(low, op.kernel, op.strides, op.dilations, op.pads, compute)
+    over_images(low, window, compute)
 
 
 def lower_matmul(low: Lowering, op: MatMul) -> None:
@@ -260,15 +193,15 @@ def lower_matmul(low: Lowering, op: MatMul) -> None:
     weights = op.weights if place_x.layout.flatten is None else op.weights[place_x.layout.flatten]
     k, m = weights.shape
     passes = _dense_passes(np.ascontiguousarray(weights.T)[:, :, None, None], 1, 1, low.arch.rows, low.arch.cols)
-    window = _Window(kh=1, kw=1, strides=(1, 1), dilations=(1, 1), top=0, left=0)
     bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=0)
     rows = place_x.bytes // k
+    window = Window(x=(1, 1, rows, k), y=(1, 1, rows, m), kernel=(1, 1), strides=(1, 1), dilations=(1, 1), pads=(0, 0))
     operands = [Operand(place=place_x, extents=(1, rows, k), window=lambda box: (*box[:2], range(k)))]
     if low.chain is not None:
         operands.append(Operand(place=low.places[low.chain.other], extents=(1, rows, m)))
 
     def compute(box: Box, result: View, views: list[View]) -> None:
-        _emit(low, _Views(views[0], result, views[1] if len(views) > 1 else None), window, passes, op.x_zero, bias, op.requant, box[0], box[1], ())
+        _emit(low, Views(views[0], result, views[1] if len(views) > 1 else None), window, passes, op.x_zero, bias, op.requant, box[0], box[1], ())
 
     in_boxes(low, Operand(place=place_y, extents=(1, rows, m)), operands, (1,), compute)
 

@@ -36,6 +36,8 @@ from systolith.spec.isa import Region, Space
 
 __all__ = ["lower_graph"]
 
+#: Beats of a transfer that is worth cutting into pieces.
+_LONG = 256
 #: Rules whose input and output lie channels last.
 _SPATIAL = {Conv: lower_conv, MaxPool: lower_max_pool, AveragePool: lower_average_pool}
 
@@ -57,6 +59,7 @@ def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offset
     ------
     AllocationError   If something does not fit although every tensor of its node is external.
     """
+    external |= _streamed(graph, arch)
     while True:
         low = Lowering(graph=graph, arch=arch, constants=constants, io_offsets=io_offsets, external=external,
                        act=Arena(0, arch.act_bytes, arch.act_width, arch.act_block_bytes), scratch=Arena(scratch, 1 << 32, 16))
@@ -67,6 +70,19 @@ def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offset
             if victim is None:
                 raise
             external |= {victim}
+
+
+def _streamed(graph: QGraph, arch: ArchConfig) -> frozenset[str]:
+    """Long inputs and outputs that a single convolution or pooling touches: their transfer overlaps its work."""
+    streamed = set()
+    for name in (*graph.inputs, *graph.outputs):
+        touching = [node for node in graph.nodes if name in (*node.inputs, node.output)]
+        while len(touching) == 1 and isinstance(touching[0].op, Reshape | Transpose) and name in graph.inputs:
+            # The same bytes under another name.
+            touching = [node for node in graph.nodes if touching[0].output in node.inputs]
+        if len(touching) == 1 and type(touching[0].op) in _SPATIAL and np.prod(graph.tensors[name].shape) >= _LONG * arch.bus_bytes:
+            streamed.add(name)
+    return frozenset(streamed)
 
 
 def _largest(low: Lowering, graph: QGraph) -> str | None:

@@ -130,3 +130,14 @@ def test_an_arena_gives_each_byte_once_and_takes_it_back():
         arena.release(*range_)
     assert arena.largest == 1 << 12
     assert arena.allocate_all([1 << 11, 1 << 11, 16]) is None and arena.largest == 1 << 12
+
+
+def test_a_long_input_is_brought_in_while_the_first_layer_works():
+    b = GraphBuilder(4)
+    graph = b.finish(b.conv(b.input((1, 3, 96, 96)), channels=8, group=1))
+    image = compile_graph(graph, PRESETS["array8"])
+    loads = [i for _, i in image.stream("run") if i.mnemonic == "LOAD"]
+    assert len(loads) > 2 and all(load.bytes < 3 * 96 * 96 // 2 for load in loads)
+    inputs = random_inputs(graph, 1)
+    actual = Driver(MachineDevice(PRESETS["array8"]), image).run_int8(inputs)
+    np.testing.assert_array_equal(actual[graph.outputs[0]], graph.run(inputs)[graph.outputs[0]])
