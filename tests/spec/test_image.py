@@ -51,7 +51,7 @@ def test_refusals(tmp_path):
         Image.from_bytes(data + b"\0")
     with pytest.raises(ImageError, match=r"^the image is damaged: its checksum does not match$"):
         Image.from_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(ImageError, match=r"format version 9, this is version 1: compile the model again$"):
+    with pytest.raises(ImageError, match=r"format version 9, this is version 2: compile the model again$"):
         Image.from_bytes(data[:8] + (9).to_bytes(4, "little") + data[12:])
     with pytest.raises(ImageError, match=r"^cannot read .*: No such file"):
         Image.load(tmp_path / "none.sysl")
