@@ -12,7 +12,7 @@ from rich.table import Table
 
 __all__ = ["HOST_COLUMNS", "LAYER_COLUMNS", "Reporter", "host_cells", "layer_rows", "write_json"]
 
-HOST_COLUMNS = ("host node", "op", "reason", "core", "MACs", "elements", "bytes")
+HOST_COLUMNS = ("host node", "op", "reason", "runs", "MACs", "elements", "bytes")
 LAYER_COLUMNS = ("layer", "op", "MACs", "cycles", "roofline", "of roofline", "limit")
 
 
@@ -85,7 +85,7 @@ def host_cells(nodes: Iterable[dict]) -> list[tuple[str, ...]]:
             node["name"],
             node["op"],
             node["reason"],
-            node["segment"],
+            f"{node['segment']} the core",
             f"{node['macs']:,}",
             "-" if node["elements"] is None else f"{node['elements']:,}",
             f"{node['bytes']:,}",
