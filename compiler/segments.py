@@ -14,7 +14,18 @@ from systolith.spec.segments import HostNode
 __all__ = ["Topology", "extract", "host_nodes", "serialised", "typed_values"]
 
 #: Operators with multiply-accumulates, and which operand holds the weights.
-_WEIGHTS = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "QGemm": 3, "QLinearConv": 3, "QLinearMatMul": 3}
+_WEIGHTS = {
+    "Conv": 1,
+    "ConvTranspose": 1,
+    "GRU": 1,
+    "Gemm": 1,
+    "LSTM": 1,
+    "MatMul": 1,
+    "QGemm": 3,
+    "QLinearConv": 3,
+    "QLinearMatMul": 3,
+    "RNN": 1,
+}
 
 
 class Topology:
@@ -136,7 +147,7 @@ def host_nodes(
                     op=node.op_type,
                     segment=segment,
                     reason=reasons[name] if name in reasons else _companion(topology, name, segment, names),
-                    macs=_macs(topology, node, values),
+                    macs=_macs(node, values),
                     elements=None if None in sizes else sum(sizes),
                     bytes=sum(_size(values.get(tensor)) or 0 for tensor in touched if tensor in crossing),
                 )
@@ -167,17 +178,22 @@ def _size(value: onnx.ValueInfoProto | None) -> int | None:
     return None if shape is None else math.prod(shape)
 
 
-def _macs(topology: Topology, node: onnx.NodeProto, values: dict[str, onnx.ValueInfoProto]) -> int:
-    """Multiply-accumulates of Conv, Gemm and MatMul; 0 for anything else, and where shapes are not known."""
+def _macs(node: onnx.NodeProto, values: dict[str, onnx.ValueInfoProto]) -> int:
+    """Multiply-accumulates of a node with weights; 0 for anything else, and where shapes are not known."""
     at = _WEIGHTS.get(node.op_type)
     if at is None or at >= len(node.input):
         return 0
     weights, result = _shape(values.get(node.input[at])), _size(values.get(node.output[0]))
-    if not weights or result is None:
+    given = _shape(values.get(node.input[0]))
+    if not weights or not given:
         return 0
-    if "Conv" not in node.op_type:
-        flipped = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-        return result * weights[-1 if flipped else max(-2, -len(weights))]
+    if node.op_type in ("GRU", "LSTM", "RNN"):
+        # All weights, once per step and sample: the input's first two axes.
+        return (math.prod(weights) + (_size(values.get(node.input[2])) or 0)) * math.prod(given[:2])
     if node.op_type == "ConvTranspose":
-        return (_size(values.get(node.input[0])) or 0) * math.prod(weights[1:])
-    return result * math.prod(weights[1:])
+        return math.prod(given) * math.prod(weights[1:])
+    if "Conv" in node.op_type:
+        return (result or 0) * math.prod(weights[1:])
+    # A product of matrices: every result is a sum over the last axis of the first operand.
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return (result or 0) * given[-2 if transposed else -1]

@@ -50,7 +50,7 @@ class HostSegments:
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 raise SegmentError(
                     f"the nodes before the core give NaN or infinity in {name!r}, which int8 cannot represent: "
-                    "check the inputs"
+                    "give inputs for which it is finite"
                 )
             values[name] = value
         return values
@@ -81,7 +81,7 @@ class HostSegments:
             results = session.run(names, feeds)
         except Exception as error:
             raise SegmentError(
-                f"ONNX Runtime stopped in the nodes {which} the core: {_one_line(error)}; check the inputs"
+                f"ONNX Runtime stopped in the nodes {which} the core: {_one_line(error)}; give inputs that they accept"
             ) from error
         self.seconds[which] = time.perf_counter() - begin
         return dict(zip(names, results, strict=True))

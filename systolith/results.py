@@ -93,7 +93,7 @@ class Difference:
 class VerifyResult:
     """The answer of `verify`; `as_dict` is the JSON of the command line.
 
-    `host_seconds` is the wall time of the nodes before and after the core, measured in the reference's inference.
+    `host_seconds` is the wall time of the nodes before and after the core, the shortest of all backends' inferences.
     """
 
     model: str

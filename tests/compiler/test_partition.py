@@ -367,6 +367,17 @@ def test_a_branch_of_an_if_brings_what_it_captures():
     assert partition.graph.outputs == (logits,)
 
 
+def test_recurrent_cells_run_before_the_core_and_their_work_is_counted():
+    m = QdqModel(20)
+    m.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 1, 4]))
+    weights = [m.const(m.rng.normal(size=(1, 20, k)).astype(np.float32)) for k in (4, 5)]
+    state = m.node("LSTM", "x", *weights, hidden_size=5)
+    flat = m.quantise(m.node("Reshape", state, m.const(np.array([3, 5]))), 1 / 128)
+    partition, _, _ = check(m.build(dense(m, flat, inputs=5)))
+    (lstm,) = partition.host.nodes
+    assert (lstm.op, lstm.macs, lstm.elements, lstm.bytes) == ("LSTM", 3 * 20 * (4 + 5), 15, 15)
+
+
 def test_a_shape_that_only_running_tells_cannot_enter_the_core():
     m = QdqModel(15)
     m.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [6]))
