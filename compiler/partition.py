@@ -64,7 +64,7 @@ def partition_model(
     ------
     CompileError   If a node between layers of the core cannot run there, or none can; one sentence that names it.
     """
-    model = fold_batch_norm(load_model(source))
+    model = _without_dead_nodes(fold_batch_norm(load_model(source)))
     quantised = is_quantised(model)
     samples = [] if quantised else calibration_samples(model, calibration)
     topology = Topology(model)
@@ -85,6 +85,19 @@ def partition_model(
             blocked.update(dict.fromkeys(found, error))
             continue
         return Partition(graph=graph, host=None if parts is None else parts.finish(graph, blocked))
+
+
+def _without_dead_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without nodes that no output needs: nobody has to run them."""
+    live, _ = extract(Topology(model), (value.name for value in model.graph.output), lambda name: False)
+    kept = [node for node in model.graph.node if node.name in live]
+    if len(kept) == len(model.graph.node):
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:]
+    result.graph.node.extend(kept)
+    return result
 
 
 def _culprits(topology: Topology, core: onnx.ModelProto, error: CompileError) -> set[str]:

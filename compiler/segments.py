@@ -106,12 +106,19 @@ def extract(
 
 def typed_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     """Type and shape of every tensor for which onnx can tell."""
+    known = onnx.ModelProto()
+    known.CopyFrom(model)
     try:
         # onnx knows nothing of Microsoft's operators, but of what they stand for.
-        model = expand_qlinear(model)
+        known = expand_qlinear(known)
     except CompileError:
         pass
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    # An output that is an input too, without a shape, would make onnx forget the input's.
+    inputs = {value.name for value in model.graph.input}
+    outputs = [value for value in model.graph.output if value.name not in inputs]
+    del known.graph.output[:]
+    known.graph.output.extend(outputs)
+    graph = onnx.shape_inference.infer_shapes(known, data_prop=True).graph
     constants = [
         onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in graph.initializer
     ]

@@ -101,8 +101,8 @@ def _session(which: str, data: bytes) -> object:
         return onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
     except Exception as error:
         raise SegmentError(
-            f"ONNX Runtime does not accept the nodes {which} the core: {_one_line(error)}; update onnxruntime, "
-            "or compile the model again"
+            f"ONNX Runtime does not accept the nodes {which} the core: {_one_line(error)}; update onnxruntime "
+            "or change the model, and compile the model again"
         ) from error
 
 

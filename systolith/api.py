@@ -94,13 +94,15 @@ def compile(
 
     Raises
     ------
-    ApiError, ArchError, CompileError   One sentence naming the culprit.
+    ApiError, ArchError, CompileError, SegmentError   One sentence naming the culprit.
     """
     config = load_arch(arch)
     partition = _imported(model, calib, progress)
     from systolith.compiler.driver import compile_graph
 
     _tell(progress, f"compiling {partition.graph.name} for {config.name}")
+    # What ONNX Runtime does not accept is refused now, not when the image runs.
+    HostSegments(partition.host)
     return replace(compile_graph(partition.graph, config), host=partition.host)
 
 

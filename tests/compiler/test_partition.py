@@ -10,7 +10,7 @@ from onnx.utils import Extractor
 from systolith import api
 from systolith.compiler.errors import CompileError, InputError, QuantiseError, UnsupportedError
 from systolith.compiler.partition import partition_model
-from systolith.host.segments import HostSegments
+from systolith.host.segments import HostSegments, SegmentError
 from systolith.spec.image import Image
 from tests.compiler.qdq import QdqModel
 from tests.compiler.test_import_float import cnn, samples
@@ -281,6 +281,18 @@ def test_a_float_model_is_calibrated_behind_its_first_segment():
     assert agreed >= 9 and np.max(errors) < 0.1
 
 
+def test_what_the_importer_refuses_of_a_float_model_after_calibration_moves_to_the_host_too():
+    model = cnn()
+    model.graph.node.append(helper.make_node("Transpose", ["y"], ["column"], "turn", perm=[1, 0]))
+    model.graph.node.append(helper.make_node("MatMul", ["column", "y"], ["products"], "outer"))
+    model.graph.output.append(helper.make_tensor_value_info("products", TensorProto.FLOAT, [5, 5]))
+    partition, ours, _ = check(model, calibration={"x": samples()})
+    (outer,) = partition.host.nodes
+    assert (outer.name, outer.macs, outer.elements, outer.bytes) == ("outer", 25, 25, 10)
+    y = ours.outputs["y"]
+    np.testing.assert_allclose(ours.outputs["products"], y.T @ y, rtol=1e-5)
+
+
 def test_a_float_model_asks_for_data_of_its_own_input():
     with pytest.raises(InputError, match="there is no calibration data; give samples for 'bytes'"):
         partition_model(float_model())
@@ -342,6 +354,39 @@ def test_a_supported_model_has_no_host_part():
     partition = partition_model(m.build(dense(m, m.input(1, 6))))
     assert partition.host is None
     assert api.compile(partition, "tiny").host is None
+
+
+def test_nodes_that_no_output_needs_run_nowhere():
+    m = QdqModel(12)
+    y = dense(m, m.input(1, 6))
+    m.node("Softmax", y)
+    assert partition_model(m.build(y)).host is None
+
+
+def test_inputs_and_results_of_the_first_segment_may_be_outputs_and_operands_of_the_last():
+    m = QdqModel(21)
+    m.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 6]))
+    summed = m.node("CumSum", "x", m.const(np.int64(1)))
+    logits = dense(m, m.quantise(summed, 0.1), outputs=6)
+    mixed = m.node("Add", m.node("Add", m.node("Softmax", logits), "x"), summed)
+    partition, ours, _ = check(m.build(mixed, "x", summed))
+    assert partition.graph.inputs == (summed,) and partition.graph.outputs == (logits,)
+    x = ours.outputs["x"]
+    np.testing.assert_allclose(ours.outputs[summed], np.cumsum(x, axis=1), rtol=1e-6)
+    assert ours.outputs[mixed].sum() == pytest.approx(1 + x.sum() + ours.outputs[summed].sum(), rel=1e-5)
+
+
+def test_an_operator_that_onnxruntime_has_not_is_refused_before_anything_is_written():
+    m = QdqModel(22)
+    model = m.build(dense(m, m.input(1, 6)))
+    (last,) = (value.name for value in model.graph.output)
+    model.graph.node.append(helper.make_node("Wild", [last], ["wild"], "wild", domain="example"))
+    model.opset_import.append(helper.make_opsetid("example", 1))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("wild", TensorProto.FLOAT, [1, 5]))
+    with pytest.raises(SegmentError, match="does not accept the nodes after the core: .*Wild.* change the model") as caught:
+        api.compile(partition_model(model), "tiny")
+    assert "\n" not in str(caught.value)
 
 
 def test_without_layers_with_weights_the_core_runs_what_it_can():
