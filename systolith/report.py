@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["LAYER_COLUMNS", "Reporter", "layer_rows", "write_json"]
+__all__ = ["HOST_COLUMNS", "LAYER_COLUMNS", "Reporter", "host_cells", "layer_rows", "write_json"]
 
+HOST_COLUMNS = ("host node", "op", "reason", "runs", "MACs", "elements", "bytes")
 LAYER_COLUMNS = ("layer", "op", "MACs", "cycles", "roofline", "of roofline", "limit")
 
 
@@ -74,6 +75,22 @@ def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
             layer["limit"],
         )
         for layer in layers
+    ]
+
+
+def host_cells(nodes: Iterable[dict]) -> list[tuple[str, ...]]:
+    """Cells of the table of nodes on the host, under `HOST_COLUMNS`."""
+    return [
+        (
+            node["name"],
+            node["op"],
+            node["reason"],
+            f"{node['segment']} the core",
+            f"{node['macs']:,}",
+            "-" if node["elements"] is None else f"{node['elements']:,}",
+            f"{node['bytes']:,}",
+        )
+        for node in nodes
     ]
 
 
