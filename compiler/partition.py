@@ -73,18 +73,21 @@ def partition_model(
         parts = _Parts(model, topology, _cut(topology, blocked)) if blocked else None
         core = model if parts is None else parts.core
         try:
-            if quantised:
-                graph = import_quantised(core)
-            else:
+            integers = core
+            if not quantised:
                 data = calibration if parts is None else parts.core_samples(samples)
-                graph = import_quantised(quantise_model(core, data))
+                integers = quantise_model(core, data)
+            # Before the import, which rewrites it.
+            core_bytes = integers.SerializeToString(deterministic=True)
+            graph = import_quantised(integers)
         except CompileError as error:
             found = _culprits(topology, core, error) - blocked.keys()
             if not found:
                 raise
             blocked.update(dict.fromkeys(found, error))
             continue
-        return Partition(graph=graph, host=None if parts is None else parts.finish(graph, blocked))
+        host = None if parts is None else parts.finish(graph, blocked)
+        return Partition(graph=graph, host=host, core=core_bytes)
 
 
 def _without_dead_nodes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,6 +33,9 @@ from systolith.results import BackendResult, Difference, RunResult, VerifyResult
 from systolith.session import BACKENDS, Session, run_reference
 from systolith.spec.arch import ArchConfig, load_arch
 from systolith.spec.image import Image, ImageError
+
+if TYPE_CHECKING:
+    from systolith.compiler.cycles import MemoryTiming
 
 __all__ = [
     "BACKENDS",
@@ -89,8 +93,15 @@ def compile(
     arch: str | Path | ArchConfig,
     calib: Source = None,
     progress: Progress = None,
+    memory: MemoryTiming | None = None,
+    dump: str | Path | None = None,
 ) -> Image:
     """Compile a model for an architecture.
+
+    Parameters
+    ----------
+    memory : external memory of the estimates in the image; None: as fast as the bus
+    dump   : directory for every level of the compilation as text, see `compiler.dump`; made where it is missing
 
     Raises
     ------
@@ -98,12 +109,21 @@ def compile(
     """
     config = load_arch(arch)
     partition = _imported(model, calib, progress)
-    from systolith.compiler.driver import compile_graph
+    from systolith.compiler.cycles import FULL_RATE
+    from systolith.compiler.driver import compile_levels
 
     _tell(progress, f"compiling {partition.graph.name} for {config.name}")
     # What ONNX Runtime does not accept is refused now, not when the image runs.
     HostSegments(partition.host)
-    return replace(compile_graph(partition.graph, config), host=partition.host)
+    compilation = compile_levels(partition.graph, config, memory or FULL_RATE)
+    if dump is not None:
+        from systolith.compiler.dump import dump_levels
+
+        try:
+            dump_levels(partition, compilation, Path(dump))
+        except OSError as error:
+            raise ApiError(f"cannot write the dump to {str(dump)!r}: {error.strerror or error}") from error
+    return replace(compilation.image, host=partition.host)
 
 
 def explain(

@@ -49,17 +49,18 @@ def cli() -> None:
 @click.option(
     "-o", "--output", metavar="IMAGE.sysl", help="Where the image goes; default: the model's name with .sysl."
 )
+@click.option("--dump", metavar="DIR", help="Write every level of the compilation there, as text and ONNX.")
 @_calib
 @_json
 def compile_command(
-    model: str, arch: str, output: str | None, calib: str | None, json_path: str | None
+    model: str, arch: str, output: str | None, dump: str | None, calib: str | None, json_path: str | None
 ) -> None:
     """Compile MODEL (ONNX) into a program image."""
     from systolith import api
 
     reporter = _reporter(json_path)
     with reporter.progress() as progress:
-        image = api.compile(model, arch, calib, progress)
+        image = api.compile(model, arch, calib, progress, dump=dump)
     path = Path(output) if output else Path(model).with_suffix(".sysl")
     image.save(path)
     info = api.describe(image, image.cycles)

@@ -57,6 +57,7 @@ class Lowering:
     io_offsets : dict         offset of each input and output in the DATA region
     act, scratch : Arena      the activation SRAM; the part of the DATA region that is not input or output
     external : frozenset      tensors that live in the DATA region and come on chip piece by piece
+    history : list            every placement, as (instruction from which it holds, tensor, place)
     """
 
     graph: QGraph
@@ -69,6 +70,7 @@ class Lowering:
     instrs: list[Instr] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
+    history: list[tuple[int, str, Place]] = field(default_factory=list)
     node: QNode | None = None
     owner: int = -1
     chain: Chain | None = None
@@ -128,7 +130,12 @@ class Lowering:
             address = self.io_offsets[name]
         else:
             address = self.scratch.allocate(size)
-        self.places[name] = place = Place(address=address, bytes=size, layout=layout, external=external)
+        return self.settle(name, Place(address=address, bytes=size, layout=layout, external=external))
+
+    def settle(self, name: str, place: Place) -> Place:
+        """A tensor lies here from now on."""
+        self.places[name] = place
+        self.history.append((len(self.instrs), name, place))
         return place
 
     def drop(self, name: str) -> None:

@@ -110,7 +110,7 @@ def _walk(low: Lowering, graph: QGraph) -> dict[str, Layout]:
             continue
         if name in low.external:
             size = int(np.prod(graph.tensors[name].shape, dtype=np.int64))
-            low.places[name] = Place(address=io_offsets[name], bytes=size, layout=layouts[name], external=True)
+            low.settle(name, Place(address=io_offsets[name], bytes=size, layout=layouts[name], external=True))
         else:
             place = low.place(name, layouts[name])
             low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=io_offsets[name], bytes=place.bytes, base=place.address)
@@ -201,7 +201,7 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
             return
         copy = reorder(low, name, order)
         low.drop(name)
-        low.places[name] = copy
+        low.settle(name, copy)
 
     if type(op) in _SPATIAL:
         bring(node.inputs[0], channels_last(graph.tensors[node.inputs[0]].shape))
@@ -230,7 +230,7 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
     elif isinstance(op, Transpose):
         place = low.places[node.inputs[0]]
         order = tuple(op.perm.index(axis) for axis in place.layout.order)
-        low.places[node.output] = replace(place, layout=Layout(order=order))
+        low.settle(node.output, replace(place, layout=Layout(order=order)))
     elif isinstance(op, Reshape):
         _reshape(low, graph, bring)
     else:
@@ -245,7 +245,7 @@ def _materialise(low: Lowering, graph: QGraph, name: str, order: tuple[int, ...]
         return
     address, size = low.constant(tensor.data.transpose(order))
     temporary.append((address, size))
-    low.places[name] = Place(address=address, bytes=size, layout=Layout(order=order))
+    low.settle(name, Place(address=address, bytes=size, layout=Layout(order=order)))
 
 
 def _reshape(low: Lowering, graph: QGraph, bring) -> None:
@@ -256,11 +256,11 @@ def _reshape(low: Lowering, graph: QGraph, bring) -> None:
     if not is_linear(order, extents) and place.layout.flatten is None:
         keeps_batch = order[0] == 0 and len(shape) == 2 and shape[0] == extents[0]
         if keeps_batch and only_matmuls_read(graph, node.output):
-            low.places[node.output] = replace(place, layout=Layout(order=row_major(shape), flatten=flatten_order(extents, order)))
+            low.settle(node.output, replace(place, layout=Layout(order=row_major(shape), flatten=flatten_order(extents, order))))
             return
         bring(name, row_major(extents))
         place = low.places[name]
-    low.places[node.output] = replace(place, layout=Layout(order=row_major(shape)))
+    low.settle(node.output, replace(place, layout=Layout(order=row_major(shape))))
 
 
 def _binary(low: Lowering, graph: QGraph, bring) -> list[tuple[int, int]]:
