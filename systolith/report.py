@@ -45,7 +45,7 @@ class Reporter:
             table.add_column(column, justify="left" if i < left or column == "limit" else "right")
         for row in rows:
             # Names come from models: brackets in them are no markup.
-            table.add_row(*(cell.replace("[", r"\[") for cell in row))
+            table.add_row(*(shortened(cell).replace("[", r"\[") for cell in row))
         self.out.print(table)
 
     @contextmanager
@@ -60,6 +60,12 @@ class Reporter:
             return
         with self.err.status("starting") as status:
             yield lambda text: status.update(text.replace("[", r"\["))
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """The text, or its two ends: what a converter calls a node may be longer than a line."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
 
 
 def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
