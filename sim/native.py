@@ -20,7 +20,9 @@ __all__ = ["DECERR", "SLVERR", "MemoryModel", "ProtocolError", "RtlBench", "RtlD
 #: AXI responses for `RtlBench.inject`.
 SLVERR, DECERR = 2, 3
 _HARNESS = Path(__file__).parent / "native" / "harness.cpp"
-_WRITES = ("load", "output", "vector")
+#: Trace ports, and the engine whose instructions they belong to.
+_TRACES = {"load": Engine.LOAD, "weight": Engine.LOAD, "param": Engine.LOAD, "table": Engine.LOAD, "sums": Engine.MATRIX,
+           "acc": Engine.OUTPUT, "output": Engine.OUTPUT, "chain": Engine.OUTPUT, "vector": Engine.VECTOR}
 
 
 class ProtocolError(SimulationError):
@@ -128,7 +130,7 @@ class RtlBench:
             "run": (ctypes.c_int64, handle, u64), "wait": (ctypes.c_int64, handle, u32, u32, u64),
             "reset": (ctypes.c_int64, handle), "cycle": (u64, handle),
             "fault": (None, handle, u64, u64, u32, ctypes.c_int, ctypes.c_int), "log": (None, handle, ctypes.c_int),
-            "log_size": (u64, handle), "log_data": (ctypes.c_void_p, handle), "spin": (None, handle, u64),
+            "log_clear": (None, handle), "log_size": (u64, handle), "log_data": (ctypes.c_void_p, handle), "spin": (None, handle, u64),
         }
         if waveform is not None:
             signatures |= {"waveform": (None, handle, ctypes.c_char_p, u64, u64), "flush": (None, handle)}
@@ -254,8 +256,10 @@ class RtlBench:
         """A copy of the log, in order of cycles, as records.
 
         Fields: ``cycle``; ``source``, an index into `sources` ('load', 'output', 'vector': an accepted write to the
-        activation SRAM; 'acc': accumulators that OUTPUT read; 'done.load' and so on: an instruction is done);
-        ``ordinal``, the instruction of that engine since `start_log`; ``addr``; ``mask``; ``data``, bytes.
+        activation SRAM; 'weight', 'param', 'table': a beat there, by its number; 'sums': accumulators that MATRIX wrote;
+        'acc': those that OUTPUT read; 'chain': a chunk from OUTPUT to VECTOR; 'store': a beat that reached external memory;
+        'done.load' and so on: an instruction is done); ``ordinal``, how many instructions of that engine were done since
+        `start_log` ('acc' and 'store' run ahead of it); ``addr``; ``mask`` of the bytes; ``data``, bytes.
         """
         dtype = self.event_dtype
         size = self._lib.sim_log_size(self._handle)
@@ -263,6 +267,12 @@ class RtlBench:
             return np.zeros(0, dtype)
         raw = ctypes.string_at(self._lib.sim_log_data(self._handle), size * dtype.itemsize)
         return np.frombuffer(raw, dtype).copy()
+
+    def take_events(self) -> np.ndarray:
+        """Like `events`, and forgets them; instructions are counted on."""
+        events = self.events()
+        self._lib.sim_log_clear(self._handle)
+        return events
 
     @property
     def event_dtype(self) -> np.dtype:
@@ -272,7 +282,7 @@ class RtlBench:
 
     @property
     def _data_bytes(self) -> int:
-        widths = [self.ports.get(f"trace__{name}__data", 0) for name in (*_WRITES, "acc")]
+        widths = [8 * self.bus_bytes, *(self.ports.get(f"trace__{name}__data", 0) for name in _TRACES)]
         # Records keep the alignment of their first fields.
         return max(8, -(-max(widths) // 64) * 8)
 
@@ -291,22 +301,23 @@ class RtlBench:
             names.append(name)
             return len(names) - 1
 
-        for name in (*_WRITES, "acc"):
+        for name, engine in _TRACES.items():
             port = f"trace__{name}__"
             if f"{port}valid" not in self.ports:
                 continue
-            engine = Engine.OUTPUT if name == "acc" else Engine[name.upper()]
             model = f"m.{_mangle(port)}"
             mask = f"{model}mask" if f"{port}mask" in self.ports else "~0ull"
-            lines.append(f"if ({model}valid) {{ log.add({source(name)}, {int(engine)}, {model}addr, {mask}, "
+            addr = f"{model}addr" if f"{port}addr" in self.ports else "0"
+            lines.append(f"if ({model}valid) {{ log.add({source(name)}, {int(engine)}, {addr}, {mask}, "
                          f"&{model}data, {-(-self.ports[f'{port}data'] // 8)}); }}")
         for engine in Engine:
             port = f"trace__done__{engine.name.lower()}"
             if port in self.ports:
                 lines.append(f"if (m.{_mangle(port)}) {{ log.add({source(f'done.{engine.name.lower()}')}, {int(engine)}, "
                              f"0, 0, nullptr, 0); ++log.done[{int(engine)}]; }}")
+        store = source("store")
         self.sources = tuple(names)
-        return "static void log_events(MODEL& m, Log& log) { (void)m; (void)log;\n" + "\n".join(lines) + "\n}\n"
+        return f"const uint32_t STORE_SOURCE = {store}, STORE_ENGINE = {int(Engine.STORE)};\n" + "static void log_events(MODEL& m, Log& log) { (void)m; (void)log;\n" + "\n".join(lines) + "\n}\n"
 
     def _check(self, result: int) -> int:
         if result < 0:

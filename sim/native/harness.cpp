@@ -74,6 +74,7 @@ struct Log {
 };
 
 static void log_events(MODEL& model, Log& log);
+extern const uint32_t STORE_SOURCE, STORE_ENGINE;
 
 // -- bench -----------------------------------------------------------------------------------------------------------
 
@@ -296,6 +297,7 @@ private:
             } else {
                 uint8_t* to = memory.at(addr);  // beats are aligned, so they never cross a page
                 for (unsigned i = 0; i < BUS_BYTES; ++i) { if (beat.strobe >> i & 1) { to[i] = beat.data[i]; } }
+                if (log.on) { log.add(STORE_SOURCE, STORE_ENGINE, addr, beat.strobe, beat.data, BUS_BYTES); }
             }
             if (++it->done == it->beats) { it->ready = cycle + set.latency; }
             beats_.pop_front();
@@ -394,6 +396,7 @@ void sim_log(Handle* h, int on) {
     log.events.clear();
     std::memset(log.done, 0, sizeof log.done);
 }
+void sim_log_clear(Handle* h) { h->bench->log.events.clear(); }
 uint64_t sim_log_size(Handle* h) { return h->bench->log.events.size(); }
 const void* sim_log_data(Handle* h) { return h->bench->log.events.data(); }
 // The model alone, with nothing driven: the upper bound of speed.
