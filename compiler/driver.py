@@ -9,13 +9,14 @@ from systolith.compiler.costs import busy_cycles
 from systolith.compiler.cycles import Timing, estimate
 from systolith.compiler.layout import Layout
 from systolith.compiler.lower import lower_graph
+from systolith.compiler.lower.context import Residence
 from systolith.compiler.tokens import add_tokens
 from systolith.reference.graph import QGraph, QTensor
 from systolith.spec.arch import ArchConfig
 from systolith.spec.image import Image, IoTensor, LayerInfo
 from systolith.spec.isa import Engine, Instr, isa_for
 
-__all__ = ["compile_graph"]
+__all__ = ["compile_graph", "residences"]
 
 _LIMITS = {Engine.LOAD: "memory", Engine.STORE: "memory", Engine.MATRIX: "array", Engine.OUTPUT: "vector", Engine.VECTOR: "vector"}
 
@@ -28,16 +29,7 @@ def compile_graph(graph: QGraph, arch: ArchConfig) -> Image:
     CompileError   Naming the node and what does not fit or is not supported.
     """
     isa = isa_for(arch)
-    offsets, end = {}, 0
-    for name in dict.fromkeys((*graph.inputs, *graph.outputs)):
-        offsets[name] = end
-        end = _aligned(end + _size(graph.tensors[name]))
-
-    constants = Constants(arch)
-    lower_graph(graph, arch, constants, offsets, end)
-    resident = constants.plan()
-    low, layouts = lower_graph(graph, arch, constants, offsets, end)
-
+    constants, resident, low, layouts, offsets, end = _lower(graph, arch)
     load = [*(constants.load(space, entry, address) for space, entry, address in resident), isa.make("HALT")]
     run = add_tokens(low.instrs, arch)
     blob = bytes(constants.blob)
@@ -53,6 +45,30 @@ def compile_graph(graph: QGraph, arch: ArchConfig) -> Image:
         outputs=tuple(_io(graph.tensors[name], offsets[name], layouts[name]) for name in graph.outputs),
         layers=layers, owners=owners, cycles=timings[-1].end,
     )
+
+
+def residences(graph: QGraph, arch: ArchConfig) -> tuple[Residence, ...]:
+    """Where each computed tensor lies in the activation SRAM, and during which instructions of the run stream.
+
+    Raises
+    ------
+    CompileError   As `compile_graph`.
+    """
+    return tuple(_lower(graph, arch)[2].residences)
+
+
+def _lower(graph: QGraph, arch: ArchConfig) -> tuple:
+    """Constants, those of them that are resident, the lowered run stream, layouts and offsets of inputs and outputs, and
+    the end of these in the DATA region."""
+    offsets, end = {}, 0
+    for name in dict.fromkeys((*graph.inputs, *graph.outputs)):
+        offsets[name] = end
+        end = _aligned(end + _size(graph.tensors[name]))
+    constants = Constants(arch)
+    lower_graph(graph, arch, constants, offsets, end)
+    resident = constants.plan()
+    low, layouts = lower_graph(graph, arch, constants, offsets, end)
+    return constants, resident, low, layouts, offsets, end
 
 
 def _aligned(size: int) -> int:

@@ -60,11 +60,27 @@ class MemoryModel:
 
 @dataclass(frozen=True, slots=True)
 class Waveform:
-    """A VCD file of the cycles from `first` up to, not including, `last`."""
+    """A file of the cycles from `first` up to, not including, `last`, in the format that its suffix names: .vcd or .fst.
+
+    At time 2n every signal is as the rising edge of cycle n, at 2n + 1, takes it.
+
+    Raises
+    ------
+    SimulationError   If the suffix is another.
+    """
 
     path: str | Path
     first: int = 0
     last: int = (1 << 64) - 1
+
+    def __post_init__(self) -> None:
+        if self.format not in ("vcd", "fst"):
+            raise SimulationError(f"a waveform's name must end in .vcd or .fst, and {str(self.path)!r} does not")
+
+    @property
+    def format(self) -> str:
+        """'vcd' or 'fst'."""
+        return Path(self.path).suffix[1:].lower()
 
 
 class _Settings(ctypes.Structure):
@@ -120,7 +136,7 @@ class RtlBench:
             raise SimulationError(f"the bus must be a power of two of bytes wide, not {self.bus_bytes}")
         self.sources: tuple[str, ...] = ()
         cpp = self._glue(top) + _HARNESS.read_text(encoding="utf-8") + self._log_code()
-        self.shared_object = build(sources, top, cpp, cache_dir, trace=waveform is not None, optimise=optimise)
+        self.shared_object = build(sources, top, cpp, cache_dir, trace=waveform and waveform.format, optimise=optimise)
         self._lib = lib = ctypes.CDLL(str(self.shared_object))
         u32, u64, handle = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
         signatures = {
@@ -290,7 +306,9 @@ class RtlBench:
     def _glue(self, top: str) -> str:
         headers = ("algorithm", "cstdint", "cstring", "deque", "memory", "stdexcept", "string", "unordered_map", "vector")
         return "".join(f"#include <{h}>\n" for h in headers) + (
-            f'#include "V{top}.h"\n#include "verilated.h"\n#if VM_TRACE\n#include "verilated_vcd_c.h"\n#endif\n'
+            f'#include "V{top}.h"\n#include "verilated.h"\n'
+            '#if VM_TRACE_FST\n#include "verilated_fst_c.h"\nusing Wave = VerilatedFstC;\n'
+            '#elif VM_TRACE\n#include "verilated_vcd_c.h"\nusing Wave = VerilatedVcdC;\n#endif\n'
             f"#define MODEL V{top}\n#define AXI(n) top->axi___05F##n\n#define CSR(n) top->csr___05F##n\n"
             f"#define BUS_BYTES {self.bus_bytes}u\n#define DATA_BYTES {self._data_bytes}\n#define MAX_ENGINES {len(Engine)}\n")
 

@@ -8,16 +8,18 @@ axis).
 
 from __future__ import annotations
 
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from systolith.host.device import Device, DeviceError
-from systolith.host.driver import Driver, dequantise, quantise
+from systolith.host.driver import Driver, cycle_limit, dequantise, quantise
 from systolith.reference.graph import QGraph
 from systolith.spec.arch import ArchConfig, load_arch
 from systolith.spec.image import Image, ImageError
@@ -40,6 +42,9 @@ __all__ = [
     "run_reference",
     "verify",
 ]
+
+if TYPE_CHECKING:
+    from systolith.locate import Location
 
 #: Where a program can run, in the order of the ladder.
 BACKENDS = ("reference", "machine", "rtl")
@@ -92,10 +97,9 @@ class Difference:
     elements, total : how many of its elements differ
     index           : the first of them
     expected, got   : its int8 values
-    layer           : name of the first layer whose own result differs, or None if each layer alone is right
-    instructions    : offsets in the PROGRAM region of that layer's first and last instruction of the run
-                      stream
     error           : what the device reported instead of a result
+    location        : layer, instruction, cycle and beat of the first thing that went wrong, or None
+    note            : what else is known of it
     """
 
     backend: str
@@ -105,9 +109,9 @@ class Difference:
     index: tuple[int, ...] = ()
     expected: int = 0
     got: int = 0
-    layer: str | None = None
-    instructions: tuple[int, int] | None = None
     error: str | None = None
+    location: Location | None = None
+    note: str = ""
 
     def __str__(self) -> str:
         if self.error is not None:
@@ -117,11 +121,23 @@ class Difference:
             f"first at "
             f"{list(self.index)}: expected {self.expected}, got {self.got}"
         )
-        if self.layer is not None:
-            text += f"; the first layer to differ is {self.layer!r}"
-        if self.instructions is not None:
-            text += f" (instructions 0x{self.instructions[0]:x} to 0x{self.instructions[1]:x})"
         return text
+
+    def as_dict(self) -> dict:
+        """Plain values for JSON; `text` says it in a sentence."""
+        return {
+            "backend": self.backend,
+            "text": str(self),
+            "output": self.output,
+            "elements": self.elements,
+            "total": self.total,
+            "index": list(self.index),
+            "expected": self.expected,
+            "got": self.got,
+            "error": self.error,
+            "location": self.location.as_dict() if self.location is not None else None,
+            "note": self.note,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +188,7 @@ class VerifyResult:
             "backends": backends,
             "load_cycles": load_cycles,
             "host_nodes": list(self.host_nodes),
-            "differences": [str(difference) for difference in self.differences],
+            "differences": [difference.as_dict() for difference in self.differences],
         }
 
 
@@ -370,14 +386,18 @@ def verify(
     seed: int = 0,
     locate: bool = True,
     progress: Progress = None,
+    sources: dict[str, str] | None = None,
+    waveform: str | Path | None = None,
 ) -> VerifyResult:
     """Run one inference on every backend and compare every bit of every output with the reference.
 
     Parameters
     ----------
-    on     : backends; the reference always runs, as the one to compare with
-    seed   : of the random inputs that are drawn where `inputs` is None
-    locate : where something differs, search the first layer whose result differs
+    on       : backends; the reference always runs, as the one to compare with
+    seed     : of the random inputs that are drawn where `inputs` is None
+    locate   : where something differs, search the first instruction and cycle that went wrong
+    sources  : Verilog to run as 'rtl' instead of the generated core, file name to text: an edited one, a netlist
+    waveform : where the RTL differs, write the cycles around the first wrong beat here (.vcd or .fst)
 
     Raises
     ------
@@ -409,10 +429,10 @@ def verify(
         _tell(progress, f"preparing {name}")
         found: list[Difference]
         try:
-            with Session(name, image) as session:
+            with Session(name, image, sources=sources if name == "rtl" else None) as session:
                 _tell(progress, f"running on {name}")
                 result = session.run(arrays)
-        except DeviceError as error:
+        except _failures() as error:
             found, backends[name] = [Difference(backend=name, error=str(error))], BackendResult(seconds=0.0)
         else:
             backends[name] = BackendResult(
@@ -420,8 +440,9 @@ def verify(
             )
             found = _compare(name, expected.raw, result.raw)
         if found and locate:
-            _tell(progress, f"{name} differs: searching the first layer")
-            found = [_locate(found[0], graph, image, arrays), *found[1:]]
+            _tell(progress, f"{name} differs: searching the first instruction")
+            options = {"sources": sources, "waveform": waveform, "progress": progress} if name == "rtl" else {}
+            found = [_locate(found[0], graph, image, arrays, **options), *found[1:]]
         differences += found
     return VerifyResult(
         model=graph.name, image=image, seed=used_seed, backends=backends, differences=tuple(differences)
@@ -432,6 +453,12 @@ def verify(
 def _tell(progress: Progress, text: str) -> None:
     if progress is not None:
         progress(text)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a device at fault raises; the simulation's, where that is loaded, is one that breaks the bus."""
+    native = sys.modules.get("systolith.sim.native")
+    return (DeviceError, native.ProtocolError) if native is not None else (DeviceError,)
 
 
 def _check_backends(names: Sequence[str]) -> None:
@@ -502,31 +529,25 @@ def _compare(backend: str, expected: Arrays, got: Arrays) -> list[Difference]:
     return found
 
 
-def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays) -> Difference:
-    """Add the first layer whose own result differs: one run of a build that stores every layer's result."""
-    names = list(dict.fromkeys(layer.tensor for layer in image.layers))
-    every = replace(graph, outputs=tuple(names))
-    from systolith.compiler.errors import CompileError
+def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays, **options) -> Difference:
+    """Add the place of the first thing that went wrong; `options` as of `locate_rtl`."""
+    from systolith.locate import locate_machine, locate_rtl
 
+    inputs = {name: quantise(np.asarray(arrays[name]), graph.tensors[name]) for name in graph.inputs}
     try:
-        wide = compile(every, image.arch)
-        with Session(difference.backend, wide) as session:
-            got = session.run(arrays).raw
-    except (CompileError, DeviceError):
-        # The larger program does not fit, or stops as well: the difference stands, its place stays unknown.
-        return difference
-    expected = run_reference(every, arrays).raw
-    for index, layer in enumerate(image.layers):
-        if _compare(difference.backend, {layer.tensor: expected[layer.tensor]}, got):
-            owned = [
-                offset
-                for (offset, _), owner in zip(image.stream("run"), image.owners, strict=True)
-                if owner == index
-            ]
-            return replace(
-                difference, layer=layer.name, instructions=(owned[0], owned[-1]) if owned else None
+        location = locate_rtl(graph, image, inputs, **options) if difference.backend == "rtl" else None
+    except DeviceError as error:
+        return replace(difference, note=str(error))
+    note = ""
+    if location is None:
+        location = locate_machine(graph, image, inputs)
+        if difference.backend == "rtl":
+            note = (
+                "the RTL writes what the machine writes, so the compiler is wrong"
+                if location is not None
+                else "every beat that the RTL writes is right"
             )
-    return difference
+    return replace(difference, location=location, note=note)
 
 
 class Session:
@@ -536,6 +557,7 @@ class Session:
     ----------
     backend : 'machine', or 'rtl', which is built first where its model is not cached
     image   : what runs on it
+    sources : Verilog to run instead of the generated core, file name to text; only on 'rtl'
 
     Members
     -------
@@ -547,11 +569,13 @@ class Session:
     The device's own errors, where the load stream stops.
     """
 
-    def __init__(self, backend: str, image: Image) -> None:
+    def __init__(self, backend: str, image: Image, sources: dict[str, str] | None = None) -> None:
         self.image = image
-        self._device = _make_device(backend, image)
+        self._device = _make_device(backend, image, sources)
         try:
-            self._driver = Driver(self._device, image)
+            # The core that comes with this package stops by its watchdog; another one may not.
+            limit = cycle_limit(image) if sources is not None else None
+            self._driver = Driver(self._device, image, timeout_cycles=limit)
             self.load_cycles = self._driver.load_cycles
         except BaseException:
             self.close()
@@ -585,7 +609,7 @@ class Session:
         )
 
 
-def _make_device(backend: str, image: Image) -> Device:
+def _make_device(backend: str, image: Image, sources: dict[str, str] | None = None) -> Device:
     if backend == "machine":
         from systolith.reference.machine_device import MachineDevice
 
@@ -594,5 +618,5 @@ def _make_device(backend: str, image: Image) -> Device:
     if backend == "rtl":
         from systolith.sim.native import RtlDevice
 
-        return RtlDevice(image.arch)
+        return RtlDevice(image.arch, sources=sources)
     raise ApiError(f"{backend!r} is no device; choose from {', '.join(BACKENDS[1:])}")

@@ -16,7 +16,7 @@ from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Instr, Isa, Region, Space, isa_for
 from systolith.spec.numerics import TABLE_SIZE
 
-__all__ = ["Chain", "Lowering", "Place"]
+__all__ = ["Chain", "Lowering", "Place", "Residence"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,16 @@ class Place:
     address: int
     bytes: int
     layout: Layout
+
+
+@dataclass(slots=True, kw_only=True)
+class Residence:
+    """How long a tensor stays in its place: for instructions `first` up to, not including, `last` of the run stream."""
+
+    name: str
+    place: Place
+    first: int
+    last: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +70,7 @@ class Lowering:
     instrs: list[Instr] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
+    residences: list[Residence] = field(default_factory=list)
     node: QNode | None = None
     owner: int = -1
     chain: Chain | None = None
@@ -125,6 +136,9 @@ class Lowering:
 
     def release(self, address: int, size: int) -> None:
         """Give bytes back."""
+        for residence in self.residences:
+            if residence.place.address == address and residence.last is None:
+                residence.last = len(self.instrs)
         size = self._rounded(size)
         ranges = sorted([*self._free, (address, address + size)])
         merged = [ranges[0]]
@@ -139,8 +153,13 @@ class Lowering:
         """Allocate a tensor."""
         size = int(np.prod(self.graph.tensors[name].shape, dtype=np.int64))
         place = Place(address=self.allocate(size, f"tensor {name!r}"), bytes=size, layout=layout)
-        self.places[name] = place
+        self.settle(name, place)
         return place
+
+    def settle(self, name: str, place: Place) -> None:
+        """The instructions that follow write this tensor here."""
+        self.places[name] = place
+        self.residences.append(Residence(name=name, place=place, first=len(self.instrs)))
 
     def drop(self, name: str) -> None:
         """A tensor has had its last reader."""

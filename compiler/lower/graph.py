@@ -134,9 +134,11 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
         place, extents = low.places[name], graph.tensors[name].shape
         if place.layout.flatten is None and same_bytes(place.layout.order, order, extents):
             return
+        first = len(low.instrs)
         copy = reorder(low, name, order)
         low.drop(name)
-        low.places[name] = copy
+        low.settle(name, copy)
+        low.residences[-1].first = first
 
     if type(op) in _SPATIAL:
         bring(node.inputs[0], channels_last(graph.tensors[node.inputs[0]].shape))

@@ -102,7 +102,7 @@ public:
     }
     ~Bench() {
 #if VM_TRACE
-        if (vcd_) { vcd_->close(); }
+        if (wave_) { wave_->close(); }
 #endif
         top->final();
     }
@@ -139,13 +139,13 @@ public:
         }
         if (log.on) { log.cycle = cycle; log_events(*top, log); }
 #if VM_TRACE
-        const bool dump = vcd_ && cycle >= vcd_first_ && cycle < vcd_last_;
-        if (dump) { vcd_->dump(2 * cycle); }
+        const bool dump = wave_ && cycle >= wave_first_ && cycle < wave_last_;
+        if (dump) { wave_->dump(2 * cycle); }
 #endif
         top->clk = 1;
         top->eval();
 #if VM_TRACE
-        if (dump) { vcd_->dump(2 * cycle + 1); }
+        if (dump) { wave_->dump(2 * cycle + 1); }
 #endif
         ++cycle;
         if (!quiet_) { drive(b, r); }
@@ -203,13 +203,13 @@ public:
 
 #if VM_TRACE
     void waveform(const char* path, uint64_t first, uint64_t last) {
-        vcd_ = std::make_unique<VerilatedVcdC>();
-        top->trace(vcd_.get(), 99);
-        vcd_->open(path);
-        vcd_first_ = first;
-        vcd_last_ = last;
+        wave_ = std::make_unique<Wave>();
+        top->trace(wave_.get(), 99);
+        wave_->open(path);
+        wave_first_ = first;
+        wave_last_ = last;
     }
-    void flush() { if (vcd_) { vcd_->flush(); } }
+    void flush() { if (wave_) { wave_->flush(); } }
 #endif
 
     [[noreturn]] void fail(const std::string& what) { throw Problem{what + " (cycle " + std::to_string(cycle) + ")"}; }
@@ -340,8 +340,8 @@ private:
     uint64_t read_credit_ = 0, write_credit_ = 0;
     bool quiet_ = false;
 #if VM_TRACE
-    std::unique_ptr<VerilatedVcdC> vcd_;
-    uint64_t vcd_first_ = 0, vcd_last_ = ~0ull;
+    std::unique_ptr<Wave> wave_;
+    uint64_t wave_first_ = 0, wave_last_ = ~0ull;
 #endif
 };
 
