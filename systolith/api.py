@@ -404,6 +404,8 @@ def verify(
     ApiError, ArchError, CompileError   One sentence naming the culprit.
     """
     _check_backends(on)
+    if waveform is not None and "rtl" in on:
+        _check_waveform(waveform)
     config = load_arch(arch)
     if isinstance(model, QGraph):
         graph = model
@@ -459,6 +461,14 @@ def _failures() -> tuple[type[Exception], ...]:
     """What a device at fault raises; the simulation's, where that is loaded, is one that breaks the bus."""
     native = sys.modules.get("systolith.sim.native")
     return (DeviceError, native.ProtocolError) if native is not None else (DeviceError,)
+
+
+def _check_waveform(path: str | Path) -> None:
+    from systolith.sim.native import Waveform
+
+    Waveform(path)
+    if not Path(path).parent.is_dir():
+        raise ApiError(f"there is no directory for the waveform {str(path)!r}: create it")
 
 
 def _check_backends(names: Sequence[str]) -> None:

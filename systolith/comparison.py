@@ -190,7 +190,8 @@ class Comparison:
             )
         pending = self._pending[task.engine]
         writes = 0 if pending is None else int((pending["ordinal"] == task.ordinal).sum())
-        raise Found(replace(self._finding(task, kind, at, pending), writes=writes, tokens=self._tokens(task)))
+        tokens = self._tokens(task) if kind == "unfinished" else ()
+        raise Found(replace(self._finding(task, kind, at, pending), writes=writes, tokens=tokens))
 
     def _raise(self, found: list[Finding | None], anything: bool = False) -> None:
         """Raise the earliest; once there is one, wrong beats of instructions that are not complete count too."""

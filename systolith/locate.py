@@ -6,6 +6,7 @@ the tensors' places. A difference of the first kind is the hardware's, one of th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ __all__ = ["Location", "locate_machine", "locate_rtl"]
 
 #: Cycles of a waveform before the first wrong beat and after it; and how far back an instruction's beginning
 #: may lie to be shown too.
-BEFORE, AFTER, REACH = 200, 50, 2000
+BEFORE, AFTER, REACH = 200, 50, 1000
+#: Cycles that a model without optimisation simulates in a few seconds.
+_SHORT = 200_000
 
 Arrays = Mapping[str, np.ndarray]
 Progress = Callable[[str], None] | None
@@ -48,6 +51,7 @@ class Location:
     memory, address, lane, expected, got, instead, writes, tokens : as `lockstep.Finding`; bytes from the first of the
                        memory (DATA region for 'data'), or entries of accumulators
     tensor, index    : the element at that address, where it is one of a tensor's
+    sums             : of a wrong OUTPUT in a program: the MATMULs whose sums it took, which may be the wrong ones
     waveform         : the file, or None
     window           : cycles in it, first and last, since START
     time             : of the first wrong beat, in the waveform's unit of time
@@ -73,6 +77,7 @@ class Location:
     tokens: tuple[tuple[str, int, int], ...] = ()
     tensor: str | None = None
     index: tuple[int, ...] = ()
+    sums: tuple[int, ...] = ()
     waveform: str | None = None
     window: tuple[int, int] | None = None
     time: int | None = None
@@ -102,6 +107,8 @@ class Location:
         ]
         if self.tensor is not None:
             rows.append(("element", f"{self.tensor!r} {list(self.index)}"))
+        if self.sums:
+            rows.append(("sums of", ", ".join(f"0x{offset:05x}" for offset in self.sums)))
         for engine, offset, cycle in self.tokens:
             rows.append(("token", f"of {engine}: given by 0x{offset:05x} in cycle {cycle:,}"))
         if self.waveform is not None and self.window is not None:
@@ -162,8 +169,9 @@ def locate_rtl(
     SimulationError   If it cannot be built.
     """
     from systolith.comparison import Found
-    from systolith.lockstep import Lockstep, Reached, Replay
+    from systolith.lockstep import Lockstep, Replay
     from systolith.sim.native import RtlDevice, Waveform
+    from systolith.sim.verilator import SimulationError
 
     def run(device) -> None:
         driver = Driver(device, image, timeout_cycles=cycle_limit(image))
@@ -200,12 +208,16 @@ def locate_rtl(
     first, last = max(0, finding.cycle - BEFORE), finding.cycle + AFTER
     if finding.cycle - finding.begin <= REACH:
         first = max(0, min(first, finding.begin - 10))
-    with RtlDevice(image.arch, sources=sources, waveform=Waveform(waveform, first, last + 1)) as rtl:
-        try:
+    # Compiling takes longer than a short run, simulating longer than the compilation of a long one.
+    optimise = "-O0" if last < _SHORT else "-O1"
+    shown = Waveform(waveform, first, last + 1)
+    with RtlDevice(image.arch, sources=sources, waveform=shown, optimise=optimise) as rtl:
+        # A core that hangs or breaks the bus may stop before the window ends.
+        with contextlib.suppress(DeviceError, SimulationError):
             run(Replay(rtl, _machine(image), last + 1))
-        except (Reached, DeviceError):
-            # A core that hangs or breaks the bus may stop before the window ends.
-            rtl.flush_waveform()
+        with contextlib.suppress(SimulationError):
+            rtl.run(max(0, last + 1 - rtl.cycle))
+        last = min(last, rtl.cycle - 1)
     return dataclasses.replace(
         location, waveform=str(waveform), window=(first - begin, last - begin), time=2 * finding.cycle
     )
@@ -224,9 +236,15 @@ def locate_machine(graph: QGraph, image: Image, inputs: Arrays) -> Location | No
     inputs : int8 values by name
     """
     writes: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    adders: dict[int, tuple[int, ...]] = {}
+    summed = np.zeros(image.arch.acc_depth, np.int64)
     size = isa_for(image.arch).word_bytes
 
     def record(offset: int, instr: Instr, effect: Effect) -> None:
+        if effect.space == "acc":
+            summed[effect.addresses] = offset
+        if instr.mnemonic == "OUTPUT":
+            adders[offset] = tuple(np.unique(summed[instr.acc : instr.acc + instr.ny * instr.nx]).tolist())
         if effect.space == "act" and offset >= image.run_entry:
             kept = np.arange(effect.rows.shape[1]) < effect.kept[:, None]
             address = (effect.addresses[:, None] + np.arange(effect.rows.shape[1])) % image.arch.act_bytes
@@ -266,6 +284,7 @@ def locate_machine(graph: QGraph, image: Image, inputs: Arrays) -> Location | No
             address=residence.place.address + at,
             expected=int(tensor[at]),
             got=int(got[at]) if len(written) else None,
+            sums=adders.get(offset, ()),
         )
     return None
 

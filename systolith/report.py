@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["LAYER_COLUMNS", "Reporter", "layer_rows", "write_json"]
+__all__ = ["LAYER_COLUMNS", "Reporter", "difference_lines", "layer_rows", "write_json"]
 
 LAYER_COLUMNS = ("layer", "op", "MACs", "cycles", "roofline", "of roofline", "limit")
 
@@ -59,6 +59,16 @@ class Reporter:
             return
         with self.err.status("starting") as status:
             yield lambda text: status.update(text.replace("[", r"\["))
+
+
+def difference_lines(difference) -> list[str]:
+    """An `api.Difference` as text: what differs, then where it began."""
+    lines = [str(difference)]
+    if difference.location is not None:
+        lines += [f"  {label:<12}{text}" for label, text in difference.location.rows()]
+    if difference.note:
+        lines.append(f"  {'note':<12}{difference.note}")
+    return lines
 
 
 def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
