@@ -76,9 +76,14 @@ def find_verilator() -> Path:
 
 
 @functools.lru_cache(maxsize=16)
+def _version_text(path: Path) -> str:
+    # What raises is not cached: a Verilator that needs perl may run once PATH has it.
+    return subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 def _version(path: Path) -> tuple[int, int] | None:
     try:
-        text = subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+        text = _version_text(path)
     except (OSError, subprocess.SubprocessError):
         return None
     # The wheel is built without a version in its text, but its headers have it.
