@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from systolith import api
-from systolith.compiler.cycles import MemoryTiming
 from systolith.report import LAYER_COLUMNS, Reporter, layer_rows, write_json
 from systolith.spec.arch import load_arch
+from systolith.spec.memory import MemoryTiming
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PEERS = json.loads(Path(__file__).with_name("peers.json").read_text(encoding="utf-8"))

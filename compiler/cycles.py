@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from systolith.compiler.costs import busy_cycles
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Engine, Instr, OperandA, isa_for
+from systolith.spec.memory import FULL_RATE, MemoryTiming
 
-__all__ = ["FULL_RATE", "MemoryTiming", "Timing", "estimate", "transfer_cycles"]
+__all__ = ["Timing", "estimate", "transfer_cycles"]
 
 #: Cycles from dispatch to the first request of an engine.
 _ISSUE = 3
@@ -34,28 +35,6 @@ class Timing:
 
     start: int
     end: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryTiming:
-    """External memory as the cycle model sees it.
-
-    Parameters
-    ----------
-    latency : int           cycles from a read request to its first beat
-    bytes_per_cycle : int   what the memory delivers; None: as much as the bus carries
-    """
-
-    latency: int = 32
-    bytes_per_cycle: int | None = None
-
-    def rate(self, arch: ArchConfig) -> int:
-        """Bytes per cycle on the bus of this core."""
-        return min(arch.bus_bytes, self.bytes_per_cycle or arch.bus_bytes)
-
-
-#: A memory that keeps the bus busy.
-FULL_RATE = MemoryTiming()
 
 
 def transfer_cycles(instr: Instr, arch: ArchConfig, memory: MemoryTiming) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from systolith.compiler.constants import Constants
 from systolith.compiler.costs import busy_cycles
-from systolith.compiler.cycles import FULL_RATE, MemoryTiming, Timing, estimate, transfer_cycles
+from systolith.compiler.cycles import Timing, estimate, transfer_cycles
 from systolith.compiler.layout import Layout
 from systolith.compiler.lower import lower_graph
 from systolith.compiler.lower.context import Lowering, Residence
@@ -18,6 +18,7 @@ from systolith.reference.graph import QGraph, QTensor
 from systolith.spec.arch import ArchConfig
 from systolith.spec.image import Image, IoTensor, LayerInfo
 from systolith.spec.isa import Engine, Instr, Region, isa_for
+from systolith.spec.memory import FULL_RATE, MemoryTiming
 
 __all__ = ["Compilation", "compile_graph", "compile_levels", "residences"]
 

@@ -145,7 +145,7 @@ class RtlBench:
             "csr_read": (ctypes.c_int64, handle, u32, ctypes.POINTER(u32)), "csr_write": (ctypes.c_int64, handle, u32, u32),
             "run": (ctypes.c_int64, handle, u64), "wait": (ctypes.c_int64, handle, u32, u32, u64),
             "reset": (ctypes.c_int64, handle), "cycle": (u64, handle),
-            "fault": (None, handle, u64, u64, u32, ctypes.c_int, ctypes.c_int), "log": (None, handle, ctypes.c_int),
+            "fault": (None, handle, u64, u64, u32, ctypes.c_int, ctypes.c_int), "log": (None, handle, ctypes.c_int, ctypes.c_int),
             "log_clear": (None, handle), "log_size": (u64, handle), "log_data": (ctypes.c_void_p, handle), "spin": (None, handle, u64),
         }
         if waveform is not None:
@@ -258,14 +258,17 @@ class RtlBench:
         self._lib.sim_fault(self._handle, 0, 0, 0, 0, 0)
 
     # -- log of the trace ports -------------------------------------------------------------------------------------------
-    def start_log(self) -> None:
-        """Forget what was logged and log from now on; instructions of each engine are counted from 0."""
-        self._lib.sim_log(self._handle, 1)
+    def start_log(self, writes: bool = True) -> None:
+        """Forget what was logged and log from now on; instructions of each engine are counted from 0.
+
+        Without `writes`, only that instructions are done, which costs next to nothing.
+        """
+        self._lib.sim_log(self._handle, 1, writes)
 
     def stop_log(self) -> np.ndarray:
         """What was logged since `start_log`: see `events`."""
         events = self.events()
-        self._lib.sim_log(self._handle, 0)
+        self._lib.sim_log(self._handle, 0, 0)
         return events
 
     def events(self) -> np.ndarray:
@@ -326,7 +329,7 @@ class RtlBench:
             model = f"m.{_mangle(port)}"
             mask = f"{model}mask" if f"{port}mask" in self.ports else "~0ull"
             addr = f"{model}addr" if f"{port}addr" in self.ports else "0"
-            lines.append(f"if ({model}valid) {{ log.add({source(name)}, {int(engine)}, {addr}, {mask}, "
+            lines.append(f"if (log.writes && {model}valid) {{ log.add({source(name)}, {int(engine)}, {addr}, {mask}, "
                          f"&{model}data, {-(-self.ports[f'{port}data'] // 8)}); }}")
         for engine in Engine:
             port = f"trace__done__{engine.name.lower()}"
@@ -365,6 +368,8 @@ class RtlDevice(RtlBench):
                  sources: dict[str, str] | None = None, top: str = "core", cache_dir: Path | None = None,
                  optimise: str = "-O1") -> None:
         self.arch = arch
+        #: Cycle of the last START.
+        self.started = 0
         if sources is None:
             sources, top = _core_sources(arch)
         memory = MemoryModel(latency=latency, bytes_per_cycle=bytes_per_cycle, stall_seed=stall_seed or 0,
@@ -385,6 +390,7 @@ class RtlDevice(RtlBench):
     def start(self) -> None:
         """Begin executing at ENTRY."""
         self.csr_write("CONTROL", Control.START)
+        self.started = self.cycle
 
     def wait(self, timeout_cycles: int | None = None) -> None:
         """Simulate until the core neither runs nor drains.

@@ -9,10 +9,10 @@ axis).
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,9 +35,7 @@ from systolith.results import BackendResult, Difference, RunResult, VerifyResult
 from systolith.session import BACKENDS, Session, run_reference
 from systolith.spec.arch import ArchConfig, load_arch
 from systolith.spec.image import Image, ImageError
-
-if TYPE_CHECKING:
-    from systolith.compiler.cycles import MemoryTiming
+from systolith.spec.memory import FULL_RATE, MemoryTiming
 
 __all__ = [
     "BACKENDS",
@@ -95,14 +93,14 @@ def compile(
     arch: str | Path | ArchConfig,
     calib: Source = None,
     progress: Progress = None,
-    memory: MemoryTiming | None = None,
+    memory: MemoryTiming = FULL_RATE,
     dump: str | Path | None = None,
 ) -> Image:
     """Compile a model for an architecture.
 
     Parameters
     ----------
-    memory : external memory of the estimates in the image; None: as fast as the bus
+    memory : external memory of the estimates in the image
     dump   : directory for every level of the compilation as text, see `compiler.dump`; made where it is missing
 
     Raises
@@ -111,13 +109,12 @@ def compile(
     """
     config = load_arch(arch)
     partition = _imported(model, calib, progress)
-    from systolith.compiler.cycles import FULL_RATE
     from systolith.compiler.driver import compile_levels
 
     _tell(progress, f"compiling {partition.graph.name} for {config.name}")
     # What ONNX Runtime does not accept is refused now, not when the image runs.
     HostSegments(partition.host)
-    compilation = compile_levels(partition.graph, config, memory or FULL_RATE)
+    compilation = compile_levels(partition.graph, config, memory)
     if dump is not None:
         from systolith.compiler.dump import dump_levels
 
@@ -133,9 +130,10 @@ def explain(
     arch: str | Path | ArchConfig,
     calib: Source = None,
     progress: Progress = None,
+    memory: MemoryTiming = FULL_RATE,
 ) -> dict:
     """Estimated cycles, roofline and limit of every layer, and the nodes on the host, before anything runs."""
-    image = compile(model, arch, calib, progress)
+    image = compile(model, arch, calib, progress, memory)
     return describe(image, image.cycles)
 
 
@@ -146,6 +144,7 @@ def run(
     arch: str | Path | ArchConfig | None = None,
     calib: Source = None,
     progress: Progress = None,
+    memory: MemoryTiming = FULL_RATE,
 ) -> RunResult:
     """One inference on a backend.
 
@@ -153,6 +152,7 @@ def run(
     ----------
     model_or_image : an `Image`, a .sysl file, or an ONNX file (which needs `arch` except on the reference)
     inputs         : an array per input of the model, of its own shape and type
+    memory         : external memory of the simulated core
 
     Raises
     ------
@@ -184,7 +184,7 @@ def run(
     ports = image.inputs if image.host is None else image.host.inputs
     check_inputs(arrays, {port.name: (port.shape, port.dtype) for port in ports})
     _tell(progress, f"preparing {on}")
-    with Session(on, image) as session:
+    with Session(on, image, memory=memory) as session:
         _tell(progress, f"running on {on}")
         return session.run(arrays)
 
@@ -200,6 +200,7 @@ def verify(
     progress: Progress = None,
     sources: dict[str, str] | None = None,
     waveform: str | Path | None = None,
+    memory: MemoryTiming = FULL_RATE,
 ) -> VerifyResult:
     """Run one inference on every backend and compare every bit that the core gives with the reference.
 
@@ -212,6 +213,7 @@ def verify(
     locate   : where something differs, search the first instruction and cycle that went wrong
     sources  : Verilog to run as 'rtl' instead of the generated core, file name to text: an edited one, a netlist
     waveform : where the RTL differs, write the cycles around the first wrong beat here (.vcd or .fst)
+    memory   : external memory of the simulated core and of the estimates
 
     Raises
     ------
@@ -229,7 +231,9 @@ def verify(
     else:
         used_seed = None
     check_inputs(arrays, input_specs(partition))
-    image = compile(partition, config, progress=progress)
+    begin = time.perf_counter()
+    image = compile(partition, config, progress=progress, memory=memory)
+    compile_seconds = time.perf_counter() - begin
     _tell(progress, "running on reference")
     expected = run_reference(partition, arrays)
     backends = {"reference": BackendResult(seconds=expected.seconds)}
@@ -241,14 +245,17 @@ def verify(
         _tell(progress, f"preparing {name}")
         found: list[Difference]
         try:
-            with Session(name, image, sources=sources if name == "rtl" else None) as session:
+            with Session(name, image, sources if name == "rtl" else None, memory) as session:
                 _tell(progress, f"running on {name}")
                 result = session.run(arrays)
         except _failures() as error:
             found, backends[name] = [Difference(backend=name, error=str(error))], BackendResult(seconds=0.0)
         else:
             backends[name] = BackendResult(
-                seconds=result.seconds, cycles=result.cycles, load_cycles=result.load_cycles
+                seconds=result.seconds,
+                cycles=result.cycles,
+                load_cycles=result.load_cycles,
+                layer_cycles=result.layer_cycles,
             )
             for segment, seconds in result.host_seconds.items():
                 host_seconds[segment] = min(seconds, host_seconds[segment])
@@ -257,7 +264,7 @@ def verify(
                 found = _compare_host(name, expected.outputs, result.outputs)
         if found and locate:
             _tell(progress, f"{name} differs: searching the first instruction")
-            options = {"sources": sources, "waveform": waveform, "progress": progress} if name == "rtl" else {}
+            options = {"sources": sources, "waveform": waveform, "progress": progress, "memory": memory} if name == "rtl" else {}
             entered = HostSegments(partition.host).enter(arrays)
             found = [_locate(found[0], graph, image, entered, **options), *found[1:]]
         differences += found
@@ -268,6 +275,7 @@ def verify(
         backends=backends,
         differences=tuple(differences),
         host_seconds=host_seconds,
+        compile_seconds=compile_seconds,
     )
 
 

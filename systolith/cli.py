@@ -6,6 +6,7 @@ standard error. No traceback reaches a user; SYSTOLITH_DEBUG=1 shows it to a dev
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import shutil
@@ -27,6 +28,7 @@ from systolith.report import (
 from systolith.spec.arch import PRESETS, ArchError, load_arch
 from systolith.spec.image import Image, ImageError
 from systolith.spec.isa import IsaError, isa_for
+from systolith.spec.memory import FULL_RATE, MemoryTiming, MemoryTimingError
 
 __all__ = ["cli", "main"]
 
@@ -45,6 +47,18 @@ _json = click.option(
 )
 
 
+def _memory(command):
+    """Options `--latency` and `--bytes-per-cycle`, which arrive as one parameter `memory`."""
+
+    @click.option("--latency", default=FULL_RATE.latency, show_default=True, help="Of external memory, in cycles.")
+    @click.option("--bytes-per-cycle", type=int, help="Of external memory; default: what the bus carries.")
+    @functools.wraps(command)
+    def with_memory(*args, latency: int, bytes_per_cycle: int | None, **kwargs):
+        return command(*args, memory=MemoryTiming(latency=latency, bytes_per_cycle=bytes_per_cycle), **kwargs)
+
+    return with_memory
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="systolith")
 def cli() -> None:
@@ -58,17 +72,24 @@ def cli() -> None:
     "-o", "--output", metavar="IMAGE.sysl", help="Where the image goes; default: the model's name with .sysl."
 )
 @click.option("--dump", metavar="DIR", help="Write every level of the compilation there, as text and ONNX.")
+@_memory
 @_calib
 @_json
 def compile_command(
-    model: str, arch: str, output: str | None, dump: str | None, calib: str | None, json_path: str | None
+    model: str,
+    arch: str,
+    output: str | None,
+    dump: str | None,
+    memory: MemoryTiming,
+    calib: str | None,
+    json_path: str | None,
 ) -> None:
     """Compile MODEL (ONNX) into a program image."""
     from systolith import api
 
     reporter = _reporter(json_path)
     with reporter.progress() as progress:
-        image = api.compile(model, arch, calib, progress, dump=dump)
+        image = api.compile(model, arch, calib, progress, memory, dump)
     path = Path(output) if output else Path(model).with_suffix(".sysl")
     image.save(path)
     info = api.describe(image, image.cycles)
@@ -100,6 +121,7 @@ def compile_command(
     metavar="BACKEND",
     help="reference, machine or rtl.",
 )
+@_memory
 @_calib
 @_json
 def run(
@@ -108,6 +130,7 @@ def run(
     inputs: str,
     outputs: str | None,
     backend: str,
+    memory: MemoryTiming,
     calib: str | None,
     json_path: str | None,
 ) -> None:
@@ -118,7 +141,9 @@ def run(
 
     reporter = _reporter(json_path)
     with reporter.progress() as progress:
-        result = api.run(model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress)
+        result = api.run(
+            model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress, memory=memory
+        )
     if outputs is not None:
         # An open file keeps the name as given: numpy.savez would append .npz.
         with open(outputs, "wb") as file:
@@ -169,6 +194,7 @@ def run(
     metavar="FILE",
     help="Verilog to run as rtl instead of the generated core, with its ports; may be given more than once.",
 )
+@_memory
 @_calib
 @_json
 @click.pass_context
@@ -181,6 +207,7 @@ def verify(
     seed: int,
     waveform: str | None,
     verilog: tuple[str, ...],
+    memory: MemoryTiming,
     calib: str | None,
     json_path: str | None,
 ) -> None:
@@ -200,6 +227,7 @@ def verify(
             progress=progress,
             sources=_sources(verilog),
             waveform=waveform or f"{Path(model).stem}-rtl.fst",
+            memory=memory,
         )
     info = result.as_dict()
     rtl = result.backends.get("rtl")
@@ -232,14 +260,17 @@ def verify(
 @click.argument("model")
 @_arch
 @_calib
+@_memory
 @_json
-def explain(model: str, arch: str, calib: str | None, json_path: str | None) -> None:
+def explain(
+    model: str, arch: str, calib: str | None, memory: MemoryTiming, json_path: str | None
+) -> None:
     """Estimated cycles, roofline and limit of each layer of MODEL, without running it."""
     from systolith import api
 
     reporter = _reporter(json_path)
     with reporter.progress() as progress:
-        info = api.explain(model, arch, calib, progress)
+        info = api.explain(model, arch, calib, progress, memory)
     _print_layers(reporter, info)
     write_json(json_path, info)
 
@@ -458,7 +489,7 @@ def _read_text(path: str) -> str:
 
 def _refusals() -> tuple[type[Exception], ...]:
     """The errors that mean a refused input; those of parts that are not loaded cannot have been raised."""
-    kinds: list[type[Exception]] = [ArchError, ImageError, IsaError, OSError]
+    kinds: list[type[Exception]] = [ArchError, ImageError, IsaError, MemoryTimingError, OSError]
     for module, name in (
         ("systolith.api", "ApiError"),
         ("systolith.compiler.errors", "CompileError"),

@@ -23,6 +23,7 @@ from systolith.reference.machine import Effect
 from systolith.reference.machine_device import MachineDevice
 from systolith.spec.image import Image
 from systolith.spec.isa import Instr, IsaError, isa_for
+from systolith.spec.memory import FULL_RATE, MemoryTiming
 
 __all__ = ["Location", "locate_machine", "locate_rtl"]
 
@@ -154,6 +155,7 @@ def locate_rtl(
     sources: dict[str, str] | None = None,
     waveform: str | Path | None = None,
     progress: Progress = None,
+    memory: MemoryTiming = FULL_RATE,
 ) -> Location | None:
     """The first beat of the RTL that the machine does not write, or None if there is none.
 
@@ -162,6 +164,7 @@ def locate_rtl(
     inputs   : int8 values by name
     sources  : Verilog of the core, if not the generated one; its trace ports must be there
     waveform : file for the window around it, .vcd or .fst; None writes none
+    memory   : external memory of the simulated core
 
     Raises
     ------
@@ -177,7 +180,8 @@ def locate_rtl(
         driver = Driver(device, image, timeout_cycles=cycle_limit(image))
         driver.run_int8(dict(inputs))
 
-    with RtlDevice(image.arch, sources=sources) as rtl:
+    timing = {"latency": memory.latency, "bytes_per_cycle": memory.bytes_per_cycle, "sources": sources}
+    with RtlDevice(image.arch, **timing) as rtl:
         device = Lockstep(rtl, _machine(image))
         try:
             run(device)
@@ -211,7 +215,7 @@ def locate_rtl(
     # Compiling takes longer than a short run, simulating longer than the compilation of a long one.
     optimise = "-O0" if last < _SHORT else "-O1"
     shown = Waveform(waveform, first, last + 1)
-    with RtlDevice(image.arch, sources=sources, waveform=shown, optimise=optimise) as rtl:
+    with RtlDevice(image.arch, waveform=shown, optimise=optimise, **timing) as rtl:
         # A core that hangs or breaks the bus may stop before the window ends.
         with contextlib.suppress(DeviceError, SimulationError):
             run(Replay(rtl, _machine(image), last + 1))

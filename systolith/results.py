@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class RunResult:
     seconds     : wall time of the run stream
     host         : the nodes before and after the core, or None
     host_seconds : wall time of those 'before' and 'after' it
+    layer_cycles : counted on a device with a clock that tells when instructions are done; else None
     """
 
     outputs: dict[str, np.ndarray]
@@ -40,15 +41,17 @@ class RunResult:
     seconds: float
     host: HostPart | None = None
     host_seconds: dict[str, float] = field(default_factory=dict)
+    layer_cycles: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendResult:
-    """Cost of one backend in a verification; `cycles` is ``None`` for the reference."""
+    """Cost of one backend in a verification; `cycles` is ``None`` for the reference, `layer_cycles` where there is no clock."""
 
     seconds: float
     cycles: int | None = None
     load_cycles: int | None = None
+    layer_cycles: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +119,7 @@ class VerifyResult:
     backends: dict[str, BackendResult]
     differences: tuple[Difference, ...]
     host_seconds: dict[str, float] = field(default_factory=dict)
+    compile_seconds: float = 0.0
 
     @property
     def bit_exact(self) -> bool:
@@ -148,7 +152,8 @@ class VerifyResult:
             if name == "rtl" and result.cycles:
                 backends[name]["cycles_per_second"] = round(result.cycles / max(result.seconds, 1e-9), 1)
         return {
-            **describe(self.image, self.cycles),
+            **describe(self.image, self.cycles, self.backends["rtl"].layer_cycles if "rtl" in self.backends else None),
+            "compile_seconds": round(self.compile_seconds, 6),
             "bit_exact": self.bit_exact,
             "seed": self.seed,
             "backends": backends,
@@ -167,8 +172,11 @@ def host_rows(host: HostPart | None, seconds: Mapping[str, float] | None = None)
     return rows
 
 
-def describe(image: Image, cycles: int) -> dict:
-    """Size, roofline and layers of an image as plain values, and the utilisation that `cycles` gives."""
+def describe(image: Image, cycles: int, layer_cycles: Sequence[int] | None = None) -> dict:
+    """Size, roofline and layers of an image as plain values, and the utilisation that `cycles` gives.
+
+    `layer_cycles` are those counted on a device; where there are none, those of the cycle model stand for them.
+    """
     macs = sum(layer.macs for layer in image.layers)
     peak = image.arch.macs_per_cycle
     return {
@@ -186,12 +194,15 @@ def describe(image: Image, cycles: int) -> dict:
                 "name": layer.name,
                 "op": layer.op,
                 "macs": layer.macs,
-                "cycles": layer.cycles,
+                "cycles": counted,
+                "estimated_cycles": layer.cycles,
                 "roofline_cycles": layer.roofline_cycles,
                 "limit": layer.limit,
                 "nodes": list(layer.nodes),
             }
-            for layer in image.layers
+            for layer, counted in zip(
+                image.layers, layer_cycles or [layer.cycles for layer in image.layers], strict=True
+            )
         ],
         "host_nodes": host_rows(image.host),
     }

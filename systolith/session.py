@@ -10,10 +10,13 @@ from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input
 from systolith.host.device import Device
 from systolith.host.driver import Driver, cycle_limit, dequantise, quantise
 from systolith.host.segments import HostSegments
+from systolith.profile import instruction_ends, layer_cycles
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
 from systolith.results import RunResult
 from systolith.spec.image import Image
+from systolith.spec.isa import Engine
+from systolith.spec.memory import FULL_RATE, MemoryTiming
 
 __all__ = ["BACKENDS", "Session", "run_reference"]
 
@@ -53,6 +56,7 @@ class Session:
     backend : 'machine', or 'rtl', which is built first where its model is not cached
     image   : what runs on it
     sources : Verilog to run instead of the generated core, file name to text; only on 'rtl'
+    memory  : external memory of 'rtl'
 
     Members
     -------
@@ -65,10 +69,17 @@ class Session:
     The device's own errors, where the load stream stops.
     """
 
-    def __init__(self, backend: str, image: Image, sources: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        backend: str,
+        image: Image,
+        sources: dict[str, str] | None = None,
+        memory: MemoryTiming = FULL_RATE,
+    ) -> None:
         self.image = image
         self._segments = HostSegments(image.host)
-        self._device = _make_device(backend, image, sources)
+        self._device = _make_device(backend, image, sources, memory)
+        self._rtl = self._device if backend == "rtl" else None
         try:
             # The core that comes with this package stops by its watchdog; another one may not.
             limit = cycle_limit(image) if sources is not None else None
@@ -99,6 +110,8 @@ class Session:
             arrays = {io.name: entered[io.name] for io in self.image.inputs}
         self._driver.check(arrays)
         quantised = {io.name: quantise(np.asarray(arrays[io.name]), io) for io in self.image.inputs}
+        if self._rtl is not None:
+            self._rtl.start_log(writes=False)
         begin = time.perf_counter()
         raw = self._driver.run_int8(quantised)
         seconds = time.perf_counter() - begin
@@ -111,10 +124,25 @@ class Session:
             seconds=seconds,
             host=self.image.host,
             host_seconds=dict(self._segments.seconds),
+            layer_cycles=self._layer_cycles(),
         )
 
+    def _layer_cycles(self) -> tuple[int, ...] | None:
+        """Counted in RTL; None without a clock, or without trace ports."""
+        if self._rtl is None:
+            return None
+        sources = {index: Engine[name.removeprefix("done.").upper()] for index, name in enumerate(self._rtl.sources)
+                   if name.startswith("done.")}
+        events = self._rtl.stop_log()
+        if len(sources) < len(Engine):
+            return None
+        dones = [(int(cycle), sources[int(source)]) for cycle, source in zip(events["cycle"], events["source"], strict=True)]
+        return layer_cycles(self.image, instruction_ends(self.image, dones, self._rtl.started))
 
-def _make_device(backend: str, image: Image, sources: dict[str, str] | None = None) -> Device:
+
+def _make_device(
+    backend: str, image: Image, sources: dict[str, str] | None, memory: MemoryTiming
+) -> Device:
     if backend == "machine":
         from systolith.reference.machine_device import MachineDevice
 
@@ -123,5 +151,7 @@ def _make_device(backend: str, image: Image, sources: dict[str, str] | None = No
     if backend == "rtl":
         from systolith.sim.native import RtlDevice
 
-        return RtlDevice(image.arch, sources=sources)
+        return RtlDevice(
+            image.arch, latency=memory.latency, bytes_per_cycle=memory.bytes_per_cycle, sources=sources
+        )
     raise ApiError(f"{backend!r} is no device; choose from {', '.join(BACKENDS[1:])}")

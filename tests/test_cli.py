@@ -376,7 +376,9 @@ class FakeSession:
     load_cycles = 5
     seen: dict[str, str] | None = None
 
-    def __init__(self, backend: str, image: Image, sources: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, backend: str, image: Image, sources: dict[str, str] | None = None, memory: object = None
+    ) -> None:
         self.backend, self.image, self.sources = backend, image, sources
         type(self).seen = sources
 

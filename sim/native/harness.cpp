@@ -62,6 +62,8 @@ struct Event {
 
 struct Log {
     bool on = false;
+    // Writes too, not only that instructions are done.
+    bool writes = false;
     uint64_t cycle = 0;
     std::vector<Event> events;
     uint32_t done[MAX_ENGINES] = {};
@@ -297,7 +299,7 @@ private:
             } else {
                 uint8_t* to = memory.at(addr);  // beats are aligned, so they never cross a page
                 for (unsigned i = 0; i < BUS_BYTES; ++i) { if (beat.strobe >> i & 1) { to[i] = beat.data[i]; } }
-                if (log.on) { log.add(STORE_SOURCE, STORE_ENGINE, addr, beat.strobe, beat.data, BUS_BYTES); }
+                if (log.on && log.writes) { log.add(STORE_SOURCE, STORE_ENGINE, addr, beat.strobe, beat.data, BUS_BYTES); }
             }
             if (++it->done == it->beats) { it->ready = cycle + set.latency; }
             beats_.pop_front();
@@ -390,9 +392,10 @@ void sim_fault(Handle* h, uint64_t first, uint64_t last, unsigned response, int 
     if (!response) { h->bench->faults.clear(); }
     else { h->bench->faults.push_back({first, last, response, read != 0, write != 0}); }
 }
-void sim_log(Handle* h, int on) {
+void sim_log(Handle* h, int on, int writes) {
     Log& log = h->bench->log;
     log.on = on != 0;
+    log.writes = writes != 0;
     log.events.clear();
     std::memset(log.done, 0, sizeof log.done);
 }

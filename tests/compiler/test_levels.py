@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from systolith import api
-from systolith.compiler.cycles import MemoryTiming
 from systolith.compiler.driver import compile_levels
 from systolith.compiler.verify import VerifyError, verify_graph, verify_image, verify_lowering, verify_order
 from systolith.reference.partition import Partition
 from systolith.spec.arch import PRESETS
+from systolith.spec.memory import MemoryTiming
 from tests.graphs import random_graph
 
 ARCH = PRESETS["array8"]
