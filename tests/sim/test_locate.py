@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from systolith import api, cli
+from systolith import api, cli, lockstep
 from systolith.compiler import driver
 from systolith.host.driver import Driver
 from systolith.hw.build import generate
 from systolith.locate import AFTER, BEFORE, Location
 from systolith.lockstep import Lockstep
+from systolith.reference.conv import Conv
 from systolith.reference.elementwise import Add
 from systolith.reference.graph import QGraph
 from systolith.reference.machine_device import MachineDevice
@@ -210,6 +211,46 @@ def test_elements_have_coordinates(core: dict[str, str], choose) -> None:
     assert found.expected == values["t3"][found.index]
 
 
+def test_what_output_sends_to_vector_is_compared_too(core: dict[str, str], choose) -> None:
+    choose("sticky")
+    builder = GraphBuilder(5)
+    other = builder.lookup(builder.input((1, 4, 8, 8)))
+    sums = builder.append(
+        Conv(
+            weights=builder.rng.integers(-128, 128, (4, 4, 1, 1)).astype(np.int8),
+            bias=np.zeros(4, np.int32),
+            strides=(1, 1),
+            dilations=(1, 1),
+            pads=(0, 0, 0, 0),
+            group=1,
+            x_zero=builder.tensors[other].zero_point,
+            requant=builder.requant(4, 4),
+        ),
+        other,
+    )
+    first, second, shift = numerics.approximate_pair(0.7, 0.4)
+    zeros = {
+        "a_zero": builder.tensors[sums].zero_point,
+        "b_zero": builder.tensors[other].zero_point,
+        "zero": 3,
+    }
+    total = builder.append(Add(a_mult=first, b_mult=second, shift=shift, table=None, **zeros), sums, other)
+    (difference,) = api.verify(builder.finish(total), ARCH, on=("rtl",), sources=core).differences
+    found = difference.location
+    assert (found.engine, found.layer, found.memory, found.kind) == ("OUTPUT", "conv1", "chain", "wrong")
+    assert "dest=VECTOR" in found.text
+
+
+def test_verilog_without_a_trace_port_is_compared_all_the_same(
+    core: dict[str, str], choose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose("sticky")
+    monkeypatch.setattr(lockstep, "TRACES", (*lockstep.TRACES, "absent"))
+    (difference,) = api.verify(graph_of_all_engines(), ARCH, on=("rtl",), sources=core).differences
+    assert difference.elements > 0 and difference.location is None
+    assert "no trace port for absent" in difference.note
+
+
 def test_the_report_and_its_json(
     core: dict[str, str],
     choose,
@@ -277,12 +318,20 @@ def tampered(image: Image, mnemonic: str, nth: int, **operands: int) -> tuple[Im
     ],
 )
 def test_a_wrong_instruction_of_the_compiler_is_found(
-    monkeypatch: pytest.MonkeyPatch, mnemonic: str, nth: int, operands: dict[str, int], layer: str, kind: str
+    core: dict[str, str],
+    choose,
+    monkeypatch: pytest.MonkeyPatch,
+    mnemonic: str,
+    nth: int,
+    operands: dict[str, int],
+    layer: str,
+    kind: str,
 ) -> None:
+    choose(None)
     graph = graph_of_all_engines()
     image, offset = tampered(driver.compile_graph(graph, ARCH), mnemonic, nth, **operands)
     monkeypatch.setattr(driver, "compile_graph", lambda *_: image)
-    result = api.verify(graph, ARCH, on=("machine", "rtl"))
+    result = api.verify(graph, ARCH, on=("machine", "rtl"), sources=core)
     assert [difference.backend for difference in result.differences] == ["machine", "rtl"]
     for difference in result.differences:
         found = difference.location
