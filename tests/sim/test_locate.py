@@ -54,6 +54,7 @@ BUGS = {
     "weights": ("load", r"weights__beat = ([^;]+);", r"weights__beat = (\1) ^ (BUG && moved == 16);"),
     "strobe": ("store", r"strobe_0 <= ([^;]+);", r"strobe_0 <= (\1) & ~((BUG && !(&(\1))) * 2);"),
     "token": ("sequencer", r"gives_output = ([^;]+);", r"gives_output = BUG ? 0 : \1;"),
+    "protocol": ("", r"axi__wlast = ([^;]+);", r"axi__wlast = (\1) ^ BUG;"),
     "error": ("matrix", r" now <= ([^;]+);", r" now <= (\1) | {BUG && now[10:6] == 3 && now[0], 4'h0};"),
 }
 
@@ -63,7 +64,7 @@ def edited_core() -> dict[str, str]:
     sources = dict(generate(ARCH, build_dir=default_cache_dir().parent / "verilog").sources)
     text = sources["core.v"]
     for number, (module, pattern, replacement) in enumerate(BUGS.values(), 1):
-        head = rf"module \\core\.{module} \(.*?^endmodule"
+        head = (rf"module \\core\.{module} \(" if module else r"module core\(") + ".*?^endmodule"
         match = re.search(head, text, re.MULTILINE | re.DOTALL)
         assert match is not None, f"there is no module {module}"
         body, count = re.subn(pattern, replacement.replace("BUG", f"(core.bug[0] == {number})"), match[0])
@@ -161,7 +162,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("bug", EXPECTED)
 def test_a_planted_bug_is_found(bug: str, core: dict[str, str], choose, tmp_path: Path) -> None:
     choose(bug)
     expected, found = EXPECTED[bug], located(core, "first.vcd")
@@ -185,6 +186,26 @@ def test_a_planted_bug_is_found(bug: str, core: dict[str, str], choose, tmp_path
         assert found.expected != found.got
         before = max(time for time in values if time <= found.time)
         assert values[before] == 1, "no beat is written at the time that was named"
+
+
+def test_a_broken_bus_is_found_at_its_transfer(core: dict[str, str], choose, tmp_path: Path) -> None:
+    choose("protocol")
+    found = located(core, "first.vcd")
+    assert (found.kind, found.engine, found.text.split()[0]) == ("protocol", "STORE", "STORE")
+    begin, end, _ = vcd(tmp_path / "first.vcd", "axi__wlast")
+    # The simulation ends with the beat that breaks the rule.
+    assert begin < found.time and abs(end - found.time) <= 2
+    assert found.window[1] - found.window[0] == (end - begin) // 2
+
+
+def test_a_waveform_that_cannot_be_written_costs_only_itself(
+    core: dict[str, str], choose, tmp_path: Path
+) -> None:
+    choose("sticky")
+    (tmp_path / "first.vcd").mkdir()
+    found = located(core, "first.vcd")
+    assert found.engine == "OUTPUT" and found.waveform is None
+    assert "cannot write the waveform 'first.vcd'" in found.trouble
 
 
 def test_the_core_that_was_edited_is_right_without_a_bug(core: dict[str, str], choose) -> None:
