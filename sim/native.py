@@ -122,7 +122,7 @@ class RtlBench:
 
     Raises
     ------
-    ToolError, SimulationError   see `sim.verilator.build`
+    ToolError, SimulationError   see `sim.verilator.build`; also if the waveform cannot be written
     """
 
     def __init__(self, sources: dict[str, str], top: str, memory: MemoryModel, waveform: Waveform | None = None,
@@ -159,6 +159,10 @@ class RtlBench:
         self._check(-1 if lib.sim_error(self._handle) else 0)
         self._waveform = waveform
         if waveform is not None:
+            try:
+                Path(waveform.path).write_bytes(b"")
+            except OSError as error:
+                raise SimulationError(f"cannot write the waveform {str(waveform.path)!r}: {error.strerror}") from error
             lib.sim_waveform(self._handle, str(waveform.path).encode(), waveform.first, waveform.last)
 
     def close(self) -> None:

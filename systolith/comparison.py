@@ -159,10 +159,20 @@ class Comparison:
             self._last = int(events["cycle"][-1])
         found = [self._compare_reads(self._of(events, "acc")), self._compare_stores(events)]
         for engine, names in _WRITES.items():
-            found += self._compare_engine(
-                engine, events[np.isin(events["source"], self._codes(names))], events
-            )
+            found += self._compare_engine(engine, self._of(events, *names), events)
         self._raise(found)
+
+    def finish(self, cycle: int) -> None:
+        """The core says DONE.
+
+        Raises
+        ------
+        Found   If an instruction is not done.
+        """
+        while self._step():
+            pass
+        if any(task.ordinal >= len(self._done[task.engine]) for task in self._tasks):
+            self.stop("unfinished", None, cycle)
 
     def stop(self, kind: str, error: int | None, cycle: int) -> None:
         """The core ended without DONE: by an error at an instruction, by doing nothing any more, or by breaking the bus.
@@ -211,11 +221,8 @@ class Comparison:
         if first is not None:
             raise Found(first)
 
-    def _codes(self, names: tuple[str, ...]) -> list[int]:
-        return [self._code[name] for name in names if name in self._code]
-
-    def _of(self, events: np.ndarray, name: str) -> np.ndarray:
-        return events[events["source"] == self._code.get(name, -1)]
+    def _of(self, events: np.ndarray, *names: str) -> np.ndarray:
+        return events[np.isin(events["source"], [self._code[name] for name in names])]
 
     # -- writes of instructions, between one `done` and the next --------------------------------------------------
     def _compare_engine(self, engine: Engine, writes: np.ndarray, events: np.ndarray) -> list[Finding | None]:
@@ -365,10 +372,9 @@ class Comparison:
                     return None
             task, entries, rows = self._reads[0]
             left = slice(self._read, self._read + len(events))
-            effect = Effect("read", entries[left], rows[left], np.full(len(rows[left]), rows.shape[1]))
+            effect = Effect("acc", entries[left], rows[left], np.full(len(rows[left]), rows.shape[1]))
             mine = events[: len(effect.rows)]
-            effect_addressed = effect._replace(space="acc")
-            finding = self._compare_rows(task, effect_addressed, mine, None)
+            finding = self._compare_rows(task, effect, mine, None)
             if finding is not None:
                 return replace(finding, space="read")
             self._read += len(mine)

@@ -56,6 +56,7 @@ class Location:
     waveform         : the file, or None
     window           : cycles in it, first and last, since START
     time             : of the first wrong beat, in the waveform's unit of time
+    trouble          : why there is no waveform, where one was asked for
     """
 
     kind: str
@@ -82,6 +83,7 @@ class Location:
     waveform: str | None = None
     window: tuple[int, int] | None = None
     time: int | None = None
+    trouble: str | None = None
 
     def as_dict(self) -> dict:
         """Plain values for JSON."""
@@ -114,6 +116,8 @@ class Location:
             rows.append(("token", f"of {engine}: given by 0x{offset:05x} in cycle {cycle:,}"))
         if self.waveform is not None and self.window is not None:
             rows.append(("waveform", f"{self.waveform}: cycles {self.window[0]:,} to {self.window[1]:,}"))
+        if self.trouble is not None:
+            rows.append(("waveform", f"none: {self.trouble}"))
         return rows
 
     def what(self) -> str:
@@ -215,13 +219,17 @@ def locate_rtl(
     # Compiling takes longer than a short run, simulating longer than the compilation of a long one.
     optimise = "-O0" if last < _SHORT else "-O1"
     shown = Waveform(waveform, first, last + 1)
-    with RtlDevice(image.arch, waveform=shown, optimise=optimise, **timing) as rtl:
-        # A core that hangs or breaks the bus may stop before the window ends.
-        with contextlib.suppress(DeviceError, SimulationError):
-            run(Replay(rtl, _machine(image), last + 1))
-        with contextlib.suppress(SimulationError):
-            rtl.run(max(0, last + 1 - rtl.cycle))
-        last = min(last, rtl.cycle - 1)
+    try:
+        with RtlDevice(image.arch, waveform=shown, optimise=optimise, **timing) as rtl:
+            # A core that hangs or breaks the bus may stop before the window ends.
+            with contextlib.suppress(DeviceError, SimulationError):
+                run(Replay(rtl, _machine(image), last + 1))
+            with contextlib.suppress(SimulationError):
+                rtl.run(max(0, last + 1 - rtl.cycle))
+            last = min(last, rtl.cycle - 1)
+    except SimulationError as error:
+        # The place stands, whatever happens to its picture.
+        return dataclasses.replace(location, trouble=str(error).partition("\n")[0])
     return dataclasses.replace(
         location, waveform=str(waveform), window=(first - begin, last - begin), time=2 * finding.cycle
     )
@@ -310,7 +318,9 @@ def _locate(graph: QGraph, image: Image, kind: str, offset: int, **rest) -> Loca
     entry = image.run_entry if run else image.load_entry
     index = (offset - entry) // isa.word_bytes
     texts, engines = [], []
-    for at in range(entry, offset + 1, isa.word_bytes):
+    # A broken core may report any offset.
+    first = entry if entry <= offset <= len(image.program) else offset
+    for at in range(first, offset + 1, isa.word_bytes):
         try:
             instr = isa.decode(image.program[at : at + isa.word_bytes])
             texts.append(isa.disassemble(instr))

@@ -98,12 +98,17 @@ class Lockstep:
                 self._compare()
                 self._comparison.stop("protocol", None, self.rtl.cycle)
             self._compare()
-        if not stopped or not Status(self.rtl.csr_read("STATUS")) & Status.DONE:
+        if stopped and Status(self.rtl.csr_read("STATUS")) & Status.DONE:
+            self._finish()
+        else:
             code = ErrorCode(self.rtl.csr_read("ERROR_CODE"))
             hung = not stopped or code is ErrorCode.WATCHDOG
             self._comparison.stop(
                 "unfinished" if hung else "error", self.rtl.csr_read("ERROR_ADDR"), self.rtl.cycle
             )
+
+    def _finish(self) -> None:
+        self._comparison.finish(self.rtl.cycle)
 
     def _chunk(self) -> int:
         return _CHUNK
@@ -125,5 +130,8 @@ class Replay(Lockstep):
 
     def _compare(self) -> None:
         self.rtl.take_events()
+        self._finish()
+
+    def _finish(self) -> None:
         if self.rtl.cycle >= self._end:
             raise Reached(f"cycle {self._end} is reached")

@@ -344,26 +344,10 @@ def fake_compile(model: object, arch: object, *_: object, **__: object) -> Image
 
 #: What the search finds, whatever FakeSession does.
 LOCATION = locate.Location(
-    kind="wrong",
-    stream="run",
-    layer="lookup1",
-    nodes=("t1",),
-    offset=0x60,
-    text="POOL table=1",
-    engine="VECTOR",
-    ordinal=1,
-    cycle=1234,
-    begin=1200,
-    memory="act",
-    address=0x40,
-    lane=0,
-    expected=7,
-    got=6,
-    tensor="t1",
-    index=(0, 1, 2, 0),
-    window=(1034, 1284),
-    time=4000,
-)
+    kind="wrong", stream="run", layer="lookup1", nodes=("t1",), offset=0x60, text="POOL table=1", engine="VECTOR",
+    ordinal=1, cycle=1234, begin=1200, memory="act", address=0x40, lane=0, expected=7, got=6, tensor="t1",
+    index=(0, 1, 2, 0), window=(1034, 1284), time=4000,
+)  # fmt: skip
 
 
 class FakeSession:
@@ -461,12 +445,8 @@ def test_verify_names_the_first_instruction_that_differs(
     assert report["bit_exact"] is False
     (difference,) = report["differences"]
     assert (difference["backend"], difference["output"], difference["elements"]) == ("rtl", "t2", 1)
-    assert {name: difference["location"][name] for name in ("layer", "offset", "cycle", "got")} == {
-        "layer": "lookup1",
-        "offset": 0x60,
-        "cycle": 1234,
-        "got": 6,
-    }
+    location = difference["location"]
+    assert (location["layer"], location["offset"], location["cycle"], location["got"]) == ("lookup1", 0x60, 1234, 6)
 
 
 def test_verify_takes_verilog_and_a_waveform(

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from systolith import api, cli
+from systolith import api, cli, lockstep
 from systolith.compiler import driver
 from systolith.host.driver import Driver
 from systolith.hw.build import generate
 from systolith.locate import AFTER, BEFORE, Location
 from systolith.lockstep import Lockstep
+from systolith.reference.conv import Conv
 from systolith.reference.elementwise import Add
 from systolith.reference.graph import QGraph
 from systolith.reference.machine_device import MachineDevice
@@ -54,6 +55,7 @@ BUGS = {
     "weights": ("load", r"weights__beat = ([^;]+);", r"weights__beat = (\1) ^ (BUG && moved == 16);"),
     "strobe": ("store", r"strobe_0 <= ([^;]+);", r"strobe_0 <= (\1) & ~((BUG && !(&(\1))) * 2);"),
     "token": ("sequencer", r"gives_output = ([^;]+);", r"gives_output = BUG ? 0 : \1;"),
+    "protocol": ("", r"axi__wlast = ([^;]+);", r"axi__wlast = (\1) ^ BUG;"),
     "error": ("matrix", r" now <= ([^;]+);", r" now <= (\1) | {BUG && now[10:6] == 3 && now[0], 4'h0};"),
 }
 
@@ -63,7 +65,7 @@ def edited_core() -> dict[str, str]:
     sources = dict(generate(ARCH, build_dir=default_cache_dir().parent / "verilog").sources)
     text = sources["core.v"]
     for number, (module, pattern, replacement) in enumerate(BUGS.values(), 1):
-        head = rf"module \\core\.{module} \(.*?^endmodule"
+        head = (rf"module \\core\.{module} \(" if module else r"module core\(") + ".*?^endmodule"
         match = re.search(head, text, re.MULTILINE | re.DOTALL)
         assert match is not None, f"there is no module {module}"
         body, count = re.subn(pattern, replacement.replace("BUG", f"(core.bug[0] == {number})"), match[0])
@@ -161,7 +163,7 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("bug", EXPECTED)
 def test_a_planted_bug_is_found(bug: str, core: dict[str, str], choose, tmp_path: Path) -> None:
     choose(bug)
     expected, found = EXPECTED[bug], located(core, "first.vcd")
@@ -187,6 +189,26 @@ def test_a_planted_bug_is_found(bug: str, core: dict[str, str], choose, tmp_path
         assert values[before] == 1, "no beat is written at the time that was named"
 
 
+def test_a_broken_bus_is_found_at_its_transfer(core: dict[str, str], choose, tmp_path: Path) -> None:
+    choose("protocol")
+    found = located(core, "first.vcd")
+    assert (found.kind, found.engine, found.text.split()[0]) == ("protocol", "STORE", "STORE")
+    begin, end, _ = vcd(tmp_path / "first.vcd", "axi__wlast")
+    # The simulation ends with the beat that breaks the rule.
+    assert begin < found.time and abs(end - found.time) <= 2
+    assert found.window[1] - found.window[0] == (end - begin) // 2
+
+
+def test_a_waveform_that_cannot_be_written_costs_only_itself(
+    core: dict[str, str], choose, tmp_path: Path
+) -> None:
+    choose("sticky")
+    (tmp_path / "first.vcd").mkdir()
+    found = located(core, "first.vcd")
+    assert found.engine == "OUTPUT" and found.waveform is None
+    assert "cannot write the waveform 'first.vcd'" in found.trouble
+
+
 def test_the_core_that_was_edited_is_right_without_a_bug(core: dict[str, str], choose) -> None:
     choose(None)
     assert api.verify(graph_of_all_engines(), ARCH, on=("rtl",), sources=core).bit_exact
@@ -209,6 +231,46 @@ def test_elements_have_coordinates(core: dict[str, str], choose) -> None:
     values = graph.run(api.random_inputs(graph, 0))
     assert found.tensor == "t3"
     assert found.expected == values["t3"][found.index]
+
+
+def test_what_output_sends_to_vector_is_compared_too(core: dict[str, str], choose) -> None:
+    choose("sticky")
+    builder = GraphBuilder(5)
+    other = builder.lookup(builder.input((1, 4, 8, 8)))
+    sums = builder.append(
+        Conv(
+            weights=builder.rng.integers(-128, 128, (4, 4, 1, 1)).astype(np.int8),
+            bias=np.zeros(4, np.int32),
+            strides=(1, 1),
+            dilations=(1, 1),
+            pads=(0, 0, 0, 0),
+            group=1,
+            x_zero=builder.tensors[other].zero_point,
+            requant=builder.requant(4, 4),
+        ),
+        other,
+    )
+    first, second, shift = numerics.approximate_pair(0.7, 0.4)
+    zeros = {
+        "a_zero": builder.tensors[sums].zero_point,
+        "b_zero": builder.tensors[other].zero_point,
+        "zero": 3,
+    }
+    total = builder.append(Add(a_mult=first, b_mult=second, shift=shift, table=None, **zeros), sums, other)
+    (difference,) = api.verify(builder.finish(total), ARCH, on=("rtl",), sources=core).differences
+    found = difference.location
+    assert (found.engine, found.layer, found.memory, found.kind) == ("OUTPUT", "conv1", "chain", "wrong")
+    assert "dest=VECTOR" in found.text
+
+
+def test_verilog_without_a_trace_port_is_compared_all_the_same(
+    core: dict[str, str], choose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose("sticky")
+    monkeypatch.setattr(lockstep, "TRACES", (*lockstep.TRACES, "absent"))
+    (difference,) = api.verify(graph_of_all_engines(), ARCH, on=("rtl",), sources=core).differences
+    assert difference.elements > 0 and difference.location is None
+    assert "no trace port for absent" in difference.note
 
 
 def test_the_report_and_its_json(
@@ -278,12 +340,20 @@ def tampered(image: Image, mnemonic: str, nth: int, **operands: int) -> tuple[Im
     ],
 )
 def test_a_wrong_instruction_of_the_compiler_is_found(
-    monkeypatch: pytest.MonkeyPatch, mnemonic: str, nth: int, operands: dict[str, int], layer: str, kind: str
+    core: dict[str, str],
+    choose,
+    monkeypatch: pytest.MonkeyPatch,
+    mnemonic: str,
+    nth: int,
+    operands: dict[str, int],
+    layer: str,
+    kind: str,
 ) -> None:
+    choose(None)
     graph = graph_of_all_engines()
     image, offset = tampered(driver.compile_graph(graph, ARCH), mnemonic, nth, **operands)
     monkeypatch.setattr(api, "compile", lambda *_, **__: image)
-    result = api.verify(graph, ARCH, on=("machine", "rtl"))
+    result = api.verify(graph, ARCH, on=("machine", "rtl"), sources=core)
     assert [difference.backend for difference in result.differences] == ["machine", "rtl"]
     for difference in result.differences:
         found = difference.location
