@@ -2,7 +2,7 @@
 
 from systolith.spec.isa import isa_for
 from systolith.spec.regs import ErrorCode, Status
-from tests.compiler.test_compile import ARCHS
+from tests.graphs import ARCHS
 
 __all__ = ["ARCH", "HALT", "ISA", "NOP", "WRONG", "execute", "word"]
 

@@ -16,8 +16,7 @@ from systolith.spec.arch import PRESETS
 from systolith.spec.image import IoTensor
 from systolith.spec.isa import isa_for
 from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status
-from tests.compiler.test_compile import random_inputs
-from tests.graphs import GraphBuilder
+from tests.graphs import GraphBuilder, random_inputs
 
 ARCH = PRESETS["array8"]
 
