@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["QdqModel", "layer_differences"]
+__all__ = ["QdqModel", "held", "layer_differences"]
 
 
 class QdqModel:
@@ -51,7 +51,10 @@ class QdqModel:
 
     def quantise(self, x: str, scale: float) -> str:
         """QuantizeLinear and DequantizeLinear."""
-        parameters = self.parameters(scale)
+        return self.qdq(x, *self.parameters(scale))
+
+    def qdq(self, x: str, *parameters: str) -> str:
+        """The same with named scale and zero point."""
         return self.node("DequantizeLinear", self.node("QuantizeLinear", x, *parameters), *parameters)
 
     def input(self, *shape: int, scale: float | None = None) -> str:
@@ -87,7 +90,7 @@ class QdqModel:
         return onnx.shape_inference.infer_shapes(model)
 
 
-def _held(array: np.ndarray, tensor) -> np.ndarray:
+def held(array: np.ndarray, tensor) -> np.ndarray:
     """ONNX Runtime's values as the graph holds them."""
     if array.dtype == np.int8:
         return array
@@ -128,7 +131,7 @@ def layer_differences(model: onnx.ModelProto, graph, seed: int) -> dict[str, np.
         }[tensor.dtype]
     names = [value.name for value in session.get_outputs()]
     values.update(
-        (name, _held(array, graph.tensors[name]))
+        (name, held(array, graph.tensors[name]))
         for name, array in zip(names, session.run(names, feeds), strict=True)
     )
     differences = {}
