@@ -100,8 +100,11 @@ def held(array: np.ndarray, tensor) -> np.ndarray:
     return np.clip(codes, -128, 127).astype(np.int8)
 
 
-def layer_differences(model: onnx.ModelProto, graph, seed: int) -> dict[str, np.ndarray]:
-    """Per node, our result minus ONNX Runtime's (optimisations off), both computed from ONNX Runtime's inputs to that node."""
+def layer_differences(model: onnx.ModelProto, graph, seed: int, given: dict | None = None) -> dict[str, np.ndarray]:
+    """Per node, our result minus ONNX Runtime's (optimisations off), both computed from ONNX Runtime's inputs to that node.
+
+    The codes of the graph's inputs are `given`, or random.
+    """
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     known = {value.name for value in model.graph.output}
@@ -121,7 +124,7 @@ def layer_differences(model: onnx.ModelProto, graph, seed: int) -> dict[str, np.
     feeds = {}
     for name in graph.inputs:
         tensor = graph.tensors[name]
-        codes = rng.integers(-128, 128, tensor.shape).astype(np.int8)
+        codes = given[name] if given else rng.integers(-128, 128, tensor.shape).astype(np.int8)
         values[name] = codes
         real = (codes.astype(np.int32) - tensor.zero_point).astype(np.float32) * np.float32(tensor.scale)
         feeds[name] = {

@@ -8,6 +8,7 @@ from systolith.compiler.driver import compile_graph
 from systolith.host.driver import Driver
 from systolith.reference.hazards import HazardError, check_order
 from systolith.reference.machine_device import MachineDevice
+from systolith.reference.shape import Concat
 from systolith.spec.arch import PRESETS
 from systolith.spec.image import Image
 from systolith.spec.isa import Space
@@ -34,6 +35,16 @@ def test_constants_that_do_not_fit_are_streamed(seed):
     assert {Space.WEIGHT, Space.PARAM, Space.TABLE} <= spaces
     check_order([instr for _, instr in image.stream("run")], small)
     assert_same_bits(Driver(MachineDevice(small), image), graph, seed)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_constant_may_come_first_in_a_concat(axis):
+    builder = GraphBuilder(0)
+    x = builder.conv(builder.input((1, 3, 4, 5)), channels=3, group=1)
+    token = builder.constant(builder.shape(x))
+    graph = builder.finish(builder.append(Concat(axis=axis), token, x, token))
+    image = compile_graph(graph, ARCHS["array8"])
+    assert_same_bits(Driver(MachineDevice(image.arch), image), graph, seed=0)
 
 
 def test_a_missing_token_is_found():
