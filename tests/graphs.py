@@ -124,11 +124,32 @@ class GraphBuilder:
         return {"kernel": tuple(kernel), "dilations": tuple(dilations), "strides": tuple(strides),
                 "pads": (pads[0][0], pads[1][0], pads[0][1], pads[1][1])}
 
-    def conv(self, x: str, channels: int | None = None, group: int | None = None) -> str:
-        n, c, *spatial = self.tensors[x].shape
-        window = self.window((1, spatial[0]) if len(spatial) == 1 else tuple(spatial), 4 if len(spatial) == 2 else 5)
-        if len(spatial) == 1:
-            window = {name: (1, pair[1]) for name, pair in window.items() if name != "pads"} | {"pads": (0, window["pads"][1], 0, window["pads"][3])}
+    def same(self, rank: int) -> dict:
+        """A window that keeps the extents."""
+        across = 2 * self.integer(0, 1) + 1, self.integer(1, 2)
+        down = across if rank == 4 else (1, 1)
+        pads = [(k - 1) * d // 2 for k, d in (down, across)]
+        return {"kernel": (down[0], across[0]), "dilations": (down[1], across[1]), "strides": (1, 1), "pads": (*pads, *pads)}
+
+    def block(self, x: str) -> str:
+        """A convolution or matrix product that keeps the shape, and a way round it: what the core may chain."""
+        shape = self.shape(x)
+        y = self.matmul(x, shape[-1]) if len(shape) == 2 else self.conv(x, shape[1], self.choose(1, shape[1]), self.same(len(shape)))
+        return self.binary(*self.choose((x, y), (y, x)))
+
+    def conv(self, x: str, channels: int | None = None, group: int | None = None, window: dict | None = None) -> str:
+        return self.convolve(x, window or self.windows(self.shape(x)[2:]), channels, group)
+
+    def windows(self, spatial: tuple[int, ...]) -> dict:
+        """A window over one or two axes, both as two."""
+        if len(spatial) == 2:
+            return self.window(spatial)
+        window = self.window((1, spatial[0]), 5)
+        pads = (0, window["pads"][1], 0, window["pads"][3])
+        return {name: (1, pair[1]) for name, pair in window.items() if name != "pads"} | {"pads": pads}
+
+    def convolve(self, x: str, window: dict, channels: int | None, group: int | None) -> str:
+        c = self.shape(x)[1]
         if group is None:
             group = self.choose(1, c, self.choose(*(g for g in range(1, c + 1) if c % g == 0)))
         multiplier = self.integer(1, 2) if group == c and c > 1 else self.integer(1, max(1, 24 // group))
@@ -138,8 +159,8 @@ class GraphBuilder:
                   pads=window["pads"], group=group, x_zero=self.tensors[x].zero_point, requant=self.requant(m, weights[0].size))
         return self.append(op, x)
 
-    def matmul(self, x: str) -> str:
-        k, m = self.tensors[x].shape[-1], self.integer(1, 40)
+    def matmul(self, x: str, m: int | None = None) -> str:
+        k, m = self.tensors[x].shape[-1], m or self.integer(1, 40)
         op = MatMul(weights=self.weights(k, m), bias=self.rng.integers(-20000, 20000, m).astype(np.int32), x_zero=self.tensors[x].zero_point,
                     requant=self.requant(m, k))
         return self.append(op, x)
@@ -235,7 +256,7 @@ class GraphBuilder:
     def step(self, x: str) -> str:
         """One operator that fits the shape; a matrix product where nothing else does."""
         rank = len(self.shape(x))
-        steps = [self.lookup, self.residual, self.with_constant, self.concat, self.reshape]
+        steps = [self.lookup, self.block, self.residual, self.with_constant, self.concat, self.reshape]
         steps += [self.conv, self.conv, self.depthwise, self.transpose, self.gate] if rank > 2 else [self.matmul, self.matmul]
         steps += [self.max_pool, self.average_pool] if rank == 4 else []
         return self.choose(*steps)(x)

@@ -165,7 +165,9 @@ def _emit(low: Lowering, x: _Image, y: _Image, window: _Window, passes: list[_Pa
                 low.emit("OUTPUT", acc=acc, ny=ny, nx=nx, channels=p.count, param=param, **target, **operands)
             else:
                 low.emit("OUTPUT", dest=Destination.VECTOR, acc=acc, ny=ny, nx=nx, channels=p.count, param=param, **operands)
-                low.emit(low.chain.mnemonic, a_source=OperandA.OUTPUT, ny=ny, nx=nx, bytes=p.count, b=low.chain.address + at,
+                # `y` is one image of the batch; the other operand lies exactly as the whole result does.
+                b = low.chain.address + y.address - low.places[low.result].address + at
+                low.emit(low.chain.mnemonic, a_source=OperandA.OUTPUT, ny=ny, nx=nx, bytes=p.count, b=b,
                          b_row=y.pitch, b_px=y.channels, **target, **low.chain.operands)
 
 

@@ -11,7 +11,7 @@ from systolith.reference.machine_device import MachineDevice
 from systolith.reference.shape import Concat
 from systolith.spec.arch import PRESETS
 from systolith.spec.image import Image
-from systolith.spec.isa import Space
+from systolith.spec.isa import OperandA, Space
 from tests.graphs import ARCHS, GraphBuilder, assert_same_bits, random_graph
 
 
@@ -45,6 +45,22 @@ def test_a_constant_may_come_first_in_a_concat(axis):
     graph = builder.finish(builder.append(Concat(axis=axis), token, x, token))
     image = compile_graph(graph, ARCHS["array8"])
     assert_same_bits(Driver(MachineDevice(image.arch), image), graph, seed=0)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 7), (3, 5)])
+def test_a_chained_operation_finds_each_image_of_a_batch(shape, swapped):
+    for seed in range(6):
+        builder = GraphBuilder(seed)
+        x = builder.input(shape)
+        if len(shape) == 2:
+            y = builder.matmul(x, shape[-1])
+        else:
+            y = builder.conv(x, shape[1], group=1, window=builder.same(len(shape)))
+        graph = builder.finish(builder.binary(*((y, x) if swapped else (x, y))))
+        image = compile_graph(graph, ARCHS["wide"])
+        assert OperandA.OUTPUT in {instr.operands.get("a_source") for _, instr in image.stream("run")}
+        assert_same_bits(Driver(MachineDevice(image.arch), image), graph, seed)
 
 
 def test_a_missing_token_is_found():

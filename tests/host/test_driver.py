@@ -121,6 +121,23 @@ def test_a_device_that_is_not_the_right_core_is_refused_before_anything_is_writt
     assert not device.memory.any()
 
 
+def test_the_core_is_reset_before_its_memory_is_written(image):
+    """It may still run what someone else has started."""
+    calls = []
+
+    class Recorder(MachineDevice):
+        def reset(self):
+            calls.append("reset")
+            super().reset()
+
+        def write(self, addr, data):
+            calls.append("write")
+            super().write(addr, data)
+
+    Driver(Recorder(ARCH), image)
+    assert calls[:2] == ["reset", "write"]
+
+
 def test_another_minor_version_is_accepted(image):
     Driver(FaultyDevice(VERSION=VERSION + 1), image)
 
