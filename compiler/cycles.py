@@ -14,7 +14,7 @@ from systolith.compiler.costs import busy_cycles
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Engine, Instr, OperandA, isa_for
 
-__all__ = ["Timing", "estimate"]
+__all__ = ["FULL_RATE", "MemoryTiming", "Timing", "estimate", "transfer_cycles"]
 
 #: Cycles from dispatch to the first request of an engine.
 _ISSUE = 3
@@ -36,16 +36,37 @@ class Timing:
     end: int
 
 
-def estimate(instrs: Sequence[Instr], arch: ArchConfig, latency: int = 32, bytes_per_cycle: int | None = None) -> list[Timing]:
-    """Timing of each instruction of a stream; the last is HALT.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryTiming:
+    """External memory as the cycle model sees it.
 
     Parameters
     ----------
     latency : int           cycles from a read request to its first beat
-    bytes_per_cycle : int   what the memory delivers; the bus width if None
+    bytes_per_cycle : int   what the memory delivers; None: as much as the bus carries
     """
+
+    latency: int = 32
+    bytes_per_cycle: int | None = None
+
+    def rate(self, arch: ArchConfig) -> int:
+        """Bytes per cycle on the bus of this core."""
+        return min(arch.bus_bytes, self.bytes_per_cycle or arch.bus_bytes)
+
+
+#: A memory that keeps the bus busy.
+FULL_RATE = MemoryTiming()
+
+
+def transfer_cycles(instr: Instr, arch: ArchConfig, memory: MemoryTiming) -> int:
+    """Cycles that the beats of a LOAD or STORE take."""
+    return -(-busy_cycles(instr, arch) * arch.bus_bytes // memory.rate(arch))
+
+
+def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = FULL_RATE) -> list[Timing]:
+    """Timing of each instruction of a stream; the last is HALT."""
     isa = isa_for(arch)
-    rate = min(arch.bus_bytes, bytes_per_cycle or arch.bus_bytes)
+    rate, latency = memory.rate(arch), memory.latency
     word_cycles = -(-isa.word_bytes // rate)
     free = dict.fromkeys(Engine, 0)
     starts: dict[Engine, list[int]] = {e: [] for e in Engine}
@@ -90,7 +111,7 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, latency: int = 32, bytes
             end = free[engine] + _VECTOR_LATENCY
         else:
             begin = max(start, bus - latency)
-            beats = -(-busy * arch.bus_bytes // rate)
+            beats = transfer_cycles(instr, arch, memory)
             free[engine] = begin + beats
             end = begin + latency + beats + _TRANSFER_LATENCY
             bus = end

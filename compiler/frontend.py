@@ -13,7 +13,7 @@ from systolith.compiler.errors import InputError, QuantiseError, UnsupportedErro
 from systolith.compiler.importer import is_quantised, load_model, name_nodes
 from systolith.compiler.ops import RULES
 from systolith.compiler.ops.lookup import evaluate
-from systolith.compiler.ops.registry import NodeView, Rule
+from systolith.compiler.ops.registry import NodeView, Rule, rule_of, unsupported
 from systolith.compiler.ops.values import Builder, Const, FloatInput, Func, Quant, Value, dequantised
 from systolith.compiler.passes.batch_norm import fold_batch_norm
 from systolith.compiler.passes.fuse_tables import fuse_tables
@@ -21,7 +21,7 @@ from systolith.compiler.passes.qlinear import expand_qlinear
 from systolith.compiler.quantise import quantise_model
 from systolith.reference.graph import QGraph, QTensor
 
-__all__ = ["import_model", "supported_operators", "supported_ops_markdown"]
+__all__ = ["import_model", "import_quantised", "supported_operators", "supported_ops_markdown"]
 
 _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT8: "int8", onnx.TensorProto.UINT8: "uint8"}
 #: Operators that hand on their operand's integers, so that the scale may be stated behind them.
@@ -41,7 +41,7 @@ _MOVERS = (
 def import_model(
     source: str | Path | onnx.ModelProto, calibration: dict[str, np.ndarray] | None = None
 ) -> QGraph:
-    """The quantised graph of a model.
+    """The quantised graph of a model that the core runs as a whole; `partition.partition_model` divides any other.
 
     Parameters
     ----------
@@ -56,6 +56,16 @@ def import_model(
     model = fold_batch_norm(model)
     if not is_quantised(model):
         model = quantise_model(model, calibration)
+    return import_quantised(model)
+
+
+def import_quantised(model: onnx.ModelProto) -> QGraph:
+    """The quantised graph of a loaded model that holds integers.
+
+    Raises
+    ------
+    CompileError   As `import_model`.
+    """
     model = expand_qlinear(model)
     name_nodes(model)
     return fuse_tables(_Importer(model).run())
@@ -257,15 +267,9 @@ class _Importer:
         ):
             self._fold(node, values)
             return
-        rule = RULES.get(node.op_type)
-        if rule is None or (node.domain if node.domain != "ai.onnx" else "") != rule.domain:
-            domain = f" of domain {node.domain!r}" if node.domain else ""
-            raise UnsupportedError(
-                "import",
-                node.name,
-                f"operator {node.op_type}{domain} is not supported",
-                "see the page of supported operators, or cut the model before this node",
-            )
+        rule = rule_of(node)
+        if rule is None:
+            raise unsupported(node)
         attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         view = NodeView(
             name=node.name,

@@ -8,9 +8,9 @@ import onnx
 
 from systolith.compiler.errors import InputError, UnsupportedError
 
-__all__ = ["fix_shapes", "is_quantised", "load_model", "name_nodes"]
+__all__ = ["fix_shapes", "is_quantised", "is_quantising", "load_model", "name_nodes"]
 
-_QUANTISED = ("QuantizeLinear", "DequantizeLinear")
+_QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QGemm")
 
 
 def load_model(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
@@ -106,7 +106,9 @@ def fix_shapes(model: onnx.ModelProto) -> None:
 
 def is_quantised(model: onnx.ModelProto) -> bool:
     """Whether the model already holds integers."""
-    return any(
-        node.op_type in _QUANTISED or node.op_type.startswith("QLinear") or node.op_type == "QGemm"
-        for node in model.graph.node
-    )
+    return any(is_quantising(node) for node in model.graph.node)
+
+
+def is_quantising(node: onnx.NodeProto) -> bool:
+    """Whether a node's operator belongs to quantised models alone."""
+    return node.op_type in _QUANTISED or node.op_type.startswith("QLinear")

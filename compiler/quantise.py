@@ -13,10 +13,12 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from systolith.compiler.errors import InputError, QuantiseError, UnsupportedError
+from systolith.compiler.importer import is_quantising
 from systolith.compiler.ops import RULES
+from systolith.compiler.ops.registry import rule_of, unsupported
 from systolith.compiler.passes.batch_norm import batch_norm_to_conv
 
-__all__ = ["calibration_samples", "quantise_model"]
+__all__ = ["calibration_samples", "quantise_model", "segment_samples", "unsupported_nodes"]
 
 #: Not quantised on their own: they are folded, or carry no float tensor of their own.
 _PLAIN = ("BatchNormalization", "Identity", "Dropout", "Cast")
@@ -90,7 +92,8 @@ def calibration_samples(
             raise InputError(
                 "quantise", name, "calibration data holds NaN or infinity", "remove those samples"
             )
-        columns[name] = list(stacked.astype(np.float32))
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        columns[name] = list(stacked.astype(dtype))
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         raise InputError(
@@ -102,19 +105,49 @@ def calibration_samples(
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _check_operators(model: onnx.ModelProto) -> None:
-    """Refuse what the import would refuse, before minutes of calibration."""
+def segment_samples(
+    segment: onnx.ModelProto, inputs: list[str], outputs: list[str], samples: list[dict[str, np.ndarray]]
+) -> list[dict[str, np.ndarray]]:
+    """Each sample with the results of a segment that runs before the core added to it.
+
+    Raises
+    ------
+    QuantiseError   If ONNX Runtime cannot run the segment on them.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(segment.SerializeToString(), options, ["CPUExecutionProvider"])
+        results = [session.run(outputs, {name: sample[name] for name in inputs}) for sample in samples]
+    except Exception as error:
+        raise QuantiseError(
+            "quantise",
+            "",
+            "ONNX Runtime could not run the nodes before the core: " + " ".join(str(error).split())[:300],
+            "check that it runs the model on the calibration data",
+        ) from error
+    return [
+        {**sample, **dict(zip(outputs, result, strict=True))}
+        for sample, result in zip(samples, results, strict=True)
+    ]
+
+
+def unsupported_nodes(model: onnx.ModelProto) -> list[UnsupportedError]:
+    """A refusal for each node whose operator has no rule, unless it depends on constants alone."""
     arrays = {tensor.name for tensor in model.graph.initializer}
+    found = []
     for node in model.graph.node:
         if node.op_type in ("Constant", "Shape") or all(name in arrays for name in node.input if name):
             arrays.update(node.output)
-        elif node.op_type not in RULES:
-            raise UnsupportedError(
-                "import",
-                node.name,
-                f"operator {node.op_type} is not supported",
-                "see the page of supported operators, or cut the model before this node",
-            )
+        elif rule_of(node) is None and not is_quantising(node):
+            found.append(unsupported(node))
+    return found
+
+
+def _check_operators(model: onnx.ModelProto) -> None:
+    """Refuse what the import would refuse, before minutes of calibration."""
+    for error in unsupported_nodes(model):
+        raise error
     for tensor in model.graph.initializer:
         array = onnx.numpy_helper.to_array(tensor)
         if array.dtype.kind == "f" and not np.all(np.isfinite(array)) and array.size > 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from systolith.reference.footprint import footprint
+from systolith.reference.footprint import Footprint, footprint
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import SEMAPHORE_BITS, Destination, Engine, Instr, OperandA, isa_for
 
@@ -37,7 +37,7 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
     current = {e: dict.fromkeys(Engine, -1) for e in Engine}
     releases: list[int] = []
     chains: list[int] = []
-    seen: list[tuple[int, Engine, list]] = []
+    accesses: dict[tuple[Engine, str], list[tuple[int, int, int, bool]]] = {}
     for j, (instr, engine) in enumerate(zip(instrs, engine_of, strict=True)):
         if engine is None:
             done.append({})
@@ -63,15 +63,10 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
                 raise HazardError(f"instruction {j} ({instr.mnemonic}) has no OUTPUT to take its operand from")
             after = _join(after, done[chains.pop(0)])
         prints = footprint(instr, arch)
-        for i, other, other_prints in reversed(seen):
-            if other is engine or i <= before[other]:
-                continue
-            for space, low, high, writes in prints:
-                for other_space, other_low, other_high, other_writes in other_prints:
-                    if (space == other_space and (writes or other_writes) and low < other_high and other_low < high
-                            and not (space == "acc" and i == partner)):
-                        raise HazardError(f"instruction {j} ({instr.mnemonic}) and instruction {i} ({instrs[i].mnemonic}) both touch "
-                                          f"{space} {max(low, other_low)} to {min(high, other_high)}, and no token orders them")
+        for other in Engine:
+            if other is not engine:
+                for space, low, high, writes in prints:
+                    _check(j, instr, partner, (space, low, high, writes), accesses.get((other, space), ()), before[other], instrs)
         after[engine] = j
         done.append(after)
         current[engine] = after
@@ -84,10 +79,24 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
                 signals.setdefault((engine, consumer), []).append(j)
                 if len(signals[engine, consumer]) - taken.get((engine, consumer), 0) > _MOST_TOKENS:
                     raise HazardError(f"instruction {j} ({instr.mnemonic}) may give {consumer.name} more than {_MOST_TOKENS} tokens")
-        seen.append((j, engine, prints))
+        for space, low, high, writes in prints:
+            accesses.setdefault((engine, space), []).append((j, low, high, writes))
     for (producer, consumer), given in signals.items():
         if len(given) != taken.get((producer, consumer), 0):
             raise HazardError(f"{len(given) - taken.get((producer, consumer), 0)} tokens of {producer.name} for {consumer.name} are left over")
+
+
+def _check(j: int, instr: Instr, partner: int | None, access: Footprint, earlier: Sequence[tuple[int, int, int, bool]], known: int,
+           instrs: Sequence[Instr]) -> None:
+    """Compare one access of instruction j with those of another engine that are not known to be done."""
+    space, low, high, writes = access
+    for i, other_low, other_high, other_writes in reversed(earlier):
+        if i <= known:
+            return
+        # A released entry orders MATRIX before OUTPUT.
+        if (writes or other_writes) and low < other_high and other_low < high and not (space == "acc" and i == partner):
+            raise HazardError(f"instruction {j} ({instr.mnemonic}) and instruction {i} ({instrs[i].mnemonic}) both touch "
+                              f"{space} {max(low, other_low)} to {min(high, other_high)}, and no token orders them")
 
 
 def _join(a: dict[Engine, int], b: dict[Engine, int]) -> dict[Engine, int]:

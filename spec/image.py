@@ -1,14 +1,16 @@
 """The program image (`.sysl`): one checksummed file with the streams, the constants and the manifest. Standard library only.
 
-Layout, little endian: 8 bytes magic, uint32 format version, uint32 length of the header, uint64 length of the
-program, 32 bytes SHA-256 of everything after them, then the header (canonical JSON) and the program. The program is
-what is copied to the PROGRAM region: load stream, run stream, constants. Equal inputs give equal bytes.
+Layout, little endian: 8 bytes magic, uint32 format version, uint32 length of the header, uint64 lengths of the
+program and of the host segments before and after the core, 32 bytes SHA-256 of everything after them, then the header
+(canonical JSON), the program and the two segments. The program is what is copied to the PROGRAM region: load stream, run
+stream, constants. A segment is an ONNX model, of length 0 where there is none. Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import struct
 from dataclasses import dataclass
@@ -17,12 +19,17 @@ from pathlib import Path
 from systolith.spec.arch import ArchConfig, ArchError
 from systolith.spec.isa import Instr, IsaError, isa_for
 from systolith.spec.regs import core_digest
+from systolith.spec.segments import HostNode, HostPart, Port
 
 __all__ = ["IMAGE_VERSION", "Image", "ImageError", "IoTensor", "LayerInfo"]
 
 _MAGIC = b"SYSLIMG\0"
-IMAGE_VERSION = 1
-_PREFIX = struct.Struct("<8sIIQ32s")
+IMAGE_VERSION = 2
+#: Magic and version stay where they are in every version, so that each can name the other.
+_START = struct.Struct("<8sI")
+_PREFIX = struct.Struct("<8sIIQQQ32s")
+#: The lists of a `HostPart` and what each is made of.
+_HOST_PARTS = {"inputs": Port, "outputs": Port, "nodes": HostNode}
 
 
 class ImageError(ValueError):
@@ -100,6 +107,7 @@ class Image:
     layers      : in execution order
     owners      : for each instruction of the run stream, the index of its layer, or -1 (transfers of inputs and outputs, HALT)
     cycles      : the cycle model's estimate for the run stream
+    host        : what runs before and after the core, or None where the core runs the whole model
     """
 
     arch: ArchConfig
@@ -115,6 +123,7 @@ class Image:
     layers: tuple[LayerInfo, ...]
     owners: tuple[int, ...]
     cycles: int
+    host: HostPart | None = None
 
     @property
     def digest(self) -> bytes:
@@ -135,14 +144,20 @@ class Image:
 
     def to_bytes(self) -> bytes:
         """The file's contents."""
-        header = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("program", "arch")}
+        header = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("program", "arch", "host")}
         header["arch"] = self.arch.to_dict()
         header["digest"] = self.digest.hex()
         for key in ("inputs", "outputs", "layers"):
             header[key] = [dataclasses.asdict(item) for item in header[key]]
+        before = after = b""
+        header["host"] = None
+        if self.host is not None:
+            before, after = self.host.before, self.host.after
+            header["host"] = {key: [dataclasses.asdict(item) for item in getattr(self.host, key)] for key in _HOST_PARTS}
         body = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-        checksum = hashlib.sha256(body + self.program).digest()
-        return _PREFIX.pack(_MAGIC, IMAGE_VERSION, len(body), len(self.program), checksum) + body + self.program
+        content = body + self.program + before + after
+        checksum = hashlib.sha256(content).digest()
+        return _PREFIX.pack(_MAGIC, IMAGE_VERSION, len(body), len(self.program), len(before), len(after), checksum) + content
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Image:
@@ -153,24 +168,32 @@ class Image:
         ImageError   If it is not an image, is of another version, is truncated or damaged, or was compiled for
                      another revision of the instruction set.
         """
-        if len(data) < _PREFIX.size or not data.startswith(_MAGIC):
+        if len(data) < _START.size or not data.startswith(_MAGIC):
             raise ImageError("this is not a Systolith image")
-        _, version, header_bytes, program_bytes, checksum = _PREFIX.unpack_from(data)
+        _, version = _START.unpack_from(data)
         if version != IMAGE_VERSION:
             raise ImageError(f"the image has format version {version}, this is version {IMAGE_VERSION}: compile the model again")
-        if len(data) != _PREFIX.size + header_bytes + program_bytes:
-            raise ImageError(f"the image is truncated or has trailing bytes: {len(data)} instead of "
-                             f"{_PREFIX.size + header_bytes + program_bytes}")
-        body, program = data[_PREFIX.size:_PREFIX.size + header_bytes], data[_PREFIX.size + header_bytes:]
-        if hashlib.sha256(body + program).digest() != checksum:
+        if len(data) < _PREFIX.size:
+            raise ImageError(f"the image is truncated: {len(data)} bytes")
+        *_, header_bytes, program_bytes, before_bytes, after_bytes, checksum = _PREFIX.unpack_from(data)
+        ends = list(itertools.accumulate((_PREFIX.size, header_bytes, program_bytes, before_bytes, after_bytes)))
+        if len(data) != ends[-1]:
+            raise ImageError(f"the image is truncated or has trailing bytes: {len(data)} instead of {ends[-1]}")
+        if hashlib.sha256(data[_PREFIX.size:]).digest() != checksum:
             raise ImageError("the image is damaged: its checksum does not match")
+        body, program, before, after = (data[begin:end] for begin, end in itertools.pairwise(ends))
         try:
             header = json.loads(body)
             digest = header.pop("digest")
             header["arch"] = ArchConfig.from_dict(header["arch"])
             for key, kind in (("inputs", IoTensor), ("outputs", IoTensor), ("layers", LayerInfo)):
-                header[key] = tuple(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in item.items()}) for item in header[key])
+                header[key] = _items(kind, header[key])
             header["owners"] = tuple(header["owners"])
+            if header["host"] is not None:
+                parts = {key: _items(kind, header["host"][key]) for key, kind in _HOST_PARTS.items()}
+                header["host"] = HostPart(before=before, after=after, **parts)
+            elif before or after:
+                raise ValueError("it does not describe the host segments")
             image = cls(program=program, **header)
         except (ArchError, IsaError, KeyError, TypeError, ValueError) as error:
             raise ImageError(f"the image's header is not valid: {error}") from error
@@ -195,3 +218,8 @@ class Image:
         except OSError as error:
             raise ImageError(f"cannot read {str(path)!r}: {error.strerror}") from error
         return cls.from_bytes(data)
+
+
+def _items(kind: type, values: list[dict]) -> tuple:
+    """Objects of a dataclass from the JSON of `dataclasses.asdict`, lists as tuples."""
+    return tuple(kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}) for item in values)

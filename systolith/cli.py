@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from systolith.report import LAYER_COLUMNS, Reporter, layer_rows, write_json
+from systolith.report import HOST_COLUMNS, LAYER_COLUMNS, Reporter, host_cells, layer_rows, write_json
 from systolith.spec.arch import PRESETS, ArchError, load_arch
 from systolith.spec.image import Image, ImageError
 from systolith.spec.isa import IsaError, isa_for
@@ -49,17 +49,18 @@ def cli() -> None:
 @click.option(
     "-o", "--output", metavar="IMAGE.sysl", help="Where the image goes; default: the model's name with .sysl."
 )
+@click.option("--dump", metavar="DIR", help="Write every level of the compilation there, as text and ONNX.")
 @_calib
 @_json
 def compile_command(
-    model: str, arch: str, output: str | None, calib: str | None, json_path: str | None
+    model: str, arch: str, output: str | None, dump: str | None, calib: str | None, json_path: str | None
 ) -> None:
     """Compile MODEL (ONNX) into a program image."""
     from systolith import api
 
     reporter = _reporter(json_path)
     with reporter.progress() as progress:
-        image = api.compile(model, arch, calib, progress)
+        image = api.compile(model, arch, calib, progress, dump=dump)
     path = Path(output) if output else Path(model).with_suffix(".sysl")
     image.save(path)
     info = api.describe(image, image.cycles)
@@ -121,6 +122,8 @@ def run(
             f"{result.cycles:,} cycles ({result.load_cycles:,} to load, once), {result.seconds:.2f} s on "
             f"{backend}"
         )
+    nodes = api.host_rows(result.host, result.host_seconds)
+    _print_host(reporter, nodes)
     write_json(
         json_path,
         {
@@ -129,6 +132,7 @@ def run(
             "cycles": result.cycles,
             "load_cycles": result.load_cycles,
             "outputs": {n: list(v.shape) for n, v in result.outputs.items()},
+            "host_nodes": nodes,
         },
     )
 
@@ -379,6 +383,19 @@ def _print_layers(reporter: Reporter, info: dict, source: str = "estimated") -> 
         f"{info['cycles']:,} cycles {source}, {info['macs']:,} MACs, {info['utilisation']:.1%} of "
         f"{info['peak_macs_per_cycle']} MACs a cycle, roofline {info['roofline_cycles']:,} cycles"
     )
+    _print_host(reporter, info["host_nodes"])
+
+
+def _print_host(reporter: Reporter, nodes: list[dict]) -> None:
+    """The nodes on the host and, once they ran, what each segment took."""
+    if not nodes:
+        return
+    title = "nodes that run on the host, in ONNX Runtime, before or after the core"
+    reporter.table(title, HOST_COLUMNS, host_cells(nodes), left=4)
+    for segment in dict.fromkeys(node["segment"] for node in nodes):
+        seconds = next(node.get("segment_seconds") for node in nodes if node["segment"] == segment)
+        if seconds is not None:
+            reporter.line(f"host, {segment} the core: {seconds * 1000:.3f} ms")
 
 
 def _read_bytes(path: str) -> bytes:
@@ -405,6 +422,7 @@ def _refusals() -> tuple[type[Exception], ...]:
         ("systolith.compiler.errors", "CompileError"),
         ("systolith.host.device", "DeviceError"),
         ("systolith.host.driver", "InputError"),
+        ("systolith.host.segments", "SegmentError"),
         ("systolith.sim.verilator", "SimulationError"),
     ):
         kind = getattr(sys.modules.get(module), name, None)

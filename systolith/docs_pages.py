@@ -110,9 +110,10 @@ def operators_page() -> str:
     """docs/operators.md, from the compiler's rules."""
     text = "# Supported operators\n\n" + _NOTE
     text += (
-        "What the compiler accepts in an ONNX model: quantised (QDQ or QLinear operators), or float with "
-        "calibration data. A node that breaks a condition, or has an attribute that is not listed, is "
-        "refused by name.\n\n"
+        "What the core runs of an ONNX model: quantised (QDQ or QLinear operators), or float with calibration data. Any "
+        "other node, one that breaks a condition, and one that has an attribute which is not listed runs on the host, in "
+        "ONNX Runtime, if it lies before the core's first layer or after its last; [architecture](architecture.md) says how "
+        "models are cut. Between layers such a node is refused by name.\n\n"
         "| operator | domain | conditions |\n|---|---|---|\n"
     )
     for row in supported_operators():

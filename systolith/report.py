@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["LAYER_COLUMNS", "Reporter", "layer_rows", "write_json"]
+__all__ = ["HOST_COLUMNS", "LAYER_COLUMNS", "Reporter", "host_cells", "layer_rows", "write_json"]
 
+HOST_COLUMNS = ("host node", "op", "reason", "runs", "MACs", "elements", "bytes")
 LAYER_COLUMNS = ("layer", "op", "MACs", "cycles", "roofline", "of roofline", "limit")
 
 
@@ -44,7 +45,7 @@ class Reporter:
             table.add_column(column, justify="left" if i < left or column == "limit" else "right")
         for row in rows:
             # Names come from models: brackets in them are no markup.
-            table.add_row(*(cell.replace("[", r"\[") for cell in row))
+            table.add_row(*(shortened(cell).replace("[", r"\[") for cell in row))
         self.out.print(table)
 
     @contextmanager
@@ -61,6 +62,12 @@ class Reporter:
             yield lambda text: status.update(text.replace("[", r"\["))
 
 
+def shortened(text: str, most: int = 60) -> str:
+    """The text, or its two ends: what a converter calls a node may be longer than a line."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+
+
 def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
     """Cells of the per-layer table, under `LAYER_COLUMNS`."""
     return [
@@ -74,6 +81,22 @@ def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
             layer["limit"],
         )
         for layer in layers
+    ]
+
+
+def host_cells(nodes: Iterable[dict]) -> list[tuple[str, ...]]:
+    """Cells of the table of nodes on the host, under `HOST_COLUMNS`."""
+    return [
+        (
+            node["name"],
+            node["op"],
+            node["reason"],
+            f"{node['segment']} the core",
+            f"{node['macs']:,}",
+            "-" if node["elements"] is None else f"{node['elements']:,}",
+            f"{node['bytes']:,}",
+        )
+        for node in nodes
     ]
 
 

@@ -375,7 +375,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
     """`verify` on FakeSession, whatever model it is given."""
     kind = type("Session", (FakeSession,), {"graph": graph_of_three()})
     monkeypatch.setattr(api, "Session", kind)
-    monkeypatch.setattr(api, "import_graph", lambda *_: kind.graph)
+    monkeypatch.setattr(api, "import_model", lambda *_: kind.graph)
     monkeypatch.setattr(api, "compile", fake_compile)
     return kind
 

@@ -30,10 +30,14 @@ def overflow(path):
 
 
 def too_large(path):
-    save(path, [helper.make_node("MaxPool", ["x_real"], ["y_real"], name="pool", kernel_shape=[2, 2])], [1, 16, 300, 300], [1, 16, 299, 299])
+    """One row of a matrix product is needed whole."""
+    inputs = 300_000
+    save(path, [helper.make_node("DequantizeLinear", ["w", "scale", "zero"], ["w_real"]),
+                helper.make_node("MatMul", ["x_real", "w_real"], ["y_real"], name="long")],
+         [1, inputs], [1, 2], w=np.ones((inputs, 2), np.int8))
 
 
-@pytest.mark.parametrize(("make", "words"), [(overflow, ["'big'", "3251200000", "32 bits"]), (too_large, ["'x'", "1440000", "act_bytes"])])
+@pytest.mark.parametrize(("make", "words"), [(overflow, ["'big'", "3251200000", "32 bits"]), (too_large, ["'long'", "300002", "act_bytes"])])
 def test_one_sentence_and_status_2(tmp_path, make, words):
     make(tmp_path / "m.onnx")
     command = [sys.executable, "-m", "systolith.cli", "compile", str(tmp_path / "m.onnx"), "--arch", "array8", "-o", str(tmp_path / "m.sysl")]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from systolith.compiler.arena import Arena
 from systolith.compiler.constants import Constants
 from systolith.compiler.errors import AllocationError
 from systolith.compiler.layout import Layout
@@ -21,11 +22,12 @@ __all__ = ["Chain", "Lowering", "Place"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A tensor in the activation SRAM."""
+    """Where a tensor lies, dense: an address of the activation SRAM, or an offset in the DATA region."""
 
     address: int
     bytes: int
     layout: Layout
+    external: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +37,12 @@ class Chain:
     Parameters
     ----------
     mnemonic : str
-    address : int             of the other operand, which lies like the result
+    other : str               name of the other operand, which lies like the result
     operands : dict           zero points, multipliers, shift, bounds and table
     """
 
     mnemonic: str
-    address: int
+    other: str
     operands: dict[str, int]
 
 
@@ -52,25 +54,28 @@ class Lowering:
     ----------
     graph, arch : what is compiled, and for what
     constants : Constants     shared between the dry and the real pass
+    io_offsets : dict         offset of each input and output in the DATA region
+    act, scratch : Arena      the activation SRAM; the part of the DATA region that is not input or output
+    external : frozenset      tensors that live in the DATA region and come on chip piece by piece
+    history : list            every placement, as (instruction from which it holds, tensor, place)
     """
 
     graph: QGraph
     arch: ArchConfig
     constants: Constants
+    io_offsets: dict[str, int]
+    act: Arena
+    scratch: Arena
+    external: frozenset[str] = frozenset()
     instrs: list[Instr] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
+    history: list[tuple[int, str, Place]] = field(default_factory=list)
     node: QNode | None = None
     owner: int = -1
     chain: Chain | None = None
     chained_output: str | None = None
-    _free: list[tuple[int, int]] = field(default_factory=list)
     _acc: int = 0
-    _scratch: int = 0
-
-    def __post_init__(self) -> None:
-        self._free = [(0, self.arch.act_bytes)]
-        self._block = 0
 
     @property
     def result(self) -> str:
@@ -97,56 +102,51 @@ class Lowering:
         self.instrs.append(instr)
         self.owners.append(self.owner)
 
-    # -- activation SRAM ----------------------------------------------------------------------------------------------
+    # -- placement ----------------------------------------------------------------------------------------------------
     def allocate(self, size: int, what: str) -> int:
-        """Address of `size` free bytes.
-
-        Blocks are tried in turn, so that what is written and what is read tend to lie in different ones.
+        """Address of `size` free bytes of activation SRAM.
 
         Raises
         ------
         AllocationError   If no free range is large enough.
         """
-        size = self._rounded(size)
-        block = self.arch.act_block_bytes
-        for attempt in range(self.arch.act_blocks):
-            start = (self._block + attempt) % self.arch.act_blocks * block
-            for low, high in self._free:
-                address = max(low, start)
-                if address < start + block and address + size <= high:
-                    self._block = (address + size - 1) // block + 1
-                    return self._take(address, size)
-        for low, high in self._free:
-            if low + size <= high:
-                return self._take(low, size)
-        raise AllocationError("allocate", self.node.name if self.node else "", f"{what} needs {size} bytes of activation SRAM, and of "
-                              f"{self.arch.act_bytes} only {max((h - lo for lo, h in self._free), default=0)} are free in one piece",
-                              "use an architecture with a larger act_bytes")
+        address = self.act.allocate(size)
+        if address is None:
+            raise self.no_room(f"{what} needs {size} bytes of activation SRAM")
+        return address
 
-    def release(self, address: int, size: int) -> None:
-        """Give bytes back."""
-        size = self._rounded(size)
-        ranges = sorted([*self._free, (address, address + size)])
-        merged = [ranges[0]]
-        for low, high in ranges[1:]:
-            if low == merged[-1][1]:
-                merged[-1] = (merged[-1][0], high)
-            else:
-                merged.append((low, high))
-        self._free = merged
+    def no_room(self, what: str) -> AllocationError:
+        """The error for something that does not fit the activation SRAM."""
+        return AllocationError("allocate", self.node.name if self.node else "", f"{what}, and of {self.arch.act_bytes} only {self.act.largest} are free "
+                               "in one piece", "use an architecture with a larger act_bytes")
 
     def place(self, name: str, layout: Layout) -> Place:
-        """Allocate a tensor."""
+        """Allocate a tensor where it belongs: on chip, or in external memory."""
         size = int(np.prod(self.graph.tensors[name].shape, dtype=np.int64))
-        place = Place(address=self.allocate(size, f"tensor {name!r}"), bytes=size, layout=layout)
+        external = name in self.external
+        if not external:
+            address = self.allocate(size, f"tensor {name!r}")
+        elif name in self.graph.outputs:
+            address = self.io_offsets[name]
+        else:
+            address = self.scratch.allocate(size)
+        return self.settle(name, Place(address=address, bytes=size, layout=layout, external=external))
+
+    def settle(self, name: str, place: Place) -> Place:
+        """A tensor lies here from now on."""
         self.places[name] = place
+        self.history.append((len(self.instrs), name, place))
         return place
 
     def drop(self, name: str) -> None:
         """A tensor has had its last reader."""
         place = self.places.pop(name)
-        if all(other.address != place.address for other in self.places.values()):
-            self.release(place.address, place.bytes)
+        if any((other.address, other.external) == (place.address, place.external) for other in self.places.values()):
+            return
+        if not place.external:
+            self.act.release(place.address, place.bytes)
+        elif place.address >= self.scratch.first:
+            self.scratch.release(place.address, place.bytes)
 
     def accumulators(self, entries: int) -> int:
         """First of `entries` accumulators; successive calls go round, so that OUTPUT drains one tile while the array fills the next."""
@@ -156,22 +156,11 @@ class Lowering:
         self._acc += entries
         return first
 
-    def scratch(self, size: int) -> int:
-        """Offset of `size` bytes in the scratch part of the DATA region (relative to its start)."""
-        offset = self._scratch
-        self._scratch += size + -size % 16
-        return offset
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Bytes of scratch used so far."""
-        return self._scratch
-
     # -- constants ----------------------------------------------------------------------------------------------------
     def weights(self, key: Hashable, make) -> int:
         """First tile of a block of weights; ``make()`` gives int8 [tiles, R, C]."""
         key = (self.node.name, key)
-        if self.constants.dry:
+        if self.constants.dry and (Space.WEIGHT, key) not in self.constants.entries:
             self.constants.add(Space.WEIGHT, key, self._tile_bytes(make()))
         return self.constants.use(Space.WEIGHT, key, self.append) // self.arch.tile_bytes
 
@@ -213,16 +202,3 @@ class Lowering:
             for c in range(arch.cols):
                 order[arch.weight_offset(r, c)] = r * arch.cols + c
         return tiles.reshape(len(tiles), -1)[:, order].astype(np.int8).tobytes()
-
-    def _rounded(self, size: int) -> int:
-        return max(size, 1) + -max(size, 1) % self.arch.act_width
-
-    def _take(self, address: int, size: int) -> int:
-        free = []
-        for low, high in self._free:
-            if low <= address < high:
-                free += [(low, address), (address + size, high)]
-            else:
-                free.append((low, high))
-        self._free = [(low, high) for low, high in free if low < high]
-        return address

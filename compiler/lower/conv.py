@@ -7,39 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from systolith.compiler.lower.context import Lowering
+from systolith.compiler.lower.pieces import Box, Operand, View, in_boxes
+from systolith.compiler.lower.spatial import Views, Window, over_images, spatial_window
 from systolith.reference.average_pool import AveragePool
 from systolith.reference.conv import Conv
 from systolith.reference.graph import Requant
 from systolith.reference.matmul import MatMul
 from systolith.spec.isa import Destination, Mode, OperandA
 
-__all__ = ["images", "lower_average_pool", "lower_conv", "lower_matmul"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Image:
-    """One NHWC image: first byte, extents."""
-
-    address: int
-    height: int
-    width: int
-    channels: int
-
-    @property
-    def pitch(self) -> int:
-        return self.width * self.channels
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Window:
-    """Geometry of the kernel."""
-
-    kh: int
-    kw: int
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    top: int
-    left: int
+__all__ = ["lower_average_pool", "lower_conv", "lower_matmul"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,18 +99,20 @@ def _depthwise_passes(weights: np.ndarray, dilation: int, rows: int, cols: int) 
     return passes
 
 
-def _emit(low: Lowering, x: _Image, y: _Image, window: _Window, passes: list[_Pass], pad: int, bias: np.ndarray, requant: Requant,
+def _emit(low: Lowering, views: Views, window: Window, passes: list[_Pass], pad: int, bias: np.ndarray, requant: Requant,
           out_rows: range, out_cols: range, key: tuple) -> None:
     """One rectangle of the output, tile by tile: pixels outside, channels inside, so that the next layer can start early."""
     arch = low.arch
     sy, sx = window.strides
-    flat = (window.kh == window.kw == 1 and (sy, sx) == (1, 1) and (window.top, window.left) == (0, 0)
-            and len(out_rows) == y.height == x.height and len(out_cols) == y.width == x.width)
-    if flat:
-        pixels = x.height * x.width
-        x = _Image(address=x.address, height=1, width=pixels, channels=x.channels)
-        y = _Image(address=y.address, height=1, width=pixels, channels=y.channels)
-        out_rows, out_cols = range(1), range(pixels)
+    x, y = views.x, views.y
+    if (window.kernel == (1, 1) == (sy, sx) and window.pads == (0, 0)
+            and all(view.first[1] == out_cols.start and view.extents[1] == len(out_cols) for view in (x, y, views.other or y))):
+        # A 1 x 1 kernel sees one long row of pixels.
+        views = views.flattened(out_rows)
+        x, y = views.x, views.y
+        out_rows, out_cols = range(1), range(y.extents[1])
+    (height, width, x_channels), (_, y_width, y_channels) = x.extents, y.extents
+    x_pitch, y_pitch = width * x_channels, y_width * y_channels
     most = max(1, arch.acc_depth // 2)
     tiles = []
     if len(out_cols) <= most:
@@ -151,71 +129,62 @@ def _emit(low: Lowering, x: _Image, y: _Image, window: _Window, passes: list[_Pa
             mult, shift = (np.broadcast_to(v, len(bias))[channels] for v in (requant.mult, requant.shift))
             param = low.params((*key, p.key), bias[channels], mult, shift)
             acc = low.accumulators(ny * nx)
-            y0 = oy * sy - window.top
-            x0 = (ox * sx - window.left) * x.channels + p.channel
+            y0 = oy * sy - window.pads[0] - x.first[0]
+            x0 = (ox * sx - window.pads[1] - x.first[1]) * x_channels + p.channel
             depthwise = p.mode is Mode.DEPTHWISE
-            low.emit("MATMUL", mode=p.mode, base=x.address + y0 * x.pitch + x0, y0=y0, x0=x0, height=x.height, row_bytes=x.pitch, pad=pad,
-                     ky=window.kh, ky_addr=window.dilations[0] * x.pitch, ky_y=window.dilations[0], kx=p.kx, kx_x=p.kx_x, kt=p.kt,
-                     oy=ny, oy_addr=sy * x.pitch, oy_y=sy, ox=(nx - 1) * sx + p.taps if depthwise else nx,
-                     ox_x=x.channels if depthwise else sx * x.channels, taps=p.taps, stride=sx if depthwise else 1,
+            low.emit("MATMUL", mode=p.mode, base=x.address + y0 * x_pitch + x0, y0=y0, x0=x0, height=height, row_bytes=x_pitch, pad=pad,
+                     ky=window.kernel[0], ky_addr=window.dilations[0] * x_pitch, ky_y=window.dilations[0], kx=p.kx, kx_x=p.kx_x, kt=p.kt,
+                     oy=ny, oy_addr=sy * x_pitch, oy_y=sy, ox=(nx - 1) * sx + p.taps if depthwise else nx,
+                     ox_x=x_channels if depthwise else sx * x_channels, taps=p.taps, stride=sx if depthwise else 1,
                      tile=tile, acc=acc, accumulate=0, final=1)
-            at = (oy * y.width + ox) * y.channels + p.first
-            target = {"dst": y.address + at, "dst_row": y.pitch, "dst_px": y.channels}
+            target = {"dst": y.at((oy, ox, p.first)), "dst_row": y_pitch, "dst_px": y_channels}
             if low.chain is None:
                 low.emit("OUTPUT", acc=acc, ny=ny, nx=nx, channels=p.count, param=param, **target, **operands)
             else:
+                other = views.other
                 low.emit("OUTPUT", dest=Destination.VECTOR, acc=acc, ny=ny, nx=nx, channels=p.count, param=param, **operands)
-                # `y` is one image of the batch; the other operand lies exactly as the whole result does.
-                b = low.chain.address + y.address - low.places[low.result].address + at
-                low.emit(low.chain.mnemonic, a_source=OperandA.OUTPUT, ny=ny, nx=nx, bytes=p.count, b=b,
-                         b_row=y.pitch, b_px=y.channels, **target, **low.chain.operands)
+                low.emit(low.chain.mnemonic, a_source=OperandA.OUTPUT, ny=ny, nx=nx, bytes=p.count, b=other.at((oy, ox, p.first)),
+                         b_row=other.extents[1] * y_channels, b_px=y_channels, **target, **low.chain.operands)
 
 
-def _passes(low: Lowering, weights: np.ndarray, group: int, strides: tuple[int, int], dilation: int) -> list[_Pass]:
-    arch = low.arch
-    if arch.depthwise and group > 1 and weights.shape[0] == group and weights.shape[1] == 1 and strides[1] <= 16:
+def _passes(low: Lowering, weights: np.ndarray, group: int, window: Window) -> list[_Pass]:
+    arch, dilation = low.arch, window.dilations[1]
+    if arch.depthwise and group > 1 and weights.shape[0] == group and weights.shape[1] == 1 and window.strides[1] <= 16:
         passes = _depthwise_passes(weights, dilation, arch.rows, arch.cols)
         if passes is not None:
             return passes
     return _dense_passes(weights, group, dilation, arch.rows, arch.cols)
 
 
-def _nhwc(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    return (shape[0], 1, shape[2], shape[1]) if len(shape) == 3 else (shape[0], shape[2], shape[3], shape[1])
-
-
-def images(low: Lowering) -> list[tuple[_Image, _Image]]:
-    """Input and output image of the current node, for each element of the batch."""
-    pairs = []
-    for name in (low.node.inputs[0], low.result):
-        n, h, w, c = _nhwc(low.graph.tensors[name].shape)
-        pairs.append([_Image(address=low.places[name].address + i * h * w * c, height=h, width=w, channels=c) for i in range(n)])
-    return list(zip(*pairs, strict=True))
-
-
 def lower_conv(low: Lowering, op: Conv) -> None:
     """Conv; input and output lie channels last."""
-    window = _Window(kh=op.weights.shape[2], kw=op.weights.shape[3], strides=op.strides, dilations=op.dilations, top=op.pads[0], left=op.pads[1])
-    passes = _passes(low, op.weights, op.group, op.strides, op.dilations[1])
-    bias = op.bias.astype(np.int64) - op.x_zero * op.weights.astype(np.int64).sum(axis=(1, 2, 3))
-    for x, y in images(low):
-        _emit(low, x, y, window, passes, op.x_zero, bias, op.requant, range(y.height), range(y.width), ())
+    window, laid_down = spatial_window(low, op.weights.shape[2:], op.strides, op.dilations, op.pads)
+    weights = op.weights.swapaxes(2, 3) if laid_down else op.weights
+    passes = _passes(low, weights, op.group, window)
+    bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=(1, 2, 3))
+
+    def compute(views: Views, rows: range, cols: range) -> None:
+        _emit(low, views, window, passes, op.x_zero, bias, op.requant, rows, cols, ())
+
+    over_images(low, window, compute)
 
 
 def lower_average_pool(low: Lowering, op: AveragePool) -> None:
     """AveragePool: a depthwise convolution with weights of one; each rectangle with its own divisor has its own scale."""
-    pairs = images(low)
-    channels = pairs[0][0].channels
-    ones = np.ones((channels, 1, *op.kernel), np.int8)
-    window = _Window(kh=op.kernel[0], kw=op.kernel[1], strides=op.strides, dilations=op.dilations, top=op.pads[0], left=op.pads[1])
+    window, laid_down = spatial_window(low, op.kernel, op.strides, op.dilations, op.pads)
+    counts_y, counts_x = (op.counts_x, op.counts_y) if laid_down else (op.counts_y, op.counts_x)
+    channels = window.x[3]
     # A single channel is a dense convolution with one input.
-    passes = _passes(low, ones, channels, op.strides, op.dilations[1])
+    passes = _passes(low, np.ones((channels, 1, *window.kernel), np.int8), channels, window)
     bias = np.full(channels, -op.x_zero * op.kernel[0] * op.kernel[1], np.int64)
-    for x, y in pairs:
-        for rows in _runs(op.counts_y):
-            for cols in _runs(op.counts_x):
-                count = int(op.counts_y[rows[0]]) * int(op.counts_x[cols[0]])
-                _emit(low, x, y, window, passes, op.x_zero, bias, op.requants[count], rows, cols, (count,))
+
+    def compute(views: Views, box_rows: range, box_cols: range) -> None:
+        for rows in _runs(counts_y, box_rows):
+            for cols in _runs(counts_x, box_cols):
+                count = int(counts_y[rows[0]]) * int(counts_x[cols[0]])
+                _emit(low, views, window, passes, op.x_zero, bias, op.requants[count], rows, cols, (count,))
+
+    over_images(low, window, compute)
 
 
 def lower_matmul(low: Lowering, op: MatMul) -> None:
@@ -223,16 +192,21 @@ def lower_matmul(low: Lowering, op: MatMul) -> None:
     place_x, place_y = (low.places[name] for name in (low.node.inputs[0], low.result))
     weights = op.weights if place_x.layout.flatten is None else op.weights[place_x.layout.flatten]
     k, m = weights.shape
-    rows = place_x.bytes // k
-    x = _Image(address=place_x.address, height=1, width=rows, channels=k)
-    y = _Image(address=place_y.address, height=1, width=rows, channels=m)
     passes = _dense_passes(np.ascontiguousarray(weights.T)[:, :, None, None], 1, 1, low.arch.rows, low.arch.cols)
-    window = _Window(kh=1, kw=1, strides=(1, 1), dilations=(1, 1), top=0, left=0)
     bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=0)
-    _emit(low, x, y, window, passes, op.x_zero, bias, op.requant, range(1), range(rows), ())
+    rows = place_x.bytes // k
+    window = Window(x=(1, 1, rows, k), y=(1, 1, rows, m), kernel=(1, 1), strides=(1, 1), dilations=(1, 1), pads=(0, 0))
+    operands = [Operand(place=place_x, extents=(1, rows, k), window=lambda box: (*box[:2], range(k)))]
+    if low.chain is not None:
+        operands.append(Operand(place=low.places[low.chain.other], extents=(1, rows, m)))
+
+    def compute(box: Box, result: View, views: list[View]) -> None:
+        _emit(low, Views(views[0], result, views[1] if len(views) > 1 else None), window, passes, op.x_zero, bias, op.requant, box[0], box[1], ())
+
+    in_boxes(low, Operand(place=place_y, extents=(1, rows, m)), operands, (1,), compute)
 
 
-def _runs(counts: np.ndarray) -> list[range]:
-    """Maximal ranges of equal values."""
-    edges = [0, *(np.flatnonzero(np.diff(counts)) + 1), len(counts)]
-    return [range(int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False)]
+def _runs(counts: np.ndarray, box: range) -> list[range]:
+    """Maximal ranges of equal values inside a box."""
+    edges = [box.start, *(int(i) + 1 for i in np.flatnonzero(np.diff(counts)) if box.start <= i < box.stop - 1), box.stop]
+    return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]

@@ -7,28 +7,17 @@ from itertools import product
 import numpy as np
 
 from systolith.compiler.lower.context import Lowering
+from systolith.compiler.lower.nest import merge_loops
+from systolith.compiler.lower.pieces import Box, Operand, View, in_boxes
 from systolith.reference.elementwise import Add, Lookup, Mul
 
 __all__ = ["binary_operands", "copy", "lower_binary", "lower_lookup"]
 
 
-def _nest(extents: list[int], strides: list[tuple[int, ...]]) -> tuple[list[int], list[tuple[int, ...]]]:
-    """Merge neighbouring loops that step evenly for every operand; drop loops of one. Outermost first."""
-    loops: list[tuple[int, tuple[int, ...]]] = []
-    for extent, steps in zip(extents, strides, strict=True):
-        if extent == 1:
-            continue
-        if loops and all(outer == inner * extent for outer, inner in zip(loops[-1][1], steps, strict=True)):
-            loops[-1] = (loops[-1][0] * extent, steps)
-        else:
-            loops.append((extent, steps))
-    return [extent for extent, _ in loops], [steps for _, steps in loops]
-
-
 def _emit_nest(low: Lowering, mnemonic: str, extents: list[int], strides: list[tuple[int, ...]], bases: tuple[int, ...], make) -> None:
     """Cover a nest with instructions of at most rows x pixels x bytes; ``make(bases, row, px, ny, nx, bytes)`` gives the operands."""
     limits = {f.name: f.max for f in low.isa.by_mnemonic[mnemonic].fields}
-    extents, strides = _nest(extents, strides)
+    extents, strides = merge_loops(extents, strides)
     if extents and all(step == 1 for step in strides[-1]):
         length, extents, strides = extents[-1], extents[:-1], strides[:-1]
     else:
@@ -76,7 +65,11 @@ def copy(low: Lowering, extents: list[int], src: tuple[int, list[int]], dst: tup
 def lower_lookup(low: Lowering, op: Lookup) -> None:
     """Lookup: input and output lie alike."""
     x, y = (low.places[name] for name in (low.node.inputs[0], low.node.output))
-    copy(low, [x.bytes], (x.address, [1]), (y.address, [1]), op.table)
+
+    def compute(box: Box, result: View, operands: list[View]) -> None:
+        copy(low, [len(box[0])], (operands[0].at((box[0].start,)), [1]), (result.at((box[0].start,)), [1]), op.table)
+
+    in_boxes(low, Operand(place=y, extents=(y.bytes,)), [Operand(place=x, extents=(x.bytes,))], (0,), compute)
 
 
 def binary_operands(low: Lowering, op: Add | Mul, swapped: bool = False) -> dict[str, int]:
@@ -89,18 +82,24 @@ def binary_operands(low: Lowering, op: Add | Mul, swapped: bool = False) -> dict
                 **low.table(op.table))
 
 
-def lower_binary(low: Lowering, op: Add | Mul, operands: list[tuple[int, list[int]]]) -> None:
-    """Add or Mul. `operands` are a and b as (address, byte strides along the result's memory axes, 0 where broadcast)."""
+def lower_binary(low: Lowering, op: Add | Mul, operands: list[Operand]) -> None:
+    """Add or Mul; `operands` are a and b in the memory order of the result, with extent 1 where they are broadcast."""
     y = low.places[low.node.output]
     shape = low.graph.tensors[low.node.output].shape
-    extents = [shape[axis] for axis in y.layout.order]
-    strides = np.cumprod([1, *extents[:0:-1]])[::-1].tolist()
+    extents = tuple(shape[axis] for axis in y.layout.order)
     common = binary_operands(low, op)
-    (a, a_strides), (b, b_strides) = operands
 
-    def make(start, row, px, ny, nx, count):
-        return dict(ny=ny, nx=nx, bytes=count, a=start[0], a_row=row[0], a_px=px[0], b=start[1], b_row=row[1], b_px=px[1],
-                    dst=start[2], dst_row=row[2], dst_px=px[2], **common)
+    def compute(box: Box, result: View, views: list[View]) -> None:
+        bases, strides = [], []
+        for view, operand in zip((*views, result), (*operands, None), strict=True):
+            wide = [operand is None or operand.extents[axis] == extents[axis] for axis in range(len(extents))]
+            bases.append(view.at([r.start if w else 0 for r, w in zip(box, wide, strict=True)]))
+            strides.append([step if w else 0 for step, w in zip(view.strides, wide, strict=True)])
 
-    _emit_nest(low, "ADD" if isinstance(op, Add) else "MUL", extents, list(zip(a_strides, b_strides, strides, strict=True)),
-               (a, b, y.address), make)
+        def make(start, row, px, ny, nx, count):
+            return dict(ny=ny, nx=nx, bytes=count, a=start[0], a_row=row[0], a_px=px[0], b=start[1], b_row=row[1], b_px=px[1],
+                        dst=start[2], dst_row=row[2], dst_px=px[2], **common)
+
+        _emit_nest(low, "ADD" if isinstance(op, Add) else "MUL", list(map(len, box)), list(zip(*strides, strict=True)), tuple(bases), make)
+
+    in_boxes(low, Operand(place=y, extents=extents), operands, range(len(extents)), compute)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from systolith.compiler.arena import Arena
 from systolith.compiler.constants import Constants
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.errors import AllocationError, UnsupportedError
 from systolith.compiler.layout import (
     Layout,
     channels_last,
@@ -18,8 +21,9 @@ from systolith.compiler.layout import (
 from systolith.compiler.lower.context import Chain, Lowering, Place
 from systolith.compiler.lower.conv import lower_average_pool, lower_conv, lower_matmul
 from systolith.compiler.lower.elementwise import binary_operands, lower_binary, lower_lookup
+from systolith.compiler.lower.pieces import Operand, relay
 from systolith.compiler.lower.pool import lower_max_pool
-from systolith.compiler.lower.shape import flatten_order, lower_concat, reorder, strides_of
+from systolith.compiler.lower.shape import flatten_order, lower_concat, reorder
 from systolith.reference.average_pool import AveragePool
 from systolith.reference.conv import Conv
 from systolith.reference.elementwise import Add, Lookup, Mul
@@ -32,31 +36,88 @@ from systolith.spec.isa import Region, Space
 
 __all__ = ["lower_graph"]
 
+#: Beats of a transfer that is worth cutting into pieces.
+_LONG = 256
 #: Rules whose input and output lie channels last.
 _SPATIAL = {Conv: lower_conv, MaxPool: lower_max_pool, AveragePool: lower_average_pool}
 
 
-def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offsets: dict[str, int], scratch: int) -> tuple[Lowering, dict[str, Layout]]:
+def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offsets: dict[str, int], scratch: int,
+                external: frozenset[str] = frozenset()) -> tuple[Lowering, dict[str, Layout]]:
     """Instructions (without tokens) of the run stream, HALT included, and the layouts of inputs and outputs.
+
+    Tensors stay on chip as long as they fit. Where one does not, the largest of those alive moves to external memory, and
+    the walk begins again.
 
     Parameters
     ----------
     io_offsets : dict of name -> int   where each input and output stands in the DATA region
     scratch : int                      where scratch begins in the DATA region
+    external : set of names            tensors that are known not to fit
+
+    Raises
+    ------
+    AllocationError   If something does not fit although every tensor of its node is external.
     """
-    low = Lowering(graph=graph, arch=arch, constants=constants)
-    low._scratch = scratch
+    external |= _streamed(graph, arch)
+    while True:
+        low = Lowering(graph=graph, arch=arch, constants=constants, io_offsets=io_offsets, external=external,
+                       act=Arena(0, arch.act_bytes, arch.act_width, arch.act_block_bytes), scratch=Arena(scratch, 1 << 32, 16))
+        try:
+            return low, _walk(low, graph)
+        except AllocationError:
+            victim = _largest(low, graph)
+            if victim is None:
+                raise
+            external |= {victim}
+
+
+def _streamed(graph: QGraph, arch: ArchConfig) -> frozenset[str]:
+    """Long inputs and outputs that a single convolution or pooling touches: their transfer overlaps its work."""
+    streamed = set()
+    for name in (*graph.inputs, *graph.outputs):
+        touching = [node for node in graph.nodes if name in (*node.inputs, node.output)]
+        while len(touching) == 1 and isinstance(touching[0].op, Reshape | Transpose) and name in graph.inputs:
+            # The same bytes under another name.
+            touching = [node for node in graph.nodes if touching[0].output in node.inputs]
+        if len(touching) == 1 and type(touching[0].op) in _SPATIAL and np.prod(graph.tensors[name].shape) >= _LONG * arch.bus_bytes:
+            streamed.add(name)
+    return frozenset(streamed)
+
+
+def _largest(low: Lowering, graph: QGraph) -> str | None:
+    """The largest tensor on chip that the current node reads, writes, or leaves alive, by the name under which it was placed."""
+    on_chip = [name for name, place in low.places.items() if not place.external]
+    on_chip += [low.result] if low.node is not None else graph.inputs
+    aliases = {node.output: node.inputs[0] for node in graph.nodes if isinstance(node.op, Reshape | Transpose)}
+    best, size = None, 0
+    for name in on_chip:
+        while name in aliases:
+            name = aliases[name]
+        tensor = graph.tensors[name]
+        if tensor.data is None and name not in low.external and np.prod(tensor.shape) > size:
+            best, size = name, int(np.prod(tensor.shape))
+    return best
+
+
+def _walk(low: Lowering, graph: QGraph) -> dict[str, Layout]:
+    io_offsets = low.io_offsets
     layouts: dict[str, Layout] = {}
     readers = {name: sum(node.inputs.count(name) for node in graph.nodes) for name in graph.tensors}
     for name, order in input_orders(graph).items():
         layouts[name] = Layout(order=order)
-        if readers[name]:
+        if not readers[name]:
+            continue
+        if name in low.external:
+            size = int(np.prod(graph.tensors[name].shape, dtype=np.int64))
+            low.settle(name, Place(address=io_offsets[name], bytes=size, layout=layouts[name], external=True))
+        else:
             place = low.place(name, layouts[name])
             low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=io_offsets[name], bytes=place.bytes, base=place.address)
     for index, node in enumerate(graph.nodes):
         if node.output in low.places:
             # Its producer has computed it already, by way of a chain.
-            _retire(low, graph, node, readers, io_offsets, layouts, index)
+            _retire(low, graph, node, readers, layouts, index)
             continue
         low.node, low.owner = node, index
         following = _chained(low, graph, index)
@@ -64,15 +125,15 @@ def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offset
             low.chained_output = following.output
         temporary = _lower_node(low, graph)
         for address, size in temporary:
-            low.release(address, size)
+            low.act.release(address, size)
         chained, low.chain, low.chained_output = low.chained_output, None, None
         if chained is None:
-            _retire(low, graph, node, readers, io_offsets, layouts, index)
+            _retire(low, graph, node, readers, layouts, index)
         else:
             _forget(low, node.inputs, readers)
     low.node, low.owner = None, -1
     low.emit("HALT")
-    return low, layouts
+    return layouts
 
 
 def _forget(low: Lowering, names: tuple[str, ...], readers: dict[str, int]) -> None:
@@ -83,11 +144,11 @@ def _forget(low: Lowering, names: tuple[str, ...], readers: dict[str, int]) -> N
             low.drop(name)
 
 
-def _retire(low: Lowering, graph: QGraph, node: QNode, readers: dict[str, int], io_offsets: dict[str, int], layouts: dict[str, Layout], index: int) -> None:
+def _retire(low: Lowering, graph: QGraph, node: QNode, readers: dict[str, int], layouts: dict[str, Layout], index: int) -> None:
     """The node's result stands: store it if it is an output, and drop what has had its last reader."""
     if node.output in graph.outputs:
         low.owner = -1
-        layouts[node.output] = _store(low, graph, node.output, io_offsets[node.output])
+        layouts[node.output] = _store(low, graph, node.output)
         low.owner = index
     _forget(low, node.inputs, readers)
     if not readers[node.output]:
@@ -110,16 +171,20 @@ def _chained(low: Lowering, graph: QGraph, index: int) -> QNode | None:
     place = low.places.get(other)
     if place is None or graph.tensors[other].shape != shape or place.layout.flatten is not None or not same_bytes(place.layout.order, order, shape):
         return None
-    low.chain = Chain(mnemonic="ADD" if isinstance(following.op, Add) else "MUL", address=place.address,
+    low.chain = Chain(mnemonic="ADD" if isinstance(following.op, Add) else "MUL", other=other,
                       operands=binary_operands(low, following.op, swapped))
     return following
 
 
-def _store(low: Lowering, graph: QGraph, name: str, offset: int) -> Layout:
-    place = low.places[name]
+def _store(low: Lowering, graph: QGraph, name: str) -> Layout:
+    """Bring an output to its place in the DATA region."""
+    place, offset = low.places[name], low.io_offsets[name]
     if place.layout.flatten is not None:
         raise AssertionError(f"output {name} lies in a flattened order")
-    low.emit("STORE", region=Region.DATA, offset=offset, bytes=place.bytes, base=place.address)
+    if not place.external:
+        low.emit("STORE", region=Region.DATA, offset=offset, bytes=place.bytes, base=place.address)
+    elif place.address != offset:
+        relay(low, [place.bytes], (place.address, [1]), (offset, [1]))
     return place.layout
 
 
@@ -136,7 +201,7 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
             return
         copy = reorder(low, name, order)
         low.drop(name)
-        low.places[name] = copy
+        low.settle(name, copy)
 
     if type(op) in _SPATIAL:
         bring(node.inputs[0], channels_last(graph.tensors[node.inputs[0]].shape))
@@ -165,7 +230,7 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
     elif isinstance(op, Transpose):
         place = low.places[node.inputs[0]]
         order = tuple(op.perm.index(axis) for axis in place.layout.order)
-        low.places[node.output] = Place(address=place.address, bytes=place.bytes, layout=Layout(order=order))
+        low.settle(node.output, replace(place, layout=Layout(order=order)))
     elif isinstance(op, Reshape):
         _reshape(low, graph, bring)
     else:
@@ -180,7 +245,7 @@ def _materialise(low: Lowering, graph: QGraph, name: str, order: tuple[int, ...]
         return
     address, size = low.constant(tensor.data.transpose(order))
     temporary.append((address, size))
-    low.places[name] = Place(address=address, bytes=size, layout=Layout(order=order))
+    low.settle(name, Place(address=address, bytes=size, layout=Layout(order=order)))
 
 
 def _reshape(low: Lowering, graph: QGraph, bring) -> None:
@@ -191,12 +256,11 @@ def _reshape(low: Lowering, graph: QGraph, bring) -> None:
     if not is_linear(order, extents) and place.layout.flatten is None:
         keeps_batch = order[0] == 0 and len(shape) == 2 and shape[0] == extents[0]
         if keeps_batch and only_matmuls_read(graph, node.output):
-            low.places[node.output] = Place(address=place.address, bytes=place.bytes,
-                                                  layout=Layout(order=row_major(shape), flatten=flatten_order(extents, order)))
+            low.settle(node.output, replace(place, layout=Layout(order=row_major(shape), flatten=flatten_order(extents, order))))
             return
         bring(name, row_major(extents))
         place = low.places[name]
-    low.places[node.output] = Place(address=place.address, bytes=place.bytes, layout=Layout(order=row_major(shape)))
+    low.settle(node.output, replace(place, layout=Layout(order=row_major(shape))))
 
 
 def _binary(low: Lowering, graph: QGraph, bring) -> list[tuple[int, int]]:
@@ -220,12 +284,18 @@ def _binary(low: Lowering, graph: QGraph, bring) -> list[tuple[int, int]]:
             data = np.broadcast_to(graph.tensors[name].data.reshape(extents), spread)
             address, size = low.constant(data.transpose(order))
             temporary.append((address, size))
+            place = Place(address=address, bytes=size, layout=Layout(order=order))
             extents = tuple(spread)
         else:
             bring(name, own)
-            address = low.places[name].address
-        steps = strides_of(extents, order)
-        operands.append((address, [0 if extents[axis] == 1 else steps[axis] for axis in order]))
+            place = low.places[name]
+        own_extents = tuple(extents[axis] for axis in order)
+        operands.append(Operand(place=place, extents=own_extents, window=_broadcast(own_extents)))
     low.place(node.output, Layout(order=order))
     lower_binary(low, op, operands)
     return temporary
+
+
+def _broadcast(extents: tuple[int, ...]):
+    """The part of an operand that a box of the result needs, where an extent of 1 serves every index."""
+    return lambda box: tuple(r if extent > 1 else range(1) for r, extent in zip(box, extents, strict=True))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 
 from systolith.compiler.layout import Layout
 from systolith.compiler.lower.context import Lowering, Place
 from systolith.compiler.lower.elementwise import copy
+from systolith.compiler.lower.nest import whole_strides
+from systolith.compiler.lower.pieces import relay, transfer
 from systolith.reference.shape import Concat
-from systolith.spec.isa import Region, Space
+from systolith.spec.isa import Region
 
 __all__ = ["lower_concat", "reorder", "strides_of"]
 
@@ -27,40 +27,41 @@ def strides_of(shape: tuple[int, ...], order: tuple[int, ...]) -> list[int]:
 def lower_concat(low: Lowering, op: Concat) -> None:
     """Concat: each input is copied to its place; all lie in the result's order."""
     y = low.places[low.node.output]
-    shape = low.graph.tensors[low.node.output].shape
-    out = strides_of(shape, y.layout.order)
+    order = y.layout.order
+    out = strides_of(low.graph.tensors[low.node.output].shape, order)
+    target = [out[axis] for axis in order]
     at = 0
     for name in low.node.inputs:
-        extent = low.graph.tensors[name].shape
-        place = low.places[name]
-        src = strides_of(extent, place.layout.order)
-        order = y.layout.order
-        copy(low, [extent[axis] for axis in order], (place.address, [src[axis] for axis in order]),
-             (y.address + at * out[op.axis], [out[axis] for axis in order]))
-        at += extent[op.axis]
+        shape, place = low.graph.tensors[name].shape, low.places[name]
+        extents = [shape[axis] for axis in order]
+        source = place.address, whole_strides(extents)
+        into = y.address + at * out[op.axis], target
+        if y.external and place.external:
+            relay(low, extents, source, into)
+        elif y.external:
+            transfer(low, "STORE", extents, into, source)
+        elif place.external:
+            transfer(low, "LOAD", extents, source, into)
+        else:
+            copy(low, extents, source, into)
+        at += shape[op.axis]
 
 
 def reorder(low: Lowering, name: str, order: tuple[int, ...]) -> Place:
     """A copy of a tensor in another memory order, by way of external memory: written densely, read back with strides."""
     place, shape = low.places[name], low.graph.tensors[name].shape
-    offset = low.scratch(place.bytes)
+    offset = place.address if place.external else low.scratch.allocate(place.bytes)
+    extents = [shape[axis] for axis in order]
+    strides = strides_of(shape, place.layout.order)
+    source = offset, [strides[axis] for axis in order]
+    if place.external:
+        copied = low.scratch.allocate(place.bytes)
+        relay(low, extents, source, (copied, whole_strides(extents)))
+        return Place(address=copied, bytes=place.bytes, layout=Layout(order=order), external=True)
     low.emit("STORE", region=Region.DATA, offset=offset, bytes=place.bytes, base=place.address)
-    src = strides_of(shape, place.layout.order)
-    dst = strides_of(shape, order)
     address = low.allocate(place.bytes, f"a reordered copy of {name!r}")
-    loops = [(shape[axis], src[axis], dst[axis]) for axis in order if shape[axis] > 1]
-    length = 1
-    while loops and loops[-1][1] == loops[-1][2] == length:
-        length *= loops.pop()[0]
-    while len(loops) < 2:
-        loops.insert(0, (1, 0, 0))
-    outer, ((planes, ext_plane, plane), (rows, ext_row, row)) = loops[:-2], loops[-2:]
-    for index in product(*(range(extent) for extent, _, _ in outer)):
-        ext = sum(i * loop[1] for i, loop in zip(index, outer, strict=True))
-        local = sum(i * loop[2] for i, loop in zip(index, outer, strict=True))
-        for first in range(0, planes, 1 << 12):
-            low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=offset + ext + first * ext_plane, planes=min(planes - first, 1 << 12), rows=rows,
-                     bytes=length, ext_plane=ext_plane, ext_row=ext_row, base=address + local + first * plane, plane=plane, row=row)
+    transfer(low, "LOAD", extents, source, (address, whole_strides(extents)))
+    low.scratch.release(offset, place.bytes)
     return Place(address=address, bytes=place.bytes, layout=Layout(order=order))
 
 

@@ -11,7 +11,7 @@ import onnx
 from systolith.compiler.errors import QuantiseError, UnsupportedError
 from systolith.compiler.ops.values import Builder, Const, Func, Value
 
-__all__ = ["RULES", "NodeView", "Rule", "constant", "operand", "register"]
+__all__ = ["RULES", "NodeView", "Rule", "constant", "operand", "register", "rule_of", "unsupported"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,6 +63,23 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
+
+
+def rule_of(node: onnx.NodeProto) -> Rule | None:
+    """The rule of a node's operator and domain, if there is one."""
+    rule = RULES.get(node.op_type)
+    return rule if rule is not None and rule.domain == node.domain.removeprefix("ai.onnx") else None
+
+
+def unsupported(node: onnx.NodeProto) -> UnsupportedError:
+    """The refusal of a node without a rule."""
+    domain = f" of domain {node.domain!r}" if node.domain else ""
+    return UnsupportedError(
+        "import",
+        node.name,
+        f"operator {node.op_type}{domain} is not supported",
+        "see the page of supported operators, or cut the model before this node",
+    )
 
 
 def register(

@@ -1,0 +1,291 @@
+"""Divide a model into what the host runs first, what the core runs, and what the host runs last.
+
+The importer alone knows what the core can run. So it is asked: while it refuses a node, that node goes to the host and
+the rest is tried again. A refused node before all layers of the core takes along what it reads, one behind them all takes
+along what reads it; one between them is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from systolith.compiler.errors import CompileError, InputError, UnsupportedError
+from systolith.compiler.frontend import import_quantised
+from systolith.compiler.importer import is_quantised, load_model
+from systolith.compiler.passes.batch_norm import fold_batch_norm
+from systolith.compiler.quantise import (
+    calibration_samples,
+    quantise_model,
+    segment_samples,
+    unsupported_nodes,
+)
+from systolith.compiler.segments import Topology, extract, host_nodes, serialised, typed_values
+from systolith.reference.graph import QGraph
+from systolith.reference.partition import Partition
+from systolith.spec.segments import HostPart, Port
+
+__all__ = ["partition_model"]
+
+#: Operators that compute nothing: no reason to start the core for them alone.
+_MOVING = frozenset(
+    "Cast Concat DequantizeLinear Dropout Flatten Identity QuantizeLinear Reshape Squeeze Transpose Unsqueeze".split()
+)
+#: What ONNX Runtime's quantiser appends to the name of a tensor.
+_QUANTISER_SUFFIXES = ("_QuantizeLinear", "_DequantizeLinear", "_quantized")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Cut:
+    """Node names of the two segments. `heads` are those nodes of `before` that the core cannot run; the core repeats
+    the others where it needs them, so that it starts as early as it can.
+    """
+
+    before: frozenset[str]
+    after: frozenset[str]
+    heads: frozenset[str]
+
+
+def partition_model(
+    source: str | Path | onnx.ModelProto, calibration: dict[str, np.ndarray] | None = None
+) -> Partition:
+    """The core's quantised graph and the host's segments of a model.
+
+    Parameters
+    ----------
+    source      : path or ModelProto
+    calibration : dict of input of the model -> samples stacked on the first axis; needed for float models
+
+    Raises
+    ------
+    CompileError   If a node between layers of the core cannot run there, or none can; one sentence that names it.
+    """
+    model = _without_dead_nodes(fold_batch_norm(load_model(source)))
+    quantised = is_quantised(model)
+    samples = [] if quantised else calibration_samples(model, calibration)
+    topology = Topology(model)
+    blocked = {error.node: error for error in unsupported_nodes(model) if error.node in topology.above}
+    while True:
+        parts = _Parts(model, topology, _cut(topology, blocked)) if blocked else None
+        core = model if parts is None else parts.core
+        try:
+            integers = core
+            if not quantised:
+                data = calibration if parts is None else parts.core_samples(samples)
+                integers = quantise_model(core, data)
+            # Before the import, which rewrites it.
+            core_bytes = integers.SerializeToString(deterministic=True)
+            graph = import_quantised(integers)
+        except CompileError as error:
+            found = _culprits(topology, core, error) - blocked.keys()
+            if not found:
+                raise
+            blocked.update(dict.fromkeys(found, error))
+            continue
+        host = None if parts is None else parts.finish(graph, blocked)
+        return Partition(graph=graph, host=host, core=core_bytes)
+
+
+def _without_dead_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without nodes that no output needs: nobody has to run them."""
+    live, _ = extract(Topology(model), (value.name for value in model.graph.output), lambda name: False)
+    kept = [node for node in model.graph.node if node.name in live]
+    if len(kept) == len(model.graph.node):
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:]
+    result.graph.node.extend(kept)
+    return result
+
+
+def _culprits(topology: Topology, core: onnx.ModelProto, error: CompileError) -> set[str]:
+    """The nodes of the model to blame for an error that names a node or a tensor; none where moving nodes is no help."""
+    if not error.node or (isinstance(error, InputError) and error.stage != "import"):
+        return set()
+    names = [error.node]
+    names += [error.node.removesuffix(end) for end in _QUANTISER_SUFFIXES if error.node.endswith(end)]
+    names += [name for name in topology.nodes if error.node.startswith(name + "/")]
+    for name in names:
+        if name in topology.above:
+            return {name}
+        # An input of the core that it cannot take: its readers move to the host.
+        if any(name == value.name for value in core.graph.input):
+            return {node.name for node in core.graph.node if name in topology.reads[node.name]}
+        if topology.producer.get(name) in topology.above:
+            return {topology.producer[name]}
+    return set()
+
+
+def _cut(topology: Topology, blocked: dict[str, CompileError]) -> _Cut:
+    """Where to cut, so that every blocked node is on the host and all layers of the core stay together."""
+    free = [name for name in topology.above if name not in blocked]
+    layers = {name for name in free if topology.has_weights(name)}
+    weighted = bool(layers)
+    if not weighted:
+        layers = {name for name in free if topology.nodes[name].op_type not in _MOVING}
+    heads, tails = set(), set()
+    for name, error in blocked.items():
+        above = [layer for layer in topology.above[name] if layer in layers]
+        below = [layer for layer in layers if name in topology.above[layer]]
+        if weighted and above and below:
+            raise _between(topology, error, name, above, below)
+        (heads if below and not above else tails).add(name)
+    after = tails | {name for name in free if topology.above[name] & tails}
+    before = heads.union(*(topology.above[name] for name in heads))
+    if not layers - before - after:
+        raise _nothing(next(iter(blocked.items())))
+    return _Cut(before=frozenset(before), after=frozenset(after), heads=frozenset(heads))
+
+
+def _between(
+    topology: Topology, error: CompileError, name: str, above: list[str], below: list[str]
+) -> CompileError:
+    order = list(topology.above)
+    last, first = max(above, key=order.index), min(below, key=order.index)
+    return type(error)(
+        error.stage,
+        name,
+        f"{error.reason}, and it lies between {last!r} and {first!r}, which run on the core",
+        "replace it, or split the model there: only nodes before the core's first layer or after its last can "
+        "run on the host",
+    )
+
+
+def _nothing(blocked: tuple[str, CompileError]) -> CompileError:
+    name, error = blocked
+    return type(error)(
+        error.stage, name, f"{error.reason}, and no other node of the model can run on the core", error.hint
+    )
+
+
+class _Parts:
+    """The models of a cut."""
+
+    def __init__(self, model: onnx.ModelProto, topology: Topology, cut: _Cut) -> None:
+        self.model, self.topology, self.cut = model, topology, cut
+        self.values = typed_values(model)
+        producer = topology.producer
+        outputs = [value.name for value in model.graph.output]
+        inputs = [value.name for value in topology.inputs]
+
+        def made_by(names: frozenset[str]) -> Callable[[str], bool]:
+            return lambda tensor: producer.get(tensor) in names
+
+        in_before, in_after, in_heads = made_by(cut.before), made_by(cut.after), made_by(cut.heads)
+        self.after_outputs = [name for name in outputs if in_after(name)]
+        # Everything that flows into the last segment from outside of it.
+        self.after_nodes, self.after_inputs = extract(
+            topology, self.after_outputs, lambda name: producer.get(name) in topology.above and not in_after(name)
+        )
+        wanted = [*outputs, *self.after_inputs]
+        self.core_outputs = _unique(
+            name for name in wanted if name not in inputs and not in_before(name) and not in_after(name)
+        )
+        self.core_nodes, self.core_inputs = extract(topology, self.core_outputs, in_heads)
+        self.before_outputs = _unique(
+            name for name in (*self.core_inputs, *wanted) if name not in inputs and in_before(name)
+        )
+        self.before_nodes, self.before_inputs = extract(topology, self.before_outputs, lambda name: False)
+
+    @property
+    def core(self) -> onnx.ModelProto:
+        """The core's part as a model of its own."""
+        return self._submodel(self.core_nodes, [self._value(name) for name in self.core_inputs], self.core_outputs)
+
+    def core_samples(self, samples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Calibration data of the core's inputs, from that of the model's."""
+        if self.before_outputs:
+            samples = segment_samples(self._before(), self.before_inputs, self.before_outputs, samples)
+        return {name: np.stack([sample[name] for sample in samples]) for name in self.core_inputs}
+
+    def finish(self, graph: QGraph, blocked: dict[str, CompileError]) -> HostPart:
+        """The segments, once the graph says how the core's results look."""
+        after = b""
+        if self.after_outputs:
+            after = serialised(
+                self._submodel(
+                    self.after_nodes,
+                    [
+                        self.values.get(name, onnx.ValueInfoProto(name=name))
+                        if name not in graph.outputs
+                        else onnx.helper.make_tensor_value_info(
+                            name,
+                            onnx.helper.np_dtype_to_tensor_dtype(np.dtype(graph.tensors[name].dtype)),
+                            graph.tensors[name].shape,
+                        )
+                        for name in self.after_inputs
+                    ],
+                    self.after_outputs,
+                )
+            )
+        return HostPart(
+            before=serialised(self._before()) if self.before_outputs else b"",
+            after=after,
+            inputs=tuple(_port(value) for value in self.topology.inputs),
+            outputs=tuple(_port(self.values.get(value.name, value)) for value in self.model.graph.output),
+            nodes=host_nodes(
+                self.topology,
+                self.values,
+                {name: error.reason for name, error in blocked.items()},
+                (self.cut.before, {*self.core_inputs} & {*self.before_outputs}),
+                (self.cut.after, {*self.core_outputs} & {*self.after_inputs}),
+            ),
+        )
+
+    def _before(self) -> onnx.ModelProto:
+        return self._submodel(
+            self.before_nodes, [self._value(name) for name in self.before_inputs], self.before_outputs
+        )
+
+    def _submodel(
+        self, nodes: set[str], inputs: list[onnx.ValueInfoProto], outputs: list[str]
+    ) -> onnx.ModelProto:
+        kept = [node for node in self.model.graph.node if node.name in nodes]
+        read = {name for node in kept for name in self.topology.reads[node.name]}
+        graph = onnx.helper.make_graph(
+            kept,
+            self.model.graph.name or "model",
+            inputs,
+            [self.values.get(name, onnx.ValueInfoProto(name=name)) for name in outputs],
+            [tensor for tensor in self.model.graph.initializer if tensor.name in read],
+        )
+        return onnx.helper.make_model(
+            graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version
+        )
+
+    def _value(self, name: str) -> onnx.ValueInfoProto:
+        """Name, type and shape of a tensor that enters a segment or the core."""
+        value = self.values.get(name)
+        kind = None if value is None else value.type.tensor_type
+        if kind is None or not kind.HasField("shape") or any(dim.dim_value <= 0 for dim in kind.shape.dim):
+            raise UnsupportedError(
+                "import",
+                self.topology.producer.get(name, name),
+                f"its result {name!r}, which the core would read, has no shape that is known before the model runs",
+                "export the model with static shapes",
+            )
+        return value
+
+
+def _unique(names: object) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _port(value: onnx.ValueInfoProto) -> Port:
+    kind = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else np.dtype(np.float32)
+    if dtype.kind not in "fiub":
+        raise InputError(
+            "import",
+            value.name,
+            f"it has type {onnx.TensorProto.DataType.Name(kind.elem_type)}",
+            "only numbers are supported at the inputs and outputs of a model",
+        )
+    extents = tuple(dim.dim_value for dim in kind.shape.dim)
+    known = kind.HasField("shape") and all(extent > 0 for extent in extents)
+    return Port(name=value.name, shape=extents if known else None, dtype=dtype.name)

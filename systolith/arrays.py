@@ -1,0 +1,122 @@
+"""Input arrays: loaded, checked, drawn at random."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from systolith.host.driver import dequantise
+from systolith.reference.graph import QGraph
+from systolith.reference.partition import Partition
+
+__all__ = [
+    "ApiError",
+    "Arrays",
+    "Source",
+    "as_partition",
+    "check_inputs",
+    "input_specs",
+    "load_arrays",
+    "random_inputs",
+]
+
+Arrays = Mapping[str, np.ndarray]
+Source = str | Path | Arrays | None
+
+
+class ApiError(ValueError):
+    """A refused input; the text is one sentence that names the culprit and the remedy."""
+
+
+def load_arrays(source: Source, what: str) -> dict[str, np.ndarray] | None:
+    """A mapping as it is, or the contents of an .npz file.
+
+    Raises
+    ------
+    ApiError   If the file cannot be read or is no .npz of plain arrays; `what` names its role.
+    """
+    if source is None:
+        return None
+    if isinstance(source, Mapping):
+        return {name: np.asarray(value) for name, value in source.items()}
+    try:
+        # Opened here, because numpy leaves a file open that it cannot parse.
+        with open(source, "rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ApiError(
+                    f"{what} {str(source)!r} is a single array: "
+                    "save it with numpy.savez, one array per input name"
+                )
+            return {name: file[name] for name in file.files}
+    except ApiError:
+        raise
+    except OSError as error:
+        raise ApiError(f"{what} {str(source)!r} cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ApiError(f"{what} {str(source)!r} is no .npz file of plain arrays: {error}") from error
+
+
+def check_inputs(arrays: Arrays, specs: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+    """Refuse missing, unknown, misshapen and mistyped inputs; `specs` holds (shape, dtype) by name.
+
+    Raises
+    ------
+    ApiError   Naming the input.
+    """
+    for name in arrays:
+        if name not in specs:
+            raise ApiError(f"the model has no input {name!r}; its inputs are {', '.join(map(repr, specs))}")
+    for name, (shape, dtype) in specs.items():
+        if name not in arrays:
+            raise ApiError(f"input {name!r} is missing: the model needs {', '.join(map(repr, specs))}")
+        array = arrays[name]
+        if tuple(array.shape) != tuple(shape):
+            raise ApiError(f"input {name!r} has shape {list(array.shape)}, the model takes {list(shape)}")
+        if array.dtype != np.dtype(dtype):
+            raise ApiError(f"input {name!r} has type {array.dtype}, the model takes {dtype}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ApiError(f"input {name!r} holds NaN or infinite values, which int8 cannot represent")
+
+
+def input_specs(model: Partition) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each input of the whole model."""
+    if model.host is not None:
+        return {port.name: (port.shape, port.dtype) for port in model.host.inputs}
+    tensors = model.graph.tensors
+    return {name: (tensors[name].shape, tensors[name].dtype) for name in model.graph.inputs}
+
+
+def random_inputs(model: Partition | QGraph, seed: int) -> dict[str, np.ndarray]:
+    """Seeded random inputs of the model's own types.
+
+    The int8 values of what the core reads cover the whole range. Of what only nodes before the core read, uint8 and int8
+    cover theirs, floats lie from 0 to 1, and other integers are 0 or 1, which are valid as indices too.
+    """
+    partition = as_partition(model)
+    rng = np.random.default_rng(seed)
+    return {
+        name: _random(rng, partition, name, shape, np.dtype(dtype))
+        for name, (shape, dtype) in input_specs(partition).items()
+    }
+
+
+def _random(
+    rng: np.random.Generator, partition: Partition, name: str, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+    if name in partition.graph.inputs:
+        return dequantise(rng.integers(-128, 128, shape, dtype=np.int8), partition.graph.tensors[name])
+    if dtype.kind == "f":
+        return rng.random(shape).astype(dtype)
+    if dtype.itemsize == 1 and dtype.kind != "b":
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+    return rng.integers(0, 2, shape).astype(dtype)
+
+
+def as_partition(model: Partition | QGraph) -> Partition:
+    """A quantised graph alone is a model that the core runs as a whole."""
+    return Partition(graph=model) if isinstance(model, QGraph) else model

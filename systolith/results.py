@@ -1,0 +1,183 @@
+"""What an inference and a verification give, and what the reports say of an image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from systolith.spec.image import Image
+from systolith.spec.segments import HostPart
+
+__all__ = ["BackendResult", "Difference", "RunResult", "VerifyResult", "describe", "host_rows"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What one inference gave.
+
+    Parameters
+    ----------
+    outputs     : per output of the model, an array of its own shape and type
+    raw         : per output of the core, its int8 values
+    cycles      : of the run stream; 0 on the reference, which has no clock
+    load_cycles : of the load stream
+    seconds     : wall time of the run stream
+    host         : the nodes before and after the core, or None
+    host_seconds : wall time of those 'before' and 'after' it
+    """
+
+    outputs: dict[str, np.ndarray]
+    raw: dict[str, np.ndarray]
+    cycles: int
+    load_cycles: int
+    seconds: float
+    host: HostPart | None = None
+    host_seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendResult:
+    """Cost of one backend in a verification; `cycles` is ``None`` for the reference."""
+
+    seconds: float
+    cycles: int | None = None
+    load_cycles: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Where a backend left the reference.
+
+    Parameters
+    ----------
+    backend, output : which result differs
+    elements, total : how many of its elements differ
+    index           : the first of them
+    expected, got   : its int8 values
+    layer           : name of the first layer whose own result differs, or None if each layer alone is right
+    instructions    : offsets in the PROGRAM region of that layer's first and last instruction of the run
+                      stream
+    error           : what the device reported instead of a result
+    """
+
+    backend: str
+    output: str = ""
+    elements: int = 0
+    total: int = 0
+    index: tuple[int, ...] = ()
+    expected: int = 0
+    got: int = 0
+    layer: str | None = None
+    instructions: tuple[int, int] | None = None
+    error: str | None = None
+
+    def __str__(self) -> str:
+        if self.error is not None:
+            return f"{self.backend}: {self.error}"
+        text = (
+            f"{self.backend}: {self.elements} of {self.total} elements of output {self.output!r} differ; "
+            f"first at "
+            f"{list(self.index)}: expected {self.expected}, got {self.got}"
+        )
+        if self.layer is not None:
+            text += f"; the first layer to differ is {self.layer!r}"
+        if self.instructions is not None:
+            text += f" (instructions 0x{self.instructions[0]:x} to 0x{self.instructions[1]:x})"
+        return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyResult:
+    """The answer of `verify`; `as_dict` is the JSON of the command line.
+
+    `host_seconds` is the wall time of the nodes before and after the core, the shortest of all backends' inferences.
+    """
+
+    model: str
+    image: Image
+    seed: int | None
+    backends: dict[str, BackendResult]
+    differences: tuple[Difference, ...]
+    host_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def bit_exact(self) -> bool:
+        """Whether every bit of every output agreed on every backend."""
+        return not self.differences
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of the run stream: counted by RTL, else by the machine, else the compiler's estimate."""
+        for name in ("rtl", "machine"):
+            if name in self.backends and self.backends[name].cycles:
+                return self.backends[name].cycles
+        return self.image.cycles
+
+    def as_dict(self) -> dict:
+        """Plain values for JSON."""
+        load_cycles = next(
+            (
+                self.backends[name].load_cycles
+                for name in ("rtl", "machine")
+                if name in self.backends and self.backends[name].load_cycles
+            ),
+            0,
+        )
+        backends = {}
+        for name, result in self.backends.items():
+            backends[name] = {"seconds": round(result.seconds, 6)}
+            if result.cycles is not None:
+                backends[name]["cycles"] = result.cycles
+            if name == "rtl" and result.cycles:
+                backends[name]["cycles_per_second"] = round(result.cycles / max(result.seconds, 1e-9), 1)
+        return {
+            **describe(self.image, self.cycles),
+            "bit_exact": self.bit_exact,
+            "seed": self.seed,
+            "backends": backends,
+            "load_cycles": load_cycles,
+            "host_nodes": host_rows(self.image.host, self.host_seconds),
+            "differences": [str(difference) for difference in self.differences],
+        }
+
+
+def host_rows(host: HostPart | None, seconds: Mapping[str, float] | None = None) -> list[dict]:
+    """The nodes on the host as plain values; with `segment_seconds`, the wall time of a node's whole segment, once it ran."""
+    rows = [] if host is None else [dataclasses.asdict(node) for node in host.nodes]
+    for row in rows:
+        if seconds and row["segment"] in seconds:
+            row["segment_seconds"] = round(seconds[row["segment"]], 6)
+    return rows
+
+
+def describe(image: Image, cycles: int) -> dict:
+    """Size, roofline and layers of an image as plain values, and the utilisation that `cycles` gives."""
+    macs = sum(layer.macs for layer in image.layers)
+    peak = image.arch.macs_per_cycle
+    return {
+        "model": image.model,
+        "arch": image.arch.name,
+        "digest": image.digest.hex(),
+        "cycles": cycles,
+        "estimated_cycles": image.cycles,
+        "macs": macs,
+        "peak_macs_per_cycle": peak,
+        "roofline_cycles": sum(layer.roofline_cycles for layer in image.layers),
+        "utilisation": round(macs / (peak * cycles), 6) if cycles else 0.0,
+        "layers": [
+            {
+                "name": layer.name,
+                "op": layer.op,
+                "macs": layer.macs,
+                "cycles": layer.cycles,
+                "roofline_cycles": layer.roofline_cycles,
+                "limit": layer.limit,
+                "nodes": list(layer.nodes),
+            }
+            for layer in image.layers
+        ],
+        "host_nodes": host_rows(image.host),
+    }

@@ -1,0 +1,140 @@
+"""Models with nodes on the host, at the command line: what is printed, written, refused, and the same on every path."""
+
+import dataclasses
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from systolith import api
+from systolith.spec.image import Image
+from tests.compiler.qdq import QdqModel
+from tests.test_cli import invoke, refused
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Acosh, a layer, Softmax: a node on each side of the core."""
+    m = QdqModel(0)
+    m.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 6]))
+    x = m.quantise(m.node("Acosh", "x"), 0.01)
+    y = m.quantise(m.node("Gemm", x, m.weights(5, 6), transB=1), 0.05)
+    path = tmp_path / "m.onnx"
+    onnx.save(m.build(m.node("Softmax", y)), path)
+    return path
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.linspace(1, 3, 6, dtype=np.float32)[None])
+    return tmp_path / "x.npz"
+
+
+def outputs_of(path):
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.mark.parametrize("command", ["explain", "compile"])
+def test_nodes_on_the_host_are_listed_with_reason_and_cost(command, model, tmp_path, capsys):
+    status, out, _ = invoke(capsys, command, model, "--arch", "tiny", "--json", tmp_path / "r.json")
+    assert status == 0
+    nodes = json.loads((tmp_path / "r.json").read_text())["host_nodes"]
+    assert [(node["op"], node["segment"]) for node in nodes] == [("Acosh", "before"), ("Softmax", "after")]
+    assert nodes[1]["reason"] == "operator Softmax is not supported"
+    assert (nodes[0]["elements"], nodes[0]["bytes"], nodes[1]["elements"], nodes[1]["bytes"]) == (6, 6, 5, 5)
+    row = "\t".join((nodes[0]["name"], "Acosh", "operator Acosh is not supported", "before the core", "0", "6", "6"))
+    assert row in out.splitlines()
+    assert "segment_seconds" not in nodes[0] and "ms" not in out
+
+
+def test_verify_and_run_measure_the_host(model, inputs, tmp_path, capsys):
+    report = tmp_path / "r.json"
+    arguments = ("--arch", "tiny", "--inputs", inputs, "--json", report)
+    status, out, err = invoke(capsys, "verify", model, *arguments, "--on", "reference,machine")
+    assert (status, err) == (0, "")
+    assert "bit-exact: reference = machine" in out
+    assert "host, before the core: " in out and "host, after the core: " in out
+    info = json.loads(report.read_text())
+    assert info["bit_exact"] is True
+    assert all(0 < node["segment_seconds"] < 1 for node in info["host_nodes"])
+    status, out, _ = invoke(capsys, "run", model, *arguments)
+    assert status == 0 and "host, after the core: " in out
+    assert all(0 < node["segment_seconds"] < 1 for node in json.loads(report.read_text())["host_nodes"])
+
+
+def test_random_inputs_of_a_model_that_needs_others_are_refused_with_the_reason(model, capsys):
+    # Acosh has no value below 1, and random values lie from 0 to 1.
+    sentence = refused(capsys, "verify", model, "--arch", "tiny", "--on", "reference")
+    assert "NaN or infinity in 'acosh1'" in sentence and "give inputs for which it is finite" in sentence
+
+
+def test_a_difference_on_the_core_is_found_behind_a_first_segment(model, inputs, monkeypatch, capsys):
+    class Wrong(api.Session):
+        def run(self, arrays):
+            result = super().run(arrays)
+            # The device's own arrays are read-only.
+            raw = {name: value.copy() for name, value in result.raw.items()}
+            for value in raw.values():
+                value[0, -1] ^= 1
+            return dataclasses.replace(result, raw=raw)
+
+    monkeypatch.setattr(api, "Session", Wrong)
+    status, out, err = invoke(
+        capsys, "verify", model, "--arch", "tiny", "--inputs", inputs, "--on", "machine"
+    )
+    assert status == 1 and "differs from the reference on machine" in err
+    assert "machine: 1 of 5 elements of output 'dequantizelinear" in out and "first at [0, 4]" in out
+
+
+def test_image_model_and_reference_give_the_same(model, inputs, tmp_path, capsys):
+    image = tmp_path / "m.sysl"
+    assert invoke(capsys, "compile", model, "--arch", "tiny", "-o", image)[0] == 0
+    results = []
+    for arguments in (
+        (image, "--on", "machine"),
+        (model, "--arch", "tiny", "--on", "machine"),
+        (model, "--on", "reference"),
+    ):
+        path = tmp_path / "y.npz"
+        assert invoke(capsys, "run", *arguments, "--inputs", inputs, "--outputs", path)[0] == 0
+        results.append(outputs_of(path))
+    (name,) = results[0]
+    assert results[0][name].sum() == pytest.approx(1)
+    for other in results[1:]:
+        assert list(other) == [name]
+        np.testing.assert_array_equal(results[0][name], other[name])
+
+
+@pytest.mark.parametrize("segment", ["before", "after"])
+def test_an_image_whose_segment_is_no_model_is_refused(segment, model, inputs, tmp_path, capsys):
+    image = api.compile(model, "tiny")
+    # Stored by a program at fault, with a checksum that is right.
+    image = dataclasses.replace(image, host=dataclasses.replace(image.host, **{segment: b"\x00no model"}))
+    image.save(tmp_path / "m.sysl")
+    assert Image.load(tmp_path / "m.sysl") == image
+    sentence = refused(capsys, "run", tmp_path / "m.sysl", "--inputs", inputs)
+    assert f"does not accept the nodes {segment} the core" in sentence and "compile the model again" in sentence
+
+
+def test_what_onnxruntime_refuses_to_run_is_one_sentence(tmp_path, capsys):
+    m = QdqModel(1)
+    m.inputs.append(helper.make_tensor_value_info("token", TensorProto.INT64, [1]))
+    table = m.const(np.zeros((2, 6), np.float32))
+    x = m.quantise(m.node("Gather", table, "token"), 0.03)
+    onnx.save(m.build(m.quantise(m.node("Gemm", x, m.weights(5, 6), transB=1), 0.05)), tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", token=np.array([7]))
+    sentence = refused(capsys, "run", tmp_path / "m.onnx", "--inputs", tmp_path / "x.npz", "--on", "reference")
+    assert "stopped in the nodes before the core" in sentence and "give inputs that they accept" in sentence
+
+
+def test_a_node_between_layers_is_refused_and_nothing_is_written(tmp_path, capsys):
+    m = QdqModel(2)
+    y = m.quantise(m.node("Gemm", m.input(1, 6), m.weights(6, 6), transB=1), 0.05)
+    y = m.quantise(m.node("Softmax", y), 1 / 256)
+    onnx.save(m.build(m.quantise(m.node("Gemm", y, m.weights(5, 6), transB=1), 0.05)), tmp_path / "m.onnx")
+    sentence = refused(capsys, "compile", tmp_path / "m.onnx", "--arch", "tiny", "-o", tmp_path / "m.sysl")
+    assert "node 'node_softmax" in sentence and "split the model there" in sentence
+    assert not (tmp_path / "m.sysl").exists()
