@@ -14,8 +14,7 @@ from systolith.reference.hazards import check_order
 from systolith.reference.machine_device import MachineDevice
 from systolith.spec.arch import PRESETS
 from systolith.spec.isa import OperandA
-from tests.compiler.test_compile import ARCHS, random_inputs
-from tests.graphs import GraphBuilder, random_graph
+from tests.graphs import ARCHS, GraphBuilder, random_graph, random_inputs
 
 #: Seeds of graphs that fit 2 KiB only piece by piece, on each architecture.
 SEEDS = [*range(0, 4), *range(5, 24)]

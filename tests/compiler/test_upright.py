@@ -9,8 +9,7 @@ from systolith.reference.conv import Conv
 from systolith.reference.machine_device import MachineDevice
 from systolith.reference.max_pool import MaxPool
 from systolith.spec.arch import PRESETS
-from tests.compiler.test_compile import random_inputs
-from tests.graphs import GraphBuilder
+from tests.graphs import GraphBuilder, random_inputs
 
 
 def network(upright, stride, dilation, pads):

@@ -8,8 +8,7 @@ import pytest
 from systolith.compiler.driver import compile_graph
 from systolith.host.driver import Driver
 from systolith.sim.native import RtlDevice
-from tests.compiler.test_compile import ARCHS, random_inputs
-from tests.graphs import random_graph
+from tests.graphs import ARCHS, random_graph, random_inputs
 
 
 @pytest.fixture(scope="module", params=["tiny", "array8", "bus32"])
