@@ -305,7 +305,7 @@ def archs(draw) -> ArchConfig:
 
     rows, cols = power(1, 5), power(1, 5)
     return ArchConfig(
-        name="drawn", rows=rows, cols=cols, bus_bits=power(5, 7), act_bytes=1 << 17, act_blocks=power(0, 3),
+        name="drawn", rows=rows, cols=cols, bus_bits=power(5, 7), act_bytes=power(11, 17), act_blocks=power(0, 3),
         weight_bytes=max(1 << 12, rows * cols * power(3, 8)), weight_rows_per_cycle=min(rows, power(0, 5)), acc_depth=power(5, 10),
         param_rows=power(4, 9), table_slots=power(1, 4), lanes=min(cols, power(0, 5)), queue_depth=power(1, 3),
         depthwise=draw(st.booleans()),
