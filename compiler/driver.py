@@ -11,7 +11,7 @@ from systolith.compiler.costs import busy_cycles
 from systolith.compiler.cycles import FULL_RATE, MemoryTiming, Timing, estimate, transfer_cycles
 from systolith.compiler.layout import Layout
 from systolith.compiler.lower import lower_graph
-from systolith.compiler.lower.context import Lowering
+from systolith.compiler.lower.context import Lowering, Residence
 from systolith.compiler.tokens import add_tokens
 from systolith.compiler.verify import verify_graph, verify_image, verify_lowering, verify_order
 from systolith.reference.graph import QGraph, QTensor
@@ -19,7 +19,7 @@ from systolith.spec.arch import ArchConfig
 from systolith.spec.image import Image, IoTensor, LayerInfo
 from systolith.spec.isa import Engine, Instr, Region, isa_for
 
-__all__ = ["Compilation", "compile_graph", "compile_levels"]
+__all__ = ["Compilation", "compile_graph", "compile_levels", "residences"]
 
 _LIMITS = {Engine.LOAD: "memory", Engine.STORE: "memory", Engine.MATRIX: "array", Engine.OUTPUT: "vector", Engine.VECTOR: "vector"}
 
@@ -94,6 +94,16 @@ def compile_levels(graph: QGraph, arch: ArchConfig, memory: MemoryTiming = FULL_
     )
     verify_image(image, load, run)
     return Compilation(graph=graph, lowering=low, load=load, run=run, timings=timings, image=image)
+
+
+def residences(graph: QGraph, arch: ArchConfig) -> tuple[Residence, ...]:
+    """Where each computed tensor lies in the activation SRAM, and during which instructions of the run stream.
+
+    Raises
+    ------
+    CompileError   As `compile_graph`.
+    """
+    return tuple(compile_levels(graph, arch).lowering.residences)
 
 
 def _aligned(size: int) -> int:

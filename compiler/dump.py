@@ -25,7 +25,7 @@ def dump_levels(partition: Partition, compilation: Compilation, directory: Path)
     host-after.onnx     what the host runs last, if anything
     graph.txt           the quantised graph: tensors with scale and zero point, operators with attributes
     lowered.txt         instructions in program order before tokens, under the node that each belongs to
-    placement.txt       where each tensor lies, from which instruction on
+    placement.txt       where each tensor lies, and during which instructions
     constants.txt       weights, parameters and tables: offset in the image, and place on chip
     program.txt         the linked run stream with tokens and the cycle model's start and end
     ==================  ==================================================================================
@@ -94,11 +94,14 @@ def _lowered(compilation: Compilation) -> Iterator[str]:
 
 
 def _placement(compilation: Compilation) -> Iterator[str]:
-    for number, name, place in compilation.lowering.history:
-        where = "DATA region" if place.external else "activation SRAM"
-        flattened = ", flattened" if place.layout.flatten is not None else ""
-        yield (f"from instruction {number}: {name}, {place.bytes} bytes at 0x{place.address:x} of the {where}, "
-               f"axes in memory order {list(place.layout.order)}{flattened}")
+    low = compilation.lowering
+    for name, place in low.outside:
+        yield f"{name}: {place.bytes} bytes at 0x{place.address:x} of the DATA region, axes in memory order {list(place.layout.order)}"
+    for r in low.residences:
+        last = r.last if r.last is not None else len(low.instrs)
+        part = "" if r.bytes == np.prod(r.extents) else f", part {[f'{i.start}:{i.stop}' for i in r.box]} of {list(r.extents)}"
+        yield (f"{r.name}: {r.bytes} bytes at 0x{r.address:x} of the activation SRAM, axes in memory order {list(r.order)}, "
+               f"from instruction {r.first} to {last}{part}")
 
 
 def _constants(compilation: Compilation) -> Iterator[str]:

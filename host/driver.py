@@ -7,9 +7,9 @@ import numpy as np
 from systolith.host.device import Device, DeviceError
 from systolith.spec.image import Image, IoTensor
 from systolith.spec.isa import IsaError, isa_for
-from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status
+from systolith.spec.regs import DEFAULT_WATCHDOG, MAGIC, VERSION, ErrorCode, Status
 
-__all__ = ["Driver", "InputError", "dequantise", "quantise"]
+__all__ = ["Driver", "InputError", "cycle_limit", "dequantise", "quantise"]
 
 _ALIGN = 4096
 
@@ -37,6 +37,11 @@ def dequantise(q: np.ndarray, io: IoTensor) -> np.ndarray:
     if io.dtype == "uint8":
         return (q.astype(np.int16) + 128).astype(np.uint8)
     return q
+
+
+def cycle_limit(image: Image) -> int:
+    """Cycles after which a stream is taken to run for ever: far beyond the estimate and the watchdog."""
+    return 2 * DEFAULT_WATCHDOG + 100 * image.cycles
 
 
 class Driver:

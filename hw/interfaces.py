@@ -14,7 +14,7 @@ from systolith.spec.numerics import PARAM_FIELDS
 from systolith.spec.regs import ErrorCode
 
 __all__ = [
-    "AccReadSignature", "ActReadSignature", "ActWriteSignature", "BeatWriteSignature", "EngineSignature", "HwErrorCode",
+    "AccReadSignature", "AccTraceSignature", "ActReadSignature", "ActWriteSignature", "BeatWriteSignature", "EngineSignature", "HwErrorCode",
     "ParamReadSignature", "WeightReadSignature", "chunk_layout", "command_layout", "field_shape", "format_layout", "param_layout",
 ]
 
@@ -132,6 +132,13 @@ class ParamReadSignature(wiring.Signature):
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__({"en": Out(1), "addr": Out(range(arch.param_rows)), "data": In(data.ArrayLayout(param_layout(), arch.cols))})
+
+
+class AccTraceSignature(wiring.Signature):
+    """The C sums of one accumulator entry, for a checker: ``data`` of entry ``addr`` in the cycles of ``valid``."""
+
+    def __init__(self, arch: ArchConfig) -> None:
+        super().__init__({"valid": Out(1), "addr": Out(range(arch.acc_depth)), "data": Out(32 * arch.cols)})
 
 
 class AccReadSignature(wiring.Signature):

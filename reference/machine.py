@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,10 +31,24 @@ from systolith.spec.isa import (
 )
 from systolith.spec.regs import ErrorCode
 
-__all__ = ["Machine", "MachineError", "Write"]
+__all__ = ["Effect", "Machine", "MachineError"]
 
-#: (first byte addresses [n], data [n, width], kept bytes [n]) of the activation writes of one instruction, in order.
-Write = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+class Effect(NamedTuple):
+    """What one instruction wrote, in the hardware's order.
+
+    Parameters
+    ----------
+    space : str         'act', 'weight', 'param', 'table'; 'data' (STORE); 'acc' (MATMUL); 'chain' (OUTPUT to VECTOR)
+    addresses : [n]     of the first byte of each row; for 'acc' the entry, for 'chain' the row's number
+    rows : [n, width]   bytes; for 'acc' int32 sums, one row each time that a tile adds to an entry
+    kept : [n]          leading elements of each row that are written
+    """
+
+    space: str
+    addresses: np.ndarray
+    rows: np.ndarray
+    kept: np.ndarray
 
 
 class MachineError(Exception):
@@ -58,11 +73,11 @@ class Machine:
     ----------
     arch : ArchConfig
     program, data : uint8 arrays                  the two regions of external memory (views; STORE writes into `data`)
-    on_instruction : called as (offset, instr, writes) after each instruction that writes activations, or None
+    on_instruction : called as (offset, instr, effect) after each instruction that writes anything, or None
     """
 
     def __init__(self, arch: ArchConfig, program: np.ndarray, data: np.ndarray,
-                 on_instruction: Callable[[int, Instr, Write], None] | None = None) -> None:
+                 on_instruction: Callable[[int, Instr, Effect], None] | None = None) -> None:
         self.arch, self.isa = arch, isa_for(arch)
         self.set_regions(program, data)
         self.on_instruction = on_instruction
@@ -102,20 +117,27 @@ class Machine:
         ------
         MachineError   Where the core would stop with an error.
         """
-        program, size = self.regions[Region.PROGRAM], self.isa.word_bytes
         offset = entry
-        while True:
-            self._offset = offset
-            if offset + size > len(program):
-                raise MachineError(ErrorCode.REGION, offset, "the stream runs past the end of the PROGRAM region")
-            try:
-                instr = self.isa.decode(program[offset:offset + size].tobytes())
-            except IsaError as error:
-                raise MachineError(ErrorCode.ILLEGAL_INSTRUCTION, offset, str(error)) from error
-            self.execute(instr)
-            if instr.mnemonic == "HALT":
-                return
-            offset += size
+        while self.step(offset).mnemonic != "HALT":
+            offset += self.isa.word_bytes
+
+    def step(self, offset: int) -> Instr:
+        """Execute the instruction at `offset` of the PROGRAM region, and return it.
+
+        Raises
+        ------
+        MachineError   Where the core would stop with an error.
+        """
+        program, size = self.regions[Region.PROGRAM], self.isa.word_bytes
+        self._offset = offset
+        if offset + size > len(program):
+            raise MachineError(ErrorCode.REGION, offset, "the stream runs past the end of the PROGRAM region")
+        try:
+            instr = self.isa.decode(program[offset:offset + size].tobytes())
+        except IsaError as error:
+            raise MachineError(ErrorCode.ILLEGAL_INSTRUCTION, offset, str(error)) from error
+        self.execute(instr)
+        return instr
 
     def execute(self, instr: Instr) -> None:
         """One instruction."""
@@ -161,15 +183,16 @@ class Machine:
         lane = np.arange(instr.bytes)
         rows = source[ext[:, None] + lane]
         target[local[:, None] + lane] = rows.view(target.dtype)
-        if instr.space == Space.ACT:
-            self._notify(instr, local, rows.view(np.int8), np.full(len(local), instr.bytes))
+        self._notify(instr, Space(instr.space).name.lower(), local, rows)
 
     def _store(self, instr: Instr) -> None:
         if instr.region != Region.DATA:
             self._fail(ErrorCode.REGION, "STORE names the PROGRAM region")
         ext, local = self._rows(instr, self.arch.act_bytes, 1)
         lane = np.arange(instr.bytes)
-        self.regions[Region.DATA][ext[:, None] + lane] = self.act[local[:, None] + lane].view(np.uint8)
+        rows = self.act[local[:, None] + lane].view(np.uint8)
+        self.regions[Region.DATA][ext[:, None] + lane] = rows
+        self._notify(instr, "data", ext, rows)
 
     # -- array --------------------------------------------------------------------------------------------------------
     def _matmul(self, instr: Instr) -> None:
@@ -185,6 +208,7 @@ class Machine:
             self._fail(ErrorCode.OPERAND_RANGE, "MATMUL passes the last accumulator entry or weight tile")
         oy, ox, lane = np.arange(instr.oy)[:, None, None], np.arange(instr.ox)[None, :, None], np.arange(width)
         total = np.zeros((entries, arch.cols), np.float64)
+        partial = []
         index = 0
         for ky in range(instr.ky):
             y = instr.y0 + ky * instr.ky_y + oy * instr.oy_y
@@ -206,11 +230,16 @@ class Machine:
                             raise AssertionError(f"DEPTHWISE tile at offset {self._offset} has weights beyond its taps")
                     else:
                         total += vectors[:, counted].reshape(entries, width) @ tile
+                    if self.on_instruction:
+                        partial.append(total.astype(np.int64))
         where = slice(instr.acc, instr.acc + entries)
-        sums = total.astype(np.int64) + (self.acc[where].astype(np.int64) if instr.accumulate else 0)
-        self.acc[where] = sums.astype(np.int32)
+        before = self.acc[where].astype(np.int64) if instr.accumulate else 0
+        self.acc[where] = (total.astype(np.int64) + before).astype(np.int32)
         if instr.final:
             self.released.extend(range(instr.acc, instr.acc + entries))
+        if self.on_instruction:
+            rows = (np.stack(partial) + before).astype(np.int32).reshape(-1, arch.cols)
+            self._notify(instr, "acc", np.tile(np.arange(instr.acc, instr.acc + entries), tiles), rows)
 
     # -- output stage ---------------------------------------------------------------------------------------------------
     def _output(self, instr: Instr) -> None:
@@ -230,6 +259,9 @@ class Machine:
         if instr.dest == Destination.VECTOR:
             for first in range(0, pixels):
                 self.chain.extend(q[first, i:i + arch.lanes] for i in range(0, instr.channels, arch.lanes))
+            if self.on_instruction:
+                rows, kept = self._chunks(q)
+                self._notify(instr, "chain", np.arange(len(rows)), rows, kept)
             return
         self._scatter(instr, q.reshape(instr.ny, instr.nx, instr.channels))
 
@@ -269,16 +301,22 @@ class Machine:
 
     def _scatter(self, instr: Instr, values: np.ndarray) -> None:
         """Write [ny, nx, bytes] results, chunk by chunk in the hardware's order (later writes win)."""
-        length, lanes = values.shape[2], self.arch.lanes
+        length = values.shape[2]
         address = self._addresses(instr, instr.dst, instr.dst_row, instr.dst_px, length)
         self.act[address.ravel()] = values.ravel()
         if self.on_instruction:
-            chunks = -(-length // lanes)
-            padded = np.zeros((*values.shape[:2], chunks * lanes), np.int8)
-            padded[..., :length] = values
-            kept = np.minimum(lanes, length - np.arange(chunks) * lanes)
-            self._notify(instr, address[:, :, ::lanes].ravel(), padded.reshape(-1, lanes), np.tile(kept, instr.ny * instr.nx))
+            rows, kept = self._chunks(values.reshape(-1, length))
+            self._notify(instr, "act", address[:, :, ::self.arch.lanes].ravel(), rows, kept)
 
-    def _notify(self, instr: Instr, addresses: np.ndarray, rows: np.ndarray, kept: np.ndarray) -> None:
+    def _chunks(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """[n, length] results as the chunks of `lanes` bytes in which they are moved, and how much of each counts."""
+        (count, length), lanes = pixels.shape, self.arch.lanes
+        chunks = -(-length // lanes)
+        padded = np.zeros((count, chunks * lanes), np.int8)
+        padded[:, :length] = pixels
+        return padded.reshape(-1, lanes), np.tile(np.minimum(lanes, length - np.arange(chunks) * lanes), count)
+
+    def _notify(self, instr: Instr, space: str, addresses: np.ndarray, rows: np.ndarray, kept: np.ndarray | None = None) -> None:
         if self.on_instruction:
-            self.on_instruction(self._offset, instr, (addresses, rows, kept))
+            kept = np.full(len(rows), rows.shape[1]) if kept is None else kept
+            self.on_instruction(self._offset, instr, Effect(space, addresses, rows, kept))

@@ -51,19 +51,25 @@ class MachineDevice:
 
     def start(self) -> None:
         """Execute from ENTRY to HALT or to the first error."""
+        machine = self.prepare()
+        before = machine.instructions
+        try:
+            machine.run(self.csrs["ENTRY"])
+            self.csrs |= {"STATUS": Status.DONE, "ERROR_CODE": ErrorCode.NONE, "ERROR_ADDR": 0}
+        except MachineError as error:
+            self.csrs |= {"STATUS": Status.ERROR, "ERROR_CODE": error.code, "ERROR_ADDR": error.offset}
+        self.csrs["INSTRUCTIONS"] = machine.instructions - before
+
+    def prepare(self) -> Machine:
+        """The machine, ready to execute from ENTRY, for a caller that steps it itself."""
         program = self._region("PROGRAM")
         data = self._region("DATA")
         if self.machine is None:
             self.machine = Machine(self.arch, program, data, self.on_instruction)
         self.machine.set_regions(program, data)
+        # START resets every engine; memories keep what they hold.
         self.machine.reset()
-        before = self.machine.instructions
-        try:
-            self.machine.run(self.csrs["ENTRY"])
-            self.csrs |= {"STATUS": Status.DONE, "ERROR_CODE": ErrorCode.NONE, "ERROR_ADDR": 0}
-        except MachineError as error:
-            self.csrs |= {"STATUS": Status.ERROR, "ERROR_CODE": error.code, "ERROR_ADDR": error.offset}
-        self.csrs["INSTRUCTIONS"] = self.machine.instructions - before
+        return self.machine
 
     def wait(self, timeout_cycles: int | None = None) -> None:
         """Nothing to wait for: `start` has run to the end."""

@@ -20,7 +20,9 @@ __all__ = ["DECERR", "SLVERR", "MemoryModel", "ProtocolError", "RtlBench", "RtlD
 #: AXI responses for `RtlBench.inject`.
 SLVERR, DECERR = 2, 3
 _HARNESS = Path(__file__).parent / "native" / "harness.cpp"
-_WRITES = ("load", "output", "vector")
+#: Trace ports, and the engine whose instructions they belong to.
+_TRACES = {"load": Engine.LOAD, "weight": Engine.LOAD, "param": Engine.LOAD, "table": Engine.LOAD, "sums": Engine.MATRIX,
+           "acc": Engine.OUTPUT, "output": Engine.OUTPUT, "chain": Engine.OUTPUT, "vector": Engine.VECTOR}
 
 
 class ProtocolError(SimulationError):
@@ -58,11 +60,27 @@ class MemoryModel:
 
 @dataclass(frozen=True, slots=True)
 class Waveform:
-    """A VCD file of the cycles from `first` up to, not including, `last`."""
+    """A file of the cycles from `first` up to, not including, `last`, in the format that its suffix names: .vcd or .fst.
+
+    At time 2n every signal is as the rising edge of cycle n, at 2n + 1, takes it.
+
+    Raises
+    ------
+    SimulationError   If the suffix is another.
+    """
 
     path: str | Path
     first: int = 0
     last: int = (1 << 64) - 1
+
+    def __post_init__(self) -> None:
+        if self.format not in ("vcd", "fst"):
+            raise SimulationError(f"a waveform's name must end in .vcd or .fst, and {str(self.path)!r} does not")
+
+    @property
+    def format(self) -> str:
+        """'vcd' or 'fst'."""
+        return Path(self.path).suffix[1:].lower()
 
 
 class _Settings(ctypes.Structure):
@@ -118,7 +136,7 @@ class RtlBench:
             raise SimulationError(f"the bus must be a power of two of bytes wide, not {self.bus_bytes}")
         self.sources: tuple[str, ...] = ()
         cpp = self._glue(top) + _HARNESS.read_text(encoding="utf-8") + self._log_code()
-        self.shared_object = build(sources, top, cpp, cache_dir, trace=waveform is not None, optimise=optimise)
+        self.shared_object = build(sources, top, cpp, cache_dir, trace=waveform and waveform.format, optimise=optimise)
         self._lib = lib = ctypes.CDLL(str(self.shared_object))
         u32, u64, handle = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
         signatures = {
@@ -128,7 +146,7 @@ class RtlBench:
             "run": (ctypes.c_int64, handle, u64), "wait": (ctypes.c_int64, handle, u32, u32, u64),
             "reset": (ctypes.c_int64, handle), "cycle": (u64, handle),
             "fault": (None, handle, u64, u64, u32, ctypes.c_int, ctypes.c_int), "log": (None, handle, ctypes.c_int),
-            "log_size": (u64, handle), "log_data": (ctypes.c_void_p, handle), "spin": (None, handle, u64),
+            "log_clear": (None, handle), "log_size": (u64, handle), "log_data": (ctypes.c_void_p, handle), "spin": (None, handle, u64),
         }
         if waveform is not None:
             signatures |= {"waveform": (None, handle, ctypes.c_char_p, u64, u64), "flush": (None, handle)}
@@ -254,8 +272,10 @@ class RtlBench:
         """A copy of the log, in order of cycles, as records.
 
         Fields: ``cycle``; ``source``, an index into `sources` ('load', 'output', 'vector': an accepted write to the
-        activation SRAM; 'acc': accumulators that OUTPUT read; 'done.load' and so on: an instruction is done);
-        ``ordinal``, the instruction of that engine since `start_log`; ``addr``; ``mask``; ``data``, bytes.
+        activation SRAM; 'weight', 'param', 'table': a beat there, by its number; 'sums': accumulators that MATRIX wrote;
+        'acc': those that OUTPUT read; 'chain': a chunk from OUTPUT to VECTOR; 'store': a beat that reached external memory;
+        'done.load' and so on: an instruction is done); ``ordinal``, how many instructions of that engine were done since
+        `start_log` ('acc' and 'store' run ahead of it); ``addr``; ``mask`` of the bytes; ``data``, bytes.
         """
         dtype = self.event_dtype
         size = self._lib.sim_log_size(self._handle)
@@ -263,6 +283,12 @@ class RtlBench:
             return np.zeros(0, dtype)
         raw = ctypes.string_at(self._lib.sim_log_data(self._handle), size * dtype.itemsize)
         return np.frombuffer(raw, dtype).copy()
+
+    def take_events(self) -> np.ndarray:
+        """Like `events`, and forgets them; instructions are counted on."""
+        events = self.events()
+        self._lib.sim_log_clear(self._handle)
+        return events
 
     @property
     def event_dtype(self) -> np.dtype:
@@ -272,7 +298,7 @@ class RtlBench:
 
     @property
     def _data_bytes(self) -> int:
-        widths = [self.ports.get(f"trace__{name}__data", 0) for name in (*_WRITES, "acc")]
+        widths = [8 * self.bus_bytes, *(self.ports.get(f"trace__{name}__data", 0) for name in _TRACES)]
         # Records keep the alignment of their first fields.
         return max(8, -(-max(widths) // 64) * 8)
 
@@ -280,7 +306,9 @@ class RtlBench:
     def _glue(self, top: str) -> str:
         headers = ("algorithm", "cstdint", "cstring", "deque", "memory", "stdexcept", "string", "unordered_map", "vector")
         return "".join(f"#include <{h}>\n" for h in headers) + (
-            f'#include "V{top}.h"\n#include "verilated.h"\n#if VM_TRACE\n#include "verilated_vcd_c.h"\n#endif\n'
+            f'#include "V{top}.h"\n#include "verilated.h"\n'
+            '#if VM_TRACE_FST\n#include "verilated_fst_c.h"\nusing Wave = VerilatedFstC;\n'
+            '#elif VM_TRACE\n#include "verilated_vcd_c.h"\nusing Wave = VerilatedVcdC;\n#endif\n'
             f"#define MODEL V{top}\n#define AXI(n) top->axi___05F##n\n#define CSR(n) top->csr___05F##n\n"
             f"#define BUS_BYTES {self.bus_bytes}u\n#define DATA_BYTES {self._data_bytes}\n#define MAX_ENGINES {len(Engine)}\n")
 
@@ -291,22 +319,23 @@ class RtlBench:
             names.append(name)
             return len(names) - 1
 
-        for name in (*_WRITES, "acc"):
+        for name, engine in _TRACES.items():
             port = f"trace__{name}__"
             if f"{port}valid" not in self.ports:
                 continue
-            engine = Engine.OUTPUT if name == "acc" else Engine[name.upper()]
             model = f"m.{_mangle(port)}"
             mask = f"{model}mask" if f"{port}mask" in self.ports else "~0ull"
-            lines.append(f"if ({model}valid) {{ log.add({source(name)}, {int(engine)}, {model}addr, {mask}, "
+            addr = f"{model}addr" if f"{port}addr" in self.ports else "0"
+            lines.append(f"if ({model}valid) {{ log.add({source(name)}, {int(engine)}, {addr}, {mask}, "
                          f"&{model}data, {-(-self.ports[f'{port}data'] // 8)}); }}")
         for engine in Engine:
             port = f"trace__done__{engine.name.lower()}"
             if port in self.ports:
                 lines.append(f"if (m.{_mangle(port)}) {{ log.add({source(f'done.{engine.name.lower()}')}, {int(engine)}, "
                              f"0, 0, nullptr, 0); ++log.done[{int(engine)}]; }}")
+        store = source("store")
         self.sources = tuple(names)
-        return "static void log_events(MODEL& m, Log& log) { (void)m; (void)log;\n" + "\n".join(lines) + "\n}\n"
+        return f"const uint32_t STORE_SOURCE = {store}, STORE_ENGINE = {int(Engine.STORE)};\n" + "static void log_events(MODEL& m, Log& log) { (void)m; (void)log;\n" + "\n".join(lines) + "\n}\n"
 
     def _check(self, result: int) -> int:
         if result < 0:

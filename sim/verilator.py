@@ -31,6 +31,8 @@ _VERILATE = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-a
 _CXX = ("-std=gnu++17", "-fPIC", "-pthread", "-faligned-new", "-w", "-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0",
         "-DVM_TIMING=0", "-DVM_TRACE_SAIF=0")
 _TIMEOUT = 900
+#: Headers of ours for the two libraries that Verilator's FST writer includes.
+_FST = Path(__file__).parent / "native" / "fst"
 
 
 class SimulationError(Exception):
@@ -74,9 +76,14 @@ def find_verilator() -> Path:
 
 
 @functools.lru_cache(maxsize=16)
+def _version_text(path: Path) -> str:
+    # What raises is not cached: a Verilator that needs perl may run once PATH has it.
+    return subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 def _version(path: Path) -> tuple[int, int] | None:
     try:
-        text = subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+        text = _version_text(path)
     except (OSError, subprocess.SubprocessError):
         return None
     # The wheel is built without a version in its text, but its headers have it.
@@ -120,7 +127,7 @@ def _compiler() -> list[str]:
 
 
 def build(sources: dict[str, str], top: str, cpp: str, cache_dir: Path | None = None, *,
-          trace: bool = False, optimise: str = "-O1") -> Path:
+          trace: str | None = None, optimise: str = "-O1") -> Path:
     """Compile a design and its C++ harness into a shared library, or find it in the cache.
 
     Parameters
@@ -129,7 +136,7 @@ def build(sources: dict[str, str], top: str, cpp: str, cache_dir: Path | None = 
     top : str          top module; the C++ class is ``V<top>``, its header ``V<top>.h``
     cpp : str          the harness, C++17; its ``extern "C"`` functions are the library's interface
     cache_dir : Path   None: `default_cache_dir()`
-    trace : bool       compile VCD waveforms in (FST would need lz4's and zlib's headers)
+    trace : str        the waveforms to compile in: 'vcd' or 'fst'; None: none
     optimise : str     of the hot code
 
     Returns
@@ -145,8 +152,8 @@ def build(sources: dict[str, str], top: str, cpp: str, cache_dir: Path | None = 
     if shutil.which("perl") is None:
         raise ToolError("perl, which Verilator needs, was not found: install it with the system's package manager")
     verilator, compiler = find_verilator(), _compiler()
-    flags = [*_VERILATE, *(f"-Wno-{w}" for w in _WARNINGS_OFF), *(["--trace-vcd"] if trace else [])]
-    defines = [f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}", "-DVM_TRACE_FST=0"]
+    flags = [*_VERILATE, *(f"-Wno-{w}" for w in _WARNINGS_OFF), *([f"--trace-{trace}"] if trace else [])]
+    defines = [f"-DVM_TRACE={int(trace is not None)}", f"-DVM_TRACE_VCD={int(trace == 'vcd')}", f"-DVM_TRACE_FST={int(trace == 'fst')}"]
     tools = (_version(verilator), compiler, _CXX, defines)
     key = hashlib.sha256(repr((sorted(sources.items()), top, cpp, flags, optimise, tools)).encode()).hexdigest()[:24]
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
@@ -187,19 +194,20 @@ def build(sources: dict[str, str], top: str, cpp: str, cache_dir: Path | None = 
     return library
 
 
-def _runtime(cache: Path, include: Path, command: list[str], trace: bool, tools: tuple) -> list[Path]:
+def _runtime(cache: Path, include: Path, command: list[str], trace: str | None, tools: tuple) -> list[Path]:
     """Objects of Verilator's own library, compiled once for all designs."""
-    names = ["verilated.cpp", "verilated_threads.cpp", *(["verilated_vcd_c.cpp"] if trace else [])]
+    names = ["verilated.cpp", "verilated_threads.cpp", *([f"verilated_{trace}_c.cpp"] if trace else [])]
     objects = []
     for name in names:
         source = include / name
-        key = hashlib.sha256(repr((source.read_bytes(), tools)).encode()).hexdigest()[:24]
+        text = source.read_bytes() + (b"".join(p.read_bytes() for p in sorted(_FST.glob("*.h"))) if trace == "fst" else b"")
+        key = hashlib.sha256(repr((text, tools)).encode()).hexdigest()[:24]
         target = cache / f"{source.stem}-{key}.o"
         if not target.is_file():
             handle, temporary = tempfile.mkstemp(suffix=".o", dir=cache)
             os.close(handle)
             try:
-                _run([*command, f"-I{include}", f"-I{include / 'vltstd'}", "-O1", "-c", str(source), "-o", temporary],
+                _run([*command, f"-I{include}", f"-I{include / 'vltstd'}", f"-I{_FST}", "-O1", "-c", str(source), "-o", temporary],
                      f"g++ ({name})")
                 os.replace(temporary, target)
             finally:

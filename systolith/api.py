@@ -8,6 +8,7 @@ axis).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from systolith.arrays import (
     random_inputs,
 )
 from systolith.host.device import DeviceError
+from systolith.host.driver import quantise
 from systolith.host.segments import HostSegments
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
@@ -196,6 +198,8 @@ def verify(
     seed: int = 0,
     locate: bool = True,
     progress: Progress = None,
+    sources: dict[str, str] | None = None,
+    waveform: str | Path | None = None,
 ) -> VerifyResult:
     """Run one inference on every backend and compare every bit that the core gives with the reference.
 
@@ -203,15 +207,19 @@ def verify(
 
     Parameters
     ----------
-    on     : backends; the reference always runs, as the one to compare with
-    seed   : of the random inputs that are drawn where `inputs` is None
-    locate : where something differs, search the first layer whose result differs
+    on       : backends; the reference always runs, as the one to compare with
+    seed     : of the random inputs that are drawn where `inputs` is None
+    locate   : where something differs, search the first instruction and cycle that went wrong
+    sources  : Verilog to run as 'rtl' instead of the generated core, file name to text: an edited one, a netlist
+    waveform : where the RTL differs, write the cycles around the first wrong beat here (.vcd or .fst)
 
     Raises
     ------
     ApiError, ArchError, CompileError   One sentence naming the culprit.
     """
     _check_backends(on)
+    if waveform is not None and "rtl" in on:
+        _check_waveform(waveform)
     config = load_arch(arch)
     partition = _imported(model, calib, progress)
     graph = partition.graph
@@ -233,10 +241,10 @@ def verify(
         _tell(progress, f"preparing {name}")
         found: list[Difference]
         try:
-            with Session(name, image) as session:
+            with Session(name, image, sources=sources if name == "rtl" else None) as session:
                 _tell(progress, f"running on {name}")
                 result = session.run(arrays)
-        except DeviceError as error:
+        except _failures() as error:
             found, backends[name] = [Difference(backend=name, error=str(error))], BackendResult(seconds=0.0)
         else:
             backends[name] = BackendResult(
@@ -248,10 +256,10 @@ def verify(
             if not found and partition.host is not None:
                 found = _compare_host(name, expected.outputs, result.outputs)
         if found and locate:
-            _tell(progress, f"{name} differs: searching the first layer")
+            _tell(progress, f"{name} differs: searching the first instruction")
+            options = {"sources": sources, "waveform": waveform, "progress": progress} if name == "rtl" else {}
             entered = HostSegments(partition.host).enter(arrays)
-            core_arrays = {io.name: entered[io.name] for io in image.inputs}
-            found = [_locate(found[0], graph, image, core_arrays), *found[1:]]
+            found = [_locate(found[0], graph, image, entered, **options), *found[1:]]
         differences += found
     return VerifyResult(
         model=graph.name,
@@ -274,6 +282,20 @@ def _existing(model: str | Path) -> Path:
     if not path.is_file():
         raise ApiError(f"model {str(model)!r} does not exist: give the path of an ONNX file")
     return path
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a device at fault raises; the simulation's, where that is loaded, is one that breaks the bus."""
+    native = sys.modules.get("systolith.sim.native")
+    return (DeviceError, native.ProtocolError) if native is not None else (DeviceError,)
+
+
+def _check_waveform(path: str | Path) -> None:
+    from systolith.sim.native import Waveform
+
+    Waveform(path)
+    if not Path(path).parent.is_dir():
+        raise ApiError(f"there is no directory for the waveform {str(path)!r}: create it")
 
 
 def _check_backends(names: Sequence[str]) -> None:
@@ -346,30 +368,22 @@ def _compare_host(backend: str, expected: Arrays, got: Arrays) -> list[Differenc
     ]
 
 
-def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays) -> Difference:
-    """Add the first layer whose own result differs: one run of a build that stores every layer's result."""
-    names = list(dict.fromkeys(layer.tensor for layer in image.layers))
-    every = replace(graph, outputs=tuple(names))
-    from systolith.compiler.errors import CompileError
+def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays, **options) -> Difference:
+    """Add the place of the first thing that went wrong; `options` as of `locate_rtl`."""
+    from systolith.locate import locate_machine, locate_rtl
 
+    inputs = {name: quantise(np.asarray(arrays[name]), graph.tensors[name]) for name in graph.inputs}
     try:
-        wide = compile(every, image.arch)
-        with Session(difference.backend, wide) as session:
-            got = session.run(arrays).raw
-    except (CompileError, DeviceError):
-        # The larger program does not fit, or stops as well: the difference stands, its place stays unknown.
-        return difference
-    expected = run_reference(every, arrays).raw
-    for index, layer in enumerate(image.layers):
-        if _compare(difference.backend, {layer.tensor: expected[layer.tensor]}, got):
-            owned = [
-                offset
-                for (offset, _), owner in zip(image.stream("run"), image.owners, strict=True)
-                if owner == index
-            ]
-            return replace(
-                difference, layer=layer.name, instructions=(owned[0], owned[-1]) if owned else None
+        location = locate_rtl(graph, image, inputs, **options) if difference.backend == "rtl" else None
+    except DeviceError as error:
+        return replace(difference, note=str(error))
+    note = ""
+    if location is None:
+        location = locate_machine(graph, image, inputs)
+        if difference.backend == "rtl":
+            note = (
+                "the RTL writes what the machine writes, so the compiler is wrong"
+                if location is not None
+                else "every beat that the RTL writes is right"
             )
-    return difference
-
-
+    return replace(difference, location=location, note=note)

@@ -15,7 +15,15 @@ from pathlib import Path
 
 import click
 
-from systolith.report import HOST_COLUMNS, LAYER_COLUMNS, Reporter, host_cells, layer_rows, write_json
+from systolith.report import (
+    HOST_COLUMNS,
+    LAYER_COLUMNS,
+    Reporter,
+    difference_lines,
+    host_cells,
+    layer_rows,
+    write_json,
+)
 from systolith.spec.arch import PRESETS, ArchError, load_arch
 from systolith.spec.image import Image, ImageError
 from systolith.spec.isa import IsaError, isa_for
@@ -150,6 +158,17 @@ def run(
     help="Backends to compare.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
+@click.option(
+    "--waveform",
+    metavar="FILE",
+    help="Where the RTL differs, the cycles around the first wrong beat, as .fst or .vcd; default: MODEL-rtl.fst.",
+)
+@click.option(
+    "--verilog",
+    multiple=True,
+    metavar="FILE",
+    help="Verilog to run as rtl instead of the generated core, with its ports; may be given more than once.",
+)
 @_calib
 @_json
 @click.pass_context
@@ -160,16 +179,28 @@ def verify(
     inputs: str | None,
     backends: str,
     seed: int,
+    waveform: str | None,
+    verilog: tuple[str, ...],
     calib: str | None,
     json_path: str | None,
 ) -> None:
-    """Run MODEL on every backend and compare every bit of every output."""
+    """Run MODEL on every backend and compare every bit of every output; say where the first difference arises."""
     from systolith import api
 
     reporter = _reporter(json_path)
     names = tuple(name.strip() for name in backends.split(",") if name.strip())
     with reporter.progress() as progress:
-        result = api.verify(model, arch, inputs, on=names, calib=calib, seed=seed, progress=progress)
+        result = api.verify(
+            model,
+            arch,
+            inputs,
+            on=names,
+            calib=calib,
+            seed=seed,
+            progress=progress,
+            sources=_sources(verilog),
+            waveform=waveform or f"{Path(model).stem}-rtl.fst",
+        )
     info = result.as_dict()
     rtl = result.backends.get("rtl")
     _print_layers(reporter, info, "counted in RTL" if rtl is not None and rtl.cycles else "estimated")
@@ -178,7 +209,8 @@ def verify(
         reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
     compared = [name for name in result.backends if name != "reference"]
     for difference in result.differences:
-        reporter.line(str(difference))
+        for text in difference_lines(difference):
+            reporter.line(text)
     if result.bit_exact:
         reporter.line(
             f"bit-exact: reference = {' = '.join(compared)}"
@@ -396,6 +428,16 @@ def _print_host(reporter: Reporter, nodes: list[dict]) -> None:
         seconds = next(node.get("segment_seconds") for node in nodes if node["segment"] == segment)
         if seconds is not None:
             reporter.line(f"host, {segment} the core: {seconds * 1000:.3f} ms")
+
+
+def _sources(paths: tuple[str, ...]) -> dict[str, str] | None:
+    """Verilog files by name, or None without any."""
+    sources: dict[str, str] = {}
+    for path in paths:
+        if Path(path).name in sources:
+            raise click.ClickException(f"two Verilog files are called {Path(path).name!r}: rename one")
+        sources[Path(path).name] = _read_text(path)
+    return sources or None
 
 
 def _read_bytes(path: str) -> bytes:

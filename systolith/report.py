@@ -10,7 +10,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["HOST_COLUMNS", "LAYER_COLUMNS", "Reporter", "host_cells", "layer_rows", "write_json"]
+__all__ = [
+    "HOST_COLUMNS",
+    "LAYER_COLUMNS",
+    "Reporter",
+    "difference_lines",
+    "host_cells",
+    "layer_rows",
+    "write_json",
+]
 
 HOST_COLUMNS = ("host node", "op", "reason", "runs", "MACs", "elements", "bytes")
 LAYER_COLUMNS = ("layer", "op", "MACs", "cycles", "roofline", "of roofline", "limit")
@@ -66,6 +74,16 @@ def shortened(text: str, most: int = 60) -> str:
     """The text, or its two ends: what a converter calls a node may be longer than a line."""
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+
+
+def difference_lines(difference) -> list[str]:
+    """An `api.Difference` as text: what differs, then where it began."""
+    lines = [str(difference)]
+    if difference.location is not None:
+        lines += [f"  {label:<12}{text}" for label, text in difference.location.rows()]
+    if difference.note:
+        lines.append(f"  {'note':<12}{difference.note}")
+    return lines
 
 
 def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:

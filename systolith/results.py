@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from systolith.spec.image import Image
 from systolith.spec.segments import HostPart
+
+if TYPE_CHECKING:
+    from systolith.locate import Location
 
 __all__ = ["BackendResult", "Difference", "RunResult", "VerifyResult", "describe", "host_rows"]
 
@@ -57,10 +61,9 @@ class Difference:
     elements, total : how many of its elements differ
     index           : the first of them
     expected, got   : its int8 values
-    layer           : name of the first layer whose own result differs, or None if each layer alone is right
-    instructions    : offsets in the PROGRAM region of that layer's first and last instruction of the run
-                      stream
     error           : what the device reported instead of a result
+    location        : layer, instruction, cycle and beat of the first thing that went wrong, or None
+    note            : what else is known of it
     """
 
     backend: str
@@ -70,23 +73,34 @@ class Difference:
     index: tuple[int, ...] = ()
     expected: int = 0
     got: int = 0
-    layer: str | None = None
-    instructions: tuple[int, int] | None = None
     error: str | None = None
+    location: Location | None = None
+    note: str = ""
 
     def __str__(self) -> str:
         if self.error is not None:
             return f"{self.backend}: {self.error}"
-        text = (
+        return (
             f"{self.backend}: {self.elements} of {self.total} elements of output {self.output!r} differ; "
             f"first at "
             f"{list(self.index)}: expected {self.expected}, got {self.got}"
         )
-        if self.layer is not None:
-            text += f"; the first layer to differ is {self.layer!r}"
-        if self.instructions is not None:
-            text += f" (instructions 0x{self.instructions[0]:x} to 0x{self.instructions[1]:x})"
-        return text
+
+    def as_dict(self) -> dict:
+        """Plain values for JSON; `text` says it in a sentence."""
+        return {
+            "backend": self.backend,
+            "text": str(self),
+            "output": self.output,
+            "elements": self.elements,
+            "total": self.total,
+            "index": list(self.index),
+            "expected": self.expected,
+            "got": self.got,
+            "error": self.error,
+            "location": self.location.as_dict() if self.location is not None else None,
+            "note": self.note,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +154,7 @@ class VerifyResult:
             "backends": backends,
             "load_cycles": load_cycles,
             "host_nodes": host_rows(self.image.host, self.host_seconds),
-            "differences": [str(difference) for difference in self.differences],
+            "differences": [difference.as_dict() for difference in self.differences],
         }
 
 

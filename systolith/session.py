@@ -8,7 +8,7 @@ import numpy as np
 
 from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input_specs
 from systolith.host.device import Device
-from systolith.host.driver import Driver, dequantise, quantise
+from systolith.host.driver import Driver, cycle_limit, dequantise, quantise
 from systolith.host.segments import HostSegments
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
@@ -52,6 +52,7 @@ class Session:
     ----------
     backend : 'machine', or 'rtl', which is built first where its model is not cached
     image   : what runs on it
+    sources : Verilog to run instead of the generated core, file name to text; only on 'rtl'
 
     Members
     -------
@@ -64,12 +65,14 @@ class Session:
     The device's own errors, where the load stream stops.
     """
 
-    def __init__(self, backend: str, image: Image) -> None:
+    def __init__(self, backend: str, image: Image, sources: dict[str, str] | None = None) -> None:
         self.image = image
         self._segments = HostSegments(image.host)
-        self._device = _make_device(backend, image)
+        self._device = _make_device(backend, image, sources)
         try:
-            self._driver = Driver(self._device, image)
+            # The core that comes with this package stops by its watchdog; another one may not.
+            limit = cycle_limit(image) if sources is not None else None
+            self._driver = Driver(self._device, image, timeout_cycles=limit)
             self.load_cycles = self._driver.load_cycles
         except BaseException:
             self.close()
@@ -111,7 +114,7 @@ class Session:
         )
 
 
-def _make_device(backend: str, image: Image) -> Device:
+def _make_device(backend: str, image: Image, sources: dict[str, str] | None = None) -> Device:
     if backend == "machine":
         from systolith.reference.machine_device import MachineDevice
 
@@ -120,5 +123,5 @@ def _make_device(backend: str, image: Image) -> Device:
     if backend == "rtl":
         from systolith.sim.native import RtlDevice
 
-        return RtlDevice(image.arch)
+        return RtlDevice(image.arch, sources=sources)
     raise ApiError(f"{backend!r} is no device; choose from {', '.join(BACKENDS[1:])}")

@@ -2,12 +2,13 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from systolith import api, cli
+from systolith import api, cli, locate
 from systolith.host.device import DeviceError
 from systolith.reference.elementwise import Lookup
 from systolith.reference.graph import QGraph
@@ -290,7 +291,7 @@ def graph_of_three() -> QGraph:
     return builder.finish(name)
 
 
-def fake_compile(model: object, arch: object, calib: object = None, progress: object = None) -> Image:
+def fake_compile(model: object, arch: object, *_: object, **__: object) -> Image:
     """An image with one layer and one instruction per node, which only FakeSession can run."""
     graph = model if isinstance(model, QGraph) else graph_of_three()
     config = load_arch(arch)
@@ -341,6 +342,30 @@ def fake_compile(model: object, arch: object, calib: object = None, progress: ob
     )
 
 
+#: What the search finds, whatever FakeSession does.
+LOCATION = locate.Location(
+    kind="wrong",
+    stream="run",
+    layer="lookup1",
+    nodes=("t1",),
+    offset=0x60,
+    text="POOL table=1",
+    engine="VECTOR",
+    ordinal=1,
+    cycle=1234,
+    begin=1200,
+    memory="act",
+    address=0x40,
+    lane=0,
+    expected=7,
+    got=6,
+    tensor="t1",
+    index=(0, 1, 2, 0),
+    window=(1034, 1284),
+    time=4000,
+)
+
+
 class FakeSession:
     """A device that computes the reference, except that it flips the lowest bit of one element of the
     tensors in `wrong`."""
@@ -349,9 +374,11 @@ class FakeSession:
     wrong: frozenset[str] = frozenset()
     stops: bool = False
     load_cycles = 5
+    seen: dict[str, str] | None = None
 
-    def __init__(self, backend: str, image: Image) -> None:
-        self.backend, self.image = backend, image
+    def __init__(self, backend: str, image: Image, sources: dict[str, str] | None = None) -> None:
+        self.backend, self.image, self.sources = backend, image, sources
+        type(self).seen = sources
 
     def __enter__(self) -> "FakeSession":
         return self
@@ -377,6 +404,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
     monkeypatch.setattr(api, "Session", kind)
     monkeypatch.setattr(api, "import_model", lambda *_: kind.graph)
     monkeypatch.setattr(api, "compile", fake_compile)
+    monkeypatch.setattr(locate, "locate_rtl", lambda *_, **options: replace(LOCATION, waveform=options["waveform"]))
     return kind
 
 
@@ -409,7 +437,7 @@ def test_verify_agrees(fake: type[FakeSession], tmp_path: Path, capsys: pytest.C
     assert {"name", "op", "macs", "cycles", "roofline_cycles", "limit"} <= set(report["layers"][0])
 
 
-def test_verify_names_the_first_layer_that_differs(
+def test_verify_names_the_first_instruction_that_differs(
     fake: type[FakeSession], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.wrong = frozenset({"t1", "t2"})
@@ -418,9 +446,41 @@ def test_verify_names_the_first_layer_that_differs(
     assert status == 1
     assert err == "systolith: m.onnx differs from the reference on rtl (seed 0)\n"
     assert "1 of 36 elements of output 't2' differ; first at [0, 1, 2, 0]" in out
-    layer = next(layer for layer in json.loads(path.read_text())["layers"] if "t1" in layer["nodes"])
-    assert f"first layer to differ is {layer['name']!r} (instructions 0x60 to 0x60)" in out
-    assert json.loads(path.read_text())["bit_exact"] is False
+    for line in (
+        "where       run stream, cycle 1,234 since START, time 4,000 in the waveform",
+        "layer       'lookup1', nodes t1",
+        "instruction 0x00060 (VECTOR, number 1): POOL table=1",
+        "what        6 written to byte of the act SRAM 0x00040, lane 0: expected 7",
+        "element     't1' [0, 1, 2, 0]",
+        "waveform    m-rtl.fst: cycles 1,034 to 1,284",
+    ):
+        assert f"\n  {line}\n" in out
+    report = json.loads(path.read_text())
+    assert report["bit_exact"] is False
+    (difference,) = report["differences"]
+    assert (difference["backend"], difference["output"], difference["elements"]) == ("rtl", "t2", 1)
+    assert {name: difference["location"][name] for name in ("layer", "offset", "cycle", "got")} == {
+        "layer": "lookup1",
+        "offset": 0x60,
+        "cycle": 1234,
+        "got": 6,
+    }
+
+
+def test_verify_takes_verilog_and_a_waveform(
+    fake: type[FakeSession], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.wrong = frozenset({"t2"})
+    (tmp_path / "core.v").write_text("module core; endmodule")
+    arguments = ("verify", "m.onnx", "--arch", "tiny", "--verilog", tmp_path / "core.v")
+    status, out, _ = invoke(capsys, *arguments, "--waveform", tmp_path / "w.vcd")
+    assert status == 1
+    assert fake.seen == {"core.v": "module core; endmodule"}
+    assert f"{tmp_path / 'w.vcd'}: cycles" in out
+    assert "core.v" in refused(capsys, *arguments, "--verilog", tmp_path / "core.v")
+    assert "absent.v" in refused(capsys, "verify", "m.onnx", "--arch", "tiny", "--verilog", "absent.v")
+    assert "w.txt" in refused(capsys, *arguments, "--waveform", "w.txt")
+    assert "nowhere" in refused(capsys, *arguments, "--waveform", "nowhere/w.fst")
 
 
 def test_verify_without_rtl_does_not_see_it(

@@ -84,7 +84,7 @@ def test_machine_equals_reference(arch: str, digits: tuple[np.ndarray, ...], gra
 
 
 def test_every_layer_is_equal(digits: tuple[np.ndarray, ...], graph: QGraph) -> None:
-    # The build that `verify` makes to find the first layer that differs.
+    # Every layer's result as an output.
     every = replace(graph, outputs=tuple(layer.tensor for layer in api.compile(graph, "array8").layers))
     result = api.verify(every, "array8", {"image": digits[1][:1]}, on=("machine",))
     assert len(every.outputs) > 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Instr, Isa, Region, Space, isa_for
 from systolith.spec.numerics import TABLE_SIZE
 
-__all__ = ["Chain", "Lowering", "Place"]
+__all__ = ["Chain", "Lowering", "Place", "Residence"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,47 @@ class Place:
     bytes: int
     layout: Layout
     external: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Residence:
+    """A box of a tensor in the activation SRAM, until something else takes its place.
+
+    Parameters
+    ----------
+    name : str
+    address : int               of its first byte; it is dense
+    order : tuple of int        the tensor's axes in memory order
+    extents : tuple of int      the tensor in memory order, as the rule that placed it sees it: of the same elements
+    box : tuple of range        the part that is here, per extent
+    first, last : int           instructions of the run stream, `last` excluded; None: to the end
+    """
+
+    name: str
+    address: int
+    order: tuple[int, ...]
+    extents: tuple[int, ...]
+    box: tuple[range, ...]
+    first: int
+    last: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """How many there are."""
+        return prod(map(len, self.box))
+
+    def values(self, tensor: np.ndarray) -> np.ndarray:
+        """The bytes that must stand here, as they lie."""
+        laid = tensor.transpose(self.order).reshape(self.extents)
+        return laid[np.ix_(*self.box)].ravel()
+
+    def element(self, byte: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Index in the tensor, of this shape, of one of the bytes."""
+        local = np.unravel_index(byte, tuple(map(len, self.box)))
+        index = [r[int(i)] for r, i in zip(self.box, local, strict=True)]
+        flat = int(np.ravel_multi_index(index, self.extents))
+        along = np.unravel_index(flat, [shape[axis] for axis in self.order])
+        return tuple(int(along[self.order.index(axis)]) for axis in range(len(shape)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +99,8 @@ class Lowering:
     io_offsets : dict         offset of each input and output in the DATA region
     act, scratch : Arena      the activation SRAM; the part of the DATA region that is not input or output
     external : frozenset      tensors that live in the DATA region and come on chip piece by piece
-    history : list            every placement, as (instruction from which it holds, tensor, place)
+    residences : list         what lay where in the activation SRAM, and when
+    outside : list            what lay where in the DATA region
     """
 
     graph: QGraph
@@ -70,12 +113,14 @@ class Lowering:
     instrs: list[Instr] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
-    history: list[tuple[int, str, Place]] = field(default_factory=list)
+    residences: list[Residence] = field(default_factory=list)
+    outside: list[tuple[str, Place]] = field(default_factory=list)
     node: QNode | None = None
     owner: int = -1
     chain: Chain | None = None
     chained_output: str | None = None
     _acc: int = 0
+    _open: list[Residence] = field(default_factory=list)
 
     @property
     def result(self) -> str:
@@ -130,13 +175,24 @@ class Lowering:
             address = self.io_offsets[name]
         else:
             address = self.scratch.allocate(size)
-        return self.settle(name, Place(address=address, bytes=size, layout=layout, external=external))
-
-    def settle(self, name: str, place: Place) -> Place:
-        """A tensor lies here from now on."""
-        self.places[name] = place
-        self.history.append((len(self.instrs), name, place))
+        self.places[name] = place = Place(address=address, bytes=size, layout=layout, external=external)
+        if external:
+            self.outside.append((name, place))
+        else:
+            self.reside(name, address, layout.order)
         return place
+
+    def reside(self, name: str, address: int, order: tuple[int, ...], extents: tuple[int, ...] = (), box: tuple[range, ...] = (), *,
+               first: int | None = None) -> None:
+        """The instructions from `first` (None: those that follow) write a tensor, or a box of it, to this address; see `Residence`."""
+        extents = extents or tuple(self.graph.tensors[name].shape[axis] for axis in order)
+        residence = Residence(name=name, address=address, order=order, extents=extents, box=box or tuple(map(range, extents)),
+                              first=len(self.instrs) if first is None else first)
+        for other in self._open:
+            if other.address < address + residence.bytes and address < other.address + other.bytes:
+                other.last = residence.first
+        self._open = [other for other in self._open if other.last is None] + [residence]
+        self.residences.append(residence)
 
     def drop(self, name: str) -> None:
         """A tensor has had its last reader."""

@@ -196,14 +196,14 @@ def lower_matmul(low: Lowering, op: MatMul) -> None:
     bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=0)
     rows = place_x.bytes // k
     window = Window(x=(1, 1, rows, k), y=(1, 1, rows, m), kernel=(1, 1), strides=(1, 1), dilations=(1, 1), pads=(0, 0))
-    operands = [Operand(place=place_x, extents=(1, rows, k), window=lambda box: (*box[:2], range(k)))]
+    operands = [Operand(name=low.node.inputs[0], place=place_x, extents=(1, rows, k), window=lambda box: (*box[:2], range(k)))]
     if low.chain is not None:
-        operands.append(Operand(place=low.places[low.chain.other], extents=(1, rows, m)))
+        operands.append(Operand(name=low.chain.other, place=low.places[low.chain.other], extents=(1, rows, m)))
 
     def compute(box: Box, result: View, views: list[View]) -> None:
         _emit(low, Views(views[0], result, views[1] if len(views) > 1 else None), window, passes, op.x_zero, bias, op.requant, box[0], box[1], ())
 
-    in_boxes(low, Operand(place=place_y, extents=(1, rows, m)), operands, (1,), compute)
+    in_boxes(low, Operand(name=low.result, place=place_y, extents=(1, rows, m)), operands, (1,), compute)
 
 
 def _runs(counts: np.ndarray, box: range) -> list[range]:

@@ -69,7 +69,7 @@ def lower_lookup(low: Lowering, op: Lookup) -> None:
     def compute(box: Box, result: View, operands: list[View]) -> None:
         copy(low, [len(box[0])], (operands[0].at((box[0].start,)), [1]), (result.at((box[0].start,)), [1]), op.table)
 
-    in_boxes(low, Operand(place=y, extents=(y.bytes,)), [Operand(place=x, extents=(x.bytes,))], (0,), compute)
+    in_boxes(low, Operand(name=low.node.output, place=y, extents=(y.bytes,)), [Operand(name=low.node.inputs[0], place=x, extents=(x.bytes,))], (0,), compute)
 
 
 def binary_operands(low: Lowering, op: Add | Mul, swapped: bool = False) -> dict[str, int]:
@@ -102,4 +102,4 @@ def lower_binary(low: Lowering, op: Add | Mul, operands: list[Operand]) -> None:
 
         _emit_nest(low, "ADD" if isinstance(op, Add) else "MUL", list(map(len, box)), list(zip(*strides, strict=True)), tuple(bases), make)
 
-    in_boxes(low, Operand(place=y, extents=extents), operands, range(len(extents)), compute)
+    in_boxes(low, Operand(name=low.node.output, place=y, extents=extents), operands, range(len(extents)), compute)

@@ -110,7 +110,8 @@ def _walk(low: Lowering, graph: QGraph) -> dict[str, Layout]:
             continue
         if name in low.external:
             size = int(np.prod(graph.tensors[name].shape, dtype=np.int64))
-            low.settle(name, Place(address=io_offsets[name], bytes=size, layout=layouts[name], external=True))
+            low.places[name] = Place(address=io_offsets[name], bytes=size, layout=layouts[name], external=True)
+            low.outside.append((name, low.places[name]))
         else:
             place = low.place(name, layouts[name])
             low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=io_offsets[name], bytes=place.bytes, base=place.address)
@@ -199,9 +200,15 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
         place, extents = low.places[name], graph.tensors[name].shape
         if place.layout.flatten is None and same_bytes(place.layout.order, order, extents):
             return
+        first = len(low.instrs)
+        first = len(low.instrs)
         copy = reorder(low, name, order)
         low.drop(name)
-        low.settle(name, copy)
+        low.places[name] = copy
+        if copy.external:
+            low.outside.append((name, copy))
+        else:
+            low.reside(name, copy.address, order, first=first)
 
     if type(op) in _SPATIAL:
         bring(node.inputs[0], channels_last(graph.tensors[node.inputs[0]].shape))
@@ -230,7 +237,7 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
     elif isinstance(op, Transpose):
         place = low.places[node.inputs[0]]
         order = tuple(op.perm.index(axis) for axis in place.layout.order)
-        low.settle(node.output, replace(place, layout=Layout(order=order)))
+        low.places[node.output] = replace(place, layout=Layout(order=order))
     elif isinstance(op, Reshape):
         _reshape(low, graph, bring)
     else:
@@ -245,7 +252,7 @@ def _materialise(low: Lowering, graph: QGraph, name: str, order: tuple[int, ...]
         return
     address, size = low.constant(tensor.data.transpose(order))
     temporary.append((address, size))
-    low.settle(name, Place(address=address, bytes=size, layout=Layout(order=order)))
+    low.places[name] = Place(address=address, bytes=size, layout=Layout(order=order))
 
 
 def _reshape(low: Lowering, graph: QGraph, bring) -> None:
@@ -256,11 +263,11 @@ def _reshape(low: Lowering, graph: QGraph, bring) -> None:
     if not is_linear(order, extents) and place.layout.flatten is None:
         keeps_batch = order[0] == 0 and len(shape) == 2 and shape[0] == extents[0]
         if keeps_batch and only_matmuls_read(graph, node.output):
-            low.settle(node.output, replace(place, layout=Layout(order=row_major(shape), flatten=flatten_order(extents, order))))
+            low.places[node.output] = replace(place, layout=Layout(order=row_major(shape), flatten=flatten_order(extents, order)))
             return
         bring(name, row_major(extents))
         place = low.places[name]
-    low.settle(node.output, replace(place, layout=Layout(order=row_major(shape))))
+    low.places[node.output] = replace(place, layout=Layout(order=row_major(shape)))
 
 
 def _binary(low: Lowering, graph: QGraph, bring) -> list[tuple[int, int]]:
@@ -290,7 +297,7 @@ def _binary(low: Lowering, graph: QGraph, bring) -> list[tuple[int, int]]:
             bring(name, own)
             place = low.places[name]
         own_extents = tuple(extents[axis] for axis in order)
-        operands.append(Operand(place=place, extents=own_extents, window=_broadcast(own_extents)))
+        operands.append(Operand(name=name, place=place, extents=own_extents, window=_broadcast(own_extents)))
     low.place(node.output, Layout(order=order))
     lower_binary(low, op, operands)
     return temporary

@@ -54,11 +54,13 @@ class Operand:
 
     Parameters
     ----------
+    name : str
     place : Place
     extents : tuple of int             in memory order
     window : callable(Box) -> Box      what a box of the result needs of it
     """
 
+    name: str
     place: Place
     extents: tuple[int, ...]
     window: Callable[[Box], Box] = lambda box: box
@@ -117,6 +119,7 @@ def in_boxes(low: Lowering, result: Operand, operands: Sequence[Operand], split:
             view = View(own[len(views) % count], tuple(r.start for r in needed), tuple(map(len, needed)))
             last = views[-1] if views else None
             if last is None or (last.first, last.extents) != (view.first, view.extents):
+                low.reside(operand.name, view.address, operand.place.layout.order, operand.extents, needed)
                 _move(low, "LOAD", operand, view)
                 views.append(view)
 
@@ -128,6 +131,7 @@ def in_boxes(low: Lowering, result: Operand, operands: Sequence[Operand], split:
             load(boxes[i + 1])
         if result.place.external:
             target = View(out[i % count], tuple(r.start for r in box), tuple(map(len, box)))
+            low.reside(result.name, target.address, result.place.layout.order, result.extents, box)
             compute(box, target, views)
             _move(low, "STORE", result, target)
         else:

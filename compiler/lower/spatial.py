@@ -96,7 +96,7 @@ def over_images(low: Lowering, window: Window, compute: Callable[[Views, range, 
             x, *other = (image(view, n) for view in operands)
             compute(Views(x, image(result, n), other[0] if other else None), box[1], box[2])
 
-    operands = [Operand(place=places[low.node.inputs[0]], extents=window.x, window=window.needed)]
+    operands = [Operand(name=low.node.inputs[0], place=places[low.node.inputs[0]], extents=window.x, window=window.needed)]
     if low.chain is not None:
-        operands.append(Operand(place=places[low.chain.other], extents=window.y))
-    in_boxes(low, Operand(place=places[low.result], extents=window.y), operands, (0, 1, 2), boxed)
+        operands.append(Operand(name=low.chain.other, place=places[low.chain.other], extents=window.y))
+    in_boxes(low, Operand(name=low.result, place=places[low.result], extents=window.y), operands, (0, 1, 2), boxed)

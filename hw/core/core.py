@@ -13,7 +13,7 @@ from systolith.hw.engine.matrix import MatrixEngine
 from systolith.hw.engine.output import OutputEngine
 from systolith.hw.engine.store import StoreEngine
 from systolith.hw.engine.vector import VectorEngine
-from systolith.hw.interfaces import ActWriteSignature, HwErrorCode
+from systolith.hw.interfaces import AccTraceSignature, ActWriteSignature, BeatWriteSignature, HwErrorCode
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
 from systolith.hw.soc.axi import Axi4LiteSignature, Axi4Signature, ReadArbiter
 from systolith.hw.soc.csr import CSR_ADDR_BITS, CsrBlock
@@ -30,7 +30,9 @@ class TraceSignature(wiring.Signature):
     Members
     -------
     load, output, vector : Out   ``valid``, ``addr``, ``data``, ``mask`` of an accepted write to the activation SRAM
-    acc : Out                    ``valid``, ``addr``, ``data`` of the accumulators that OUTPUT read
+    weight, param, table : Out   ``valid``, ``addr`` (a beat), ``data`` of a beat that LOAD wrote there
+    sums, acc : Out              ``valid``, ``addr``, ``data`` of the accumulators that MATRIX wrote, that OUTPUT read
+    chain : Out                  ``valid``, ``data`` of a chunk that VECTOR took from OUTPUT
     done : Out                   one bit per engine: an instruction is done
     """
 
@@ -39,9 +41,17 @@ class TraceSignature(wiring.Signature):
         write = wiring.Signature({"valid": Out(1), "addr": port["addr"], "mask": port["mask"], "data": Out(8 * arch.act_width)})
         super().__init__({
             "load": Out(write), "output": Out(write), "vector": Out(write),
-            "acc": Out(wiring.Signature({"valid": Out(1), "addr": Out(range(arch.acc_depth)), "data": Out(32 * arch.cols)})),
+            **{name: Out(wiring.Signature({"valid": Out(1), "addr": Out(beats.members["beat"].shape), "data": Out(arch.bus_bits)}))
+               for name, beats in self._beats(arch).items()},
+            "sums": Out(AccTraceSignature(arch)), "acc": Out(AccTraceSignature(arch)),
+            "chain": Out(wiring.Signature({"valid": Out(1), "data": Out(8 * arch.lanes)})),
             "done": Out(wiring.Signature({e.name.lower(): Out(1) for e in Engine})),
         })
+
+    @staticmethod
+    def _beats(arch: ArchConfig) -> dict[str, BeatWriteSignature]:
+        sizes = {"weight": arch.weight_bytes, "param": arch.param_bytes, "table": arch.table_bytes}
+        return {name: BeatWriteSignature(arch, size) for name, size in sizes.items()}
 
 
 class _State(enum.Enum, shape=3):
@@ -303,6 +313,11 @@ class Core(wiring.Component):
         for target, port in ((trace.load, pad.load_write), (trace.output, pad.output_write), (trace.vector, pad.vector_write)):
             m.d.comb += [target.valid.eq(port.valid & port.ready), target.addr.eq(port.addr), target.mask.eq(port.mask),
                          target.data.eq(port.data.as_value())]
+        for target, port in ((trace.weight, self._load.weights), (trace.param, self._load.params), (trace.table, self._load.tables)):
+            m.d.comb += [target.valid.eq(port.valid & port.ready), target.addr.eq(port.beat), target.data.eq(port.data)]
+        chain = self._output.chain
+        m.d.comb += [trace.chain.valid.eq(chain.valid & chain.ready), trace.chain.data.eq(chain.payload.as_value())]
+        wiring.connect(m, self._matrix.sums, wiring.flipped(trace.sums))
         m.d.sync += [trace.acc.valid.eq(acc.valid & acc.ready), trace.acc.addr.eq(acc.addr)]
         m.d.comb += trace.acc.data.eq(acc.data.as_value())
         for engine in Engine:

@@ -14,6 +14,7 @@ from amaranth.lib.wiring import In, Out
 
 from systolith.hw.interfaces import (
     AccReadSignature,
+    AccTraceSignature,
     ActReadSignature,
     EngineSignature,
     HwErrorCode,
@@ -36,6 +37,7 @@ class MatrixEngine(wiring.Component):
     act : Out(ActReadSignature)        must always be granted
     weights : Out(WeightReadSignature)
     acc : In(AccReadSignature)         the output stage's reads, and the releases
+    sums : Out(AccTraceSignature)      each write to the accumulators, for a checker
 
     Timing
     ------
@@ -62,6 +64,7 @@ class MatrixEngine(wiring.Component):
                 "act": Out(ActReadSignature(arch)),
                 "weights": Out(WeightReadSignature(arch)),
                 "acc": In(AccReadSignature(arch)),
+                "sums": Out(AccTraceSignature(arch)),
             }
         )
 
@@ -465,6 +468,9 @@ class MatrixEngine(wiring.Component):
                 write.data.eq(total),
             ]
         m.d.comb += [
+            self.sums.valid.eq(now.write),
+            self.sums.addr.eq(now.acc),
+            self.sums.data.eq(total.as_value()),
             self.acc.release.eq(now.release),
             self.engine.done.eq(now.last),
             self.engine.error.eq(now.fault),

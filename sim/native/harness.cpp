@@ -74,6 +74,7 @@ struct Log {
 };
 
 static void log_events(MODEL& model, Log& log);
+extern const uint32_t STORE_SOURCE, STORE_ENGINE;
 
 // -- bench -----------------------------------------------------------------------------------------------------------
 
@@ -101,7 +102,7 @@ public:
     }
     ~Bench() {
 #if VM_TRACE
-        if (vcd_) { vcd_->close(); }
+        if (wave_) { wave_->close(); }
 #endif
         top->final();
     }
@@ -138,13 +139,13 @@ public:
         }
         if (log.on) { log.cycle = cycle; log_events(*top, log); }
 #if VM_TRACE
-        const bool dump = vcd_ && cycle >= vcd_first_ && cycle < vcd_last_;
-        if (dump) { vcd_->dump(2 * cycle); }
+        const bool dump = wave_ && cycle >= wave_first_ && cycle < wave_last_;
+        if (dump) { wave_->dump(2 * cycle); }
 #endif
         top->clk = 1;
         top->eval();
 #if VM_TRACE
-        if (dump) { vcd_->dump(2 * cycle + 1); }
+        if (dump) { wave_->dump(2 * cycle + 1); }
 #endif
         ++cycle;
         if (!quiet_) { drive(b, r); }
@@ -202,13 +203,13 @@ public:
 
 #if VM_TRACE
     void waveform(const char* path, uint64_t first, uint64_t last) {
-        vcd_ = std::make_unique<VerilatedVcdC>();
-        top->trace(vcd_.get(), 99);
-        vcd_->open(path);
-        vcd_first_ = first;
-        vcd_last_ = last;
+        wave_ = std::make_unique<Wave>();
+        top->trace(wave_.get(), 99);
+        wave_->open(path);
+        wave_first_ = first;
+        wave_last_ = last;
     }
-    void flush() { if (vcd_) { vcd_->flush(); } }
+    void flush() { if (wave_) { wave_->flush(); } }
 #endif
 
     [[noreturn]] void fail(const std::string& what) { throw Problem{what + " (cycle " + std::to_string(cycle) + ")"}; }
@@ -296,6 +297,7 @@ private:
             } else {
                 uint8_t* to = memory.at(addr);  // beats are aligned, so they never cross a page
                 for (unsigned i = 0; i < BUS_BYTES; ++i) { if (beat.strobe >> i & 1) { to[i] = beat.data[i]; } }
+                if (log.on) { log.add(STORE_SOURCE, STORE_ENGINE, addr, beat.strobe, beat.data, BUS_BYTES); }
             }
             if (++it->done == it->beats) { it->ready = cycle + set.latency; }
             beats_.pop_front();
@@ -338,8 +340,8 @@ private:
     uint64_t read_credit_ = 0, write_credit_ = 0;
     bool quiet_ = false;
 #if VM_TRACE
-    std::unique_ptr<VerilatedVcdC> vcd_;
-    uint64_t vcd_first_ = 0, vcd_last_ = ~0ull;
+    std::unique_ptr<Wave> wave_;
+    uint64_t wave_first_ = 0, wave_last_ = ~0ull;
 #endif
 };
 
@@ -394,6 +396,7 @@ void sim_log(Handle* h, int on) {
     log.events.clear();
     std::memset(log.done, 0, sizeof log.done);
 }
+void sim_log_clear(Handle* h) { h->bench->log.events.clear(); }
 uint64_t sim_log_size(Handle* h) { return h->bench->log.events.size(); }
 const void* sim_log_data(Handle* h) { return h->bench->log.events.data(); }
 // The model alone, with nothing driven: the upper bound of speed.

@@ -32,7 +32,8 @@ def test_a_dump_holds_every_level(tmp_path, compilation):
     assert set(files) == {"graph.txt", "lowered.txt", "placement.txt", "constants.txt", "program.txt"}
     for node in graph.nodes:
         assert f"{node.name}: {node.output} = {node.op_type}" in files["graph.txt"]
-        assert f", {np.prod(graph.tensors[node.output].shape)} bytes at 0x" in files["placement.txt"]
+    for name in (*graph.inputs, *graph.outputs):
+        assert f"{name}: {np.prod(graph.tensors[name].shape)} bytes at 0x" in files["placement.txt"]
     instructions = [line for line in files["program.txt"].splitlines() if not line.startswith("#")]
     assert len(instructions) == image.run_count and instructions[-1].endswith("HALT")
     assert files["program.txt"].count("signal=") and not files["lowered.txt"].count("signal=")

@@ -80,14 +80,32 @@ def state(machine):
 
 
 def execute(bench, mnemonic, expected=None, **operands):
-    """One instruction; every memory that is not in `expected` must be as before."""
+    """One instruction; every memory that is not in `expected` must be as before, and the hook must tell every change."""
     instr = bench.isa.make(mnemonic, **operands)
     before = state(bench.machine)
     want = before | (expected(instr, before) if expected else {})
+    effects = []
+    bench.machine.on_instruction = lambda offset, told, effect: effects.append((told, effect))
     bench.machine.execute(instr)
+    bench.machine.on_instruction = None
+    ((told, effect),) = effects
+    assert told is instr
+    if effect.space != "chain":
+        replay(effect, before)
     for name, memory in state(bench.machine).items():
         np.testing.assert_array_equal(memory, want[name], err_msg=f"{name} after {bench.isa.disassemble(instr)}")
+        np.testing.assert_array_equal(memory, before[name], err_msg=f"{name} as told of {bench.isa.disassemble(instr)}")
     return instr
+
+
+def replay(effect, memories):
+    """Write what the hook told, in its order."""
+    memory = memories["DATA" if effect.space == "data" else effect.space]
+    for address, row, kept in zip(effect.addresses, effect.rows, effect.kept, strict=True):
+        if effect.space == "acc":
+            memory[address, :kept] = row[:kept]
+        else:
+            memory[(address + np.arange(kept)) % len(memory)] = row[:kept].view(memory.dtype)
 
 
 # -- LOAD and STORE -----------------------------------------------------------------------------------------------------
@@ -349,7 +367,6 @@ def test_output_feeds_operand_a_of_the_vector_unit(arch, seed):
     ny, nx, channels = operands["ny"], operands["nx"], operands["bytes"]
     fields = give_params(bench, 1, mult=bench.rng.integers(1 << 15, 1 << 16, arch.cols), shift=[22] * arch.cols, bias=[0] * arch.cols)
     bench.machine.released.extend(range(ny * nx))
-    # It writes nothing itself.
     sent = execute(bench, "OUTPUT", dest=Destination.VECTOR, ny=ny, nx=nx, channels=channels, param=1, **bench.result())
 
     def expected(instr, before):
@@ -435,18 +452,16 @@ def test_the_hook_sees_every_write_as_the_hardware_makes_it():
     seen = []
     bench = Bench(ARCH, 0)
     bench.machine.on_instruction = lambda *call: seen.append(call)
-    program = ["LOAD region=DATA rows=2 bytes=6 row=8", "STORE region=DATA", "MATMUL ox=2 final=1", "OUTPUT nx=2 channels=6 dst=20 dst_px=6",
-               "POOL base=4 bytes=5 height=1 row_bytes=9 dst=50", "HALT"]  # fmt: skip
+    program = ["LOAD region=DATA rows=2 bytes=6 row=8", "STORE region=DATA offset=9", "MATMUL ox=3 final=1 acc=4", "OUTPUT acc=4 nx=2 channels=6 dst=20 dst_px=6",
+               "OUTPUT acc=6 channels=5 dest=VECTOR", "ADD a_source=OUTPUT bytes=5 dst=60", "POOL base=4 bytes=5 height=1 row_bytes=9 dst=50", "HALT"]  # fmt: skip
     instrs = [bench.isa.assemble(line) for line in program]
     code = np.frombuffer(b"".join(map(bench.isa.encode, instrs)), np.uint8)
     bench.machine.set_regions(code, bench.machine.regions[Region.DATA])
     bench.machine.run(0)
     word = bench.isa.word_bytes
-    assert [(offset, instr) for offset, instr, _ in seen] == [(i * word, instrs[i]) for i in (0, 3, 4)]
-    addresses, kept = ([list(write[i]) for _, _, write in seen] for i in (0, 2))
-    assert addresses == [[0, 8], [20, 24, 26, 30], [50, 54]]
-    assert kept == [[6, 6], [4, 2, 4, 2], [4, 1]]
-    for _, _, write in seen:
-        for address, row, count in zip(*write, strict=True):
-            np.testing.assert_array_equal(row[:count], bench.machine.act[address : address + count])
+    assert [(offset, instr) for offset, instr, _ in seen] == [(i * word, instr) for i, instr in enumerate(instrs[:-1])]
+    effects = [effect for _, _, effect in seen]
+    assert [effect.space for effect in effects] == ["act", "data", "acc", "act", "chain", "act", "act"]
+    assert [list(effect.addresses) for effect in effects] == [[0, 8], [9], [4, 5, 6], [20, 24, 26, 30], [0, 1], [60, 64], [50, 54]]
+    assert [list(effect.kept) for effect in effects] == [[6, 6], [1], [8] * 3, [4, 2, 4, 2], [4, 1], [4, 1], [4, 1]]
     assert bench.machine.instructions == len(program)

@@ -1,0 +1,353 @@
+"""Where a backend first goes wrong: layer, instruction, cycle, beat and element, with a waveform of that window.
+
+RTL is held against the machine (`lockstep`); the machine against the reference, by what each instruction leaves in
+the tensors' places. A difference of the first kind is the hardware's, one of the second the compiler's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from systolith.compiler.driver import residences
+from systolith.compiler.lower.context import Residence
+from systolith.host.device import DeviceError
+from systolith.host.driver import Driver, cycle_limit
+from systolith.reference.graph import QGraph
+from systolith.reference.machine import Effect
+from systolith.reference.machine_device import MachineDevice
+from systolith.spec.image import Image
+from systolith.spec.isa import Instr, IsaError, isa_for
+
+__all__ = ["Location", "locate_machine", "locate_rtl"]
+
+#: Cycles of a waveform before the first wrong beat and after it; and how far back an instruction's beginning
+#: may lie to be shown too.
+BEFORE, AFTER, REACH = 200, 50, 1000
+#: Cycles that a model without optimisation simulates in a few seconds.
+_SHORT = 200_000
+
+Arrays = Mapping[str, np.ndarray]
+Progress = Callable[[str], None] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """The first thing that a backend did wrong.
+
+    Parameters
+    ----------
+    kind             : as `lockstep.Finding`
+    stream           : 'load' or 'run'
+    layer, nodes     : name, and nodes of the model; None and () where the instruction belongs to no layer
+    offset, text     : of the instruction in the PROGRAM region; its assembly
+    engine, ordinal  : who executes it; how many of that engine's instructions come before it in the stream
+    cycle, begin     : since START, of the first wrong beat and of the instruction's first write; None without a clock
+    memory, address, lane, expected, got, instead, writes, tokens : as `lockstep.Finding`; bytes from the first of the
+                       memory (DATA region for 'data'), or entries of accumulators
+    tensor, index    : the element at that address, where it is one of a tensor's
+    sums             : of a wrong OUTPUT in a program: the MATMULs whose sums it took, which may be the wrong ones
+    waveform         : the file, or None
+    window           : cycles in it, first and last, since START
+    time             : of the first wrong beat, in the waveform's unit of time
+    """
+
+    kind: str
+    stream: str
+    layer: str | None
+    nodes: tuple[str, ...]
+    offset: int
+    text: str
+    engine: str | None
+    ordinal: int
+    cycle: int | None = None
+    begin: int | None = None
+    memory: str = ""
+    address: int = 0
+    lane: int = 0
+    expected: int | None = None
+    got: int | None = None
+    instead: int | None = None
+    writes: int = 0
+    tokens: tuple[tuple[str, int, int], ...] = ()
+    tensor: str | None = None
+    index: tuple[int, ...] = ()
+    sums: tuple[int, ...] = ()
+    waveform: str | None = None
+    window: tuple[int, int] | None = None
+    time: int | None = None
+
+    def as_dict(self) -> dict:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report: what it is, and the text."""
+        clock = f", cycle {self.cycle:,} since START" if self.cycle is not None else ""
+        owner = f"{self.engine}, number {self.ordinal}" if self.engine else "no engine"
+        rows = [
+            (
+                "where",
+                f"{self.stream} stream{clock}"
+                + (f", time {self.time:,} in the waveform" if self.time is not None else ""),
+            ),
+            (
+                "layer",
+                (f"{self.layer!r}" + (f", nodes {', '.join(self.nodes)}" if self.nodes else ""))
+                if self.layer is not None
+                else "none",
+            ),
+            ("instruction", f"0x{self.offset:05x} ({owner}): {self.text}"),
+            ("what", self.what()),
+        ]
+        if self.tensor is not None:
+            rows.append(("element", f"{self.tensor!r} {list(self.index)}"))
+        if self.sums:
+            rows.append(("sums of", ", ".join(f"0x{offset:05x}" for offset in self.sums)))
+        for engine, offset, cycle in self.tokens:
+            rows.append(("token", f"of {engine}: given by 0x{offset:05x} in cycle {cycle:,}"))
+        if self.waveform is not None and self.window is not None:
+            rows.append(("waveform", f"{self.waveform}: cycles {self.window[0]:,} to {self.window[1]:,}"))
+        return rows
+
+    def what(self) -> str:
+        """One clause on what is wrong."""
+        unit = {
+            "acc": "accumulator entry",
+            "read": "accumulator entry",
+            "chain": "chunk to VECTOR number",
+            "data": "byte of the DATA region",
+        }
+        place = f"{unit.get(self.memory, f'byte of the {self.memory} SRAM')} {self._at(self.address)}"
+        column = f" column {self.lane}" if self.memory in ("acc", "read") else f" lane {self.lane}"
+        verb = "read from" if self.memory == "read" else "written to"
+        instead = f"; {self._at(self.instead)} is left out" if self.instead is not None else ""
+        if self.kind == "wrong":
+            return f"{self.got} {verb} {place},{column}: expected {self.expected}{instead}"
+        if self.kind == "extra":
+            return f"{self.got} {verb} {place},{column}, which this instruction does not touch{instead}"
+        if self.kind == "missing":
+            return f"{place} not written: expected {self.expected}"
+        if self.kind == "unfinished":
+            return f"never finishes, though every instruction before it has: {self.writes} beats written, nothing happens after this cycle"
+        return (
+            "the bus protocol is broken while this is the oldest instruction"
+            if self.kind == "protocol"
+            else "the core stops here with an error"
+        )
+
+    def _at(self, address: int | None) -> str:
+        return str(address) if self.memory in ("acc", "read", "chain") else f"0x{address:05x}"
+
+
+# -- RTL against machine ------------------------------------------------------------------------------------------
+def locate_rtl(
+    graph: QGraph,
+    image: Image,
+    inputs: Arrays,
+    *,
+    sources: dict[str, str] | None = None,
+    waveform: str | Path | None = None,
+    progress: Progress = None,
+) -> Location | None:
+    """The first beat of the RTL that the machine does not write, or None if there is none.
+
+    Parameters
+    ----------
+    inputs   : int8 values by name
+    sources  : Verilog of the core, if not the generated one; its trace ports must be there
+    waveform : file for the window around it, .vcd or .fst; None writes none
+
+    Raises
+    ------
+    DeviceError       If the Verilog lacks trace ports.
+    SimulationError   If it cannot be built.
+    """
+    from systolith.comparison import Found
+    from systolith.lockstep import Lockstep, Replay
+    from systolith.sim.native import RtlDevice, Waveform
+    from systolith.sim.verilator import SimulationError
+
+    def run(device) -> None:
+        driver = Driver(device, image, timeout_cycles=cycle_limit(image))
+        driver.run_int8(dict(inputs))
+
+    with RtlDevice(image.arch, sources=sources) as rtl:
+        device = Lockstep(rtl, _machine(image))
+        try:
+            run(device)
+        except Found as found:
+            finding, begin = found.finding, device.begin
+        else:
+            return None
+    location = _locate(
+        graph,
+        image,
+        finding.kind,
+        finding.offset,
+        cycle=finding.cycle - begin,
+        begin=finding.begin - begin,
+        memory=finding.space,
+        address=finding.address,
+        lane=finding.lane,
+        expected=finding.expected,
+        got=finding.got,
+        instead=finding.instead,
+        writes=finding.writes,
+        tokens=tuple((engine.name, offset, cycle - begin) for engine, offset, cycle in finding.tokens),
+    )
+    if waveform is None:
+        return location
+    if progress is not None:
+        progress("writing a waveform of the first difference")
+    first, last = max(0, finding.cycle - BEFORE), finding.cycle + AFTER
+    if finding.cycle - finding.begin <= REACH:
+        first = max(0, min(first, finding.begin - 10))
+    # Compiling takes longer than a short run, simulating longer than the compilation of a long one.
+    optimise = "-O0" if last < _SHORT else "-O1"
+    shown = Waveform(waveform, first, last + 1)
+    with RtlDevice(image.arch, sources=sources, waveform=shown, optimise=optimise) as rtl:
+        # A core that hangs or breaks the bus may stop before the window ends.
+        with contextlib.suppress(DeviceError, SimulationError):
+            run(Replay(rtl, _machine(image), last + 1))
+        with contextlib.suppress(SimulationError):
+            rtl.run(max(0, last + 1 - rtl.cycle))
+        last = min(last, rtl.cycle - 1)
+    return dataclasses.replace(
+        location, waveform=str(waveform), window=(first - begin, last - begin), time=2 * finding.cycle
+    )
+
+
+def _machine(image: Image) -> MachineDevice:
+    return MachineDevice(image.arch, memory_bytes=len(image.program) + image.data_bytes + 4 * 4096)
+
+
+# -- machine against reference --------------------------------------------------------------------------------------
+def locate_machine(graph: QGraph, image: Image, inputs: Arrays) -> Location | None:
+    """The first instruction that leaves a wrong byte in a tensor's place, or None if each tensor is right.
+
+    Parameters
+    ----------
+    inputs : int8 values by name
+    """
+    writes: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    adders: dict[int, tuple[int, ...]] = {}
+    summed = np.zeros(image.arch.acc_depth, np.int64)
+    size = isa_for(image.arch).word_bytes
+
+    def record(offset: int, instr: Instr, effect: Effect) -> None:
+        if effect.space == "acc":
+            summed[effect.addresses] = offset
+        if instr.mnemonic == "OUTPUT":
+            adders[offset] = tuple(np.unique(summed[instr.acc : instr.acc + instr.ny * instr.nx]).tolist())
+        if effect.space == "act" and offset >= image.run_entry:
+            kept = np.arange(effect.rows.shape[1]) < effect.kept[:, None]
+            address = (effect.addresses[:, None] + np.arange(effect.rows.shape[1])) % image.arch.act_bytes
+            writes[(offset - image.run_entry) // size] = address[kept], effect.rows.view(np.int8)[kept]
+
+    device = _machine(image)
+    device.on_instruction = record
+    try:
+        Driver(device, image).run_int8(dict(inputs))
+    except DeviceError:
+        offset = device.csr_read("ERROR_ADDR")
+        return _locate(graph, image, "error", offset)
+    values = graph.run(dict(inputs))
+    for residence in residences(graph, image.arch):
+        tensor = residence.values(values[residence.name])
+        got, writer = np.zeros_like(tensor), np.full(len(tensor), -1)
+        last = residence.last if residence.last is not None else image.run_count
+        mine = [index for index in range(residence.first, last) if index in writes]
+        for index in mine:
+            address, data = writes[index]
+            at = address - residence.address
+            inside = (at >= 0) & (at < len(tensor))
+            got[at[inside]], writer[at[inside]] = data[inside], index
+        bad = np.flatnonzero((got != tensor) | (writer < 0))
+        if not len(bad):
+            continue
+        written = bad[writer[bad] >= 0]
+        at = int(written[np.argmin(writer[written])] if len(written) else bad[0])
+        index = int(writer[at]) if len(written) else _astray(image, residence, writes, mine)
+        offset = image.run_entry + index * size
+        return _locate(
+            graph,
+            image,
+            "wrong" if len(written) else "missing",
+            offset,
+            memory="act",
+            address=residence.address + at,
+            expected=int(tensor[at]),
+            got=int(got[at]) if len(written) else None,
+            sums=adders.get(offset, ()),
+        )
+    return None
+
+
+def _astray(image: Image, residence: Residence, writes: dict, mine: Sequence[int]) -> int:
+    """Of the layer whose result has holes: the first instruction that writes beside it, else its last."""
+    tensors = {layer.tensor: number for number, layer in enumerate(image.layers)}
+    owned = [index for index in mine if image.owners[index] == tensors.get(residence.name, -1)]
+    low, high = residence.address, residence.address + residence.bytes
+    beside = [index for index in owned if ((writes[index][0] < low) | (writes[index][0] >= high)).any()]
+    return (beside or owned[-1:] or [residence.first])[0]
+
+
+# -- both -----------------------------------------------------------------------------------------------------------------
+def _locate(graph: QGraph, image: Image, kind: str, offset: int, **rest) -> Location:
+    """Adds what the image and the compiler know of the instruction and of the place that it wrote."""
+    isa = isa_for(image.arch)
+    run = image.run_entry <= offset < image.run_entry + image.run_count * isa.word_bytes
+    entry = image.run_entry if run else image.load_entry
+    index = (offset - entry) // isa.word_bytes
+    texts, engines = [], []
+    for at in range(entry, offset + 1, isa.word_bytes):
+        try:
+            instr = isa.decode(image.program[at : at + isa.word_bytes])
+            texts.append(isa.disassemble(instr))
+            engines.append(isa.by_mnemonic[instr.mnemonic].engine)
+        except IsaError as error:
+            texts.append(str(error))
+            engines.append(None)
+    owner = image.owners[index] if run else -1
+    layer = image.layers[owner] if owner >= 0 else None
+    tensor, element = (
+        _element(graph, image, index, rest.get("memory", ""), rest.get("address", 0)) if run else (None, ())
+    )
+    engine = engines[-1]
+    return Location(
+        kind=kind,
+        stream="run" if run else "load",
+        layer=layer and layer.name,
+        nodes=layer.nodes if layer else (),
+        offset=offset,
+        text=texts[-1],
+        engine=engine.name if engine is not None else None,
+        ordinal=engines[:-1].count(engine),
+        tensor=tensor,
+        index=element,
+        **rest,
+    )
+
+
+def _element(
+    graph: QGraph, image: Image, index: int, memory: str, address: int
+) -> tuple[str | None, tuple[int, ...]]:
+    """Tensor and coordinates of a byte, as run instruction `index` sees it."""
+    if memory == "act":
+        for r in residences(graph, image.arch):
+            here = r.first <= index and (r.last is None or index < r.last)
+            if here and 0 <= address - r.address < r.bytes:
+                return r.name, r.element(address - r.address, graph.tensors[r.name].shape)
+    elif memory == "data":
+        for io in image.outputs:
+            extents = [io.shape[axis] for axis in io.order]
+            if 0 <= address - io.offset < np.prod(extents, dtype=np.int64):
+                along = np.unravel_index(address - io.offset, extents)
+                return io.name, tuple(int(along[io.order.index(axis)]) for axis in range(len(io.shape)))
+    return None, ()
