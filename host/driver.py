@@ -21,7 +21,9 @@ class InputError(ValueError):
 def quantise(value: np.ndarray, io: IoTensor) -> np.ndarray:
     """int8 for the core: ONNX QuantizeLinear for float32, minus 128 for uint8, unchanged for int8."""
     if io.dtype == "float32":
-        scaled = np.rint(value.astype(np.float32) / np.float32(io.scale)).astype(np.float64) + io.zero_point
+        # A quotient past float32's range is infinite, and saturates like every other that is too large.
+        with np.errstate(over="ignore"):
+            scaled = np.rint(value.astype(np.float32) / np.float32(io.scale)).astype(np.float64) + io.zero_point
         return scaled.clip(-128, 127).astype(np.int8)
     if io.dtype == "uint8":
         return (value.astype(np.int16) - 128).astype(np.int8)

@@ -1,12 +1,13 @@
 """The functional machine: executes decoded instructions, one after another, on the SRAMs as the hardware has them.
 
-It is the `machine` level of the ladder. Order between engines does not exist here; that the program's tokens make the
-hardware equivalent is what `hazards.check_order` proves.
+It is the `machine` level of the ladder. Engines do not run at the same time here, so tokens are only counted; that they
+make the hardware equivalent is what `hazards.check_order` proves. Where the hardware would wait for something that no
+earlier instruction gives, the machine stops with WATCHDOG.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,7 +17,18 @@ from systolith.reference.params import unpack_params
 from systolith.reference.requantise import lookup
 from systolith.spec import numerics
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Destination, Instr, IsaError, Mode, OperandA, Region, Space, isa_for
+from systolith.spec.isa import (
+    SEMAPHORE_BITS,
+    Destination,
+    Engine,
+    Instr,
+    IsaError,
+    Mode,
+    OperandA,
+    Region,
+    Space,
+    isa_for,
+)
 from systolith.spec.regs import ErrorCode
 
 __all__ = ["Effect", "Machine", "MachineError"]
@@ -76,6 +88,7 @@ class Machine:
         self.acc = np.zeros((arch.acc_depth, arch.cols), np.int32)
         self.released: deque[int] = deque()
         self.chain: deque[np.ndarray] = deque()
+        self.tokens: Counter[tuple[Engine, Engine]] = Counter()
         self.instructions = 0
         self._offset = 0
         self._tile_order = np.array([[arch.weight_offset(r, c) for c in range(arch.cols)] for r in range(arch.rows)])
@@ -90,6 +103,12 @@ class Machine:
     def set_regions(self, program: np.ndarray, data: np.ndarray) -> None:
         """Other windows of external memory."""
         self.regions = {Region.PROGRAM: program, Region.DATA: data}
+
+    def reset(self) -> None:
+        """Bring the engines to idle; SRAM contents are kept, as in hardware."""
+        self.released.clear()
+        self.chain.clear()
+        self.tokens.clear()
 
     def run(self, entry: int) -> None:
         """Execute from `entry` to HALT.
@@ -124,7 +143,18 @@ class Machine:
         """One instruction."""
         if instr.mnemonic in ("NOP", "HALT") and (instr.wait or instr.signal):
             self._fail(ErrorCode.ILLEGAL_INSTRUCTION, f"{instr.mnemonic} must not wait or signal")
+        engine = self.isa.by_mnemonic[instr.mnemonic].engine
+        for producer in Engine:
+            if instr.wait >> producer & 1:
+                if not self.tokens[producer, engine]:
+                    self._fail(ErrorCode.WATCHDOG, f"{instr.mnemonic} waits for a token of {producer.name} that no earlier instruction gives")
+                self.tokens[producer, engine] -= 1
         self._execute[instr.mnemonic](instr)
+        for consumer in Engine:
+            if instr.signal >> consumer & 1:
+                self.tokens[engine, consumer] += 1
+                if self.tokens[engine, consumer] >> SEMAPHORE_BITS:
+                    self._fail(ErrorCode.SEMAPHORE, f"{instr.mnemonic} gives {consumer.name} more tokens than a semaphore counts")
         self.instructions += 1
 
     def _fail(self, code: ErrorCode, reason: str) -> None:
@@ -217,7 +247,9 @@ class Machine:
         if instr.acc + pixels > arch.acc_depth:
             self._fail(ErrorCode.OPERAND_RANGE, "OUTPUT passes the last accumulator entry")
         for expected in range(instr.acc, instr.acc + pixels):
-            if not self.released or self.released.popleft() != expected:
+            if not self.released:
+                self._fail(ErrorCode.WATCHDOG, f"OUTPUT waits for accumulator {expected}, which no MATMUL releases")
+            if self.released.popleft() != expected:
                 raise AssertionError(f"OUTPUT at offset {self._offset} reads accumulator {expected}, which is not the next one released")
         line = self.param[instr.param * arch.param_line_bytes:(instr.param + 1) * arch.param_line_bytes]
         fields = unpack_params(line)
@@ -242,7 +274,7 @@ class Machine:
         if instr.a_source == OperandA.OUTPUT:
             count = instr.ny * instr.nx * -(-instr.bytes // self.arch.lanes)
             if len(self.chain) < count:
-                raise AssertionError(f"{instr.mnemonic} at offset {self._offset} takes {count} chunks from OUTPUT, which sent {len(self.chain)}")
+                self._fail(ErrorCode.WATCHDOG, f"{instr.mnemonic} takes {count} chunks from OUTPUT, which sent {len(self.chain)}")
             a = np.concatenate([self.chain.popleft() for _ in range(count)]).reshape(instr.ny, instr.nx, instr.bytes)
         else:
             a = self.act[self._addresses(instr, instr.a, instr.a_row, instr.a_px, instr.bytes)]

@@ -6,7 +6,7 @@ import numpy as np
 
 from systolith.reference.machine import Machine, MachineError
 from systolith.spec.arch import ArchConfig
-from systolith.spec.regs import CSRS, DEFAULT_WATCHDOG, Access, ErrorCode, Status, config_values
+from systolith.spec.regs import CSRS, DEFAULT_WATCHDOG, Access, Control, ErrorCode, Status, config_values
 
 __all__ = ["MachineDevice"]
 
@@ -42,7 +42,11 @@ class MachineDevice:
 
     def csr_write(self, name: str, value: int) -> None:
         """Set a register by name; read-only ones ignore it."""
-        if CSRS[name].access is Access.WRITE:
+        if name == "CONTROL" and value & Control.RESET:
+            self.reset()
+        elif name == "CONTROL" and value & Control.START:
+            self.start()
+        elif CSRS[name].access is Access.WRITE:
             self.csrs[name] = value & 0xFFFF_FFFF
 
     def start(self) -> None:
@@ -63,6 +67,8 @@ class MachineDevice:
         if self.machine is None:
             self.machine = Machine(self.arch, program, data, self.on_instruction)
         self.machine.set_regions(program, data)
+        # START resets every engine; memories keep what they hold.
+        self.machine.reset()
         return self.machine
 
     def wait(self, timeout_cycles: int | None = None) -> None:
@@ -72,8 +78,7 @@ class MachineDevice:
         """Back to idle; SRAM contents are kept, as in hardware."""
         self.csrs |= {"STATUS": 0, "ERROR_CODE": 0, "ERROR_ADDR": 0}
         if self.machine is not None:
-            self.machine.released.clear()
-            self.machine.chain.clear()
+            self.machine.reset()
 
     def _region(self, name: str) -> np.ndarray:
         base = self.csrs[f"{name}_LO"] | self.csrs[f"{name}_HI"] << 32

@@ -1,8 +1,17 @@
-"""Random quantised graphs: shapes, strides, pads, dilations, groups and zero points at their extremes."""
+"""Random quantised graphs and random cores: shapes, strides, pads, dilations, groups and zero points at their extremes.
+
+One generator makes all of them. What it decides (operators, extents, attributes) comes from `decide`, which is either
+a seeded generator or hypothesis, which then makes a failing graph smaller; 0 or the lowest value is always the simplest.
+The contents of weights, biases and tables come from a seed.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
+from hypothesis import strategies as st
 
 from systolith.reference.average_pool import AveragePool
 from systolith.reference.conv import Conv
@@ -12,25 +21,54 @@ from systolith.reference.matmul import MatMul
 from systolith.reference.max_pool import MaxPool
 from systolith.reference.shape import Concat, Reshape, Transpose
 from systolith.spec import numerics
+from systolith.spec.arch import PRESETS, ArchConfig
 
-__all__ = ["GraphBuilder", "random_graph"]
+__all__ = ["ARCHS", "GraphBuilder", "archs", "assert_same_bits", "graphs", "random_graph", "random_inputs"]
+
+ARCHS = {
+    **PRESETS,
+    "wide": dataclasses.replace(PRESETS["tiny"], name="wide", rows=4, cols=8, lanes=2, act_bytes=1 << 16, weight_bytes=1 << 16,
+                                param_rows=256, table_slots=8, weight_rows_per_cycle=2),
+    "nodw": dataclasses.replace(PRESETS["array8"], name="nodw", depthwise=False, weight_rows_per_cycle=1, act_blocks=1),
+    "array32": dataclasses.replace(PRESETS["array16"], name="array32", rows=32, cols=32, lanes=32, weight_rows_per_cycle=32),
+}  # fmt: skip
+ARCHS["bus32"] = dataclasses.replace(ARCHS["wide"], name="bus32", bus_bits=32, weight_rows_per_cycle=1, act_blocks=1)
+ARCHS["bus64"] = dataclasses.replace(ARCHS["wide"], name="bus64", rows=8, cols=4, lanes=4, bus_bits=64, weight_rows_per_cycle=8, depthwise=False)
+#: `tiny` as it is holds little; the graphs are about order and numbers, not about capacity.
+ARCHS["tiny"] = dataclasses.replace(PRESETS["tiny"], act_bytes=1 << 16, weight_bytes=1 << 14)
+
+#: Elements of one tensor, at most: enough for several tiles of every loop, and quick.
+_MOST = 4000
 
 
 class GraphBuilder:
-    """Appends operators with random attributes to a growing graph."""
+    """Appends operators with random attributes to a growing graph.
 
-    def __init__(self, seed: int) -> None:
+    Parameters
+    ----------
+    seed : int          of the contents, and of the decisions if there is no `decide`
+    decide : callable   ``decide(low, high)`` gives an integer of that range, both ends included
+    """
+
+    def __init__(self, seed: int, decide: Callable[[int, int], int] | None = None) -> None:
         self.rng = np.random.default_rng(seed)
+        self.integer = decide or (lambda low, high: int(self.rng.integers(low, high + 1)))
         self.name = f"seed{seed}"
         self.tensors: dict[str, QTensor] = {}
         self.nodes: list[QNode] = []
         self.inputs: list[str] = []
 
-    def integer(self, low: int, high: int) -> int:
-        return int(self.rng.integers(low, high + 1))
+    def choose(self, *options):
+        return options[self.integer(0, len(options) - 1)]
+
+    def chance(self, percent: int) -> bool:
+        return self.integer(0, 99) >= 100 - percent
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name].shape
 
     def zero(self) -> int:
-        return int(self.rng.choice([-128, 127, 0, self.integer(-128, 127)]))
+        return self.choose(0, -128, 127, self.integer(-128, 127))
 
     def input(self, shape: tuple[int, ...]) -> str:
         name = f"in{len(self.inputs)}"
@@ -57,18 +95,18 @@ class GraphBuilder:
         return QGraph(name=self.name, tensors=self.tensors, nodes=tuple(self.nodes), inputs=tuple(self.inputs), outputs=outputs)
 
     def table(self):
-        return self.rng.integers(-128, 128, 256).astype(np.int8) if self.rng.random() < 0.3 else None
+        return self.rng.integers(-128, 128, 256).astype(np.int8) if self.chance(30) else None
 
     def requant(self, channels: int, terms: int) -> Requant:
         """Scales around the one that brings a sum of random products to int8 range."""
         spread = 2.0 ** self.rng.uniform(-2, 2, channels) * 100 / (74 * 74 * np.sqrt(terms))
         pairs = [numerics.approximate_scale(float(s)) for s in spread]
-        low, high = sorted((self.integer(-128, 127), self.integer(-128, 127))) if self.rng.random() < 0.3 else (-128, 127)
+        low, high = sorted((self.integer(-128, 127), self.integer(-128, 127))) if self.chance(30) else (-128, 127)
         return Requant(mult=np.array([m for m, _ in pairs]), shift=np.array([s for _, s in pairs]), zero=self.zero(), low=low, high=high, table=self.table())
 
     def weights(self, *shape: int) -> np.ndarray:
-        """Half the time all weights saturate."""
-        if self.rng.random() < 0.2:
+        """Sometimes all weights are at the ends of int8."""
+        if self.chance(20):
             return self.rng.choice(np.array([-128, 127], np.int8), shape)
         return self.rng.integers(-128, 128, shape).astype(np.int8)
 
@@ -86,23 +124,43 @@ class GraphBuilder:
         return {"kernel": tuple(kernel), "dilations": tuple(dilations), "strides": tuple(strides),
                 "pads": (pads[0][0], pads[1][0], pads[0][1], pads[1][1])}
 
-    def conv(self, x: str, channels: int | None = None, group: int | None = None) -> str:
-        n, c, *spatial = self.tensors[x].shape
-        window = self.window((1, spatial[0]) if len(spatial) == 1 else tuple(spatial), 4 if len(spatial) == 2 else 5)
-        if len(spatial) == 1:
-            window = {k: (v[0] * 0 + (1 if k != "pads" else 0), *v[1:]) for k, v in window.items()}
-            window["pads"] = (0, window["pads"][1], 0, window["pads"][3])
+    def same(self, rank: int) -> dict:
+        """A window that keeps the extents."""
+        across = 2 * self.integer(0, 1) + 1, self.integer(1, 2)
+        down = across if rank == 4 else (1, 1)
+        pads = [(k - 1) * d // 2 for k, d in (down, across)]
+        return {"kernel": (down[0], across[0]), "dilations": (down[1], across[1]), "strides": (1, 1), "pads": (*pads, *pads)}
+
+    def block(self, x: str) -> str:
+        """A convolution or matrix product that keeps the shape, and a way round it: what the core may chain."""
+        shape = self.shape(x)
+        y = self.matmul(x, shape[-1]) if len(shape) == 2 else self.conv(x, shape[1], self.choose(1, shape[1]), self.same(len(shape)))
+        return self.binary(*self.choose((x, y), (y, x)))
+
+    def conv(self, x: str, channels: int | None = None, group: int | None = None, window: dict | None = None) -> str:
+        return self.convolve(x, window or self.windows(self.shape(x)[2:]), channels, group)
+
+    def windows(self, spatial: tuple[int, ...]) -> dict:
+        """A window over one or two axes, both as two."""
+        if len(spatial) == 2:
+            return self.window(spatial)
+        window = self.window((1, spatial[0]), 5)
+        pads = (0, window["pads"][1], 0, window["pads"][3])
+        return {name: (1, pair[1]) for name, pair in window.items() if name != "pads"} | {"pads": pads}
+
+    def convolve(self, x: str, window: dict, channels: int | None, group: int | None) -> str:
+        c = self.shape(x)[1]
         if group is None:
-            group = int(self.rng.choice([g for g in range(1, c + 1) if c % g == 0] if self.rng.random() < 0.5 else [1, c]))
+            group = self.choose(1, c, self.choose(*(g for g in range(1, c + 1) if c % g == 0)))
         multiplier = self.integer(1, 2) if group == c and c > 1 else self.integer(1, max(1, 24 // group))
-        m = channels or group * (1 if group == c and c > 1 and self.rng.random() < 0.7 else multiplier)
+        m = channels or group * (1 if group == c and c > 1 and not self.chance(30) else multiplier)
         weights = self.weights(m, c // group, *window["kernel"])
         op = Conv(weights=weights, bias=self.rng.integers(-20000, 20000, m).astype(np.int32), strides=window["strides"], dilations=window["dilations"],
                   pads=window["pads"], group=group, x_zero=self.tensors[x].zero_point, requant=self.requant(m, weights[0].size))
         return self.append(op, x)
 
-    def matmul(self, x: str) -> str:
-        k, m = self.tensors[x].shape[-1], self.integer(1, 40)
+    def matmul(self, x: str, m: int | None = None) -> str:
+        k, m = self.tensors[x].shape[-1], m or self.integer(1, 40)
         op = MatMul(weights=self.weights(k, m), bias=self.rng.integers(-20000, 20000, m).astype(np.int32), x_zero=self.tensors[x].zero_point,
                     requant=self.requant(m, k))
         return self.append(op, x)
@@ -122,7 +180,7 @@ class GraphBuilder:
             size = (extent + before + after - (k - 1) * d - 1) // s + 1
             starts = np.arange(size) * s - before
             inside = np.array([sum(0 <= start + j * d < extent for j in range(k)) for start in starts])
-            counts.append(np.maximum(inside, 1) if self.rng.random() < 0.5 else np.full(size, k))
+            counts.append(np.maximum(inside, 1) if self.chance(50) else np.full(size, k))
         products = {int(v) for v in np.unique(np.multiply.outer(*counts))}
         zero = self.zero()
         requants = {}
@@ -133,7 +191,7 @@ class GraphBuilder:
 
     def binary(self, a: str, b: str) -> str:
         common = dict(a_zero=self.tensors[a].zero_point, b_zero=self.tensors[b].zero_point, zero=self.zero(), table=self.table())
-        if self.rng.random() < 0.5:
+        if self.chance(50):
             ma, mb, shift = numerics.approximate_pair(self.rng.uniform(0.2, 1.2), self.rng.uniform(-1.2, 1.2))
             return self.append(Add(a_mult=ma, b_mult=mb, shift=shift, **common), a, b)
         mult, shift = numerics.approximate_scale(self.rng.uniform(0.002, 0.02))
@@ -142,55 +200,129 @@ class GraphBuilder:
     def lookup(self, x: str) -> str:
         return self.append(Lookup(table=self.rng.integers(-128, 128, 256).astype(np.int8)), x)
 
+    def residual(self, x: str) -> str:
+        """Combine with an earlier tensor of the same shape, in either order, or with its own table."""
+        alike = [name for name in self.tensors if name != x and self.shape(name) == self.shape(x)]
+        other = self.choose(self.lookup, lambda _: self.choose(*alike, x))(x)
+        return self.binary(*self.choose((x, other), (other, x)))
 
-def random_graph(seed: int, largest: int = 9, steps: int = 4) -> QGraph:
-    """A chain of `steps` random operators with branches, then perhaps a classifier."""
-    b = GraphBuilder(seed)
-    n = 1 if b.rng.random() < 0.8 else 2
-    if b.rng.random() < 0.75:
-        x = b.input((n, b.integer(1, 20), b.integer(1, largest), b.integer(1, largest)))
-    else:
-        x = b.input((n, b.integer(1, 20), b.integer(1, largest * 4)))
-    for _ in range(steps):
-        shape = b.tensors[x].shape
-        kind = b.rng.choice(["conv", "conv", "depthwise", "max_pool", "average_pool", "binary", "constant", "concat", "lookup", "gate", "transpose"])
-        if kind in ("max_pool", "average_pool") and len(shape) != 4:
-            kind = "conv"
-        if kind == "conv":
-            x = b.conv(x)
-        elif kind == "depthwise":
-            x = b.conv(x, channels=shape[1], group=shape[1])
-        elif kind == "max_pool":
-            x = b.max_pool(x)
-        elif kind == "average_pool":
-            x = b.average_pool(x)
-        elif kind == "binary":
-            x = b.binary(x, b.lookup(x))
-        elif kind == "constant":
-            x = b.binary(x, b.constant(tuple(e if b.rng.random() < 0.5 else 1 for e in shape)))
-        elif kind == "gate":
-            other = b.lookup(x)
-            if len(shape) == 4:
-                kernel = shape[2:]
-                mult, shift = numerics.approximate_scale(1 / (kernel[0] * kernel[1]))
-                count = kernel[0] * kernel[1]
-                pooled = b.append(AveragePool(kernel=kernel, strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0), counts_y=np.array([kernel[0]]),
-                                              counts_x=np.array([kernel[1]]), x_zero=b.tensors[x].zero_point,
-                                              requants={count: Requant(mult=np.array([mult]), shift=np.array([shift]), zero=b.zero())}), x)
-                x = b.binary(other, pooled)
-            else:
-                x = other
-        elif kind == "concat":
-            other = b.conv(x, group=1) if b.rng.random() < 0.3 else b.lookup(x)
-            if b.tensors[other].shape[2:] != shape[2:]:
-                other = b.lookup(x)
-            x = b.append(Concat(axis=1), x, other)
-        elif kind == "lookup":
-            x = b.lookup(x)
-        elif kind == "transpose" and len(shape) == 4:
-            x = b.append(Transpose(perm=(0, *(int(i) + 1 for i in b.rng.permutation(3)))), x)
-    shape = b.tensors[x].shape
-    if b.rng.random() < 0.5 and len(shape) == 4 and int(np.prod(shape[1:])) <= 2000:
-        flat = b.append(Reshape(shape=(shape[0], int(np.prod(shape[1:])))), x)
-        x = b.matmul(b.matmul(flat))
-    return b.finish(x)
+    def with_constant(self, x: str) -> str:
+        """A constant that is broadcast along some axes, on either side."""
+        constant = self.constant(tuple(self.choose(1, extent) for extent in self.shape(x)))
+        return self.binary(*self.choose((x, constant), (constant, x)))
+
+    def gate(self, x: str) -> str:
+        """Multiply or add a global average per channel, as squeeze-and-excitation does."""
+        if len(self.shape(x)) != 4:
+            return self.lookup(x)
+        h, w = self.shape(x)[2:]
+        mult, shift = numerics.approximate_scale(1 / (h * w))
+        requant = Requant(mult=np.array([mult]), shift=np.array([shift]), zero=self.zero())
+        mean = AveragePool(kernel=(h, w), strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0), counts_y=np.array([h]), counts_x=np.array([w]),
+                           x_zero=self.tensors[x].zero_point, requants={h * w: requant})  # fmt: skip
+        return self.binary(x, self.append(mean, x))
+
+    def concat(self, x: str) -> str:
+        """Join with a tensor that differs along one axis only, or with itself."""
+        shape = self.shape(x)
+        axis = self.integer(1, len(shape) - 1)
+        fits = [name for name in self.tensors if len(self.shape(name)) == len(shape)
+                and all(a == b for i, (a, b) in enumerate(zip(self.shape(name), shape, strict=True)) if i != axis)]  # fmt: skip
+        parts = [x, self.choose(self.lookup(x), *fits)]
+        if self.chance(30):
+            parts.append(self.choose(*fits))
+        return self.append(Concat(axis=axis), *self.choose(parts, parts[::-1]))
+
+    def transpose(self, x: str) -> str:
+        axes, perm = list(range(1, len(self.shape(x)))), [0]
+        while axes:
+            perm.append(axes.pop(self.integer(0, len(axes) - 1)))
+        return self.append(Transpose(perm=tuple(perm)), x)
+
+    def reshape(self, x: str) -> str:
+        """Merge all axes but the batch, or two neighbours."""
+        shape = self.shape(x)
+        if len(shape) == 2:
+            divisor = self.choose(*(d for d in range(1, shape[1] + 1) if shape[1] % d == 0))
+            return self.append(Reshape(shape=(shape[0], divisor, shape[1] // divisor)), x)
+        if self.chance(50):
+            return self.append(Reshape(shape=(shape[0], int(np.prod(shape[1:])))), x)
+        axis = self.integer(1, len(shape) - 2)
+        return self.append(Reshape(shape=(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])), x)
+
+    def depthwise(self, x: str) -> str:
+        return self.conv(x, channels=self.shape(x)[1], group=self.shape(x)[1])
+
+    def step(self, x: str) -> str:
+        """One operator that fits the shape; a matrix product where nothing else does."""
+        rank = len(self.shape(x))
+        steps = [self.lookup, self.block, self.residual, self.with_constant, self.concat, self.reshape]
+        steps += [self.conv, self.conv, self.depthwise, self.transpose, self.gate] if rank > 2 else [self.matmul, self.matmul]
+        steps += [self.max_pool, self.average_pool] if rank == 4 else []
+        return self.choose(*steps)(x)
+
+    def grow(self, steps: int, largest: int) -> QGraph:
+        """A chain of operators, some of which reach back; sometimes a classifier; sometimes an inner tensor is an output too."""
+        n, c = self.choose(1, 1, 1, 2), self.integer(1, 20)
+        spatial = self.choose((self.integer(1, largest), self.integer(1, largest)), (self.integer(1, largest * 4),), ())
+        x = self.input((n, c, *spatial))
+        if self.chance(15):
+            x = self.binary(x, self.input((n, c, *spatial)))
+        for _ in range(steps):
+            y = self.step(x)
+            if np.prod(self.shape(y)) <= _MOST:
+                x = y
+        if self.chance(25) and len(self.shape(x)) > 2:
+            x = self.append(Reshape(shape=(n, int(np.prod(self.shape(x)[1:])))), x)
+            x = self.matmul(self.matmul(x))
+        results = [node.output for node in self.nodes]
+        if not results:
+            return self.finish(self.lookup(x))
+        outputs = [x] if x in results else [results[-1]]
+        if self.chance(25) and (inner := self.choose(*results)) not in outputs:
+            outputs.append(inner)
+        return self.finish(*outputs)
+
+
+def random_graph(seed: int, steps: int = 4, largest: int = 9) -> QGraph:
+    """One graph from a seed."""
+    return GraphBuilder(seed).grow(steps, largest)
+
+
+@st.composite
+def graphs(draw, steps: int = 5, largest: int = 9) -> QGraph:
+    """Graphs of up to so many operators, whose decisions hypothesis makes."""
+    builder = GraphBuilder(draw(st.integers(0, 999)), lambda low, high: draw(st.integers(low, high)))
+    return builder.grow(draw(st.integers(1, steps)), largest)
+
+
+@st.composite
+def archs(draw) -> ArchConfig:
+    """Cores of every shape, with little or much room for constants."""
+
+    def power(low: int, high: int) -> int:
+        return 1 << draw(st.integers(low, high))
+
+    rows, cols = power(1, 5), power(1, 5)
+    return ArchConfig(
+        name="drawn", rows=rows, cols=cols, bus_bits=power(5, 7), act_bytes=power(11, 17), act_blocks=power(0, 3),
+        weight_bytes=max(1 << 12, rows * cols * power(3, 8)), weight_rows_per_cycle=min(rows, power(0, 5)), acc_depth=power(5, 10),
+        param_rows=power(4, 9), table_slots=power(1, 4), lanes=min(cols, power(0, 5)), queue_depth=power(1, 3),
+        depthwise=draw(st.booleans()),
+    )  # fmt: skip
+
+
+def random_inputs(graph: QGraph, seed: int) -> dict[str, np.ndarray]:
+    """int8 inputs of the graph, over the whole range."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.integers(-128, 128, graph.tensors[name].shape).astype(np.int8) for name in graph.inputs}
+
+
+def assert_same_bits(driver, graph: QGraph, seed: int, runs: int = 2) -> None:
+    """Inferences on a device, one after another, give the bits of the reference."""
+    for run in range(runs):
+        inputs = random_inputs(graph, seed * 2 + run)
+        expected, actual = graph.run(inputs), driver.run_int8(inputs)
+        for name in graph.outputs:
+            where = f"{graph.name}, output {name}, run {run}, input seed {seed}, arch {driver.image.arch.name}"
+            np.testing.assert_array_equal(actual[name], expected[name], err_msg=where)

@@ -225,7 +225,7 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
     elif isinstance(op, Add | Mul):
         temporary = _binary(low, graph, bring)
     elif isinstance(op, Concat):
-        order = low.places[node.inputs[0]].layout.order
+        order = next(low.places[name].layout.order for name in node.inputs if graph.tensors[name].data is None)
         for name in node.inputs:
             _materialise(low, graph, name, order, temporary)
             bring(name, order)

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["QdqModel", "layer_differences"]
+__all__ = ["QdqModel", "held", "layer_differences"]
 
 
 class QdqModel:
@@ -51,7 +51,10 @@ class QdqModel:
 
     def quantise(self, x: str, scale: float) -> str:
         """QuantizeLinear and DequantizeLinear."""
-        parameters = self.parameters(scale)
+        return self.qdq(x, *self.parameters(scale))
+
+    def qdq(self, x: str, *parameters: str) -> str:
+        """The same with named scale and zero point."""
         return self.node("DequantizeLinear", self.node("QuantizeLinear", x, *parameters), *parameters)
 
     def input(self, *shape: int, scale: float | None = None) -> str:
@@ -87,7 +90,7 @@ class QdqModel:
         return onnx.shape_inference.infer_shapes(model)
 
 
-def _held(array: np.ndarray, tensor) -> np.ndarray:
+def held(array: np.ndarray, tensor) -> np.ndarray:
     """ONNX Runtime's values as the graph holds them."""
     if array.dtype == np.int8:
         return array
@@ -97,8 +100,11 @@ def _held(array: np.ndarray, tensor) -> np.ndarray:
     return np.clip(codes, -128, 127).astype(np.int8)
 
 
-def layer_differences(model: onnx.ModelProto, graph, seed: int) -> dict[str, np.ndarray]:
-    """Per node, our result minus ONNX Runtime's (optimisations off), both computed from ONNX Runtime's inputs to that node."""
+def layer_differences(model: onnx.ModelProto, graph, seed: int, given: dict | None = None) -> dict[str, np.ndarray]:
+    """Per node, our result minus ONNX Runtime's (optimisations off), both computed from ONNX Runtime's inputs to that node.
+
+    The codes of the graph's inputs are `given`, or random.
+    """
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     known = {value.name for value in model.graph.output}
@@ -118,7 +124,7 @@ def layer_differences(model: onnx.ModelProto, graph, seed: int) -> dict[str, np.
     feeds = {}
     for name in graph.inputs:
         tensor = graph.tensors[name]
-        codes = rng.integers(-128, 128, tensor.shape).astype(np.int8)
+        codes = given[name] if given else rng.integers(-128, 128, tensor.shape).astype(np.int8)
         values[name] = codes
         real = (codes.astype(np.int32) - tensor.zero_point).astype(np.float32) * np.float32(tensor.scale)
         feeds[name] = {
@@ -128,7 +134,7 @@ def layer_differences(model: onnx.ModelProto, graph, seed: int) -> dict[str, np.
         }[tensor.dtype]
     names = [value.name for value in session.get_outputs()]
     values.update(
-        (name, _held(array, graph.tensors[name]))
+        (name, held(array, graph.tensors[name]))
         for name, array in zip(names, session.run(names, feeds), strict=True)
     )
     differences = {}

@@ -11,14 +11,18 @@ from systolith.compiler.verify import VerifyError, verify_graph, verify_image, v
 from systolith.reference.partition import Partition
 from systolith.spec.arch import PRESETS
 from systolith.spec.memory import MemoryTiming
-from tests.graphs import random_graph
+from tests.graphs import GraphBuilder
 
 ARCH = PRESETS["array8"]
 
 
 @pytest.fixture
 def compilation():
-    return compile_levels(random_graph(9), ARCH)
+    """A network with work for every engine; its large constant is loaded in each inference."""
+    builder = GraphBuilder(9)
+    x = builder.conv(builder.input((1, 20, 9, 9)), channels=12, group=1, window=builder.same(4))
+    x = builder.binary(x, builder.constant(builder.shape(x)))
+    return compile_levels(builder.finish(builder.max_pool(x)), ARCH)
 
 
 def test_a_dump_holds_every_level(tmp_path, compilation):

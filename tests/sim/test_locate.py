@@ -32,8 +32,7 @@ from systolith.spec import numerics
 from systolith.spec.arch import PRESETS
 from systolith.spec.image import Image
 from systolith.spec.isa import isa_for
-from tests.compiler.test_compile import ARCHS, random_inputs
-from tests.graphs import GraphBuilder, random_graph
+from tests.graphs import ARCHS, GraphBuilder, random_graph, random_inputs
 
 ARCH = PRESETS["tiny"]
 

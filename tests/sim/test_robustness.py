@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 
 from systolith.compiler.driver import compile_graph
@@ -10,13 +9,9 @@ from systolith.host.device import DeviceError
 from systolith.host.driver import Driver
 from systolith.sim.native import DECERR, SLVERR, RtlDevice
 from systolith.spec.arch import PRESETS
-from systolith.spec.isa import isa_for
 from systolith.spec.regs import ErrorCode, Status
-from tests.compiler.test_compile import ARCHS, random_inputs
-from tests.graphs import random_graph
-
-ARCH = ARCHS["tiny"]
-ISA = isa_for(ARCH)
+from tests.graphs import assert_same_bits, random_graph
+from tests.wrong_programs import ARCH, HALT, ISA, NOP, WRONG, execute, word
 
 
 @pytest.fixture
@@ -27,50 +22,13 @@ def device():
 
 def good_program_runs(device):
     graph = random_graph(1)
-    inputs = random_inputs(graph, 1)
-    actual, expected = Driver(device, compile_graph(graph, ARCH), timeout_cycles=500_000).run_int8(inputs), graph.run(inputs)
-    for name in graph.outputs:
-        np.testing.assert_array_equal(actual[name], expected[name])
+    assert_same_bits(Driver(device, compile_graph(graph, ARCH), timeout_cycles=500_000), graph, seed=1, runs=1)
 
 
-def execute(device, words, data_size=4096, watchdog=2000):
-    """Run raw instruction words at PROGRAM offset 0; returns (status, code, offset)."""
-    device.reset()
-    program = b"".join(words)
-    device.write(0, program + bytes(64))
-    for name, value in (("PROGRAM_LO", 0), ("PROGRAM_HI", 0), ("PROGRAM_SIZE", len(program)), ("DATA_LO", 1 << 16), ("DATA_HI", 0),
-                        ("DATA_SIZE", data_size), ("ENTRY", 0), ("WATCHDOG", watchdog)):
-        device.csr_write(name, value)
-    device.start()
-    device.wait(100_000)
-    status = Status(device.csr_read("STATUS"))
-    result = (status & (Status.DONE | Status.ERROR), ErrorCode(device.csr_read("ERROR_CODE")), device.csr_read("ERROR_ADDR"))
-    device.csr_write("WATCHDOG", 1 << 20)
-    return result
-
-
-def word(text):
-    return ISA.encode(ISA.assemble(text))
-
-
-NOP, HALT = word("NOP"), word("HALT")
 SIZE = ISA.word_bytes
 
 
-@pytest.mark.parametrize(("words", "code", "index"), [
-    ([NOP, b"\x0f" + bytes(SIZE - 1), HALT], ErrorCode.ILLEGAL_INSTRUCTION, 1),
-    ([NOP, NOP, word("HALT")[:-1] + b"\x80"], ErrorCode.ILLEGAL_INSTRUCTION, 2),
-    ([NOP, word("MATMUL mode=DEPTHWISE kt=2"), HALT], ErrorCode.ILLEGAL_INSTRUCTION, 1),
-    ([word(f"MATMUL acc={ARCH.acc_depth - 1} ox=2 final=1"), HALT], ErrorCode.OPERAND_RANGE, 0),
-    ([NOP, word(f"MATMUL tile={ARCH.weight_tiles - 1} kt=2"), HALT], ErrorCode.OPERAND_RANGE, 1),
-    ([NOP, word("LOAD space=WEIGHT region=DATA bytes=8"), HALT], ErrorCode.OPERAND_RANGE, 1),
-    ([NOP, word(f"LOAD region=DATA base={ARCH.act_bytes - 1} bytes=2"), HALT], ErrorCode.OPERAND_RANGE, 1),
-    ([NOP, word("STORE region=DATA offset=4095 bytes=2"), HALT], ErrorCode.REGION, 1),
-    ([NOP, word("STORE region=PROGRAM bytes=1"), HALT], ErrorCode.REGION, 1),
-    ([NOP, NOP], ErrorCode.REGION, 2),
-    ([NOP, word("OUTPUT"), HALT], ErrorCode.WATCHDOG, 1),
-    ([NOP, NOP, word("LOAD wait=STORE region=DATA bytes=1"), HALT], ErrorCode.WATCHDOG, 2),
-])
+@pytest.mark.parametrize(("words", "code", "index"), WRONG.values(), ids=WRONG)
 def test_a_wrong_program_stops_with_its_code_and_address(device, words, code, index):
     assert execute(device, words) == (Status.ERROR, code, index * SIZE)
     good_program_runs(device)
