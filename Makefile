@@ -37,8 +37,9 @@ test: env  ## the quick suite
 test-all: env  ## every test, the slow ones too
 	$(BIN)/python -m pytest -q -n $(JOBS)
 
-bench: env  ## cycles and utilisation of models
-	$(BIN)/python benchmarks/run.py
+bench: env  ## speed of the simulation, and models on RTL; MODELS=FOLDER takes its *_qdq.onnx
+	$(BIN)/python benchmarks/speed.py --json build/bench-speed.json
+	$(BIN)/python benchmarks/models.py $(MODELS) --json build/bench-models.json
 
 lint: env  ## ruff
 	$(BIN)/ruff check .

@@ -5,12 +5,17 @@ from __future__ import annotations
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Instr, OperandA, Space
 
-__all__ = ["busy_cycles", "matrix_cycles"]
+__all__ = ["busy_cycles", "matrix_cycles", "transfer_beats"]
 
 
 def matrix_cycles(instr: Instr, arch: ArchConfig) -> int:
     """Cycles of a MATMUL: every tile takes the longer of its vectors and its weight load."""
     return instr.ky * instr.kx * instr.kt * max(instr.oy * instr.ox, arch.weight_load_cycles)
+
+
+def transfer_beats(instr: Instr, arch: ArchConfig) -> int:
+    """Beats of a LOAD or STORE."""
+    return instr.planes * instr.rows * -(-instr.bytes // arch.bus_bytes)
 
 
 def busy_cycles(instr: Instr, arch: ArchConfig) -> int:
@@ -26,9 +31,7 @@ def busy_cycles(instr: Instr, arch: ArchConfig) -> int:
         case "POOL":
             return instr.ny * instr.nx * -(-instr.bytes // arch.lanes) * instr.ky * instr.kx
         case "LOAD" | "STORE":
-            beats = instr.planes * instr.rows * -(-instr.bytes // arch.bus_bytes)
-            # The tables take one entry per cycle; a line narrower than a beat takes several writes.
-            if instr.operands.get("space") == Space.TABLE:
-                return beats * arch.bus_bytes
-            return beats
+            # A line that is narrower than a beat takes several writes.
+            line = {Space.WEIGHT: arch.weight_line_bytes, Space.PARAM: arch.param_line_bytes, Space.TABLE: 1}.get(instr.operands.get("space"))
+            return transfer_beats(instr, arch) * (max(1, arch.bus_bytes // line) if line is not None else 1)
     return 0

@@ -1,19 +1,22 @@
 """The cycle model: when each instruction starts and ends, without simulating a clock.
 
 Instructions are fetched and dispatched in order, wait in their engine's queue, for their tokens, and for the entries
-that MATRIX releases. Streaming rates are exact (`costs`); the latencies below were read off the RTL. Transfers share
-the bus in order of their start, which is a simplification.
+that MATRIX releases. Streaming rates are exact (`costs`); the latencies below were read off the RTL. Fetch and LOAD share
+the read channel, which answers in the order of the requests; STORE has the write channel for itself. What is not modelled:
+conflicts of engines over a block of the activation SRAM, which cost up to a third where operands share the block that
+the array reads, and stalls of the bus.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from systolith.compiler.costs import busy_cycles
+from systolith.compiler.costs import busy_cycles, transfer_beats
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Engine, Instr, OperandA, isa_for
-from systolith.spec.memory import FULL_RATE, MemoryTiming
+from systolith.spec.memory import BURST_BEATS, FETCH_BEATS, FULL_RATE, MemoryTiming
 
 __all__ = ["Timing", "estimate", "transfer_cycles"]
 
@@ -38,32 +41,79 @@ class Timing:
 
 
 def transfer_cycles(instr: Instr, arch: ArchConfig, memory: MemoryTiming) -> int:
-    """Cycles that the beats of a LOAD or STORE take."""
-    return -(-busy_cycles(instr, arch) * arch.bus_bytes // memory.rate(arch))
+    """Cycles that a LOAD or STORE takes: the longer of its beats on the bus and its writes on chip."""
+    return max(busy_cycles(instr, arch), -(-transfer_beats(instr, arch) * arch.bus_bytes // memory.rate(arch)))
+
+
+class _ReadChannel:
+    """The read side of the bus: beats come in the order in which their bursts were asked for."""
+
+    def __init__(self, arch: ArchConfig, memory: MemoryTiming) -> None:
+        #: Of one beat.
+        self.beat_cycles = arch.bus_bytes / memory.rate(arch)
+        self._latency = memory.latency
+        self._requests: list[tuple[int, float]] = []
+
+    def read(self, at: int, cycles: float) -> int:
+        """Cycle after the last beat of what is asked for at cycle `at` and takes so many cycles."""
+        before = max((end for asked, end in self._requests if asked <= at), default=0.0)
+        end = max(before, at + self._latency) + cycles
+        self._requests = [(asked, other) for asked, other in self._requests if asked > at] + [(at, end)]
+        return math.ceil(end)
+
+
+class _Fetch:
+    """The instruction stream, read ahead burst by burst as far as the buffer reaches."""
+
+    def __init__(self, count: int, arch: ArchConfig, channel: _ReadChannel) -> None:
+        self._channel = channel
+        self._word_beats = -(-isa_for(arch).word_bytes // arch.bus_bytes)
+        # The stream ends somewhere inside the PROGRAM region, behind which nothing is read.
+        self._bursts = -(-count * self._word_beats // BURST_BEATS)
+        self._arrived: list[int] = []
+        self._taken = 0
+        self._ask(_TRANSFER_LATENCY)
+
+    def next(self) -> int:
+        """Cycle in which the next instruction is whole."""
+        burst, beat = divmod((self._taken + 1) * self._word_beats - 1, BURST_BEATS)
+        # The burst's later beats are still on their way.
+        return math.ceil(self._arrived[burst] - (BURST_BEATS - 1 - beat) * self._channel.beat_cycles)
+
+    def taken(self, at: int) -> None:
+        """The instruction leaves the buffer."""
+        self._taken += 1
+        self._ask(at)
+
+    def _ask(self, at: int) -> None:
+        room = self._taken * self._word_beats + FETCH_BEATS
+        while len(self._arrived) < self._bursts and (len(self._arrived) + 1) * BURST_BEATS <= room:
+            self._arrived.append(self._channel.read(at, BURST_BEATS * self._channel.beat_cycles))
 
 
 def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = FULL_RATE) -> list[Timing]:
     """Timing of each instruction of a stream; the last is HALT."""
     isa = isa_for(arch)
-    rate, latency = memory.rate(arch), memory.latency
-    word_cycles = -(-isa.word_bytes // rate)
+    channel = _ReadChannel(arch, memory)
+    fetch = _Fetch(len(instrs), arch, channel)
     free = dict.fromkeys(Engine, 0)
     starts: dict[Engine, list[int]] = {e: [] for e in Engine}
     tokens: dict[tuple[Engine, Engine], list[int]] = {}
     released: list[tuple[int, int]] = []
     chained: list[tuple[int, int]] = []
-    fetched, dispatched, bus = latency + _TRANSFER_LATENCY, 0, 0
+    dispatched = 0
     result: list[Timing] = []
     for instr in instrs:
-        fetched += word_cycles
         engine = isa.by_mnemonic[instr.mnemonic].engine
-        dispatched = max(dispatched + 1, fetched)
+        dispatched = max(dispatched + 1, fetch.next())
         if engine is None:
+            fetch.taken(dispatched)
             last = max([dispatched, *(t.end for t in result)])
             result.append(Timing(dispatched, last if instr.mnemonic == "HALT" else dispatched))
             continue
         if len(starts[engine]) >= arch.queue_depth:
             dispatched = max(dispatched, starts[engine][-arch.queue_depth])
+        fetch.taken(dispatched)
         start = max(dispatched + _ISSUE, free[engine])
         for producer in Engine:
             if instr.wait >> producer & 1:
@@ -88,13 +138,13 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
                 start = max(start, first)
             free[engine] = max(start + busy, last)
             end = free[engine] + _VECTOR_LATENCY
+        elif engine is Engine.LOAD:
+            # Beats that wait for narrow lines hold up the channel.
+            end = channel.read(start, transfer_cycles(instr, arch, memory)) + _TRANSFER_LATENCY
+            # The next one asks for its data while this one's are on their way.
+            free[engine] = start + -(-transfer_beats(instr, arch) // BURST_BEATS)
         else:
-            begin = max(start, bus - latency)
-            beats = transfer_cycles(instr, arch, memory)
-            free[engine] = begin + beats
-            end = begin + latency + beats + _TRANSFER_LATENCY
-            bus = end
-            free[engine] = end
+            free[engine] = end = start + memory.latency + transfer_cycles(instr, arch, memory) + _TRANSFER_LATENCY
         starts[engine].append(start)
         for consumer in Engine:
             if instr.signal >> consumer & 1:

@@ -131,11 +131,13 @@ def _layers(low: Lowering, run: list[Instr], timings: list[Timing], memory: Memo
     weight_bound: dict[int, bool] = {}
     streamed: dict[int, dict[int, int]] = {}
     ends: dict[int, int] = {}
+    fetched: dict[int, int] = {}
     for instr, node, timing in zip(run, low.owners, timings, strict=True):
         engine = isa.by_mnemonic[instr.mnemonic].engine
         if node >= 0 and engine is not None:
             ends[node] = max(ends.get(node, 0), timing.end)
             engines = busy.setdefault(node, dict.fromkeys(Engine, 0))
+            fetched[node] = fetched.get(node, 0) + -(-isa.word_bytes // memory.rate(arch))
             engines[engine] += transfer_cycles(instr, arch, memory) if engine in (Engine.LOAD, Engine.STORE) else busy_cycles(instr, arch)
             if instr.mnemonic == "MATMUL" and instr.oy * instr.ox <= arch.weight_load_cycles:
                 weight_bound[node] = True
@@ -148,7 +150,11 @@ def _layers(low: Lowering, run: list[Instr], timings: list[Timing], memory: Memo
         outside = {*node.inputs, node.output} & {*graph.inputs, *graph.outputs, *low.external}
         compulsory = sum(_size(graph.tensors[name]) for name in outside) + sum(streamed.get(number, {}).values())
         slowest = max(engines, key=engines.get)
-        limit = "weights" if slowest is Engine.MATRIX and weight_bound.get(number) else _LIMITS[slowest]
+        if fetched[number] > engines[slowest]:
+            # The instructions themselves are what memory cannot deliver fast enough.
+            limit = "memory"
+        else:
+            limit = "weights" if slowest is Engine.MATRIX and weight_bound.get(number) else _LIMITS[slowest]
         index[number] = len(layers)
         roofline = max(-(-macs // arch.macs_per_cycle), -(-compulsory // memory.rate(arch)))
         layers.append(LayerInfo(

@@ -94,7 +94,7 @@ def _check(j: int, instr: Instr, partner: int | None, access: Footprint, earlier
         if i <= known:
             return
         # A released entry orders MATRIX before OUTPUT.
-        if (writes or other_writes) and low < other_high and other_low < high and not (space == "acc" and i == partner):
+        if (writes or other_writes) and low < other_high and other_low < high and not (space == "acc" and partner is not None and i <= partner):
             raise HazardError(f"instruction {j} ({instr.mnemonic}) and instruction {i} ({instrs[i].mnemonic}) both touch "
                               f"{space} {max(low, other_low)} to {min(high, other_high)}, and no token orders them")
 

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from systolith.spec.arch import ArchConfig
 
-__all__ = ["FULL_RATE", "MemoryTiming", "MemoryTimingError"]
+__all__ = ["BURST_BEATS", "FETCH_BEATS", "FULL_RATE", "MemoryTiming", "MemoryTimingError"]
+
+
+#: Longest burst that the core begins.
+BURST_BEATS = 16
+#: Beats of the instruction stream that the core reads ahead.
+FETCH_BEATS = 4 * BURST_BEATS
 
 
 class MemoryTimingError(ValueError):

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from systolith.compiler.lower.context import Lowering
+from systolith.compiler.lower.passes import Pass, Segment, convolution_passes, dense_passes, segments
 from systolith.compiler.lower.pieces import Box, Operand, View, in_boxes
 from systolith.compiler.lower.spatial import Views, Window, over_images, spatial_window
 from systolith.reference.average_pool import AveragePool
 from systolith.reference.conv import Conv
 from systolith.reference.graph import Requant
 from systolith.reference.matmul import MatMul
+from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Mode, OperandA
 
 __all__ = ["lower_average_pool", "lower_conv", "lower_matmul"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pass:
-    """A block of output channels, and how the array computes it.
-
-    Parameters
-    ----------
-    key : hashable          identifies the weights within the node
-    first, count : int      output channels
-    channel : int           first input channel
-    mode : Mode
-    kx, kx_x, kt : int      runs of a kernel row, bytes between them, chunks of R in each
-    taps : int              vectors before the first result (DEPTHWISE), else 1
-    tiles : int8 [kh * kx * kt, R, C]
-    """
-
-    key: tuple
-    first: int
-    count: int
-    channel: int
-    mode: Mode
-    kx: int
-    kx_x: int
-    kt: int
-    taps: int
-    tiles: np.ndarray
+#: Cycles, beyond the R rows that a vector passes, from the last vector of a layer to the first of one that needs its result.
+_DRAIN = 24
 
 
 def _chunks(count: int, size: int) -> list[tuple[int, int]]:
@@ -52,119 +30,118 @@ def _chunks(count: int, size: int) -> list[tuple[int, int]]:
     return [(i, min(step, count - i)) for i in range(0, count, step)]
 
 
-def _dense_passes(weights: np.ndarray, group: int, dilation: int, rows: int, cols: int) -> list[_Pass]:
-    m, per_group, kh, kw = weights.shape
-    channels, mg = per_group * group, m // group
-    # Several small groups share a pass: their weights stand on the diagonal of the tile.
-    together = 1 if group == 1 else max(1, min(rows // per_group, cols // mg, group))
-    contiguous = group == 1 and dilation == 1
-    passes = []
-    for g in range(0, group, together):
-        groups = min(together, group - g)
-        for first, count in ([(0, mg * groups)] if groups > 1 else [(i, min(cols, mg - i)) for i in range(0, mg, cols)]):
-            inputs = per_group * groups
-            runs, length = (1, kw * inputs) if contiguous else (kw, inputs)
-            kt = -(-length // rows)
-            dense = np.zeros((kh, kw, inputs, cols), np.int8)
-            for i in range(groups):
-                block = weights[(g + i) * mg:(g + i + 1) * mg]
-                block = block[first:first + count] if groups == 1 else block
-                at = 0 if groups == 1 else i * mg
-                dense[:, :, i * per_group:(i + 1) * per_group, at:at + len(block)] = block.transpose(2, 3, 1, 0)
-            tiles = np.zeros((kh * runs, kt * rows, cols), np.int8)
-            tiles[:, :length] = dense.reshape(kh * runs, length, cols)
-            passes.append(_Pass(key=(g, first), first=g * mg + first, count=count, channel=g * per_group, mode=Mode.DENSE, kx=runs,
-                                kx_x=dilation * channels, kt=kt, taps=1, tiles=tiles.reshape(-1, rows, cols)))
-    return passes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layer:
+    """What all instructions of one node share."""
+
+    window: Window
+    pad: int
+    bias: np.ndarray
 
 
-def _depthwise_passes(weights: np.ndarray, dilation: int, rows: int, cols: int) -> list[_Pass] | None:
-    """Passes in the array's FIR mode, or None where the kernel does not fit it."""
-    channels, _, kh, kw = weights.shape
-    span = (kw - 1) * dilation + 1
-    if span > rows and dilation > 1:
-        return None
-    runs = -(-span // rows)
-    taps = min(span, rows)
-    passes = []
-    for first in range(0, channels, cols):
-        block = weights[first:first + cols, 0]
-        tiles = np.zeros((kh, runs, rows, cols), np.int8)
-        for j in range(kw):
-            run, tap = divmod(j * dilation, rows) if runs > 1 else (0, j * dilation)
-            # The newest vector meets row 0, so the last tap of the kernel stands there.
-            tiles[:, run, taps - 1 - tap, :len(block)] = block[:, :, j].T
-        passes.append(_Pass(key=(first,), first=first, count=len(block), channel=first, mode=Mode.DEPTHWISE, kx=runs, kx_x=rows * channels, kt=1,
-                            taps=taps, tiles=tiles.reshape(-1, rows, cols)))
-    return passes
-
-
-def _emit(low: Lowering, views: Views, window: Window, passes: list[_Pass], pad: int, bias: np.ndarray, requant: Requant,
-          out_rows: range, out_cols: range, key: tuple) -> None:
+def _emit(low: Lowering, layer: _Layer, views: Views, passes: list[Pass], requant: Requant, out_rows: range, out_cols: range, key: tuple) -> None:
     """One rectangle of the output, tile by tile: pixels outside, channels inside, so that the next layer can start early."""
-    arch = low.arch
-    sy, sx = window.strides
+    arch, window = low.arch, layer.window
     x, y = views.x, views.y
-    if (window.kernel == (1, 1) == (sy, sx) and window.pads == (0, 0)
+    if (window.kernel == (1, 1) == window.strides and window.pads == (0, 0)
             and all(view.first[1] == out_cols.start and view.extents[1] == len(out_cols) for view in (x, y, views.other or y))):
         # A 1 x 1 kernel sees one long row of pixels.
         views = views.flattened(out_rows)
-        x, y = views.x, views.y
-        out_rows, out_cols = range(1), range(y.extents[1])
-    (height, width, x_channels), (_, y_width, y_channels) = x.extents, y.extents
-    x_pitch, y_pitch = width * x_channels, y_width * y_channels
+        out_rows, out_cols = range(1), range(views.y.extents[1])
     most = max(1, arch.acc_depth // 2)
-    tiles = []
+    tiles: list[tuple[range, range]] = []
     if len(out_cols) <= most:
-        for row, rows in _chunks(len(out_rows), max(1, most // len(out_cols))):
-            tiles.append((out_rows[row], rows, out_cols[0], len(out_cols)))
+        tiles += [(range(out_rows[row], out_rows[row] + rows), out_cols) for row, rows in _chunks(len(out_rows), max(1, most // len(out_cols)))]
     else:
         for row in out_rows:
-            tiles += [(row, 1, out_cols[col], cols) for col, cols in _chunks(len(out_cols), most)]
-    operands = low.output_operands(requant)
-    for oy, ny, ox, nx in tiles:
+            tiles += [(range(row, row + 1), range(out_cols[col], out_cols[col] + cols)) for col, cols in _chunks(len(out_cols), most)]
+    for rows, cols in tiles:
         for p in passes:
-            tile = low.weights(p.key, lambda p=p: p.tiles)
-            channels = slice(p.first, p.first + p.count)
-            mult, shift = (np.broadcast_to(v, len(bias))[channels] for v in (requant.mult, requant.shift))
-            param = low.params((*key, p.key), bias[channels], mult, shift)
-            acc = low.accumulators(ny * nx)
-            y0 = oy * sy - window.pads[0] - x.first[0]
-            x0 = (ox * sx - window.pads[1] - x.first[1]) * x_channels + p.channel
-            depthwise = p.mode is Mode.DEPTHWISE
-            low.emit("MATMUL", mode=p.mode, base=x.address + y0 * x_pitch + x0, y0=y0, x0=x0, height=height, row_bytes=x_pitch, pad=pad,
-                     ky=window.kernel[0], ky_addr=window.dilations[0] * x_pitch, ky_y=window.dilations[0], kx=p.kx, kx_x=p.kx_x, kt=p.kt,
-                     oy=ny, oy_addr=sy * x_pitch, oy_y=sy, ox=(nx - 1) * sx + p.taps if depthwise else nx,
-                     ox_x=x_channels if depthwise else sx * x_channels, taps=p.taps, stride=sx if depthwise else 1,
-                     tile=tile, acc=acc, accumulate=0, final=1)
-            target = {"dst": y.at((oy, ox, p.first)), "dst_row": y_pitch, "dst_px": y_channels}
-            if low.chain is None:
-                low.emit("OUTPUT", acc=acc, ny=ny, nx=nx, channels=p.count, param=param, **target, **operands)
-            else:
-                other = views.other
-                low.emit("OUTPUT", dest=Destination.VECTOR, acc=acc, ny=ny, nx=nx, channels=p.count, param=param, **operands)
-                low.emit(low.chain.mnemonic, a_source=OperandA.OUTPUT, ny=ny, nx=nx, bytes=p.count, b=other.at((oy, ox, p.first)),
-                         b_row=other.extents[1] * y_channels, b_px=y_channels, **target, **low.chain.operands)
+            acc = low.accumulators(len(rows) * len(cols))
+            parts = segments(p, window.kernel[0], _most_tiles(arch))
+            blocks = parts if len(parts) > 1 else [None]
+            if p is passes[0] and len(parts) == 1 and _starts_early(arch, p, window, len(rows) * len(cols)):
+                # Begin with what the layer before has long finished, end with what it finishes last.
+                cut = p.kt - _tail(arch)
+                parts = [replace(parts[0], kt=range(cut)), replace(parts[0], kt=range(cut, p.kt))]
+                blocks = [None, None]
+            for part, block in zip(parts, blocks, strict=True):
+                # Asked for just before its use: what is streamed stays only for a while.
+                tile = _tile(low, p, block) + (part.first(p) if block is None else 0)
+                _matmul(low, layer, views, p, part, tile, rows, cols, acc, first=part is parts[0], final=part is parts[-1])
+            _output(low, layer, views, p, requant, rows, cols, acc, key)
 
 
-def _passes(low: Lowering, weights: np.ndarray, group: int, window: Window) -> list[_Pass]:
-    arch, dilation = low.arch, window.dilations[1]
-    if arch.depthwise and group > 1 and weights.shape[0] == group and weights.shape[1] == 1 and window.strides[1] <= 16:
-        passes = _depthwise_passes(weights, dilation, arch.rows, arch.cols)
-        if passes is not None:
-            return passes
-    return _dense_passes(weights, group, dilation, arch.rows, arch.cols)
+def _most_tiles(arch: ArchConfig) -> int:
+    """Tiles that one MATMUL takes: two such blocks fit the weight SRAM, where they are streamed."""
+    return max(1, arch.weight_bytes // arch.tile_bytes // 2)
+
+
+def _tail(arch: ArchConfig) -> int:
+    """Chunks of a row of activations that the last pass of the layer before has written."""
+    return -(-arch.cols // arch.rows)
+
+
+def _starts_early(arch: ArchConfig, p: Pass, window: Window, vectors: int) -> bool:
+    """Whether a layer is so short that it pays to split its first pass, which takes an instruction more."""
+    busy = p.kt * max(vectors, arch.weight_load_cycles)
+    return p.mode is Mode.DENSE and window.kernel == (1, 1) and p.kx == 1 and p.kt > _tail(arch) and busy <= 4 * (arch.rows + _DRAIN)
+
+
+def _tile(low: Lowering, p: Pass, part: Segment | None = None) -> int:
+    """First tile, in the weight SRAM, of a pass (None), or of a part of it that is a block of its own."""
+    if part is None:
+        return low.weights(p.key, lambda: p.tiles)
+    first = part.first(p)
+    return low.weights((*p.key, first), lambda: p.tiles[first:first + part.count])
+
+
+def _matmul(low: Lowering, layer: _Layer, views: Views, p: Pass, part: Segment, tile: int, rows: range, cols: range, acc: int, *,
+            first: bool, final: bool) -> None:
+    x, window = views.x, layer.window
+    (sy, sx), dy = window.strides, window.dilations[0]
+    height, width, channels = x.extents
+    pitch = width * channels
+    y0 = rows.start * sy - window.pads[0] - x.first[0] + part.ky.start * dy
+    x0 = (cols.start * sx - window.pads[1] - x.first[1]) * channels + p.channel + part.kx.start * p.kx_x + part.kt.start * low.arch.rows
+    depthwise = p.mode is Mode.DEPTHWISE
+    low.emit("MATMUL", mode=p.mode, base=x.address + y0 * pitch + x0, y0=y0, x0=x0, height=height, row_bytes=pitch, pad=layer.pad,
+             ky=len(part.ky), ky_addr=dy * pitch, ky_y=dy, kx=len(part.kx), kx_x=p.kx_x, kt=len(part.kt),
+             oy=len(rows), oy_addr=sy * pitch, oy_y=sy, ox=(len(cols) - 1) * sx + p.taps if depthwise else len(cols),
+             ox_x=channels if depthwise else sx * channels, taps=p.taps, stride=sx if depthwise else 1,
+             tile=tile, acc=acc, accumulate=not first, final=final)
+
+
+def _output(low: Lowering, layer: _Layer, views: Views, p: Pass, requant: Requant, rows: range, cols: range, acc: int, key: tuple) -> None:
+    y, bias = views.y, layer.bias
+    _, width, channels = y.extents
+    kept = slice(p.first, p.first + p.count)
+    mult, shift = (np.broadcast_to(v, len(bias))[kept] for v in (requant.mult, requant.shift))
+    param = low.params((*key, p.key), bias[kept], mult, shift)
+    at = (rows.start, cols.start, p.first)
+    pixels = {"ny": len(rows), "nx": len(cols)}
+    target = {"dst": y.at(at), "dst_row": width * channels, "dst_px": channels}
+    operands = low.output_operands(requant)
+    if low.chain is None:
+        low.emit("OUTPUT", acc=acc, **pixels, channels=p.count, param=param, **target, **operands)
+    else:
+        other = views.other
+        low.emit("OUTPUT", dest=Destination.VECTOR, acc=acc, **pixels, channels=p.count, param=param, **operands)
+        low.emit(low.chain.mnemonic, a_source=OperandA.OUTPUT, **pixels, bytes=p.count, b=other.at(at),
+                 b_row=other.extents[1] * channels, b_px=channels, **target, **low.chain.operands)
 
 
 def lower_conv(low: Lowering, op: Conv) -> None:
     """Conv; input and output lie channels last."""
     window, laid_down = spatial_window(low, op.weights.shape[2:], op.strides, op.dilations, op.pads)
     weights = op.weights.swapaxes(2, 3) if laid_down else op.weights
-    passes = _passes(low, weights, op.group, window)
+    passes = convolution_passes(low.arch, weights, op.group, window)
     bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=(1, 2, 3))
 
+    layer = _Layer(window=window, pad=op.x_zero, bias=bias)
+
     def compute(views: Views, rows: range, cols: range) -> None:
-        _emit(low, views, window, passes, op.x_zero, bias, op.requant, rows, cols, ())
+        _emit(low, layer, views, passes, op.requant, rows, cols, ())
 
     over_images(low, window, compute)
 
@@ -175,14 +152,16 @@ def lower_average_pool(low: Lowering, op: AveragePool) -> None:
     counts_y, counts_x = (op.counts_x, op.counts_y) if laid_down else (op.counts_y, op.counts_x)
     channels = window.x[3]
     # A single channel is a dense convolution with one input.
-    passes = _passes(low, np.ones((channels, 1, *window.kernel), np.int8), channels, window)
+    passes = convolution_passes(low.arch, np.ones((channels, 1, *window.kernel), np.int8), channels, window)
     bias = np.full(channels, -op.x_zero * op.kernel[0] * op.kernel[1], np.int64)
+
+    layer = _Layer(window=window, pad=op.x_zero, bias=bias)
 
     def compute(views: Views, box_rows: range, box_cols: range) -> None:
         for rows in _runs(counts_y, box_rows):
             for cols in _runs(counts_x, box_cols):
                 count = int(counts_y[rows[0]]) * int(counts_x[cols[0]])
-                _emit(low, views, window, passes, op.x_zero, bias, op.requants[count], rows, cols, (count,))
+                _emit(low, layer, views, passes, op.requants[count], rows, cols, (count,))
 
     over_images(low, window, compute)
 
@@ -192,7 +171,7 @@ def lower_matmul(low: Lowering, op: MatMul) -> None:
     place_x, place_y = (low.places[name] for name in (low.node.inputs[0], low.result))
     weights = op.weights if place_x.layout.flatten is None else op.weights[place_x.layout.flatten]
     k, m = weights.shape
-    passes = _dense_passes(np.ascontiguousarray(weights.T)[:, :, None, None], 1, 1, low.arch.rows, low.arch.cols)
+    passes = dense_passes(np.ascontiguousarray(weights.T)[:, :, None, None], 1, 1, low.arch.rows, low.arch.cols)
     bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=0)
     rows = place_x.bytes // k
     window = Window(x=(1, 1, rows, k), y=(1, 1, rows, m), kernel=(1, 1), strides=(1, 1), dilations=(1, 1), pads=(0, 0))
@@ -200,8 +179,10 @@ def lower_matmul(low: Lowering, op: MatMul) -> None:
     if low.chain is not None:
         operands.append(Operand(name=low.chain.other, place=low.places[low.chain.other], extents=(1, rows, m)))
 
+    layer = _Layer(window=window, pad=op.x_zero, bias=bias)
+
     def compute(box: Box, result: View, views: list[View]) -> None:
-        _emit(low, Views(views[0], result, views[1] if len(views) > 1 else None), window, passes, op.x_zero, bias, op.requant, box[0], box[1], ())
+        _emit(low, layer, Views(views[0], result, views[1] if len(views) > 1 else None), passes, op.requant, box[0], box[1], ())
 
     in_boxes(low, Operand(name=low.result, place=place_y, extents=(1, rows, m)), operands, (1,), compute)
 

@@ -6,14 +6,12 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.interfaces import HwErrorCode
-from systolith.hw.soc.axi import BURST_BEATS, PAGE_BYTES, ReadSignature
+from systolith.hw.soc.axi import PAGE_BYTES, ReadSignature
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import isa_for
+from systolith.spec.memory import BURST_BEATS, FETCH_BEATS
 
 __all__ = ["Fetch", "fetched_layout"]
-
-#: Beats that the prefetch buffer holds.
-FETCH_BEATS = 4 * BURST_BEATS
 
 
 def fetched_layout(arch: ArchConfig) -> data.StructLayout:

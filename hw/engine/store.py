@@ -7,9 +7,10 @@ from amaranth.lib.wiring import In, Out
 
 from systolith.hw.engine.transfer import RegionSignature, RowWalker
 from systolith.hw.interfaces import ActReadSignature, EngineSignature, HwErrorCode
-from systolith.hw.soc.axi import BURST_BEATS, WriteSignature
+from systolith.hw.soc.axi import WriteSignature
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine
+from systolith.spec.memory import BURST_BEATS
 
 __all__ = ["StoreEngine"]
 

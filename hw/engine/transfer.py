@@ -5,9 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.interfaces import HwErrorCode, command_layout
-from systolith.hw.soc.axi import BURST_BEATS, PAGE_BYTES
+from systolith.hw.soc.axi import PAGE_BYTES
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Region, Space, isa_for
+from systolith.spec.memory import BURST_BEATS
 
 __all__ = ["RegionSignature", "RowWalker", "piece_layout", "row_layout"]
 

@@ -6,14 +6,13 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from systolith.spec.arch import ArchConfig
+from systolith.spec.memory import BURST_BEATS
 
 __all__ = [
-    "BURST_BEATS", "PAGE_BYTES", "Axi4LiteSignature", "Axi4Signature", "ReadArbiter",
+    "PAGE_BYTES", "Axi4LiteSignature", "Axi4Signature", "ReadArbiter",
     "ReadSignature", "WriteSignature", "burst_layout",
 ]
 
-#: Longest burst that the core begins.
-BURST_BEATS = 16
 #: A burst never crosses a multiple of this (AXI4, A3.4.1).
 PAGE_BYTES = 4096
 

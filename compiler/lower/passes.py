@@ -1,0 +1,128 @@
+"""How weights become tiles of the array: blocks of output channels, and the tiles that one instruction takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from systolith.compiler.lower.spatial import Window
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Mode
+
+__all__ = ["Pass", "Segment", "convolution_passes", "dense_passes", "segments"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """A block of output channels, and how the array computes it.
+
+    Parameters
+    ----------
+    key : hashable          identifies the weights within the node
+    first, count : int      output channels
+    channel : int           first input channel
+    mode : Mode
+    kx, kx_x, kt : int      runs of a kernel row, bytes between them, chunks of R in each
+    taps : int              vectors before the first result (DEPTHWISE), else 1
+    tiles : int8 [kh * kx * kt, R, C]
+    """
+
+    key: tuple
+    first: int
+    count: int
+    channel: int
+    mode: Mode
+    kx: int
+    kx_x: int
+    kt: int
+    taps: int
+    tiles: np.ndarray
+
+
+def dense_passes(weights: np.ndarray, group: int, dilation: int, rows: int, cols: int) -> list[Pass]:
+    """Passes of a dense or grouped convolution; `weights` are [M, C / group, kh, kw]."""
+    m, per_group, kh, kw = weights.shape
+    channels, mg = per_group * group, m // group
+    # Several small groups share a pass: their weights stand on the diagonal of the tile.
+    together = 1 if group == 1 else max(1, min(rows // per_group, cols // mg, group))
+    contiguous = group == 1 and dilation == 1
+    passes = []
+    for g in range(0, group, together):
+        groups = min(together, group - g)
+        for first, count in ([(0, mg * groups)] if groups > 1 else [(i, min(cols, mg - i)) for i in range(0, mg, cols)]):
+            inputs = per_group * groups
+            runs, length = (1, kw * inputs) if contiguous else (kw, inputs)
+            kt = -(-length // rows)
+            dense = np.zeros((kh, kw, inputs, cols), np.int8)
+            for i in range(groups):
+                block = weights[(g + i) * mg:(g + i + 1) * mg]
+                block = block[first:first + count] if groups == 1 else block
+                at = 0 if groups == 1 else i * mg
+                dense[:, :, i * per_group:(i + 1) * per_group, at:at + len(block)] = block.transpose(2, 3, 1, 0)
+            tiles = np.zeros((kh * runs, kt * rows, cols), np.int8)
+            tiles[:, :length] = dense.reshape(kh * runs, length, cols)
+            passes.append(Pass(key=(g, first), first=g * mg + first, count=count, channel=g * per_group, mode=Mode.DENSE, kx=runs,
+                                kx_x=dilation * channels, kt=kt, taps=1, tiles=tiles.reshape(-1, rows, cols)))
+    return passes
+
+
+def _depthwise_passes(weights: np.ndarray, dilation: int, rows: int, cols: int) -> list[Pass] | None:
+    """Passes in the array's FIR mode, or None where the kernel does not fit it."""
+    channels, _, kh, kw = weights.shape
+    span = (kw - 1) * dilation + 1
+    if span > rows and dilation > 1:
+        return None
+    runs = -(-span // rows)
+    taps = min(span, rows)
+    passes = []
+    for first in range(0, channels, cols):
+        block = weights[first:first + cols, 0]
+        tiles = np.zeros((kh, runs, rows, cols), np.int8)
+        for j in range(kw):
+            run, tap = divmod(j * dilation, rows) if runs > 1 else (0, j * dilation)
+            # The newest vector meets row 0, so the last tap of the kernel stands there.
+            tiles[:, run, taps - 1 - tap, :len(block)] = block[:, :, j].T
+        passes.append(Pass(key=(first,), first=first, count=len(block), channel=first, mode=Mode.DEPTHWISE, kx=runs, kx_x=rows * channels, kt=1,
+                            taps=taps, tiles=tiles.reshape(-1, rows, cols)))
+    return passes
+
+
+def convolution_passes(arch: ArchConfig, weights: np.ndarray, group: int, window: Window) -> list[Pass]:
+    """The passes of a convolution: in FIR mode where it is depthwise and fits, else dense."""
+    dilation = window.dilations[1]
+    if arch.depthwise and group > 1 and weights.shape[0] == group and weights.shape[1] == 1 and window.strides[1] <= 16:
+        passes = _depthwise_passes(weights, dilation, arch.rows, arch.cols)
+        if passes is not None:
+            return passes
+    return dense_passes(weights, group, dilation, arch.rows, arch.cols)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tiles of a pass that one MATMUL takes, consecutive ones: kernel rows, runs, chunks."""
+
+    ky: range
+    kx: range
+    kt: range
+
+    def first(self, p: Pass) -> int:
+        """The first of these tiles."""
+        return (self.ky.start * p.kx + self.kx.start) * p.kt + self.kt.start
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.ky) * len(self.kx) * len(self.kt)
+
+
+def segments(p: Pass, kernel_rows: int, most: int) -> list[Segment]:
+    """A pass in pieces of at most `most` tiles, cut along kernel rows first."""
+    def cut(extent: int, size: int) -> list[range]:
+        return [range(i, min(i + size, extent)) for i in range(0, extent, size)]
+
+    kt = cut(p.kt, most)
+    kx = cut(p.kx, max(1, most // p.kt))
+    ky = cut(kernel_rows, max(1, most // (p.kt * p.kx)))
+    return [Segment(*parts) for parts in product(ky, kx, kt)]
