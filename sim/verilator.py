@@ -19,13 +19,13 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-__all__ = ["SimulationError", "ToolError", "build", "default_cache_dir", "find_verilator"]
+__all__ = ["WARNINGS_OFF", "SimulationError", "ToolError", "build", "default_cache_dir", "find_verilator"]
 
 #: Oldest Verilator that is known to work.
 _MINIMUM = (5, 36)
 #: What Amaranth's Verilog triggers, and nothing else: implicit widths, bits of internal signals that nobody reads,
 #: modules that share one file.
-_WARNINGS_OFF = ("WIDTH", "CMPCONST", "UNSIGNED", "UNUSED", "UNDRIVEN", "DECLFILENAME", "UNOPTFLAT", "CASEINCOMPLETE", "CASEOVERLAP",
+WARNINGS_OFF = ("WIDTH", "CMPCONST", "UNSIGNED", "UNUSED", "UNDRIVEN", "DECLFILENAME", "UNOPTFLAT", "CASEINCOMPLETE", "CASEOVERLAP",
                  "PINCONNECTEMPTY", "EOFNEWLINE", "VARHIDDEN")
 _VERILATE = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--output-split", "0")
 _CXX = ("-std=gnu++17", "-fPIC", "-pthread", "-faligned-new", "-w", "-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0",
@@ -145,7 +145,7 @@ def build(sources: dict[str, str], top: str, cpp: str, cache_dir: Path | None = 
     if shutil.which("perl") is None:
         raise ToolError("perl, which Verilator needs, was not found: install it with the system's package manager")
     verilator, compiler = find_verilator(), _compiler()
-    flags = [*_VERILATE, *(f"-Wno-{w}" for w in _WARNINGS_OFF), *(["--trace-vcd"] if trace else [])]
+    flags = [*_VERILATE, *(f"-Wno-{w}" for w in WARNINGS_OFF), *(["--trace-vcd"] if trace else [])]
     defines = [f"-DVM_TRACE={int(trace)}", f"-DVM_TRACE_VCD={int(trace)}", "-DVM_TRACE_FST=0"]
     tools = (_version(verilator), compiler, _CXX, defines)
     key = hashlib.sha256(repr((sorted(sources.items()), top, cpp, flags, optimise, tools)).encode()).hexdigest()[:24]
