@@ -10,7 +10,7 @@ from systolith.hw.interfaces import ActReadSignature
 from systolith.reference.machine import Machine
 from systolith.sim.benches.kit import LIMIT, Ports, check_error, feed_commands, start
 from systolith.sim.benches.run import BenchSettings
-from systolith.sim.benches.stimulus import acc_entries, random_matmul, window
+from systolith.sim.benches.stimulus import acc_entries, matmul, random_matmul
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Instr, Mode
 
@@ -23,7 +23,7 @@ def random_program(arch: ArchConfig, machine: Machine, rng: random.Random, count
         instr = random_matmul(arch, rng, acc, half)
         if instr.mode == Mode.DEPTHWISE:
             at = half + 8 * len(instrs) % (half - 8)
-            instr = window(arch, **{**instr.operands, "tile": at})
+            instr = matmul(arch, **{**instr.operands, "tile": at})
             unused = [arch.weight_offset(row, col) for row in range(instr.taps, arch.rows) for col in range(arch.cols)]
             tiles[at:at + instr.ky * instr.kx, unused] = 0
         instrs.append(instr)

@@ -8,7 +8,16 @@ from cocotb.triggers import RisingEdge
 
 from systolith.reference.machine import Machine
 from systolith.reference.params import pack_params
-from systolith.sim.benches.kit import LIMIT, EffectChecker, Ports, check_error, feed_commands, fill_tables, hold_offers, split_bytes, start
+from systolith.sim.benches.checks import EffectChecker, split_bytes
+from systolith.sim.benches.kit import (
+    LIMIT,
+    Ports,
+    check_error,
+    feed_commands,
+    fill_tables,
+    hold_offers,
+    start,
+)
 from systolith.sim.benches.run import BenchSettings
 from systolith.sim.benches.stimulus import random_output
 from systolith.spec.arch import ArchConfig

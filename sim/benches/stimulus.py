@@ -10,12 +10,12 @@ from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Instr, Mode, OperandA, Region, Space, isa_for
 
 __all__ = [
-    "acc_entries", "aligned_load", "depends_on_time", "random_binary", "random_load", "random_matmul", "random_output", "random_pool",
-    "random_store", "window",
+    "acc_entries", "aligned_load", "depends_on_time", "matmul", "random_binary", "random_load", "random_matmul", "random_output", "random_pool",
+    "random_store",
 ]
 
 
-def window(arch: ArchConfig, **operands: int) -> Instr:
+def matmul(arch: ArchConfig, **operands: int) -> Instr:
     """A MATMUL whose window is the whole activation SRAM, unless `operands` say otherwise."""
     return isa_for(arch).make("MATMUL", **{"height": 1, "row_bytes": arch.act_bytes, **operands})
 
@@ -64,7 +64,7 @@ def random_matmul(arch: ArchConfig, rng: random.Random, acc: int, tiles: int) ->
     oy = rng.randint(1, min(3, room))
     ox = rng.randint(1, max(1, min(6, room // oy))) + taps - 1
     ky, kx, kt = rng.randint(1, 2), rng.randint(1, 3), 1 if depthwise else rng.randint(1, 3)
-    return window(
+    return matmul(
         arch, mode=Mode.DEPTHWISE if depthwise else Mode.DENSE, base=rng.randrange(bytes_), y0=rng.randint(-3, 3),
         x0=rng.choice([0, rng.randint(-2 * bytes_, 2 * bytes_ - 1), rng.randint(-20, 20)]), height=rng.randint(1, 6),
         row_bytes=rng.choice([rng.randint(1, 40), 2 * bytes_ - 1]), pad=rng.randint(-128, 127),
