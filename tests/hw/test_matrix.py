@@ -377,6 +377,8 @@ def test_queued_instructions_follow_without_bubble(arch, tiles, vectors):
     ]
 
 
+@each_arch
+@pytest.mark.parametrize("seed", range(3))
 def test_random_instructions_with_random_reads(arch, seed):
     rng = random.Random(seed)
     model = Model(arch, seed)

@@ -150,6 +150,8 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
     return checker, result
 
 
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+@ARCHS
 def test_equals_the_formula(arch, stall):
     seed = 21
     rng = random.Random(seed)

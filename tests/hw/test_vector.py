@@ -169,6 +169,8 @@ def run(arch, instrs, *, seed, stall, limit=8000):
     return checker, result
 
 
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+@ARCHS
 def test_equals_the_formula(arch, stall):
     seed = 31
     rng = random.Random(seed)
