@@ -4,7 +4,7 @@ PyVerilator 0.7.0 supplies the C++ wrapper and the Python object; the project's 
 troubles with today's tools do not arise or are worked round here, without touching the package: it imports `tclwrapper` (only used
 for GTKWave), which does not import under Python 3.11; its regular expressions do not match the ports of Verilator 5; it asks for C++11.
 
-Python is called in every cycle. For long runs take `sim.native`, which is a hundred times faster.
+Python is called in every cycle. For long runs take `sim.native`, which calls it once per run.
 """
 
 from __future__ import annotations
