@@ -76,7 +76,7 @@ class Faulty(wiring.Component):
     ("load", LoadTop, "act.data", r"act\[\d+\] is \d+, not \d+"),
     ("store", StoreTop, "axi.wlast", "AXI: wlast is 1 with"),
     pytest.param("matrix", MatrixEngine, "acc.data", r"released entry 0 \(accumulator \d+\) is", marks=pytest.mark.slow),
-    ("output", OutputEngine, "chain.payload", r"effect \d+ is \('chain'"),
+    pytest.param("output", OutputEngine, "chain.payload", r"effect \d+ is \('chain'", marks=pytest.mark.slow),
     pytest.param("vector", VectorEngine, "engine.done", "is done too early", marks=pytest.mark.slow),
 ], ids=ENGINES)
 def test_a_planted_fault_is_found_and_the_seed_is_named(bench, top, fault, message):
