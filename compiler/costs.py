@@ -7,6 +7,9 @@ from systolith.spec.isa import Instr, OperandA, Space
 
 __all__ = ["busy_cycles", "matrix_cycles", "transfer_beats"]
 
+#: Cycles of a CELL for each chunk of units, one after another.
+CELL_CYCLES = 20
+
 
 def matrix_cycles(instr: Instr, arch: ArchConfig) -> int:
     """Cycles of a MATMUL: every tile takes the longer of its vectors and its weight load."""
@@ -28,6 +31,8 @@ def busy_cycles(instr: Instr, arch: ArchConfig) -> int:
         case "ADD" | "MUL":
             chunks = instr.ny * instr.nx * -(-instr.bytes // arch.lanes)
             return chunks * (1 if instr.a_source == OperandA.OUTPUT else 2)
+        case "CELL":
+            return CELL_CYCLES * -(-instr.units // arch.lanes)
         case "POOL":
             return instr.ny * instr.nx * -(-instr.bytes // arch.lanes) * instr.ky * instr.kx
         case "LOAD" | "STORE":

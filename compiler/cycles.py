@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from systolith.compiler.costs import busy_cycles, transfer_beats
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Destination, Engine, Instr, OperandA, isa_for
+from systolith.spec.isa import Destination, Engine, Instr, chained_outputs, isa_for
 from systolith.spec.memory import BURST_BEATS, FETCH_BEATS, FULL_RATE, MemoryTiming
 
 __all__ = ["Timing", "estimate", "transfer_cycles"]
@@ -129,14 +129,15 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
             start = max(start, first)
             free[engine] = max(start + busy, last)
             end = free[engine] + _OUTPUT_LATENCY
-            if instr.dest == Destination.VECTOR:
+            if instr.dest != Destination.ACT:
                 chained.append((start + _OUTPUT_LATENCY, end))
         elif engine is Engine.VECTOR:
             last = 0
-            if instr.operands.get("a_source") == OperandA.OUTPUT:
+            for _ in range(chained_outputs(instr)):
                 first, last = chained.pop(0)
                 start = max(start, first)
-            free[engine] = max(start + busy, last)
+            # A cell computes once its last gate is there.
+            free[engine] = max(start + busy, last + (busy if instr.mnemonic == "CELL" else 0))
             end = free[engine] + _VECTOR_LATENCY
         elif engine is Engine.LOAD:
             # Beats that wait for narrow lines hold up the channel.

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from systolith.reference.footprint import footprint
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Destination, Engine, Instr, OperandA, isa_for
+from systolith.spec.isa import Destination, Engine, Instr, chained_outputs, isa_for
 
 __all__ = ["add_tokens"]
 
@@ -59,9 +59,9 @@ def add_tokens(instrs: Sequence[Instr], arch: ArchConfig) -> list[Instr]:
             released.append(j)
         if instr.mnemonic == "OUTPUT":
             _merge(after, done[released.pop(0)])
-            if instr.dest == Destination.VECTOR:
+            if instr.dest != Destination.ACT:
                 chained.append(j)
-        if engine is Engine.VECTOR and instr.operands.get("a_source") == OperandA.OUTPUT:
+        for _ in range(chained_outputs(instr)):
             _merge(after, done[chained.pop(0)])
         done.append(after)
         # In order: what the engine's own earlier instructions knew stays known.

@@ -37,6 +37,9 @@ def footprint(instr: Instr, arch: ArchConfig) -> list[Footprint]:
         case "POOL":
             return [*_window(instr, arch, instr.bytes), _nest(instr.dst, instr.bytes, ((instr.ny, instr.dst_row), (instr.nx, instr.dst_px)), arch, True),
                     *_table(instr)]
+        case "CELL":
+            units = instr.units
+            return [_nest(instr.state, units, (), arch, True), _nest(instr.state_high, units, (), arch, True), _nest(instr.dst, units, (), arch, True)]
     return []
 
 

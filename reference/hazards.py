@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from systolith.reference.footprint import Footprint, footprint
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import SEMAPHORE_BITS, Destination, Engine, Instr, OperandA, isa_for
+from systolith.spec.isa import SEMAPHORE_BITS, Destination, Engine, Instr, chained_outputs, isa_for
 
 __all__ = ["HazardError", "check_order"]
 
@@ -58,7 +58,7 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
                 raise HazardError(f"instruction {j} (OUTPUT) has no MATMUL to drain")
             partner = releases.pop(0)
             after = _join(after, done[partner])
-        if engine is Engine.VECTOR and instr.operands.get("a_source") == OperandA.OUTPUT:
+        for _ in range(chained_outputs(instr)):
             if not chains:
                 raise HazardError(f"instruction {j} ({instr.mnemonic}) has no OUTPUT to take its operand from")
             after = _join(after, done[chains.pop(0)])
@@ -72,7 +72,7 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
         current[engine] = after
         if instr.mnemonic == "MATMUL" and instr.final:
             releases.append(j)
-        if instr.mnemonic == "OUTPUT" and instr.dest == Destination.VECTOR:
+        if instr.mnemonic == "OUTPUT" and instr.dest != Destination.ACT:
             chains.append(j)
         for consumer in Engine:
             if instr.signal >> consumer & 1:

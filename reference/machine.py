@@ -15,10 +15,12 @@ import numpy as np
 
 from systolith.reference.params import unpack_params
 from systolith.reference.requantise import lookup
-from systolith.spec import numerics
+from systolith.spec import cells, numerics
 from systolith.spec.arch import ArchConfig
+from systolith.spec.cells import GATE
 from systolith.spec.isa import (
     SEMAPHORE_BITS,
+    Cell,
     Destination,
     Engine,
     Instr,
@@ -94,7 +96,7 @@ class Machine:
         self._tile_order = np.array([[arch.weight_offset(r, c) for c in range(arch.cols)] for r in range(arch.rows)])
         self._execute = {
             "NOP": lambda instr: None, "HALT": lambda instr: None, "LOAD": self._load, "STORE": self._store, "MATMUL": self._matmul,
-            "OUTPUT": self._output, "ADD": self._binary, "MUL": self._binary, "POOL": self._pool,
+            "OUTPUT": self._output, "ADD": self._binary, "MUL": self._binary, "POOL": self._pool, "CELL": self._cell,
         }
         missing = set(self.isa.by_mnemonic) ^ set(self._execute)
         if missing:
@@ -254,9 +256,12 @@ class Machine:
         line = self.param[instr.param * arch.param_line_bytes:(instr.param + 1) * arch.param_line_bytes]
         fields = unpack_params(line)
         sums = self.acc[instr.acc:instr.acc + pixels].astype(np.int64) + fields["bias"]
-        q = numerics.requantise(sums, fields["mult"], fields["shift"], instr.zero, instr.low, instr.high)
-        q = self._table(instr, q.astype(np.int8))[:, :instr.channels]
-        if instr.dest == Destination.VECTOR:
+        if instr.dest == Destination.CELL:
+            q = numerics.requantise(sums, fields["mult"], fields["shift"], 0, GATE.min, GATE.max).astype(np.int16)[:, :instr.channels]
+        else:
+            q = numerics.requantise(sums, fields["mult"], fields["shift"], instr.zero, instr.low, instr.high)
+            q = self._table(instr, q.astype(np.int8))[:, :instr.channels]
+        if instr.dest != Destination.ACT:
             for first in range(0, pixels):
                 self.chain.extend(q[first, i:i + arch.lanes] for i in range(0, instr.channels, arch.lanes))
             if self.on_instruction:
@@ -296,6 +301,23 @@ class Machine:
                 best = np.maximum(best, np.where(inside, self.act[address], np.int8(-128)))
         self._scatter(instr, self._table(instr, best))
 
+    def _cell(self, instr: Instr) -> None:
+        kind, chunks = Cell(instr.kind), -(-instr.units // self.arch.lanes)
+        if len(self.chain) < kind.gates * chunks:
+            self._fail(ErrorCode.WATCHDOG, f"CELL takes {kind.gates * chunks} chunks from OUTPUT, which sent {len(self.chain)}")
+        gates = [np.concatenate([self.chain.popleft() for _ in range(chunks)]).astype(np.int64) for _ in range(kind.gates)]
+        low, high, hidden = ((base + np.arange(instr.units)) % self.arch.act_bytes for base in (instr.state, instr.state_high, instr.dst))
+        state = (self.act[high].astype(np.int64) << 8) + self.act[low].view(np.uint8)
+        rule = {Cell.LSTM: lambda: cells.lstm(*gates, state, instr.shift), Cell.GRU: lambda: cells.gru(*gates, state),
+                Cell.RNN: lambda: cells.rnn(*gates, state, instr.alpha)}[kind]
+        state, value = rule()
+        parts = (low, state & 255), (high, state >> 8), (hidden, value)
+        for address, data in parts:
+            self.act[address] = data.astype(np.uint8).view(np.int8)
+        if self.on_instruction:
+            rows, kept = self._chunks(np.stack([data.astype(np.uint8).view(np.int8) for _, data in parts]))
+            self._notify(instr, "act", np.concatenate([address[::self.arch.lanes] for address, _ in parts]), rows, kept)
+
     def _table(self, instr: Instr, q: np.ndarray) -> np.ndarray:
         return lookup(q, self.table[instr.slot * numerics.TABLE_SIZE:(instr.slot + 1) * numerics.TABLE_SIZE] if instr.table else None)
 
@@ -309,10 +331,10 @@ class Machine:
             self._notify(instr, "act", address[:, :, ::self.arch.lanes].ravel(), rows, kept)
 
     def _chunks(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[n, length] results as the chunks of `lanes` bytes in which they are moved, and how much of each counts."""
+        """[n, length] results as the chunks of `lanes` in which they are moved, and how much of each counts."""
         (count, length), lanes = pixels.shape, self.arch.lanes
         chunks = -(-length // lanes)
-        padded = np.zeros((count, chunks * lanes), np.int8)
+        padded = np.zeros((count, chunks * lanes), pixels.dtype)
         padded[:, :length] = pixels
         return padded.reshape(-1, lanes), np.tile(np.minimum(lanes, length - np.arange(chunks) * lanes), count)
 

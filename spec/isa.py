@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from systolith.spec.arch import ArchConfig
 from systolith.spec.numerics import INT8, SHIFT_BITS, VECTOR_MULT
 
-__all__ = ["SEMAPHORE_BITS", "Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region", "Space", "isa_for"]
+__all__ = ["SEMAPHORE_BITS", "Cell", "Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region", "Space", "chained_outputs", "isa_for"]
 
 
 #: Width of a semaphore: it holds up to 2**SEMAPHORE_BITS - 1 tokens.
@@ -81,6 +81,24 @@ class Destination(enum.IntEnum):
     ACT = 0
     #: Operand `a` of the next ADD or MUL, in the same order.
     VECTOR = 1
+    #: A gate of the next CELL, as int16: no zero point, no bounds, no table.
+    CELL = 2
+
+
+class Cell(enum.IntEnum):
+    """The update rules of recurrent cells; see `spec.cells`."""
+
+    #: Gates in order: input, forget, cell, output. State: the cell state.
+    LSTM = 0
+    #: Gates in order: reset, update, and the input's and the state's share of the new state. State: the hidden state.
+    GRU = 1
+    #: One gate. State: the hidden state, which moves towards tanh(gate) by `alpha`.
+    RNN = 2
+
+    @property
+    def gates(self) -> int:
+        """How many OUTPUT instructions with destination CELL feed one CELL."""
+        return 1 if self is Cell.RNN else 4
 
 
 class OperandA(enum.IntEnum):
@@ -331,6 +349,13 @@ class Isa:
             raise IsaError(f"{mnemonic}: {text!r} is no value for operand {f.name if f else '?'!r}") from None
 
 
+def chained_outputs(instr: Instr) -> int:
+    """How many OUTPUT instructions an instruction takes results from."""
+    if instr.mnemonic == "CELL":
+        return Cell(instr.kind).gates
+    return int(instr.operands.get("a_source") == OperandA.OUTPUT)
+
+
 @lru_cache(maxsize=64)
 def isa_for(arch: ArchConfig) -> Isa:
     """The instruction set of one architecture: operand widths follow from its memories."""
@@ -430,7 +455,7 @@ def isa_for(arch: ArchConfig) -> Isa:
             "Byte j of a vector lies at y = y0 + ky*ky_y + oy*oy_y and x = x0 + kx*kx_x + kt*R + ox*ox_x + j. "
             "In DEPTHWISE mode kt must be 1. " + steps),
         Format("OUTPUT", 5, Engine.OUTPUT, (
-            Field("dest", 1, "where the results go", enum=Destination),
+            Field("dest", 2, "where the results go", enum=Destination),
             Field("acc", m, "first accumulator entry", unit="entries"),
             count("ny", m + 1, "rows"), count("nx", m + 1, "pixels per row"),
             count("channels", channel, "channels of a pixel that are kept"),
@@ -462,5 +487,16 @@ def isa_for(arch: ArchConfig) -> Isa:
             "q = the maximum over ky, kx of the bytes at base + oy*oy_addr + ox*ox_x + ky*ky_addr + kx*kx_x + (0..bytes-1) whose y and x "
             "(of byte 0) lie in the window, or -128; dst = table ? tables[slot][q & 255] : q",
             "With ky = kx = 1 it copies; with a table it is any function of one int8. " + steps),
+        Format("CELL", 9, Engine.VECTOR, (
+            Field("kind", 2, "update rule", enum=Cell),
+            count("units", channel, "units, as many as channels of each gate"),
+            address("state", "low byte of the state of the first unit"), address("state_high", "high byte of the state of the first unit"),
+            address("dst", "hidden state of the first unit, int8"),
+            Field("shift", 4, "LSTM: 12 minus the fractional bits of the cell state, 0 to 8", unit="bits"),
+            Field("alpha", 16, "RNN: how far the state moves, in units of 2**-15, up to 2**15"),
+        ),
+            "for u < units: (state[u], act[dst + u]) = the cell's rule on the gates and state[u]; see docs/numerics.md",
+            "Takes the results of as many OUTPUT instructions with destination CELL as the rule has gates, in order. state[u] is int16: its low byte lies at "
+            "state + u, its high byte at state_high + u. `shift` is for LSTM, `alpha` for RNN; the others ignore them."),
     )
     return Isa(header, formats)
