@@ -23,6 +23,7 @@ from systolith.compiler.lower.conv import lower_average_pool, lower_conv, lower_
 from systolith.compiler.lower.elementwise import binary_operands, lower_binary, lower_lookup
 from systolith.compiler.lower.pieces import Operand, relay
 from systolith.compiler.lower.pool import lower_max_pool
+from systolith.compiler.lower.recurrent import lower_recurrent
 from systolith.compiler.lower.shape import flatten_order, lower_concat, reorder
 from systolith.reference.average_pool import AveragePool
 from systolith.reference.conv import Conv
@@ -30,6 +31,7 @@ from systolith.reference.elementwise import Add, Lookup, Mul
 from systolith.reference.graph import QGraph, QNode
 from systolith.reference.matmul import MatMul
 from systolith.reference.max_pool import MaxPool
+from systolith.reference.recurrent import Recurrent
 from systolith.reference.shape import Concat, Reshape, Transpose
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Region, Space
@@ -219,6 +221,10 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
             bring(node.inputs[0], row_major(graph.tensors[node.inputs[0]].shape))
         low.place(low.result, Layout(order=row_major(shape)))
         lower_matmul(low, op)
+    elif isinstance(op, Recurrent):
+        bring(node.inputs[0], row_major(graph.tensors[node.inputs[0]].shape))
+        low.place(low.result, Layout(order=row_major(shape)))
+        temporary = lower_recurrent(low, op)
     elif isinstance(op, Lookup):
         low.place(node.output, low.places[node.inputs[0]].layout)
         lower_lookup(low, op)

@@ -1,0 +1,87 @@
+"""Recurrent layers: the input's share of all steps as one dense product, then step by step the state's share and the cells.
+
+The sums of both shares meet in the accumulators: MATMUL leaves the input's share of a run of steps there, and each step
+adds the state's share to its own entries and releases them. The gates of a block of C units follow one another, so that their cell
+is updated while the array works on the next block.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+
+from systolith.compiler.lower.context import Lowering
+from systolith.reference.recurrent import Recurrent
+from systolith.spec.isa import Destination
+
+__all__ = ["lower_recurrent"]
+
+
+def lower_recurrent(low: Lowering, op: Recurrent) -> list[tuple[int, int]]:
+    """One layer; x and the result lie row-major. Returns ranges of the activation SRAM to release.
+
+    Raises
+    ------
+    AllocationError   If the sequence or its result does not fit the activation SRAM.
+    """
+    x, y = low.places[low.node.inputs[0]], low.places[low.result]
+    if x.external or y.external:
+        raise low.no_room(f"the sequence of {low.node.op_type} is needed whole, {x.bytes} bytes and {y.bytes} bytes of results")
+    steps, batch, _ = low.graph.tensors[low.node.inputs[0]].shape
+    temporary = []
+    for n in range(batch):
+        state = op.state[n].astype(np.int64)
+        planes = np.stack([op.hidden[n].astype(np.int64), state & 255, state >> 8]).astype(np.uint8).view(np.int8)
+        address, size = low.constant(planes)
+        temporary.append((address, size))
+        _sequence(low, op, n, range(steps)[:: -1 if op.reverse else 1], x.address, y.address, batch, address)
+    return temporary
+
+
+def _sequence(low: Lowering, op: Recurrent, n: int, order: range, x: int, y: int, batch: int, initial: int) -> None:
+    """All steps of one element of the batch; `initial` holds the hidden state and the low and high bytes of the state."""
+    arch, units = low.arch, op.units
+    inputs = op.weights.shape[2]
+    blocks = [range(i, min(i + arch.cols, units)) for i in range(0, units, arch.cols)]
+    # Per block and gate an entry for each step of a run; where there are too many, each step computes the input's share itself.
+    lanes = len(blocks) * op.kind.gates
+    ahead = lanes <= arch.acc_depth // 2
+    length = max(1, min(len(order), arch.acc_depth // 2 // lanes)) if ahead else 1
+    bias = op.bias.astype(np.int64) - op.x_zero * op.weights.astype(np.int64).sum(axis=2)
+    sees_input, sees_state = ([bool(part[gate].any()) for gate in range(op.kind.gates)] for part in (op.weights, op.recurrent))
+    hidden = initial
+    for first in range(0, len(order), length):
+        run = order[first:first + length]
+        entries = low.accumulators(lanes * len(run)) if ahead else 0
+        for (b, block), gate in product(enumerate(blocks), range(op.kind.gates)):
+            # What sees the input alone is computed, and released, in its step.
+            if ahead and sees_input[gate] and sees_state[gate]:
+                _product(low, ("x", gate, b), op.weights[gate, block], x + (run[0] * batch + n) * inputs,
+                         entries + (b * op.kind.gates + gate) * len(run), pad=op.x_zero, vectors=len(run), step=order.step * batch * inputs, final=False)
+        for step, t in enumerate(run):
+            for b, block in enumerate(blocks):
+                for gate in range(op.kind.gates):
+                    acc = entries + (b * op.kind.gates + gate) * len(run) + step if ahead else low.accumulators(1)
+                    if sees_input[gate] and not (ahead and sees_state[gate]):
+                        _product(low, ("x", gate, b), op.weights[gate, block], x + (t * batch + n) * inputs, acc, pad=op.x_zero, final=not sees_state[gate])
+                    if sees_state[gate] or not sees_input[gate]:
+                        _product(low, ("h", gate, b), op.recurrent[gate, block], hidden, acc, accumulate=sees_input[gate])
+                    param = low.params(("gate", gate, b), bias[gate, block], op.mult[gate, block], op.shift[gate, block])
+                    low.emit("OUTPUT", dest=Destination.CELL, acc=acc, ny=1, nx=1, channels=len(block), param=param)
+                low.emit("CELL", kind=op.kind, units=len(block), state=initial + units + block.start, state_high=initial + 2 * units + block.start,
+                         dst=y + (t * batch + n) * units + block.start, shift=op.cell_shift, alpha=op.alpha)
+            hidden = y + (t * batch + n) * units
+
+
+def _product(low: Lowering, key: tuple, weights: np.ndarray, base: int, acc: int, *, pad: int = 0, vectors: int = 1, step: int = 0, final: bool = True,
+             accumulate: bool = False) -> None:
+    """MATMUL of [units, K] weights with dense vectors of K bytes."""
+    arch, (count, length) = low.arch, weights.shape
+    chunks = -(-length // arch.rows)
+    tiles = np.zeros((chunks * arch.rows, arch.cols), np.int8)
+    tiles[:length, :count] = weights.T
+    tile = low.weights(key, lambda: tiles.reshape(chunks, arch.rows, arch.cols))
+    # Each vector is a row of its own, so that what lies behind it does not count.
+    low.emit("MATMUL", base=base, height=1, row_bytes=length, pad=pad, kt=chunks, oy=vectors, oy_addr=step, ox=1, taps=1, stride=1, tile=tile, acc=acc,
+             accumulate=accumulate, final=final)

@@ -1,0 +1,77 @@
+"""Recurrent layers (LSTM, GRU, RNN) in one direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from systolith.reference.graph import Op
+from systolith.spec import cells, numerics
+from systolith.spec.isa import Cell
+
+__all__ = ["Recurrent"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Recurrent(Op):
+    """A layer that steps through a sequence; x is [T, N, I], the result [T, 1, N, H], as ONNX has them.
+
+    The pre-activation of gate g and unit u is ``requantise(weights[g, u] @ (x - x_zero) + recurrent[g, u] @ h + bias[g, u])``, int16
+    with 12 fractional bits; the int8 hidden state h has 7 fractional bits and no zero point. The rules are in `spec.cells`.
+
+    Parameters
+    ----------
+    kind : Cell
+    weights : int8 [G, H, I]       G = kind.gates; zero where a gate does not see the input
+    recurrent : int8 [G, H, H]     zero where a gate does not see the state
+    bias : int32 [G, H]
+    mult, shift : int [G, H]       requantisation of each pre-activation
+    x_zero : int
+    cell_shift : int               LSTM: 12 minus the fractional bits of the cell state
+    alpha : int                    RNN: 2**15 times the share of the new value
+    reverse : bool                 step from the end of the sequence to its beginning
+    hidden : int8 [N, H]           before the first step
+    state : int16 [N, H]           cell state of an LSTM, else the hidden state with 15 fractional bits, before the first step
+    """
+
+    kind: Cell
+    weights: np.ndarray
+    recurrent: np.ndarray
+    bias: np.ndarray
+    mult: np.ndarray
+    shift: np.ndarray
+    x_zero: int
+    cell_shift: int = 0
+    alpha: int = 1 << cells.UNIT_FRAC
+    reverse: bool = False
+    hidden: np.ndarray
+    state: np.ndarray
+
+    @property
+    def units(self) -> int:
+        """H."""
+        return self.weights.shape[1]
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """int8 [T, 1, N, H] of x [T, N, I]."""
+        h, state = self.hidden.astype(np.int64), self.state.astype(np.int64)
+        result = np.empty((x.shape[0], 1, x.shape[1], self.units), np.int8)
+        inputs = np.einsum("ghi,tni->tgnh", self.weights.astype(np.float64), x.astype(np.float64) - self.x_zero).astype(np.int64)
+        for t in range(x.shape[0])[:: -1 if self.reverse else 1]:
+            recurrent = np.einsum("ghk,nk->gnh", self.recurrent.astype(np.float64), h.astype(np.float64)).astype(np.int64)
+            sums = inputs[t] + recurrent + self.bias[:, None].astype(np.int64)
+            gates = numerics.requantise(sums, self.mult[:, None].astype(np.int64), self.shift[:, None].astype(np.int64), 0, cells.GATE.min, cells.GATE.max)
+            if self.kind is Cell.LSTM:
+                state, h = cells.lstm(*gates, state, self.cell_shift)
+            elif self.kind is Cell.GRU:
+                state, h = cells.gru(*gates, state)
+            else:
+                state, h = cells.rnn(*gates, state, self.alpha)
+            result[t, 0] = h
+        return result
+
+    def macs(self, x: tuple[int, ...]) -> int:
+        """Multiply-accumulates; a gate that does not see the input, or the state, has none there."""
+        seen = sum(int(part.any()) * part.size for half in (self.weights, self.recurrent) for part in half)
+        return x[0] * x[1] * seen
