@@ -1,7 +1,10 @@
 """The generated pages are current, and the hand-written ones name only what exists."""
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -88,3 +91,17 @@ def test_named_files_exist(path: Path) -> None:
     for name in re.findall(r"`((?:benchmarks|boards|compiler|docs|examples|host|hw|reference|sim|spec|systolith|tests)/[^`\s*]*)`",
                            path.read_text(encoding="utf-8")):
         assert (ROOT / name).exists(), f"{path.name} names {name}, which does not exist"
+
+
+@pytest.mark.slow
+def test_getting_started_runs_as_written(tmp_path: Path) -> None:
+    """All `sh` blocks of the page, in order, in a folder that has the examples."""
+    text = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(["bash", "-eu", "-o", "pipefail", "-c", "\n".join(blocks)], cwd=tmp_path, env={**os.environ, "PATH": path},
+                         capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "bit-exact: reference = machine = rtl" in ran.stdout
+    assert (tmp_path / "broken.vcd").is_file()
