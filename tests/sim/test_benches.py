@@ -14,8 +14,7 @@ from systolith.hw.engine.vector import VectorEngine
 from systolith.sim.benches.run import BenchFailure, BenchSettings, run_bench
 from systolith.sim.benches.tops import LoadTop, StoreTop, component_verilog
 from systolith.spec.arch import PRESETS
-from tests.graphs import ARCHS
-from tests.graphs import random_graph
+from tests.graphs import ARCHS, random_graph
 
 TINY = PRESETS["tiny"]
 #: Two lanes, two rows of weights per cycle, half as wide a bus.
