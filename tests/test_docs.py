@@ -88,7 +88,7 @@ def test_compile_picture_names_files_that_exist() -> None:
 
 @pytest.mark.parametrize("path", HAND_WRITTEN, ids=lambda path: path.name)
 def test_named_files_exist(path: Path) -> None:
-    for name in re.findall(r"`((?:benchmarks|boards|compiler|docs|examples|host|hw|reference|sim|spec|systolith|tests)/[^`\s*]*)`",
+    for name in re.findall(r"`((?:benchmarks|boards|compiler|docs|examples|host|hw|reference|sim|spec|systolith|tests)/[^`\s*<]*)`",
                            path.read_text(encoding="utf-8")):
         assert (ROOT / name).exists(), f"{path.name} names {name}, which does not exist"
 
