@@ -231,7 +231,12 @@ def verify(
         )
     info = result.as_dict()
     rtl = result.backends.get("rtl")
-    _print_layers(reporter, info, "counted in RTL" if rtl is not None and rtl.cycles else "estimated")
+    _print_layers(
+        reporter,
+        info,
+        "counted in RTL" if rtl is not None and rtl.cycles else "estimated",
+        "counted in RTL" if rtl is not None and rtl.layer_cycles else "estimated by the cycle model",
+    )
     for name, backend in result.backends.items():
         cycles = f", {backend.cycles:,} cycles, {backend.load_cycles:,} to load" if backend.cycles else ""
         reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
@@ -439,11 +444,13 @@ def _reporter(json_path: str | None) -> Reporter:
     return _Silent() if json_path == "-" else Reporter()
 
 
-def _print_layers(reporter: Reporter, info: dict, source: str = "estimated") -> None:
-    title = f"{info['model']} on {info['arch']}: cycles of the layers as estimated by the cycle model"
+def _print_layers(
+    reporter: Reporter, info: dict, total: str = "estimated", layers: str = "estimated by the cycle model"
+) -> None:
+    title = f"{info['model']} on {info['arch']}: cycles of the layers, {layers}"
     reporter.table(title, LAYER_COLUMNS, layer_rows(info["layers"]))
     reporter.line(
-        f"{info['cycles']:,} cycles {source}, {info['macs']:,} MACs, {info['utilisation']:.1%} of "
+        f"{info['cycles']:,} cycles {total}, {info['macs']:,} MACs, {info['utilisation']:.1%} of "
         f"{info['peak_macs_per_cycle']} MACs a cycle, roofline {info['roofline_cycles']:,} cycles"
     )
     _print_host(reporter, info["host_nodes"])

@@ -1,13 +1,18 @@
 """The generated pages are current, and the hand-written ones name only what exists."""
 
+import os
 import re
+import runpy
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
 from systolith.docs_pages import PAGES
 from systolith.spec.arch import PRESETS
-from systolith.spec.isa import isa_for
+from systolith.spec.isa import Engine, isa_for
 from systolith.spec.regs import CSRS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,6 +21,12 @@ HAND_WRITTEN = [
     ROOT / "CHANGELOG.md",
     *sorted(p for p in (ROOT / "docs").glob("*.md") if p.name not in PAGES),
 ]
+PICTURES = runpy.run_path(str(ROOT / "docs" / "img" / "draw.py"))["PICTURES"]
+
+
+def texts(picture: str) -> list[str]:
+    """The lines of text of a picture."""
+    return [element.text for element in ElementTree.fromstring(PICTURES[picture]()).iter("{http://www.w3.org/2000/svg}text")]
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -52,3 +63,45 @@ def test_readme_names_real_make_targets() -> None:
     for path in HAND_WRITTEN:
         for target in re.findall(r"`?make ([a-z]+(?:-[a-z]+)?)`", path.read_text(encoding="utf-8")):
             assert target in targets, f"{path.name} names `make {target}`, which the Makefile does not have"
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_picture_is_current(name: str) -> None:
+    text = (ROOT / "docs" / "img" / name).read_text(encoding="utf-8")
+    assert text == PICTURES[name](), f"docs/img/{name} is stale: run `python docs/img/draw.py`"
+
+
+def test_core_picture_holds_every_engine() -> None:
+    assert {engine.name for engine in Engine} <= set(texts("core.svg"))
+
+
+def test_compile_picture_names_files_that_exist() -> None:
+    for text in texts("compile.svg"):
+        first, *others = text.split()
+        if "/" in first and (ROOT / first).exists():
+            folder = ROOT / first.split("/")[0]
+            for name in others:
+                assert (folder / name).exists() or (ROOT / name).exists(), f"compile.svg names {name} beside {first}"
+        else:
+            assert not first.endswith(".py"), f"compile.svg names {first}, which does not exist"
+
+
+@pytest.mark.parametrize("path", HAND_WRITTEN, ids=lambda path: path.name)
+def test_named_files_exist(path: Path) -> None:
+    for name in re.findall(r"`((?:benchmarks|boards|compiler|docs|examples|host|hw|reference|sim|spec|systolith|tests)/[^`\s*<]*)`",
+                           path.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), f"{path.name} names {name}, which does not exist"
+
+
+@pytest.mark.slow
+def test_getting_started_runs_as_written(tmp_path: Path) -> None:
+    """All `sh` blocks of the page, in order, in a folder that has the examples."""
+    text = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(["bash", "-eu", "-o", "pipefail", "-c", "\n".join(blocks)], cwd=tmp_path, env={**os.environ, "PATH": path},
+                         capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "bit-exact: reference = machine = rtl" in ran.stdout
+    assert (tmp_path / "broken.vcd").is_file()

@@ -203,7 +203,6 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
         if place.layout.flatten is None and same_bytes(place.layout.order, order, extents):
             return
         first = len(low.instrs)
-        first = len(low.instrs)
         copy = reorder(low, name, order)
         low.drop(name)
         low.places[name] = copy
