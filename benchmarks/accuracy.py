@@ -226,6 +226,8 @@ def measure(folder: Path, entry: Entry, on: str = "machine", arch: str = "array8
         progress(f"{entry.name}: {count} samples in TensorFlow Lite Micro")
         tflite = on_tflite(folder / entry.tflite, samples.codes)
         if tflite is not None:
+            if tflite[0].dtype != outputs["core"][0].dtype:
+                raise FolderError(f"{entry.tflite} gives {tflite[0].dtype}, {entry.qdq} {outputs['core'][0].dtype}: give models with the same type of output")
             outputs["tflite"] = tflite
             steps = [np.abs(a.astype(np.float64).reshape(-1) - b.reshape(-1)) for a, b in zip(outputs["core"], tflite, strict=True)]
             result["tflite_steps"] = {"mean": float(np.mean(steps)), "furthest": float(np.max(steps))}
