@@ -23,7 +23,7 @@ from systolith.host.driver import dequantise, quantise
 from systolith.layerwise import OrtLayers, literal_session
 from systolith.reference.graph import QTensor
 from systolith.reference.partition import Partition
-from systolith.report import Reporter, write_json
+from systolith.report import Reporter, shortened, write_json
 
 TABLE = Path(__file__).with_name("mlperf_tiny.json")
 LEAST_EQUAL, LEAST_TOP1 = 0.995, 0.99
@@ -281,7 +281,7 @@ def agreement_row(result: dict) -> tuple[str, ...]:
     chained = min(result["layers"], key=lambda layer: layer["chained_equal"])
     agreement, steps = result.get("top1_agreement", {}), result.get("tflite_steps")
     return (
-        result["name"], f"{worst['layer']} ({worst['op']})", str(result["samples"]), f"{worst['equal']:.3%}", str(max(layer["alone_furthest"] for layer in result["layers"])),
+        result["name"], f"{shortened(worst['layer'], 40)} ({worst['op']})", str(result["samples"]), f"{worst['equal']:.3%}", str(max(layer["alone_furthest"] for layer in result["layers"])),
         str(sum(layer["ties"] for layer in result["layers"])), f"{chained['chained_equal']:.2%}", str(max(layer["chained_furthest"] for layer in result["layers"])),
         *(f"{agreement[name]:.1%}" if name in agreement else "-" for name in ("qdq_ort", "tflite")),
         f"{steps['mean']:.3f} (up to {steps['furthest']:.0f})" if steps else "-", "yes" if result["holds"] else "NO",
