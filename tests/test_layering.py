@@ -16,7 +16,8 @@ ALLOWED = {
     "compiler": {"spec", "reference"},
     "hw": {"spec"},
     "host": {"spec"},
-    "sim": {"spec", "hw", "host"},
+    # The benches compare with the reference machine.
+    "sim": {"spec", "reference", "hw", "host"},
     "boards": {"spec", "hw", "host"},
 }
 #: Outside packages that must not be imported, by package.

@@ -4,9 +4,8 @@ from amaranth.lib import wiring
 
 from systolith.hw.interfaces import BeatWriteSignature
 from systolith.spec.arch import PRESETS, ArchConfig
-from systolith.spec.isa import Instr, isa_for
 
-__all__ = ["EQUAL", "MIXED", "TINY", "WIDE", "EffectChecker", "accepted", "command_values", "fill", "signed8"]
+__all__ = ["EQUAL", "MIXED", "TINY", "WIDE", "accepted", "fill"]
 
 TINY = PRESETS["tiny"]
 #: Fewer lanes than columns, a vector wider than a beat, four blocks.
@@ -21,16 +20,6 @@ EQUAL = ArchConfig(name="equal", rows=4, cols=4, bus_bits=64, act_bytes=1 << 10,
 WIDE = ArchConfig(name="wide", rows=2, cols=16, bus_bits=64, act_bytes=1 << 10, act_blocks=2,
                   weight_bytes=1 << 9,
                   weight_rows_per_cycle=2, acc_depth=8, param_rows=2, table_slots=2, lanes=16)
-
-
-def signed8(byte: int) -> int:
-    """A byte read as two's complement."""
-    return (byte & 255) - ((byte & 128) << 1)
-
-
-def command_values(arch: ArchConfig, instr: Instr) -> dict[str, int]:
-    """Operands as an engine receives them."""
-    return {f.name: instr.operands[f.name] - f.bias for f in isa_for(arch).by_mnemonic[instr.mnemonic].fields}
 
 
 async def accepted(ctx, stream) -> None:
@@ -59,37 +48,3 @@ async def fill(ctx, port: wiring.PureInterface, arch: ArchConfig, contents: byte
             cycles += 1
     ctx.set(port.valid, 0)
     return cycles
-
-
-class EffectChecker:
-    """Compares an engine's effects with the expected ones, and its `done` with the end of each instruction.
-
-    Parameters
-    ----------
-    effects : list of list    per instruction, its effects in order
-    seed : int                shown on failure
-    """
-
-    def __init__(self, effects: list[list], seed: int) -> None:
-        self.expected = [(index, effect) for index, group in enumerate(effects) for effect in group]
-        self.ends = [sum(len(group) for group in effects[:index + 1]) for index in range(len(effects))]
-        self.seed, self.done, self.seen, self.cycles = seed, 0, 0, []
-
-    def step(self, cycle: int, effect, done: int) -> None:
-        """One clock cycle: the effect that took place (or None), and `done`."""
-        if effect is not None:
-            assert self.seen < len(self.expected), f"seed {self.seed}: an effect too many: {effect}"
-            index, expected = self.expected[self.seen]
-            assert effect == expected, f"seed {self.seed}: effect {self.seen} is {effect}, not {expected}"
-            assert index == self.done, f"seed {self.seed}: instruction {index} acts when {self.done} are done"
-            self.seen += 1
-            self.cycles.append(cycle)
-        if done:
-            assert self.done < len(self.ends), f"seed {self.seed}: done once too often"
-            assert self.seen == self.ends[self.done], f"seed {self.seed}: {self.done} is done too early"
-            self.done += 1
-
-    @property
-    def complete(self) -> bool:
-        """Whether every instruction is done."""
-        return self.done == len(self.ends)

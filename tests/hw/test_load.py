@@ -4,17 +4,12 @@ import dataclasses
 import random
 
 import pytest
-from amaranth.hdl import Module
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
-from systolith.hw.engine.load import LoadEngine
-from systolith.hw.engine.transfer import RegionSignature
-from systolith.hw.interfaces import ActWriteSignature, BeatWriteSignature, EngineSignature
-from systolith.hw.soc.axi import Axi4Signature, ReadArbiter
+from systolith.sim.benches.stimulus import random_load
+from systolith.sim.benches.tops import LoadTop
 from systolith.spec.arch import PRESETS
-from systolith.spec.isa import Engine, Region, Space, isa_for
+from systolith.spec.isa import Region, Space, isa_for
 from systolith.spec.regs import ErrorCode
 from tests.hw.axi_memory import AxiMemory
 
@@ -24,36 +19,6 @@ PROGRAM, DATA, SIZE = 0x1000, 0x4000, 0x4000
 ARCHS = pytest.mark.parametrize("arch", [TINY, NARROW], ids=lambda arch: arch.name)
 
 
-class Bench(wiring.Component):
-    """LoadEngine behind an AXI4 read channel."""
-
-    def __init__(self, arch):
-        self._arch = arch
-        super().__init__({
-            "axi": Out(Axi4Signature(arch.bus_bits, arch.addr_bits)), "engine": In(EngineSignature(arch, Engine.LOAD)),
-            "act": Out(ActWriteSignature(arch)), "regions": In(RegionSignature(arch)),
-            "weights": Out(BeatWriteSignature(arch, arch.weight_bytes)),
-            "params": Out(BeatWriteSignature(arch, arch.param_bytes)),
-            "tables": Out(BeatWriteSignature(arch, arch.table_bytes)),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.load = load = LoadEngine(self._arch)
-        m.submodules.arbiter = arbiter = ReadArbiter(self._arch, 1)
-        wiring.connect(m, load.bus, arbiter.clients[0])
-        for name in ("engine", "act", "weights", "params", "tables", "regions"):
-            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(load, name))
-        axi = self.axi
-        m.d.comb += [
-            axi.arvalid.eq(arbiter.bursts.valid), arbiter.bursts.ready.eq(axi.arready), axi.araddr.eq(arbiter.bursts.payload.addr),
-            axi.arlen.eq(arbiter.bursts.payload.len), arbiter.beats.valid.eq(axi.rvalid), axi.rready.eq(arbiter.beats.ready),
-            arbiter.beats.payload.data.eq(axi.rdata), arbiter.beats.payload.last.eq(axi.rlast),
-            arbiter.beats.payload.error.eq(axi.rresp[1]),
-        ]
-        return m
-
-
 def encoded(arch, instr):
     """Operands as the hardware takes them."""
     return {f.name: instr.operands[f.name] - f.bias for f in isa_for(arch).by_mnemonic[instr.mnemonic].fields}
@@ -61,7 +26,7 @@ def encoded(arch, instr):
 
 def run(arch, instrs, *, stall=0.0, latency=1, seed=0, bad=None, limit=20000, stop_at=None):
     """Execute; returns SRAM contents by space, the completed count, the error and the cycles."""
-    dut = Bench(arch)
+    dut = LoadTop(arch)
     rng = random.Random(seed)
     contents = bytearray(rng.randbytes(SIZE + DATA - PROGRAM))
     memory = AxiMemory(dut.axi, contents, base=PROGRAM, latency=latency, stall=stall, seed=seed, bad=bad)
@@ -150,14 +115,7 @@ def same(arch, result, instrs, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_transfers_of_every_shape_and_alignment_arrive(arch, seed):
     rng = random.Random(100 + seed)
-    isa = isa_for(arch)
-    instrs = []
-    for _ in range(6):
-        length, rows, planes = rng.randint(1, 90), rng.randint(1, 5), rng.randint(1, 3)
-        row = length + rng.randint(0, 9)
-        instrs.append(isa.make("LOAD", space=Space.ACT, region=rng.choice(list(Region)), offset=rng.randint(0, 3000 - 1500),
-                               planes=planes, rows=rows, bytes=length, ext_row=rng.randint(0, 150), ext_plane=rng.randint(0, 300),
-                               base=rng.randint(0, 1000), row=row, plane=row * rows + rng.randint(0, 20)))
+    instrs = [random_load(arch, rng) for _ in range(6)]
     same(arch, run(arch, instrs, stall=(0.0, 0.4)[seed % 2], latency=(1, 9)[seed // 2], seed=seed), instrs, seed)
 
 

@@ -9,6 +9,7 @@ from amaranth.back import verilog
 from amaranth.sim import Simulator
 
 from systolith.hw.engine.matrix import MatrixEngine
+from systolith.sim.benches.stimulus import acc_entries, matmul, random_matmul
 from systolith.spec.arch import PRESETS, ArchConfig
 from systolith.spec.isa import Mode, isa_for
 from systolith.spec.regs import ErrorCode
@@ -213,10 +214,6 @@ class Run:
         self.acc = np.array([await self._fetch(ctx, entry) for entry in range(self.arch.acc_depth)])
 
 
-def matmul(arch, **operands):
-    return isa_for(arch).make("MATMUL", **{"height": 1, "row_bytes": arch.act_bytes, **operands})
-
-
 def check(arch, instrs, *, seed, **options):
     model = Model(arch, seed)
     for instr in instrs:
@@ -380,47 +377,6 @@ def test_queued_instructions_follow_without_bubble(arch, tiles, vectors):
     ]
 
 
-def random_instr(arch, rng, acc, tiles):
-    """Any operands whose effect is defined; `acc` is the first entry it may use."""
-    depthwise = arch.depthwise and rng.random() < 0.3
-    bytes_, room = arch.act_bytes, arch.acc_depth - acc
-    taps = rng.randint(1, arch.rows) if depthwise else 1
-    oy = rng.randint(1, min(3, room))
-    ox = rng.randint(1, max(1, min(6, room // oy))) + taps - 1
-    ky, kx, kt = rng.randint(1, 2), rng.randint(1, 3), 1 if depthwise else rng.randint(1, 3)
-    return matmul(
-        arch,
-        mode=Mode.DEPTHWISE if depthwise else Mode.DENSE,
-        base=rng.randrange(bytes_),
-        y0=rng.randint(-3, 3),
-        x0=rng.choice([0, rng.randint(-2 * bytes_, 2 * bytes_ - 1), rng.randint(-20, 20)]),
-        height=rng.randint(1, 6),
-        row_bytes=rng.choice([rng.randint(1, 40), 2 * bytes_ - 1]),
-        pad=rng.randint(-128, 127),
-        ky=ky,
-        ky_addr=rng.randrange(bytes_),
-        ky_y=rng.choice([0, 1, 2, 255]),
-        kx=kx,
-        kx_x=rng.choice([1, 4, bytes_ - 1]),
-        kt=kt,
-        oy=oy,
-        oy_addr=rng.randrange(bytes_),
-        oy_y=rng.choice([0, 1, 2]),
-        ox=ox,
-        ox_x=rng.choice([1, 3, 8, bytes_ - 1]),
-        taps=taps,
-        stride=rng.randint(1, 3) if depthwise else 1,
-        tile=rng.randrange(tiles - ky * kx * kt),
-        acc=acc,
-        accumulate=rng.randint(0, 1),
-        final=rng.randint(0, 1),
-    )
-
-
-def entries(instr):
-    return instr.oy * len(range(instr.taps - 1, instr.ox, instr.stride))
-
-
 @each_arch
 @pytest.mark.parametrize("seed", range(3))
 def test_random_instructions_with_random_reads(arch, seed):
@@ -428,7 +384,7 @@ def test_random_instructions_with_random_reads(arch, seed):
     model = Model(arch, seed)
     instrs, acc = [], 0
     while acc < arch.acc_depth:
-        instr = random_instr(arch, rng, acc, arch.weight_tiles // 2)
+        instr = random_matmul(arch, rng, acc, arch.weight_tiles // 2)
         if instr.mode == Mode.DEPTHWISE:
             # Tiles without weights beyond the taps, in the upper half, which dense instructions leave alone.
             at = arch.weight_tiles // 2 + 8 * len(instrs) % (arch.weight_tiles // 2 - 8)
@@ -436,7 +392,7 @@ def test_random_instructions_with_random_reads(arch, seed):
             model.tiles[at : at + instr.ky * instr.kx, instr.taps :] = 0
         instrs.append(instr)
         # An entry that is not released may be used again.
-        acc += entries(instr) if instr.final or rng.random() < 0.7 else 0
+        acc += acc_entries(instr) if instr.final or rng.random() < 0.7 else 0
         if len(instrs) == 24:
             break
     for instr in instrs:

@@ -7,7 +7,8 @@ from amaranth.sim import Simulator
 
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
 from systolith.hw.leaf.table import Table
-from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE, fill, signed8
+from systolith.sim.benches.checks import signed8
+from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE, fill
 
 ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL, WIDE], ids=lambda arch: arch.name)
 

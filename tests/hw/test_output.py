@@ -6,10 +6,12 @@ import pytest
 from amaranth.sim import Simulator
 
 from systolith.hw.engine.output import OutputEngine
+from systolith.sim.benches.checks import EffectChecker, command_values, signed8
+from systolith.sim.benches.stimulus import random_output
 from systolith.spec import numerics
 from systolith.spec.isa import Destination, isa_for
 from systolith.spec.regs import ErrorCode
-from tests.hw.engine_bench import EQUAL, MIXED, TINY, EffectChecker, accepted, command_values, fill, signed8
+from tests.hw.engine_bench import EQUAL, MIXED, TINY, accepted, fill
 
 ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL], ids=lambda arch: arch.name)
 
@@ -146,23 +148,6 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
     simulator.add_testbench(watch)
     simulator.run()
     return checker, result
-
-
-def random_output(arch, rng, pixels):
-    """An OUTPUT of at most `pixels` pixels; sometimes with bounds the wrong way round."""
-    ny = rng.randint(1, 3)
-    nx = rng.randint(1, max(1, pixels // ny))
-    ny = min(ny, pixels // nx)
-    bounds = sorted((rng.randint(-128, 127), rng.randint(-128, 127)), reverse=rng.random() < 0.1)
-    low, high = rng.choice(((-128, 127), bounds))
-    return isa_for(arch).make(
-        "OUTPUT", dest=rng.randrange(2), acc=rng.randrange(arch.acc_depth - ny * nx + 1), ny=ny, nx=nx,
-        channels=rng.randint(1, arch.cols),
-        dst=rng.randrange(arch.act_bytes), dst_row=rng.randrange(arch.act_bytes),
-        dst_px=rng.randrange(arch.act_bytes),
-        param=rng.randrange(arch.param_rows), zero=rng.randint(-128, 127), low=low, high=high,
-        table=rng.randrange(2),
-        slot=rng.randrange(arch.table_slots))
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])

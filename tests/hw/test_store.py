@@ -4,17 +4,12 @@ import dataclasses
 import random
 
 import pytest
-from amaranth.hdl import Module
-from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator
 
-from systolith.hw.engine.store import StoreEngine
-from systolith.hw.engine.transfer import RegionSignature
-from systolith.hw.interfaces import ActReadSignature, EngineSignature
-from systolith.hw.soc.axi import Axi4Signature
+from systolith.sim.benches.stimulus import random_store
+from systolith.sim.benches.tops import StoreTop
 from systolith.spec.arch import PRESETS
-from systolith.spec.isa import Engine, Region, isa_for
+from systolith.spec.isa import Region, isa_for
 from systolith.spec.regs import ErrorCode
 from tests.hw.axi_memory import AxiMemory
 
@@ -24,34 +19,9 @@ DATA, SIZE = 0x4000, 0x4000
 ARCHS = pytest.mark.parametrize("arch", [TINY, NARROW], ids=lambda arch: arch.name)
 
 
-class Bench(wiring.Component):
-    """StoreEngine behind an AXI4 write channel."""
-
-    def __init__(self, arch):
-        self._arch = arch
-        super().__init__({
-            "axi": Out(Axi4Signature(arch.bus_bits, arch.addr_bits)), "engine": In(EngineSignature(arch, Engine.STORE)),
-            "read": Out(ActReadSignature(arch)), "regions": In(RegionSignature(arch)),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.store = store = StoreEngine(self._arch)
-        for name in ("engine", "read", "regions"):
-            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(store, name))
-        axi, bus = self.axi, store.bus
-        m.d.comb += [
-            axi.awvalid.eq(bus.bursts.valid), bus.bursts.ready.eq(axi.awready), axi.awaddr.eq(bus.bursts.payload.addr),
-            axi.awlen.eq(bus.bursts.payload.len), axi.wvalid.eq(bus.beats.valid), bus.beats.ready.eq(axi.wready),
-            axi.wdata.eq(bus.beats.payload.data), axi.wstrb.eq(bus.beats.payload.strobe), axi.wlast.eq(bus.beats.payload.last),
-            axi.bready.eq(1), bus.response.eq(axi.bvalid), bus.error.eq(axi.bresp[1]),
-        ]
-        return m
-
-
 def run(arch, instrs, *, stall=0.0, latency=1, seed=0, bad=None, limit=20000, stop_at=None):
     """Execute; returns memory before and after, the completed count, the error and the cycles."""
-    dut = Bench(arch)
+    dut = StoreTop(arch)
     rng = random.Random(seed)
     contents = bytearray(rng.randbytes(SIZE))
     sram = rng.randbytes(arch.act_bytes)
@@ -130,12 +100,7 @@ def same(result, instrs, seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_transfers_of_every_shape_and_alignment_arrive(arch, seed):
     rng = random.Random(200 + seed)
-    instrs = []
-    for _ in range(6):
-        instrs.append(isa_for(arch).make(
-            "STORE", region=Region.DATA, offset=rng.randint(0, 3000), planes=rng.randint(1, 3), rows=rng.randint(1, 5),
-            bytes=rng.randint(1, 90), ext_row=rng.randint(90, 150), ext_plane=rng.randint(700, 900),
-            base=rng.randint(0, 1000), row=rng.randint(0, 100), plane=rng.randint(0, 400)))
+    instrs = [random_store(arch, rng) for _ in range(6)]
     same(run(arch, instrs, stall=(0.0, 0.4)[seed % 2], latency=(1, 9)[seed // 2], seed=seed), instrs, seed)
 
 

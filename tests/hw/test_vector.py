@@ -7,9 +7,11 @@ from amaranth.sim import Simulator
 
 from systolith.hw.engine.vector import VectorEngine
 from systolith.hw.interfaces import ActReadSignature
+from systolith.sim.benches.checks import EffectChecker, command_values, signed8
+from systolith.sim.benches.stimulus import random_binary, random_pool
 from systolith.spec import numerics
 from systolith.spec.isa import OperandA, isa_for
-from tests.hw.engine_bench import EQUAL, MIXED, TINY, EffectChecker, accepted, command_values, fill, signed8
+from tests.hw.engine_bench import EQUAL, MIXED, TINY, accepted, fill
 
 ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL], ids=lambda arch: arch.name)
 
@@ -165,47 +167,6 @@ def run(arch, instrs, *, seed, stall, limit=8000):
     simulator.add_testbench(watch)
     simulator.run()
     return checker, result
-
-
-def random_binary(arch, rng):
-    """ADD or MUL, with multipliers and shifts that saturate, vanish or tie."""
-    def address():
-        return rng.randrange(arch.act_bytes)
-
-    small = rng.random() < 0.6
-    def mult():
-        return rng.choice((-1, 1)) << rng.randrange(6) if small else rng.randint(-(1 << 16), (1 << 16) - 1)
-
-    bounds = sorted((rng.randint(-128, 127), rng.randint(-128, 127)), reverse=rng.random() < 0.1)
-    low, high = rng.choice(((-128, 127), (-128, 127), bounds))
-    return isa_for(arch).make(
-        rng.choice(("ADD", "MUL")), ny=rng.randint(1, 3), nx=rng.randint(1, 3),
-        bytes=rng.randint(1, 3 * arch.lanes),
-        a_source=rng.randrange(2), a=address(), a_row=address(), a_px=address(), b=address(), b_row=address(),
-        b_px=address(),
-        dst=address(), dst_row=address(), dst_px=address(), a_zero=rng.randint(-128, 127),
-        b_zero=rng.randint(-128, 127),
-        a_mult=mult(), b_mult=mult(),
-        shift=rng.randrange(1, 10) if small else rng.choice((rng.randrange(64), 17, 20)),
-        zero=rng.choice((0, rng.randint(-128, 127))), low=low, high=high, table=rng.randrange(2),
-        slot=rng.randrange(arch.table_slots))
-
-
-def random_pool(arch, rng):
-    """A window over a small tensor with padding on every side, anywhere in the SRAM."""
-    pixel = rng.randint(1, 2 * arch.lanes)
-    height, width = rng.randint(1, 5), rng.randint(1, 5)
-    pitch = width * pixel + rng.randrange(3)
-    top, left = rng.randrange(3), rng.randrange(3)
-    step = rng.randint(1, 2)
-    return isa_for(arch).make(
-        "POOL", ny=rng.randint(1, 3), nx=rng.randint(1, 3), bytes=pixel,
-        base=(rng.randrange(arch.act_bytes) - top * pitch - left * pixel) % arch.act_bytes,
-        y0=-top, x0=-left * pixel, height=height, row_bytes=width * pixel, ky=rng.randint(1, 3),
-        ky_addr=pitch, ky_y=1, kx=rng.randint(1, 3),
-        kx_x=pixel, oy_addr=step * pitch, oy_y=step, ox_x=step * pixel, dst=rng.randrange(arch.act_bytes),
-        dst_row=rng.randrange(arch.act_bytes), dst_px=rng.randrange(arch.act_bytes), table=rng.randrange(2),
-        slot=rng.randrange(arch.table_slots))
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
