@@ -63,7 +63,7 @@ def row(path: Path, info: dict) -> tuple[str, ...]:
     )
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
@@ -71,20 +71,20 @@ def main() -> int:
     parser.add_argument("--memory", action="append", type=memory_timing, help="LATENCY:BYTES per cycle; may be repeated; default: 32 and the bus width")
     parser.add_argument("--layers", action="store_true", help="print every layer, too")
     parser.add_argument("--json", default=None)
-    arguments = parser.parse_args()
+    given = parser.parse_args(arguments)
     reporter = Reporter()
     rows, results = [], []
-    for path, calib in found(arguments.models) or default_models():
-        for arch in arguments.arch or ["array8", "array16"]:
-            for memory in arguments.memory or [MemoryTiming()]:
+    for path, calib in found(given.models) or default_models():
+        for arch in given.arch or ["array8", "array16"]:
+            for memory in given.memory or [MemoryTiming()]:
                 with reporter.progress() as progress:
                     info = measure(path, calib, arch, memory, progress)
                 rows.append(row(path, info))
                 results.append(info)
-                if arguments.layers:
+                if given.layers:
                     reporter.table(f"{path.stem} on {info['arch']}", LAYER_COLUMNS, layer_rows(info["layers"]))
     reporter.table(f"models on RTL; peer: {PEERS['source']}", COLUMNS, rows, left=4)
-    write_json(arguments.json, {"results": results})
+    write_json(given.json, {"results": results})
     return 0 if all(info["bit_exact"] for info in results) else 1
 
 

@@ -18,7 +18,8 @@ from onnx.reference import ReferenceEvaluator
 
 from systolith.compiler.errors import CompileError
 from systolith.compiler.frontend import import_model
-from tests.compiler.qdq import QdqModel, held
+from systolith.layerwise import held
+from tests.compiler.qdq import QdqModel
 
 #: Why a case may be refused. Anything else is a failure.
 REFUSALS = re.compile(
