@@ -127,6 +127,7 @@ class _Importer:
         self.builder = Builder()
         self.values: dict[str, Value] = {}
         self.readers: dict[str, list[onnx.NodeProto]] = {}
+        self.results = {value.name for value in self.graph.output}
         for node in self.graph.node:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
@@ -279,9 +280,14 @@ class _Importer:
             outputs=tuple(node.output),
             opset=self.opset,
             proto=node,
+            metadata={entry.key: entry.value for entry in self.model.metadata_props},
+            used=frozenset(name for name in node.output if name in self.readers or name in self.results),
         )
         rule.check(view)
-        self.values[node.output[0]] = rule.convert(self.builder, view)
+        values = rule.convert(self.builder, view)
+        if not isinstance(values, tuple):
+            values = (values,)
+        self.values.update((name, value) for name, value in zip(node.output, values, strict=False) if name)
 
     def _fold(self, node: onnx.NodeProto, values: tuple[Const | None, ...]) -> None:
         """A node of constants alone is computed; quantised weights keep their integers through a Transpose or Identity."""

@@ -18,7 +18,7 @@ from systolith.reference.graph import QGraph
 from systolith.reference.matmul import MatMul
 from systolith.reference.max_pool import MaxPool
 from systolith.reference.recurrent import Recurrent
-from systolith.reference.shape import Reshape, Transpose
+from systolith.reference.shape import Reshape, Take, Transpose
 
 __all__ = ["Layout", "channels_last", "is_linear", "input_orders", "row_major"]
 
@@ -69,7 +69,7 @@ def input_orders(graph: QGraph) -> dict[str, tuple[int, ...]]:
         for node in readers.get(name, ()):
             if isinstance(node.op, Conv | MaxPool | AveragePool):
                 return channels_last(shape)
-            if isinstance(node.op, Reshape | MatMul | Recurrent):
+            if isinstance(node.op, Reshape | MatMul | Recurrent | Take):
                 return row_major(shape)
             after = wanted(node.output)
             if isinstance(node.op, Transpose):

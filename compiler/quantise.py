@@ -13,15 +13,17 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from systolith.compiler.errors import InputError, QuantiseError, UnsupportedError
-from systolith.compiler.importer import is_quantising
+from systolith.compiler.importer import is_quantising, name_nodes
 from systolith.compiler.ops import RULES
+from systolith.compiler.ops.recurrent import OPERATORS as RECURRENT
 from systolith.compiler.ops.registry import rule_of, unsupported
 from systolith.compiler.passes.batch_norm import batch_norm_to_conv
+from systolith.compiler.recurrent import calibrate_recurrent, observe_recurrent
 
 __all__ = ["calibration_samples", "quantise_model", "segment_samples", "unsupported_nodes"]
 
 #: Not quantised on their own: they are folded, or carry no float tensor of their own.
-_PLAIN = ("BatchNormalization", "Identity", "Dropout", "Cast")
+_PLAIN = ("BatchNormalization", "Identity", "Dropout", "Cast", *RECURRENT)
 
 
 class _Reader(CalibrationDataReader):
@@ -172,6 +174,10 @@ def quantise_model(model: onnx.ModelProto, calibration: dict[str, np.ndarray] | 
             )
             onnx.save(model, plain)
             quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+            named = onnx.load(prepared)
+            name_nodes(named)
+            onnx.save(named, prepared)
+            observed = observe_recurrent(named, samples)
             quantize_static(
                 str(prepared),
                 str(result),
@@ -183,7 +189,9 @@ def quantise_model(model: onnx.ModelProto, calibration: dict[str, np.ndarray] | 
                 op_types_to_quantize=[name for name in sorted(RULES) if name not in _PLAIN],
                 extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
             )
-            return onnx.load(str(result))
+            quantised = onnx.load(str(result))
+            calibrate_recurrent(quantised, observed)
+            return quantised
     except Exception as error:
         raise QuantiseError(
             "quantise",

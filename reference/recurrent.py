@@ -23,7 +23,7 @@ class Recurrent(Op):
     Parameters
     ----------
     kind : Cell
-    weights : int8 [G, H, I]       G = kind.gates; zero where a gate does not see the input
+    weights : int16 [G, H, I]      G = kind.gates; zero where a gate does not see the input. Beyond int8 they are a sum of int8 planes
     recurrent : int8 [G, H, H]     zero where a gate does not see the state
     bias : int32 [G, H]
     mult, shift : int [G, H]       requantisation of each pre-activation
@@ -47,6 +47,11 @@ class Recurrent(Op):
     reverse: bool = False
     hidden: np.ndarray
     state: np.ndarray
+
+    @property
+    def planes(self) -> int:
+        """int8 arrays whose sum is `weights`."""
+        return max(1, -(-int(np.abs(self.weights.astype(np.int64)).max()) // 127))
 
     @property
     def units(self) -> int:

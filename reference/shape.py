@@ -8,7 +8,7 @@ import numpy as np
 
 from systolith.reference.graph import Op
 
-__all__ = ["Concat", "Reshape", "Transpose"]
+__all__ = ["Concat", "Reshape", "Take", "Transpose"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,18 @@ class Reshape(Op):
     def run(self, x: np.ndarray) -> np.ndarray:
         """int8 of `shape`."""
         return x.reshape(self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Take(Op):
+    """One index of an axis, which goes."""
+
+    axis: int
+    index: int
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """int8 of the remaining axes."""
+        return np.take(x, self.index, axis=self.axis)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from systolith.compiler.lower.elementwise import binary_operands, lower_binary, 
 from systolith.compiler.lower.pieces import Operand, relay
 from systolith.compiler.lower.pool import lower_max_pool
 from systolith.compiler.lower.recurrent import lower_recurrent
-from systolith.compiler.lower.shape import flatten_order, lower_concat, reorder
+from systolith.compiler.lower.shape import flatten_order, lower_concat, lower_take, reorder
 from systolith.reference.average_pool import AveragePool
 from systolith.reference.conv import Conv
 from systolith.reference.elementwise import Add, Lookup, Mul
@@ -32,7 +32,7 @@ from systolith.reference.graph import QGraph, QNode
 from systolith.reference.matmul import MatMul
 from systolith.reference.max_pool import MaxPool
 from systolith.reference.recurrent import Recurrent
-from systolith.reference.shape import Concat, Reshape, Transpose
+from systolith.reference.shape import Concat, Reshape, Take, Transpose
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Region, Space
 
@@ -239,6 +239,10 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
         for name in set(node.inputs):
             if graph.tensors[name].data is not None:
                 low.places.pop(name)
+    elif isinstance(op, Take):
+        bring(node.inputs[0], row_major(graph.tensors[node.inputs[0]].shape))
+        low.place(low.result, Layout(order=row_major(shape)))
+        lower_take(low, op)
     elif isinstance(op, Transpose):
         place = low.places[node.inputs[0]]
         order = tuple(op.perm.index(axis) for axis in place.layout.order)

@@ -58,13 +58,15 @@ def _sequence(low: Lowering, op: Recurrent, n: int, order: range, x: int, y: int
             # What sees the input alone is computed, and released, in its step.
             if ahead and sees_input[gate] and sees_state[gate]:
                 _product(low, ("x", gate, b), op.weights[gate, block], x + (run[0] * batch + n) * inputs,
-                         entries + (b * op.kind.gates + gate) * len(run), pad=op.x_zero, vectors=len(run), step=order.step * batch * inputs, final=False)
+                         entries + (b * op.kind.gates + gate) * len(run), pad=op.x_zero, vectors=len(run), step=order.step * batch * inputs,
+                         planes=op.planes, final=False)
         for step, t in enumerate(run):
             for b, block in enumerate(blocks):
                 for gate in range(op.kind.gates):
                     acc = entries + (b * op.kind.gates + gate) * len(run) + step if ahead else low.accumulators(1)
                     if sees_input[gate] and not (ahead and sees_state[gate]):
-                        _product(low, ("x", gate, b), op.weights[gate, block], x + (t * batch + n) * inputs, acc, pad=op.x_zero, final=not sees_state[gate])
+                        _product(low, ("x", gate, b), op.weights[gate, block], x + (t * batch + n) * inputs, acc, pad=op.x_zero, planes=op.planes,
+                                 final=not sees_state[gate])
                     if sees_state[gate] or not sees_input[gate]:
                         _product(low, ("h", gate, b), op.recurrent[gate, block], hidden, acc, accumulate=sees_input[gate])
                     param = low.params(("gate", gate, b), bias[gate, block], op.mult[gate, block], op.shift[gate, block])
@@ -74,14 +76,20 @@ def _sequence(low: Lowering, op: Recurrent, n: int, order: range, x: int, y: int
             hidden = y + (t * batch + n) * units
 
 
-def _product(low: Lowering, key: tuple, weights: np.ndarray, base: int, acc: int, *, pad: int = 0, vectors: int = 1, step: int = 0, final: bool = True,
-             accumulate: bool = False) -> None:
-    """MATMUL of [units, K] weights with dense vectors of K bytes."""
+def _product(low: Lowering, key: tuple, weights: np.ndarray, base: int, acc: int, *, pad: int = 0, vectors: int = 1, step: int = 0, planes: int = 1,
+             final: bool = True, accumulate: bool = False) -> None:
+    """MATMUL of [units, K] weights with dense vectors of K bytes; `planes` of int8 tiles add up to the weights."""
     arch, (count, length) = low.arch, weights.shape
     chunks = -(-length // arch.rows)
-    tiles = np.zeros((chunks * arch.rows, arch.cols), np.int8)
-    tiles[:length, :count] = weights.T
-    tile = low.weights(key, lambda: tiles.reshape(chunks, arch.rows, arch.cols))
+
+    def tiles() -> np.ndarray:
+        result, rest = np.zeros((planes, chunks * arch.rows, arch.cols), np.int64), weights.T.astype(np.int64)
+        for plane in range(planes):
+            result[plane, :length, :count] = rest // (planes - plane)
+            rest = rest - result[plane, :length, :count]
+        return result.astype(np.int8).reshape(-1, arch.rows, arch.cols)
+
+    tile = low.weights(key, tiles)
     # Each vector is a row of its own, so that what lies behind it does not count.
-    low.emit("MATMUL", base=base, height=1, row_bytes=length, pad=pad, kt=chunks, oy=vectors, oy_addr=step, ox=1, taps=1, stride=1, tile=tile, acc=acc,
+    low.emit("MATMUL", base=base, height=1, row_bytes=length, pad=pad, ky=planes, kt=chunks, oy=vectors, oy_addr=step, ox=1, taps=1, stride=1, tile=tile, acc=acc,
              accumulate=accumulate, final=final)

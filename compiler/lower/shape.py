@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from systolith.compiler.layout import Layout
@@ -9,10 +11,10 @@ from systolith.compiler.lower.context import Lowering, Place
 from systolith.compiler.lower.elementwise import copy
 from systolith.compiler.lower.nest import whole_strides
 from systolith.compiler.lower.pieces import relay, transfer
-from systolith.reference.shape import Concat
+from systolith.reference.shape import Concat, Take
 from systolith.spec.isa import Region
 
-__all__ = ["lower_concat", "reorder", "strides_of"]
+__all__ = ["lower_concat", "lower_take", "reorder", "strides_of"]
 
 
 def strides_of(shape: tuple[int, ...], order: tuple[int, ...]) -> list[int]:
@@ -36,15 +38,31 @@ def lower_concat(low: Lowering, op: Concat) -> None:
         extents = [shape[axis] for axis in order]
         source = place.address, whole_strides(extents)
         into = y.address + at * out[op.axis], target
-        if y.external and place.external:
-            relay(low, extents, source, into)
-        elif y.external:
-            transfer(low, "STORE", extents, into, source)
-        elif place.external:
-            transfer(low, "LOAD", extents, source, into)
-        else:
-            copy(low, extents, source, into)
+        _move(low, extents, source, place.external, into, y.external)
         at += shape[op.axis]
+
+
+def lower_take(low: Lowering, op: Take) -> None:
+    """Take; both lie row-major."""
+    x, y = (low.places[name] for name in (low.node.inputs[0], low.node.output))
+    shape = low.graph.tensors[low.node.inputs[0]].shape
+    strides = whole_strides(shape)
+    extents = [extent for axis, extent in enumerate(shape) if axis != op.axis]
+    source = x.address + op.index * strides[op.axis], [step for axis, step in enumerate(strides) if axis != op.axis]
+    _move(low, extents, source, x.external, (y.address, whole_strides(extents)), y.external)
+
+
+def _move(low: Lowering, extents: Sequence[int], source: tuple[int, Sequence[int]], source_outside: bool, into: tuple[int, Sequence[int]],
+          into_outside: bool) -> None:
+    """Copy between places; each side is (address, byte strides)."""
+    if source_outside and into_outside:
+        relay(low, extents, source, into)
+    elif into_outside:
+        transfer(low, "STORE", extents, into, source)
+    elif source_outside:
+        transfer(low, "LOAD", extents, source, into)
+    else:
+        copy(low, list(extents), (source[0], list(source[1])), (into[0], list(into[1])))
 
 
 def reorder(low: Lowering, name: str, order: tuple[int, ...]) -> Place:

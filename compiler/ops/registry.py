@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -16,7 +16,10 @@ __all__ = ["RULES", "NodeView", "Rule", "constant", "operand", "register", "rule
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NodeView:
-    """One node of the model with its operands' values (None where an optional operand is left out)."""
+    """One node of the model with its operands' values (None where an optional operand is left out).
+
+    `metadata` is the model's; `used` are those of the node's results that something reads.
+    """
 
     name: str
     op_type: str
@@ -25,6 +28,8 @@ class NodeView:
     outputs: tuple[str, ...]
     opset: int
     proto: onnx.NodeProto
+    metadata: dict[str, str] = field(default_factory=dict)
+    used: frozenset[str] = frozenset()
 
     def value(self, index: int) -> Value | None:
         """Operand `index`, or None."""
@@ -41,7 +46,7 @@ class Rule:
     name: str
     attributes: frozenset[str]
     constraints: tuple[Constraint, ...]
-    convert: Callable[[Builder, NodeView], Value]
+    convert: Callable[[Builder, NodeView], Value | tuple[Value, ...]]
     domain: str = ""
 
     def check(self, node: NodeView) -> None:

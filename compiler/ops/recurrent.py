@@ -1,0 +1,176 @@
+"""LSTM, GRU and RNN in float, with their input quantised: weights, bias and scales to integers, one layer per direction."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from systolith.compiler.errors import QuantiseError, UnsupportedError
+from systolith.compiler.ops.registry import NodeView, constant, operand, register
+from systolith.compiler.ops.values import Builder, Const, Func, Value, dequantised
+from systolith.reference.recurrent import Recurrent
+from systolith.reference.shape import Concat, Take
+from systolith.spec import cells, numerics
+from systolith.spec.isa import Cell
+
+__all__ = ["CELL_RANGE", "OPERATORS", "convert_recurrent", "gate_weights"]
+
+OPERATORS = ("GRU", "LSTM", "RNN")
+#: Key of a model's metadata under which calibration leaves the largest cell state of a node, per direction.
+CELL_RANGE = "systolith.cell_range."
+#: Scale of every int8 hidden state.
+HIDDEN_SCALE = 2.0 ** -cells.HIDDEN_FRAC
+
+#: How many times the range of int8 the input's weights may have; each costs one more product of the input.
+_PLANES = 4
+_KINDS = {"LSTM": Cell.LSTM, "GRU": Cell.GRU, "RNN": Cell.RNN}
+_ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+
+
+def activations_are_standard(node: NodeView) -> bool:
+    """the activations must be the operator's own (Sigmoid and Tanh)."""
+    given = [name.decode().lower() for name in node.attrs.get("activations", ())]
+    own = [name.lower() for name in _ACTIVATIONS[node.op_type]]
+    return not given or given == own * (len(given) // len(own))
+
+
+def no_clip(node: NodeView) -> bool:
+    """clip must not be set."""
+    return "clip" not in node.attrs
+
+
+def no_input_forget(node: NodeView) -> bool:
+    """input_forget must be 0."""
+    return not node.attrs.get("input_forget", 0)
+
+
+def reset_after_product(node: NodeView) -> bool:
+    """linear_before_reset of GRU must be 1."""
+    return node.op_type != "GRU" or bool(node.attrs.get("linear_before_reset", 0))
+
+
+def time_first(node: NodeView) -> bool:
+    """layout must be 0: the sequence on the first axis."""
+    return not node.attrs.get("layout", 0)
+
+
+def whole_sequences(node: NodeView) -> bool:
+    """sequence_lens must be left out, or constant and the length of the sequence for each."""
+    lengths = node.value(4)
+    return lengths is None or (isinstance(lengths, Const) and bool((lengths.array == node.value(0).shape[0]).all()))
+
+
+def no_peepholes(node: NodeView) -> bool:
+    """peepholes must be left out or zero."""
+    peepholes = node.value(7)
+    return peepholes is None or (isinstance(peepholes, Const) and not peepholes.array.any())
+
+
+def cell_state_stays(node: NodeView) -> bool:
+    """Y_c, the last cell state, is not given as a result."""
+    return len(node.outputs) < 3 or not node.outputs[2] or node.outputs[2] not in node.used
+
+
+def gate_weights(op_type: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One direction's W, R and B in the order of `Cell`'s gates: float64 [G, H, I], [G, H, H], [G, H]."""
+    units = r.shape[1]
+    w, r = (part.reshape(-1, units, part.shape[1]).astype(np.float64) for part in (w, r))
+    wb, rb = np.zeros((2, len(w), units)) if b is None else b.astype(np.float64).reshape(2, -1, units)
+    if op_type == "LSTM":
+        order = [0, 2, 3, 1]     # ONNX: input, output, forget, cell
+        return w[order], r[order], (wb + rb)[order]
+    if op_type == "GRU":
+        none = np.zeros_like     # ONNX: update, reset, hidden
+        return (np.stack([w[1], w[0], w[2], none(w[2])]), np.stack([r[1], r[0], none(r[2]), r[2]]),
+                np.stack([wb[1] + rb[1], wb[0] + rb[0], wb[2], rb[2]]))
+    return w, r, wb + rb
+
+
+@register(
+    *OPERATORS,
+    attributes=("activations", "activation_alpha", "activation_beta", "clip", "direction", "hidden_size", "input_forget", "layout", "linear_before_reset"),
+    constraints=(activations_are_standard, no_clip, no_input_forget, reset_after_product, time_first, whole_sequences, no_peepholes, cell_state_stays),
+)
+def convert_recurrent(builder: Builder, node: NodeView) -> tuple[Value, ...]:
+    """Y and Y_h; each direction is a layer of its own, and their results are joined."""
+    x = operand(node, 0)
+    source = builder.tensors[x.tensor]
+    w, r = (constant(node, index) for index in (1, 2))
+    b, hidden, state = (constant(node, index) for index in (3, 5, 6))
+    direction = node.attrs.get("direction", b"forward").decode()
+    steps, batch = x.shape[:2]
+    layers, lasts = [], []
+    for d in range(len(w)):
+        reverse = direction == "reverse" or d == 1
+        op = _layer(node, d, w[d], r[d], None if b is None else b[d], source.scale, source.zero_point, reverse, batch,
+                    None if hidden is None else hidden[d], None if state is None else state[d])
+        suffix = ("_forward", "_reverse")[d] if len(w) == 2 else ""
+        layer = builder.append(node.name + suffix, op, (x.tensor,), (node.outputs[0] or f"{node.name}_Y") + suffix, (steps, 1, batch, op.units), HIDDEN_SCALE, 0,
+                               node.op_type, (*x.sources, node.name))
+        layers.append(layer)
+        if len(node.outputs) > 1 and node.outputs[1]:
+            lasts.append(builder.append(f"{node.name}_last{suffix}", Take(axis=0, index=0 if reverse else steps - 1), (layer,), node.outputs[1] + suffix,
+                                        (1, batch, op.units), HIDDEN_SCALE, 0, "Gather", (node.name,)))
+    results = [_joined(builder, node, layers, 1, node.outputs[0] or f"{node.name}_Y")]
+    if lasts:
+        results.append(_joined(builder, node, lasts, 0, node.outputs[1]))
+    return tuple(results)
+
+
+def _joined(builder: Builder, node: NodeView, tensors: list[str], axis: int, name: str) -> Func:
+    """The results of both directions side by side."""
+    tensor = tensors[0]
+    if len(tensors) > 1:
+        shape = list(builder.tensors[tensor].shape)
+        shape[axis] = len(tensors)
+        tensor = builder.append(f"{node.name}_join{axis}", Concat(axis=axis), tuple(tensors), name, tuple(shape), HIDDEN_SCALE, 0, "Concat", (node.name,))
+    return Func(tensor, builder.tensors[tensor].shape, dequantised(HIDDEN_SCALE, 0), pure=True)
+
+
+def _layer(node: NodeView, d: int, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, x_scale: float, x_zero: int, reverse: bool, batch: int,
+           hidden: np.ndarray | None, state: np.ndarray | None) -> Recurrent:
+    """One direction in integers.
+
+    The sums of input and state share an accumulator, so that both halves of a row of weights have one scale. Where the input
+    weighs more, its weights exceed int8, up to `_PLANES` times, so that the state's keep their resolution.
+    """
+    kind, units = _KINDS[node.op_type], r.shape[1]
+    weights, recurrent, bias = gate_weights(node.op_type, w, r, b)
+    weights, recurrent = weights * x_scale, recurrent * HIDDEN_SCALE
+    of_input, of_state = np.abs(weights).max(axis=2), np.abs(recurrent).max(axis=2)
+    both = (of_input > 0) & (of_state > 0)
+    planes = int(np.clip(np.ceil(np.median(of_input[both] / of_state[both])) if both.any() else 1, 1, _PLANES))
+    scale = np.maximum(of_input / planes, of_state) / 127
+    scale[scale == 0] = 1.0 / (1 << 20)
+    try:
+        pairs = [numerics.approximate_scale(float(s) * 2.0 ** cells.GATE.frac) for s in scale.ravel()]
+    except numerics.ScaleError as error:
+        raise QuantiseError("quantise", node.name, str(error), "train the model with weights of ordinary size") from error
+    integers = np.rint(bias / scale)
+    if np.abs(integers).max() + 127 * (256 * planes * w.shape[1] + 128 * units) >= 1 << 31:
+        raise QuantiseError("quantise", node.name, "an accumulator could exceed 32 bits", "split the layer")
+    hidden = np.zeros((batch, units)) if hidden is None else hidden
+    largest = node.metadata.get(f"{CELL_RANGE}{node.name}", "").split()
+    shift = 0
+    if kind is Cell.LSTM:
+        if not largest:
+            raise QuantiseError("quantise", node.name, "the range of the cell state is not known", "compile the float model with calibration data")
+        shift = _cell_shift(float(largest[d]))
+        state = np.zeros((batch, units)) if state is None else state
+        start = np.rint(state.astype(np.float64) * 2.0 ** (cells.GATE.frac - shift))
+    else:
+        if state is not None:
+            raise UnsupportedError("import", node.name, f"{node.op_type} has no initial cell state", "remove the operand")
+        start = np.rint(hidden.astype(np.float64) * 2.0 ** cells.UNIT_FRAC)
+    return Recurrent(
+        kind=kind, weights=np.rint(weights / scale[..., None]).astype(np.int16), recurrent=np.rint(recurrent / scale[..., None]).astype(np.int8),
+        bias=integers.astype(np.int32), mult=np.array([m for m, _ in pairs]).reshape(scale.shape), shift=np.array([s for _, s in pairs]).reshape(scale.shape),
+        x_zero=x_zero, cell_shift=shift, reverse=reverse, hidden=np.clip(np.rint(hidden / HIDDEN_SCALE), -128, 127).astype(np.int8),
+        state=np.clip(start, cells.STATE.min, cells.STATE.max).astype(np.int16))
+
+
+def _cell_shift(largest: float) -> int:
+    """12 minus the fractional bits with which a cell state of this size does not saturate."""
+    shift = 0
+    while shift < 8 and largest * 2.0 ** (cells.GATE.frac - shift) > cells.STATE.max:
+        shift += 1
+    return shift

@@ -1,0 +1,173 @@
+"""Recurrent layers: machine against reference, and float models against ONNX Runtime."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from systolith import api
+from systolith.compiler.driver import compile_graph
+from systolith.compiler.errors import QuantiseError, UnsupportedError
+from systolith.compiler.frontend import import_model
+from systolith.host.driver import Driver
+from systolith.reference.machine_device import MachineDevice
+from systolith.reference.recurrent import Recurrent
+from systolith.reference.shape import Reshape
+from systolith.spec import numerics
+from systolith.spec.isa import Cell
+from tests.graphs import ARCHS, GraphBuilder, assert_same_bits
+
+
+def random_layer(b: GraphBuilder, x: str, kind: Cell, units: int, reverse: bool) -> str:
+    """A layer with random weights, scales and initial state."""
+    _, batch, inputs = b.tensors[x].shape
+    count = kind.gates
+    weights, recurrent = b.weights(count, units, inputs).astype(np.int16) * b.integer(1, 3), b.weights(count, units, units)
+    if kind is Cell.GRU:
+        weights[3], recurrent[2] = 0, 0
+    spread = 2.0 ** b.rng.uniform(-2, 2, count * units) * 4096 / (74 * 74 * np.sqrt(inputs + units))
+    pairs = [numerics.approximate_scale(float(s)) for s in spread]
+    return b.append(Recurrent(
+        kind=kind, weights=weights, recurrent=recurrent, bias=b.rng.integers(-20000, 20000, (count, units)).astype(np.int32),
+        mult=np.array([m for m, _ in pairs]).reshape(count, units), shift=np.array([s for _, s in pairs]).reshape(count, units),
+        x_zero=b.tensors[x].zero_point, cell_shift=b.integer(0, 8), alpha=b.integer(1, 1 << 15), reverse=reverse,
+        hidden=b.rng.integers(-128, 128, (batch, units)).astype(np.int8), state=b.rng.integers(-32768, 32768, (batch, units)).astype(np.int16)), x)
+
+
+def random_network(seed: int):
+    """One or two stacked layers over a short sequence."""
+    b = GraphBuilder(seed)
+    x = b.input((b.integer(1, 7), b.integer(1, 2), b.integer(1, 40)))
+    for depth in range(b.integer(1, 2)):
+        x = random_layer(b, x, list(Cell)[(seed + depth) % 3], b.integer(1, 40), bool(b.integer(0, 1)))
+        b.tensors[x] = dataclasses.replace(b.tensors[x], scale=1 / 128, zero_point=0)
+        if depth == 0:
+            shape = b.tensors[x].shape
+            x = b.append(Reshape(shape=(shape[0], shape[2], shape[3])), x)
+    return b.finish(x)
+
+
+@pytest.mark.parametrize("arch", ["tiny", "array8", "wide", "bus32"])
+@pytest.mark.parametrize("seed", range(12))
+def test_machine_gives_the_bits_of_the_reference(seed, arch):
+    graph = random_network(seed)
+    assert_same_bits(Driver(MachineDevice(ARCHS[arch]), compile_graph(graph, ARCHS[arch])), graph, seed)
+
+
+# -- float models --------------------------------------------------------------------------------------------------
+def float_model(op_type, direction="forward", units=20, inputs=12, steps=9, batch=2, seed=0, initial=False, outputs=("Y", "Y_h"), **attributes):
+    """One recurrent node with random weights as a float model."""
+    rng = np.random.default_rng(seed)
+    gates, directions = {"LSTM": 4, "GRU": 3, "RNN": 1}[op_type], 2 if direction == "bidirectional" else 1
+    constants = {"W": rng.normal(0, 0.5, (directions, gates * units, inputs)), "R": rng.normal(0, 0.3, (directions, gates * units, units)),
+                 "B": rng.normal(0, 0.2, (directions, 2 * gates * units))}
+    operands = ["x", "W", "R", "B"]
+    if initial:
+        constants["h0"] = rng.uniform(-0.9, 0.9, (directions, batch, units))
+        operands += ["", "h0"]
+        if op_type == "LSTM":
+            constants["c0"] = rng.normal(0, 1, (directions, batch, units))
+            operands.append("c0")
+    if op_type == "GRU":
+        attributes.setdefault("linear_before_reset", 1)
+    node = helper.make_node(op_type, operands, list(outputs), name="cell", hidden_size=units, direction=direction, **attributes)
+    shapes = {"Y": (steps, directions, batch, units), "Y_h": (directions, batch, units), "Y_c": (directions, batch, units)}
+    graph = helper.make_graph(
+        [node], "recurrent", [helper.make_tensor_value_info("x", TensorProto.FLOAT, (steps, batch, inputs))],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in outputs if name],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    return model, rng.normal(0, 1, (24, steps, batch, inputs)).astype(np.float32)
+
+
+def signal_to_noise(expected, got):
+    """In decibels."""
+    return 10 * np.log10(np.square(expected).sum() / np.square(expected - got).sum())
+
+
+@pytest.mark.parametrize("initial", [False, True])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
+def test_a_float_model_is_near_onnx_runtime(tmp_path, op_type, direction, initial):
+    model, samples = float_model(op_type, direction, initial=initial)
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    partition = api.import_model(path, {"x": samples})
+    assert partition.host is None
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    worst = np.inf
+    for sample in samples[16:]:
+        expected = dict(zip(["Y", "Y_h"], session.run(None, {"x": sample}), strict=True))
+        result = api.run_reference(partition, {"x": sample})
+        for name, value in expected.items():
+            assert result.outputs[name].shape == value.shape and result.outputs[name].dtype == np.float32
+            worst = min(worst, signal_to_noise(value, result.outputs[name]))
+            assert np.abs(value - result.outputs[name]).max() < 0.08
+    print(f"{op_type} {direction}: {worst:.1f} dB at least")
+    assert worst > 30
+    checked = api.verify(partition, "array8", {"x": samples[20]}, on=("machine",))
+    assert checked.bit_exact
+
+
+def test_layers_are_stacked_between_convolution_and_classifier(tmp_path):
+    rng = np.random.default_rng(4)
+
+    def constant(name, *shape, scale=0.3):
+        return numpy_helper.from_array(rng.normal(0, scale, shape).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["c"], name="conv", pads=[1, 1]), helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("Transpose", ["r"], ["t"], name="to_time", perm=[2, 0, 1]),
+        helper.make_node("LSTM", ["t", "w1", "r1", "b1"], ["y1"], name="both", hidden_size=10, direction="bidirectional"),
+        helper.make_node("Transpose", ["y1"], ["y1t"], name="side_by_side", perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["y1t", "flat"], ["y1f"], name="joined"),
+        helper.make_node("GRU", ["y1f", "w2", "r2", "b2"], ["", "h2"], name="second", hidden_size=9, linear_before_reset=1),
+        helper.make_node("Squeeze", ["h2", "first"], ["s"], name="squeeze"),
+        helper.make_node("Gemm", ["s", "w3", "b3"], ["y"], name="classifier"),
+    ]
+    constants = [
+        constant("k", 6, 4, 3), constant("w1", 2, 40, 6), constant("r1", 2, 40, 10), constant("b1", 2, 80), constant("w2", 1, 27, 20),
+        constant("r2", 1, 27, 9), constant("b2", 1, 54), constant("w3", 9, 5), constant("b3", 5), numpy_helper.from_array(np.array([11, 1, 20]), "flat"),
+        numpy_helper.from_array(np.array([0]), "first")]
+    graph = helper.make_graph(nodes, "fusion", [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4, 11))],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 5))], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    samples = rng.normal(0, 1, (30, 1, 4, 11)).astype(np.float32)
+    partition = api.import_model(path, {"x": samples[:20]})
+    assert partition.host is None
+    assert [node.op_type for node in partition.graph.nodes if node.op_type in ("Conv", "LSTM", "GRU", "Gemm")] == ["Conv", "LSTM", "LSTM", "GRU", "Gemm"]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = np.concatenate([session.run(None, {"x": sample})[0] for sample in samples[20:]])
+    got = np.concatenate([api.run_reference(partition, {"x": sample}).outputs["y"] for sample in samples[20:]])
+    assert signal_to_noise(expected, got) > 25, signal_to_noise(expected, got)
+    for arch in ("tiny", "array8"):
+        assert api.verify(partition, ARCHS[arch], {"x": samples[25]}, on=("machine",)).bit_exact
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"op_type": "GRU", "linear_before_reset": 0}, "linear_before_reset"),
+    ({"op_type": "LSTM", "clip": 3.0}, "clip"),
+    ({"op_type": "LSTM", "input_forget": 1}, "input_forget"),
+    ({"op_type": "RNN", "activations": ["Relu"]}, "activations"),
+    ({"op_type": "LSTM", "outputs": ("Y", "Y_h", "Y_c")}, "Y_c"),
+])
+def test_what_the_core_does_not_run_is_refused_by_name(options, words):
+    model, samples = float_model(**options)
+    with pytest.raises(UnsupportedError, match=f"'cell'.*{words}"):
+        import_model(model, {"x": samples})
+
+
+def test_a_quantised_model_without_the_range_of_its_cell_states_is_refused():
+    model, _ = float_model("LSTM", outputs=("Y",))
+    model.graph.node[0].input[0] = "xr"
+    model.graph.initializer.extend([numpy_helper.from_array(np.float32(0.02), "s"), numpy_helper.from_array(np.int8(0), "z")])
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xr"]))
+    model.graph.node.insert(0, helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]))
+    with pytest.raises(QuantiseError, match="'cell'.*calibration"):
+        import_model(model)
