@@ -47,7 +47,7 @@ class Compilation:
 
 
 def compile_graph(graph: QGraph, arch: ArchConfig, memory: MemoryTiming = FULL_RATE) -> Image:
-    """Compile a graph; `memory` only matters for the estimates that the image carries.
+    """Compile a graph for a core and its external memory; the program runs with any other memory too.
 
     Raises
     ------
@@ -72,9 +72,9 @@ def compile_levels(graph: QGraph, arch: ArchConfig, memory: MemoryTiming = FULL_
         end = _aligned(end + _size(graph.tensors[name]))
 
     constants = Constants(arch)
-    dry, _ = lower_graph(graph, arch, constants, offsets, end)
+    dry, _ = lower_graph(graph, arch, constants, offsets, end, memory=memory)
     resident = constants.plan()
-    low, layouts = lower_graph(graph, arch, constants, offsets, end, dry.external)
+    low, layouts = lower_graph(graph, arch, constants, offsets, end, dry.external, memory)
     verify_lowering(low)
 
     load = [*(constants.load(space, entry, address) for space, entry, address in resident), isa.make("HALT")]

@@ -100,7 +100,7 @@ def compile(
 
     Parameters
     ----------
-    memory : external memory of the estimates in the image
+    memory : external memory for which the program is made; it runs with any other too
     dump   : directory for every level of the compilation as text, see `compiler.dump`; made where it is missing
 
     Raises

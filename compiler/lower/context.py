@@ -16,6 +16,7 @@ from systolith.reference.graph import QGraph, QNode, Requant
 from systolith.reference.params import pack_params
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Instr, Isa, Region, Space, isa_for
+from systolith.spec.memory import FULL_RATE, MemoryTiming
 from systolith.spec.numerics import TABLE_SIZE
 
 __all__ = ["Chain", "Lowering", "Place", "Residence"]
@@ -99,6 +100,7 @@ class Lowering:
     io_offsets : dict         offset of each input and output in the DATA region
     act, scratch : Arena      the activation SRAM; the part of the DATA region that is not input or output
     external : frozenset      tensors that live in the DATA region and come on chip piece by piece
+    memory : MemoryTiming     for which the program is made
     residences : list         what lay where in the activation SRAM, and when
     outside : list            what lay where in the DATA region
     """
@@ -110,6 +112,7 @@ class Lowering:
     act: Arena
     scratch: Arena
     external: frozenset[str] = frozenset()
+    memory: MemoryTiming = FULL_RATE
     instrs: list[Instr] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from systolith.spec.isa import Destination, Mode, OperandA
 __all__ = ["lower_average_pool", "lower_conv", "lower_matmul"]
 
 #: Cycles, beyond the R rows that a vector passes, from the last vector of a layer to the first of one that needs its result.
-_DRAIN = 24
+_DRAIN = 16
 
 
 def _chunks(count: int, size: int) -> list[tuple[int, int]]:
@@ -56,18 +56,22 @@ def _emit(low: Lowering, layer: _Layer, views: Views, passes: list[Pass], requan
         for row in out_rows:
             tiles += [(range(row, row + 1), range(out_cols[col], out_cols[col] + cols)) for col, cols in _chunks(len(out_cols), most)]
     for rows, cols in tiles:
-        for p in passes:
-            acc = low.accumulators(len(rows) * len(cols))
+        pixels = len(rows) * len(cols)
+        lead = _lead(low, passes, window, pixels)
+        # These begin with what the layer before has long finished, and end with what it finishes last.
+        begun = [low.accumulators(pixels) for _ in range(lead)]
+        for half in (0, 1):
+            for p, acc in zip(passes, begun, strict=False):
+                part = Segment(range(1), range(1), range(p.kt // 2) if half == 0 else range(p.kt // 2, p.kt))
+                _matmul(low, layer, views, p, part, _tile(low, p) + part.first(p), rows, cols, acc, first=half == 0, final=half == 1)
+                if half:
+                    _output(low, layer, views, p, requant, rows, cols, acc, key)
+        for p in passes[lead:]:
+            acc = low.accumulators(pixels)
             parts = segments(p, window.kernel[0], _most_tiles(arch))
-            blocks = parts if len(parts) > 1 else [None]
-            if p is passes[0] and len(parts) == 1 and _starts_early(arch, p, window, len(rows) * len(cols)):
-                # Begin with what the layer before has long finished, end with what it finishes last.
-                cut = p.kt - _tail(arch)
-                parts = [replace(parts[0], kt=range(cut)), replace(parts[0], kt=range(cut, p.kt))]
-                blocks = [None, None]
-            for part, block in zip(parts, blocks, strict=True):
+            for part in parts:
                 # Asked for just before its use: what is streamed stays only for a while.
-                tile = _tile(low, p, block) + (part.first(p) if block is None else 0)
+                tile = _tile(low, p, part if len(parts) > 1 else None)
                 _matmul(low, layer, views, p, part, tile, rows, cols, acc, first=part is parts[0], final=part is parts[-1])
             _output(low, layer, views, p, requant, rows, cols, acc, key)
 
@@ -77,15 +81,22 @@ def _most_tiles(arch: ArchConfig) -> int:
     return max(1, arch.weight_bytes // arch.tile_bytes // 2)
 
 
-def _tail(arch: ArchConfig) -> int:
-    """Chunks of a row of activations that the last pass of the layer before has written."""
-    return -(-arch.cols // arch.rows)
+def _lead(low: Lowering, passes: list[Pass], window: Window, pixels: int) -> int:
+    """How many passes to begin before the layer before is done, so that the array works while its last results drain.
 
+    Each takes an instruction more, which memory must deliver.
+    """
+    arch, p = low.arch, passes[0]
+    busy = p.kt * max(pixels, arch.weight_load_cycles)
+    drain = arch.rows + _DRAIN
+    if p.mode is not Mode.DENSE or window.kernel != (1, 1) or p.kx > 1 or p.kt < 2 or p.kt > _most_tiles(arch) or busy > 4 * drain:
+        return 0
+    word_cycles = -(-low.isa.word_bytes // low.memory.rate(arch))
 
-def _starts_early(arch: ArchConfig, p: Pass, window: Window, vectors: int) -> bool:
-    """Whether a layer is so short that it pays to split its first pass, which takes an instruction more."""
-    busy = p.kt * max(vectors, arch.weight_load_cycles)
-    return p.mode is Mode.DENSE and window.kernel == (1, 1) and p.kx == 1 and p.kt > _tail(arch) and busy <= 4 * (arch.rows + _DRAIN)
+    def cycles(lead: int) -> int:
+        return max((2 * len(passes) + lead) * word_cycles, len(passes) * busy + max(0, drain - lead * (busy // 2)))
+
+    return min(range(min(len(passes), arch.acc_depth // 2 // pixels) + 1), key=cycles)
 
 
 def _tile(low: Lowering, p: Pass, part: Segment | None = None) -> int:

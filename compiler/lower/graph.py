@@ -35,6 +35,7 @@ from systolith.reference.recurrent import Recurrent
 from systolith.reference.shape import Concat, Reshape, Take, Transpose
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Region, Space
+from systolith.spec.memory import FULL_RATE, MemoryTiming
 
 __all__ = ["lower_graph"]
 
@@ -45,7 +46,7 @@ _SPATIAL = {Conv: lower_conv, MaxPool: lower_max_pool, AveragePool: lower_averag
 
 
 def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offsets: dict[str, int], scratch: int,
-                external: frozenset[str] = frozenset()) -> tuple[Lowering, dict[str, Layout]]:
+                external: frozenset[str] = frozenset(), memory: MemoryTiming = FULL_RATE) -> tuple[Lowering, dict[str, Layout]]:
     """Instructions (without tokens) of the run stream, HALT included, and the layouts of inputs and outputs.
 
     Tensors stay on chip as long as they fit. Where one does not, the largest of those alive moves to external memory, and
@@ -56,6 +57,7 @@ def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offset
     io_offsets : dict of name -> int   where each input and output stands in the DATA region
     scratch : int                      where scratch begins in the DATA region
     external : set of names            tensors that are known not to fit
+    memory : MemoryTiming              for which the program is made
 
     Raises
     ------
@@ -63,7 +65,7 @@ def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offset
     """
     external |= _streamed(graph, arch)
     while True:
-        low = Lowering(graph=graph, arch=arch, constants=constants, io_offsets=io_offsets, external=external,
+        low = Lowering(graph=graph, arch=arch, constants=constants, io_offsets=io_offsets, external=external, memory=memory,
                        act=Arena(0, arch.act_bytes, arch.act_width, arch.act_block_bytes), scratch=Arena(scratch, 1 << 32, 16))
         try:
             return low, _walk(low, graph)
