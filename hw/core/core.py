@@ -13,7 +13,13 @@ from systolith.hw.engine.matrix import MatrixEngine
 from systolith.hw.engine.output import OutputEngine
 from systolith.hw.engine.store import StoreEngine
 from systolith.hw.engine.vector import VectorEngine
-from systolith.hw.interfaces import AccTraceSignature, ActWriteSignature, BeatWriteSignature, HwErrorCode, chain_layout
+from systolith.hw.interfaces import (
+    AccTraceSignature,
+    ActWriteSignature,
+    BeatWriteSignature,
+    HwErrorCode,
+    chain_layout,
+)
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
 from systolith.hw.soc.axi import Axi4LiteSignature, Axi4Signature, ReadArbiter
 from systolith.hw.soc.csr import CSR_ADDR_BITS, CsrBlock
