@@ -76,7 +76,7 @@ def test_products_are_rounded_to_even_and_saturated():
     def pick(low, high):
         return rng.choice((low, high, 0, rng.randint(low, high), rng.randint(low, high)))
 
-    operations = []
+    operations, close = [], 0
     for _ in range(800):
         hidden, tie = rng.randrange(2), rng.random() < 0.5
         # Powers of two whose product is half a unit make ties.
@@ -86,11 +86,18 @@ def test_products_are_rounded_to_even_and_saturated():
         b = rng.randint(-(1 << 16 - rest), (1 << 16 - rest) - 1) << rest if tie else pick(-(1 << 16), (1 << 16) - 1)
         pre = 0 if hidden else pick(-(1 << 27), (1 << 27) - 1) if not tie else rng.choice((0, 1 << 14, -1))
         operations.append({"multiply": 1, "hidden": hidden, "a": a, "b": b, "pre": pre, "post": 0 if hidden else pick(-32768, 32767)})
+    # A little above half a unit, by bits that only a hidden state drops.
+    for a in range(257, 1 << 16, 131):
+        b = -(-(1 << 22) // a)
+        operations.append({"multiply": 1, "hidden": 1, "a": a, "b": b})
+        if 0 < a * b - (1 << 22) < 1 << 8:
+            close += 1
+    assert close > 3
     assert FACTOR.width == 17 and PRE.width == 28
     expected = []
     for op in operations:
         shift, bits = (23, 8) if op["hidden"] else (15, 16)
-        value = op["post"] + numerics.round_shift(op["pre"] + op["a"] * op["b"], shift)
+        value = op.get("post", 0) + numerics.round_shift(op.get("pre", 0) + op["a"] * op["b"], shift)
         expected.append(numerics.saturate(value, -(1 << (bits - 1)), (1 << (bits - 1)) - 1))
     assert run_lane(operations) == expected
     assert {-32768, 32767, -128, 127} <= set(expected)
@@ -121,7 +128,7 @@ def run(arch, instrs, *, seed, stall, limit=20_000):
         machine.execute(instr)
     dut = VectorEngine(arch)
     checker = EffectChecker(groups, seed)
-    result = {"chain": [], "commands": []}
+    result = {"chain": [], "commands": [], "stalls": []}
     lanes = np.arange(arch.act_width)
 
     async def feed(ctx):
@@ -166,6 +173,7 @@ def run(arch, instrs, *, seed, stall, limit=20_000):
             assert waiting is None or offer == waiting, f"seed {seed}: an offer was withdrawn or changed"
             waiting = None if write_ready else offer
             assert not (stalled and writes and write_ready), f"seed {seed}: stalled in a cycle with a write"
+            result["stalls"] += [result["cycle"]] * stalled
             effect = None
             if writes and write_ready:
                 assert mask and mask & (mask + 1) == 0, f"seed {seed}: mask {mask:b} has a hole"
@@ -219,5 +227,10 @@ def test_cycles_from_the_last_gate_and_from_chunk_to_chunk(kind, again):
         hidden, last_gates = checker.cycles[2::3], result["chain"][-chunks:]
         assert [b - a for a, b in zip(last_gates, hidden, strict=True)] == [CellUnit.CYCLES[kind]] * chunks
         assert all(b - a == again for a, b in itertools.pairwise(last_gates))
+        assert not any(a <= cycle <= b for a, b in zip(last_gates, hidden, strict=True) for cycle in result["stalls"])
+        # In all other cycles it waits for the state, or for a chunk.
+        idle = set(range(result["commands"][0] + 1, hidden[-1])) - set(result["chain"])
+        idle -= {cycle for a, b in zip(last_gates, hidden, strict=True) for cycle in range(a, b + 1)}
+        assert set(result["stalls"]) == idle
         # The gates before come one chunk per cycle, after the first has met its command.
         assert result["chain"][1:-chunks] == list(range(result["chain"][0] + 1, result["chain"][0] + chunks * (kind.gates - 1)))
