@@ -136,9 +136,10 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
             for _ in range(chained_outputs(instr)):
                 first, last = chained.pop(0)
                 start = max(start, first)
-            # A cell computes once its last gate is there.
-            free[engine] = max(start + busy, last + (busy if instr.mnemonic == "CELL" else 0))
-            end = free[engine] + _VECTOR_LATENCY
+            # A cell computes once its last gate is there, and its cycles include the writes.
+            cell = instr.mnemonic == "CELL"
+            free[engine] = max(start + busy, last + (busy if cell else 0))
+            end = free[engine] + (0 if cell else _VECTOR_LATENCY)
         elif engine is Engine.LOAD:
             # Beats that wait for narrow lines hold up the channel.
             end = channel.read(start, transfer_cycles(instr, arch, memory)) + _TRANSFER_LATENCY

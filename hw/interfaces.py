@@ -9,13 +9,14 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from systolith.spec.arch import ArchConfig
+from systolith.spec.cells import GATE
 from systolith.spec.isa import Engine, Field, isa_for
-from systolith.spec.numerics import PARAM_FIELDS
+from systolith.spec.numerics import INT8, PARAM_FIELDS
 from systolith.spec.regs import ErrorCode
 
 __all__ = [
     "AccReadSignature", "AccTraceSignature", "ActReadSignature", "ActWriteSignature", "BeatWriteSignature", "EngineSignature", "HwErrorCode",
-    "ParamReadSignature", "WeightReadSignature", "chunk_layout", "command_layout", "field_shape", "format_layout", "param_layout",
+    "ParamReadSignature", "WeightReadSignature", "chain_layout", "chunk_layout", "command_layout", "field_shape", "format_layout", "param_layout",
 ]
 
 #: Error codes as hardware values: the same members as `spec.regs.ErrorCode`.
@@ -46,8 +47,13 @@ def param_layout() -> data.StructLayout:
 
 
 def chunk_layout(arch: ArchConfig) -> data.ArrayLayout:
-    """One chunk of results from the output stage to the vector unit."""
-    return data.ArrayLayout(signed(8), arch.lanes)
+    """One chunk of activations."""
+    return data.ArrayLayout(signed(INT8.width), arch.lanes)
+
+
+def chain_layout(arch: ArchConfig) -> data.ArrayLayout:
+    """One chunk of results from the output stage to the vector unit: gates, or activations with their sign extended."""
+    return data.ArrayLayout(signed(GATE.width), arch.lanes)
 
 
 class EngineSignature(wiring.Signature):

@@ -316,7 +316,10 @@ class Machine:
             self.act[address] = data.astype(np.uint8).view(np.int8)
         if self.on_instruction:
             rows, kept = self._chunks(np.stack([data.astype(np.uint8).view(np.int8) for _, data in parts]))
-            self._notify(instr, "act", np.concatenate([address[::self.arch.lanes] for address, _ in parts]), rows, kept)
+            # The hardware writes all three parts of one chunk before the next.
+            order = np.arange(len(rows)).reshape(3, chunks).T.ravel()
+            addresses = np.concatenate([address[::self.arch.lanes] for address, _ in parts])
+            self._notify(instr, "act", addresses[order], rows[order], kept[order])
 
     def _table(self, instr: Instr, q: np.ndarray) -> np.ndarray:
         return lookup(q, self.table[instr.slot * numerics.TABLE_SIZE:(instr.slot + 1) * numerics.TABLE_SIZE] if instr.table else None)

@@ -53,9 +53,9 @@ def interpolate(table: tuple[tuple[int, int], ...], gate):
     if isinstance(gate, int):
         value, rise = table[segment]
     else:
-        import numpy as np
-
-        value, rise = (np.array(column, np.int64)[segment] for column in zip(*table, strict=True))
+        # Arrays of the same type, without importing NumPy.
+        value, rise = segment * 0, segment * 0
+        value.flat, rise.flat = zip(*(table[i] for i in segment.flat), strict=True)
     return value + round_shift(rise * rest, SEGMENT_BITS)
 
 

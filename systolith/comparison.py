@@ -12,6 +12,7 @@ import numpy as np
 
 from systolith.host.device import DeviceError
 from systolith.reference.machine import Effect, Machine, MachineError
+from systolith.spec.cells import GATE
 from systolith.spec.isa import Engine, Instr
 
 __all__ = ["TRACES", "Comparison", "Finding", "Found"]
@@ -30,6 +31,8 @@ TRACES = (
     "store",
     *(f"done.{e.name.lower()}" for e in Engine),
 )
+#: An element on its way to VECTOR.
+_CHAIN = np.dtype(f"<i{GATE.width // 8}")
 _SPACES = {"load": "act", "output": "act", "vector": "act", "sums": "acc"}
 
 
@@ -49,7 +52,7 @@ class Finding:
                     was due, or of the last event before the core hung
     space, address, lane : what was written: a memory as in `Effect`, or 'read' for accumulators that OUTPUT read;
                     bytes (entries of accumulators); byte of the beat, or column
-    expected, got : int8, or int32 sums; None where nothing is written
+    expected, got : int8, int16 gates, or int32 sums; None where nothing is written
     instead       : the first place that the instruction should have written and did not, where that is known
     writes        : of 'unfinished': beats that it wrote
     tokens        : of 'unfinished': the instructions whose tokens it takes, each (engine, offset, cycle it was done)
@@ -317,9 +320,9 @@ class Comparison:
     ) -> Finding | None:
         """Row by row, in order: accumulators, and chunks on their way to VECTOR."""
         count = min(len(events), len(effect.rows))
-        got = np.ascontiguousarray(
-            events["data"][:, : effect.rows.dtype.itemsize * effect.rows.shape[1]]
-        ).view(effect.rows.dtype)
+        # A chunk has room for gates; activations are sent with their sign extended.
+        dtype = _CHAIN if effect.space == "chain" else effect.rows.dtype
+        got = np.ascontiguousarray(events["data"][:, : dtype.itemsize * effect.rows.shape[1]]).view(dtype)
         addresses = events["addr"] if effect.space == "acc" else np.arange(len(events))
         lane = np.arange(effect.rows.shape[1])
         wrong = (got[:count] != effect.rows[:count]) & (lane < effect.kept[:count, None])

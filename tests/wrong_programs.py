@@ -37,6 +37,7 @@ WRONG = {
     "no HALT": ([NOP, NOP], ErrorCode.REGION, 2),
     "OUTPUT without MATMUL": ([NOP, word("OUTPUT"), HALT], ErrorCode.WATCHDOG, 1),
     "ADD without OUTPUT": ([NOP, word("ADD a_source=OUTPUT"), HALT], ErrorCode.WATCHDOG, 1),
+    "CELL without OUTPUT": ([NOP, word("CELL kind=RNN units=2"), HALT], ErrorCode.WATCHDOG, 1),
     "token never given": ([NOP, NOP, word("LOAD wait=STORE region=DATA bytes=1"), HALT], ErrorCode.WATCHDOG, 2),
     "token given to another": ([word("LOAD signal=STORE region=DATA"), word("MATMUL wait=LOAD"), HALT], ErrorCode.WATCHDOG, 1),
     "one token taken twice": ([word("LOAD signal=STORE region=DATA"), *[word("STORE wait=LOAD region=DATA")] * 2, HALT], ErrorCode.WATCHDOG, 2),

@@ -13,7 +13,13 @@ from systolith.hw.engine.matrix import MatrixEngine
 from systolith.hw.engine.output import OutputEngine
 from systolith.hw.engine.store import StoreEngine
 from systolith.hw.engine.vector import VectorEngine
-from systolith.hw.interfaces import AccTraceSignature, ActWriteSignature, BeatWriteSignature, HwErrorCode
+from systolith.hw.interfaces import (
+    AccTraceSignature,
+    ActWriteSignature,
+    BeatWriteSignature,
+    HwErrorCode,
+    chain_layout,
+)
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
 from systolith.hw.soc.axi import Axi4LiteSignature, Axi4Signature, ReadArbiter
 from systolith.hw.soc.csr import CSR_ADDR_BITS, CsrBlock
@@ -44,7 +50,7 @@ class TraceSignature(wiring.Signature):
             **{name: Out(wiring.Signature({"valid": Out(1), "addr": Out(beats.members["beat"].shape), "data": Out(arch.bus_bits)}))
                for name, beats in self._beats(arch).items()},
             "sums": Out(AccTraceSignature(arch)), "acc": Out(AccTraceSignature(arch)),
-            "chain": Out(wiring.Signature({"valid": Out(1), "data": Out(8 * arch.lanes)})),
+            "chain": Out(wiring.Signature({"valid": Out(1), "data": Out(chain_layout(arch).size)})),
             "done": Out(wiring.Signature({e.name.lower(): Out(1) for e in Engine})),
         })
 

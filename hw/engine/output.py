@@ -1,4 +1,4 @@
-"""The output stage: accumulators to int8, through bias, multiply, round, clamp and table. Executes OUTPUT."""
+"""The output stage: accumulators to int8 (gates of a cell: int16), through bias, multiply, round, clamp and table. Executes OUTPUT."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
@@ -12,14 +12,15 @@ from systolith.hw.interfaces import (
     EngineSignature,
     HwErrorCode,
     ParamReadSignature,
-    chunk_layout,
+    chain_layout,
     format_layout,
 )
 from systolith.hw.leaf.rounding import add_clamp, round_shift
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
+from systolith.spec.cells import GATE
 from systolith.spec.isa import Destination, Engine
-from systolith.spec.numerics import MULT_BITS, SHIFT_BITS
+from systolith.spec.numerics import INT8, MULT_BITS, SHIFT_BITS
 
 __all__ = ["OutputEngine"]
 
@@ -33,7 +34,7 @@ class OutputEngine(wiring.Component):
     acc : Out(AccReadSignature)
     params : Out(ParamReadSignature)
     act : Out(ActWriteSignature)           results with destination ACT
-    chain : Out(stream of chunks)          results with destination VECTOR
+    chain : Out(stream of chunks)          results with destination VECTOR or CELL
     table_write : In(BeatWriteSignature)
 
     Timing
@@ -51,7 +52,7 @@ class OutputEngine(wiring.Component):
         super().__init__({
             "engine": In(EngineSignature(arch, Engine.OUTPUT)), "acc": Out(AccReadSignature(arch)),
             "params": Out(ParamReadSignature(arch)),
-            "act": Out(ActWriteSignature(arch)), "chain": Out(stream.Signature(chunk_layout(arch))),
+            "act": Out(ActWriteSignature(arch)), "chain": Out(stream.Signature(chain_layout(arch))),
             "table_write": In(BeatWriteSignature(arch, arch.table_bytes)),
         })
 
@@ -61,9 +62,9 @@ class OutputEngine(wiring.Component):
         lanes, chunks = arch.lanes, arch.cols // arch.lanes
         layout = format_layout(arch, "OUTPUT")
         # What travels beside a chunk.
-        info_layout = data.StructLayout({"zero": signed(8), "low": signed(8), "high": signed(8), "table": 1,
+        info_layout = data.StructLayout({"zero": signed(INT8.width), "low": signed(GATE.width), "high": signed(GATE.width), "table": 1,
                                          "slot": layout["slot"].shape,
-                                         "dest": 1, "addr": range(arch.act_bytes), "mask": lanes, "last": 1})
+                                         "dest": layout["dest"].shape, "addr": range(arch.act_bytes), "mask": lanes, "last": 1})
         c = Signal(layout)
         active, dead = Signal(), Signal()
         m.d.comb += self.engine.idle.eq(1)
@@ -81,6 +82,7 @@ class OutputEngine(wiring.Component):
         info = Signal(info_layout)
         kept = Signal(range(arch.cols + 1))
         overflow = Signal()
+        gate = Signal()
         m.d.comb += [
             overflow.eq(acc >= arch.acc_depth),
             self.acc.addr.eq(acc),
@@ -91,8 +93,8 @@ class OutputEngine(wiring.Component):
             last_px.eq(nx == c.nx), last.eq(last_chunk & last_px & (ny == c.ny)),
             kept.eq(c.channels + 1 - (chunk << (lanes - 1).bit_length())),
             self.params.en.eq(1), self.params.addr.eq(c.param),
-            info.zero.eq(c.zero), info.low.eq(c.low), info.high.eq(c.high), info.table.eq(c.table),
-            info.slot.eq(c.slot), info.dest.eq(c.dest),
+            gate.eq(c.dest == Destination.CELL), info.zero.eq(Mux(gate, 0, c.zero)), info.low.eq(Mux(gate, GATE.min, c.low)),
+            info.high.eq(Mux(gate, GATE.max, c.high)), info.table.eq(c.table & ~gate), info.slot.eq(c.slot), info.dest.eq(c.dest),
             info.addr.eq(px_addr + (chunk << (lanes - 1).bit_length())), info.last.eq(last),
             info.mask.eq(Cat(kept > lane for lane in range(lanes))),
             self.engine.cmd.ready.eq((~active | (issue & last)) & ~dead),
@@ -170,27 +172,29 @@ class OutputEngine(wiring.Component):
         advance(4)
         rounded = []
         for lane in range(lanes):
-            value = Signal(signed(11), name=f"rounded{lane}", reset_less=True)
-            m.d.sync += value.eq(round_shift(m, products4[lane], shifts4[lane], f"lane{lane}"))
+            # As wide as a gate, whose zero point is 0; more than an int8 needs with any zero point.
+            value = Signal(signed(GATE.width), name=f"rounded{lane}", reset_less=True)
+            m.d.sync += value.eq(round_shift(m, products4[lane], shifts4[lane], f"lane{lane}", GATE.width))
             rounded.append(value)
         advance(5)
-        clamped = Signal(chunk_layout(arch), reset_less=True)
+        clamped = Signal(chain_layout(arch), reset_less=True)
         for lane in range(lanes):
             m.d.sync += clamped[lane].eq(add_clamp(m, rounded[lane], stage.zero, stage.low, stage.high,
                                                    f"lane{lane}"))
         advance(6)
         m.submodules.table = table = Table(arch)
         wiring.connect(m, wiring.flipped(self.table_write), table.write)
-        plain = Signal(chunk_layout(arch), reset_less=True)
-        m.d.comb += [table.i.eq(clamped), table.slot.eq(stage.slot)]
+        plain = Signal(chain_layout(arch), reset_less=True)
+        m.d.comb += table.slot.eq(stage.slot)
         m.d.sync += plain.eq(clamped)
         advance(7)
-        result = Signal(chunk_layout(arch))
-        m.d.comb += result.eq(Mux(stage.table, table.o.as_value(), plain.as_value()))
+        result = Signal(chain_layout(arch))
+        for lane in range(lanes):
+            m.d.comb += [table.i[lane].eq(clamped[lane]), result[lane].eq(Mux(stage.table, table.o[lane], plain[lane]))]
 
         # -- queue -------------------------------------------------------------------------------------------
-        entry = data.StructLayout({"addr": range(arch.act_bytes), "mask": lanes, "dest": 1, "last": 1,
-                                   "data": chunk_layout(arch)})
+        entry = data.StructLayout({"addr": range(arch.act_bytes), "mask": lanes, "dest": layout["dest"].shape, "last": 1,
+                                   "data": chain_layout(arch)})
         m.submodules.queue = queue = SyncFIFOBuffered(width=entry.size, depth=self._QUEUE)
         head = Signal(entry)
         tail = Signal(entry)
@@ -199,8 +203,9 @@ class OutputEngine(wiring.Component):
             tail.last.eq(stage.last), tail.data.eq(result),
             queue.w_en.eq(valid), queue.w_data.eq(tail), head.eq(queue.r_data),
             self.act.valid.eq(queue.r_rdy & (head.dest == Destination.ACT)),
-            self.chain.valid.eq(queue.r_rdy & (head.dest == Destination.VECTOR)),
-            self.act.addr.eq(head.addr), self.act.mask.eq(head.mask), self.act.data.eq(head.data.as_value()),
+            self.chain.valid.eq(queue.r_rdy & (head.dest != Destination.ACT)),
+            self.act.addr.eq(head.addr), self.act.mask.eq(head.mask),
+            *(self.act.data[lane].eq(head.data[lane]) for lane in range(lanes)),
             self.chain.payload.eq(head.data),
             popped.eq((self.act.valid & self.act.ready) | (self.chain.valid & self.chain.ready)),
             queue.r_en.eq(popped),

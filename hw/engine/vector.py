@@ -1,15 +1,17 @@
-"""The vector unit: element-wise add and multiply, and maximum over windows. Executes ADD, MUL and POOL."""
+"""The vector unit: element-wise add and multiply, and maximum over windows. Executes ADD, MUL and POOL, and CELL by its cell unit."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
+from systolith.hw.engine.cell import CellUnit
 from systolith.hw.interfaces import (
     ActReadSignature,
     ActWriteSignature,
     BeatWriteSignature,
     EngineSignature,
+    chain_layout,
     chunk_layout,
     format_layout,
 )
@@ -26,16 +28,16 @@ class VectorEngine(wiring.Component):
 
     Members
     -------
-    engine : In(EngineSignature)           ADD, MUL and POOL commands
+    engine : In(EngineSignature)           ADD, MUL, POOL and CELL commands
     read : Out(ActReadSignature)           operands
     write : Out(ActWriteSignature)         results
-    chain : In(stream of chunks)           operand a of ADD and MUL with a_source OUTPUT
+    chain : In(stream of chunks)           operand a of ADD and MUL with a_source OUTPUT; gates of CELL
     table_write : In(BeatWriteSignature)
 
     Timing
     ------
     One read per cycle: a chunk of `lanes` elements takes one (chained) or two reads for ADD and MUL, ky * kx
-    for POOL; ``LATENCY`` cycles from the grant of a chunk's last read to the offer of its result. An
+    for POOL (CELL: see `CellUnit`); ``LATENCY`` cycles from the grant of a chunk's last read to the offer of its result. An
     instruction starts when the results of the one before have been written. Results wait in a queue, so
     backpressure stops the issue of new chunks and never the pipeline.
     """
@@ -48,7 +50,7 @@ class VectorEngine(wiring.Component):
         super().__init__({
             "engine": In(EngineSignature(arch, Engine.VECTOR)), "read": Out(ActReadSignature(arch)),
             "write": Out(ActWriteSignature(arch)),
-            "chain": In(stream.Signature(chunk_layout(arch))),
+            "chain": In(stream.Signature(chain_layout(arch))),
             "table_write": In(BeatWriteSignature(arch, arch.table_bytes)),
         })
 
@@ -61,6 +63,7 @@ class VectorEngine(wiring.Component):
         p = Signal(format_layout(arch, "POOL"))
         pool, multiply, active = Signal(), Signal(), Signal()
         flight = Signal(range(self._QUEUE + 1))
+        m.submodules.cell = cell = CellUnit(arch)
         m.d.comb += self.engine.idle.eq(1)
         lane_bits = (lanes - 1).bit_length()
 
@@ -80,6 +83,7 @@ class VectorEngine(wiring.Component):
         x_span = self._span(fields["x0"], (fields["ox_x"], fields["nx"]), (fields["kx_x"], fields["kx"]))
         y_out, x_out, y_k, x_k = Signal(y_span), Signal(x_span), Signal(y_span), Signal(x_span)
         issue, first, last = Signal(), Signal(), Signal()
+        request, source = Signal(), Signal(address)
         chained = Signal()
         last_chunk, last_px, last_row = Signal(), Signal(), Signal()
         bytes_last = Signal.like(b.bytes)
@@ -97,17 +101,21 @@ class VectorEngine(wiring.Component):
             chained.eq(~pool & (b.a_source == OperandA.OUTPUT)),
             first.eq(Mux(pool, (kx == 0) & (ky == 0), chained | ~second)),
             last.eq(Mux(pool, (kx == p.kx) & (ky == p.ky), chained | second)),
-            self.read.valid.eq(active & (~first | room) & (~chained | self.chain.valid)),
-            issue.eq(self.read.valid & self.read.ready),
-            self.chain.ready.eq(issue & chained),
-            self.engine.stall.eq(active & ~issue),
+            request.eq(active & (~first | room) & (~chained | self.chain.valid)),
+            issue.eq(request & self.read.ready),
+            self.engine.stall.eq((active & ~issue) | cell.stall),
             offset.eq(chunk << lane_bits),
-            self.read.addr.eq(Mux(pool, src_px + k_row + k_px, Mux(chained | second, b_px, src_px)) + offset),
+            source.eq(Mux(pool, src_px + k_row + k_px, Mux(chained | second, b_px, src_px)) + offset),
+            # The cell unit is active only when nothing else is.
+            self.read.valid.eq(request | cell.read.valid), self.read.addr.eq(Mux(cell.active, cell.read.addr, source)),
+            cell.read.ready.eq(self.read.ready), cell.read.data.eq(self.read.data),
+            self.chain.ready.eq((issue & chained) | cell.chain.ready),
+            cell.chain.valid.eq(self.chain.valid), cell.chain.payload.eq(self.chain.payload),
             last_chunk.eq(chunk == (bytes_last >> lane_bits)),
             last_px.eq(nx == Mux(pool, p.nx, b.nx)), last_row.eq(ny == Mux(pool, p.ny, b.ny)),
             kept.eq(bytes_last + 1 - (chunk << lane_bits)),
             tag.first.eq(first), tag.last.eq(last), tag.second.eq(second | chained),
-            tag.a.eq(self.chain.payload),
+            *(tag.a[lane].eq(self.chain.payload[lane]) for lane in range(lanes)),
             tag.addr.eq(dst_px + offset), tag.mask.eq(Cat(kept > lane for lane in range(lanes))),
             tag.end.eq(last & last_chunk & last_px & last_row),
         ]
@@ -144,12 +152,15 @@ class VectorEngine(wiring.Component):
             with m.If(tag.end):
                 m.d.sync += active.eq(0)
         command = self.engine.cmd.payload
-        m.d.comb += self.engine.cmd.ready.eq(~active & (flight == 0))
+        is_cell, is_pool = (command.opcode == opcodes[name] for name in ("CELL", "POOL"))
+        m.d.comb += [
+            self.engine.cmd.ready.eq(~active & (flight == 0) & cell.cmd.ready), cell.cmd.payload.eq(command.body.CELL),
+            cell.cmd.valid.eq(self.engine.cmd.valid & self.engine.cmd.ready & is_cell),
+        ]
         with m.If(self.engine.cmd.valid & self.engine.cmd.ready):
-            is_pool = command.opcode == opcodes["POOL"]
             add, window = command.body.ADD, command.body.POOL
             m.d.sync += [b.eq(add), p.eq(window), pool.eq(is_pool),
-                         multiply.eq(command.opcode == opcodes["MUL"]), active.eq(1)]
+                         multiply.eq(command.opcode == opcodes["MUL"]), active.eq(~is_cell)]
             m.d.sync += [s.eq(0) for s in (chunk, nx, ny, kx, ky, second, k_row, k_px, y_k, x_k)]
             m.d.sync += [s.eq(Mux(is_pool, window.base, add.a)) for s in (src_row, src_px)]
             m.d.sync += [s.eq(add.b) for s in (b_row, b_px)]
@@ -236,10 +247,11 @@ class VectorEngine(wiring.Component):
             tail.addr.eq(carried[6].addr), tail.mask.eq(carried[6].mask), tail.end.eq(carried[6].end),
             tail.data.eq(result),
             queue.w_en.eq(flags[6]), queue.w_data.eq(tail), head.eq(queue.r_data),
-            self.write.valid.eq(queue.r_rdy), self.write.addr.eq(head.addr), self.write.mask.eq(head.mask),
-            self.write.data.eq(head.data.as_value()),
-            popped.eq(self.write.valid & self.write.ready), queue.r_en.eq(popped),
-            self.engine.done.eq(popped & head.end),
+            self.write.valid.eq(queue.r_rdy | cell.write.valid), self.write.addr.eq(Mux(cell.active, cell.write.addr, head.addr)),
+            self.write.mask.eq(Mux(cell.active, cell.write.mask, head.mask)),
+            self.write.data.eq(Mux(cell.active, cell.write.data.as_value(), head.data.as_value())),
+            cell.write.ready.eq(self.write.ready), popped.eq(queue.r_rdy & self.write.ready), queue.r_en.eq(popped),
+            self.engine.done.eq((popped & head.end) | cell.done),
         ]
         return m
 

@@ -21,6 +21,7 @@ from systolith.sim.benches.kit import (
 from systolith.sim.benches.run import BenchSettings
 from systolith.sim.benches.stimulus import random_output
 from systolith.spec.arch import ArchConfig
+from systolith.spec.cells import GATE
 from systolith.spec.isa import Engine, Instr
 
 _EDGES = (-(1 << 31), (1 << 31) - 1)
@@ -122,7 +123,7 @@ async def chunks_are_right(dut, stall):
         elif to_chain:
             # The chain carries no mask: lanes beyond the channels are free.
             following = checker.expected[checker.seen][1] if checker.seen < len(checker.expected) else ("none", ())
-            effect = ("chain", split_bytes(chain.payload, len(following[-1])))
+            effect = ("chain", split_bytes(chain.payload, len(following[-1]), GATE.width))
         checker.step(cycle, effect, engine.done)
         if checker.complete:
             return

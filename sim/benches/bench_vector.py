@@ -1,4 +1,4 @@
-"""VECTOR: random ADD, MUL and POOL; every write and the whole activation SRAM are the reference machine's."""
+"""VECTOR: random ADD, MUL, POOL and CELL; every write and the whole activation SRAM are the reference machine's."""
 
 import random
 
@@ -19,13 +19,23 @@ from systolith.sim.benches.kit import (
     start,
 )
 from systolith.sim.benches.run import BenchSettings
-from systolith.sim.benches.stimulus import depends_on_time, random_binary, random_pool
+from systolith.sim.benches.stimulus import (
+    depends_on_time,
+    edge_bytes,
+    random_binary,
+    random_cell,
+    random_gates,
+    random_pool,
+)
 from systolith.spec.arch import ArchConfig
+from systolith.spec.cells import GATE
 from systolith.spec.isa import Engine, Instr, OperandA
 
 
 def random_chunks(arch: ArchConfig, instr: Instr, rng: random.Random) -> list[np.ndarray]:
     """What OUTPUT would send for one instruction."""
+    if instr.mnemonic == "CELL":
+        return random_gates(arch, instr, rng)
     if instr.mnemonic == "POOL" or instr.a_source != OperandA.OUTPUT:
         return []
     lengths = [min(arch.lanes, instr.bytes - first) for first in range(0, instr.bytes, arch.lanes)] * (instr.ny * instr.nx)
@@ -37,9 +47,10 @@ async def feed_chain(dut, arch: ArchConfig, chunks: list[np.ndarray], rng: rando
     chain = Ports(dut, "chain")
     for chunk in chunks:
         while rng.random() < stall:
-            chain.payload = rng.getrandbits(8 * arch.lanes)
+            chain.payload = rng.getrandbits(GATE.width * arch.lanes)
             await RisingEdge(dut.clk)
-        chain.payload = int.from_bytes(chunk.tobytes() + rng.randbytes(arch.lanes - len(chunk)), "little")
+        used = chunk.astype(f"<i{GATE.width // 8}").tobytes()
+        chain.payload = int.from_bytes(used + rng.randbytes(arch.lanes * GATE.width // 8 - len(used)), "little")
         chain.valid = 1
         await RisingEdge(dut.clk)
         while not chain.ready:
@@ -61,12 +72,12 @@ async def writes_are_right(dut, stall):
         groups.append([(int(at), tuple(row[:kept].tolist())) for at, row, kept in rows])
 
     machine = Machine(arch, np.zeros(0, np.uint8), np.zeros(0, np.uint8), collect)
-    machine.act[:] = np.frombuffer(rng.randbytes(arch.act_bytes), np.int8)
+    machine.act[:] = edge_bytes(rng, arch.act_bytes)
     machine.table[:] = np.frombuffer(rng.randbytes(arch.table_bytes), np.int8)
     sram = machine.act.view(np.uint8).copy()
-    drawn = [(random_pool if i % 3 == 0 else random_binary)(arch, rng) for i in range(settings.count)]
+    drawn = [(random_pool, random_binary, random_binary, random_cell)[i % 4](arch, rng) for i in range(settings.count)]
     instrs = [instr for instr in drawn if not depends_on_time(arch, instr)]
-    assert {"ADD", "MUL", "POOL"} == {i.mnemonic for i in instrs}, f"seed {seed}: too few instructions were drawn"
+    assert {"ADD", "MUL", "POOL", "CELL"} == {i.mnemonic for i in instrs}, f"seed {seed}: too few instructions were drawn"
     chunks = []
     for instr in instrs:
         own = random_chunks(arch, instr, rng)

@@ -13,9 +13,10 @@ def signed8(byte: int) -> int:
     return (byte & 255) - ((byte & 128) << 1)
 
 
-def split_bytes(value: int, count: int) -> tuple[int, ...]:
-    """The low `count` bytes of a port, lane 0 first, each read as two's complement."""
-    return tuple(signed8(value >> 8 * lane) for lane in range(count))
+def split_bytes(value: int, count: int, bits: int = 8) -> tuple[int, ...]:
+    """The low `count` bytes of a port (or elements of so many bits), lane 0 first, each read as two's complement."""
+    elements = (value >> bits * lane & ((1 << bits) - 1) for lane in range(count))
+    return tuple(element - (element >> (bits - 1) << bits) for element in elements)
 
 
 def command_values(arch: ArchConfig, instr: Instr) -> dict[str, int]:

@@ -7,11 +7,12 @@ import random
 import numpy as np
 
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Instr, Mode, OperandA, Region, Space, isa_for
+from systolith.spec.cells import GATE
+from systolith.spec.isa import Cell, Destination, Instr, Mode, OperandA, Region, Space, isa_for
 
 __all__ = [
-    "acc_entries", "aligned_load", "depends_on_time", "matmul", "random_binary", "random_load", "random_matmul", "random_output", "random_pool",
-    "random_store",
+    "acc_entries", "aligned_load", "depends_on_time", "edge_bytes", "matmul", "random_binary", "random_cell", "random_gates", "random_load",
+    "random_matmul", "random_output", "random_pool", "random_store",
 ]
 
 
@@ -87,7 +88,7 @@ def random_output(arch: ArchConfig, rng: random.Random, pixels: int) -> Instr:
     bounds = sorted((rng.randint(-128, 127), rng.randint(-128, 127)), reverse=rng.random() < 0.1)
     low, high = rng.choice(((-128, 127), bounds))
     return isa_for(arch).make(
-        "OUTPUT", dest=rng.randrange(2), acc=rng.randrange(arch.acc_depth - ny * nx + 1), ny=ny, nx=nx,
+        "OUTPUT", dest=rng.choice(list(Destination)), acc=rng.randrange(arch.acc_depth - ny * nx + 1), ny=ny, nx=nx,
         channels=rng.randint(1, arch.cols), dst=rng.randrange(arch.act_bytes), dst_row=rng.randrange(arch.act_bytes),
         dst_px=rng.randrange(arch.act_bytes), param=rng.randrange(arch.param_rows), zero=rng.randint(-128, 127), low=low, high=high,
         table=rng.randrange(2), slot=rng.randrange(arch.table_slots))
@@ -129,8 +130,39 @@ def random_pool(arch: ArchConfig, rng: random.Random) -> Instr:
         slot=rng.randrange(arch.table_slots))
 
 
+def random_cell(arch: ArchConfig, rng: random.Random, kind: Cell | None = None) -> Instr:
+    """A CELL anywhere in the SRAM; its state's low bytes, high bytes and hidden state do not meet."""
+    starts = rng.sample(range(0, arch.act_bytes, arch.cols), 3)
+    skew = rng.randrange(arch.cols)
+    state, state_high, dst = ((start + skew) % arch.act_bytes for start in starts)
+    return isa_for(arch).make(
+        "CELL", kind=rng.choice(list(Cell)) if kind is None else kind, units=rng.randint(1, arch.cols), state=state, state_high=state_high, dst=dst,
+        shift=rng.randint(0, 8), alpha=rng.choice((0, 1, 1 << 15, rng.randint(0, 1 << 15))))
+
+
+def _extremes(rng: random.Random, count: int, low: int, high: int) -> np.ndarray:
+    """Both ends, the neighbourhood of zero, and anything between."""
+    return np.array([rng.choice((low, high, rng.randint(-300, 300), rng.randint(low, high), rng.randint(low, high))) for _ in range(count)], np.int16)
+
+
+def random_gates(arch: ArchConfig, instr: Instr, rng: random.Random) -> list[np.ndarray]:
+    """The chunks that OUTPUT would send for one CELL."""
+    sizes = [min(arch.lanes, instr.units - first) for first in range(0, instr.units, arch.lanes)] * Cell(instr.kind).gates
+    return [_extremes(rng, size, GATE.min, GATE.max) for size in sizes]
+
+
+def edge_bytes(rng: random.Random, size: int) -> np.ndarray:
+    """Contents of an activation SRAM, as int8, in which states of 16 bits at both ends are frequent."""
+    return np.array(rng.choices((-128, 127, 0, -1, *range(-128, 128, 37)), k=size), np.int8)
+
+
 def depends_on_time(arch: ArchConfig, instr: Instr) -> bool:
-    """Whether a vector instruction writes bytes that it may also read: its result depends on how far reads run ahead of writes."""
+    """Whether a vector instruction writes bytes that it may also read: its result depends on how far reads run ahead of writes.
+
+    `random_cell` draws none that does: a CELL reads the state of a chunk before it writes it.
+    """
+    if instr.mnemonic == "CELL":
+        return False
     y, x, lane = np.arange(instr.ny)[:, None, None], np.arange(instr.nx)[:, None], np.arange(instr.bytes)
 
     def touched(base: int, row: int, px: int) -> set[int]:

@@ -6,9 +6,10 @@ import pytest
 from amaranth.sim import Simulator
 
 from systolith.hw.engine.output import OutputEngine
-from systolith.sim.benches.checks import EffectChecker, command_values, signed8
+from systolith.sim.benches.checks import EffectChecker, command_values, signed8, split_bytes
 from systolith.sim.benches.stimulus import random_output
 from systolith.spec import numerics
+from systolith.spec.cells import GATE
 from systolith.spec.isa import Destination, isa_for
 from systolith.spec.regs import ErrorCode
 from tests.hw.engine_bench import EQUAL, MIXED, TINY, accepted, fill
@@ -46,14 +47,16 @@ def expected_effects(arch, instr, contents):
             result = []
             for c in range(instr.channels):
                 p = contents.params[instr.param][c]
-                q = numerics.requantise(contents.acc[i][c] + p["bias"], p["mult"], p["shift"], instr.zero,
-                                        instr.low, instr.high)
-                result.append(signed8(contents.tables[256 * instr.slot + (q & 255)]) if instr.table else q)
+                gate = instr.dest == Destination.CELL
+                bounds = (0, -(1 << 15), (1 << 15) - 1) if gate else (instr.zero, instr.low, instr.high)
+                q = numerics.requantise(contents.acc[i][c] + p["bias"], p["mult"], p["shift"], *bounds)
+                looked_up = instr.table and not gate
+                result.append(signed8(contents.tables[256 * instr.slot + (q & 255)]) if looked_up else q)
             for first in range(0, instr.channels, arch.lanes):
                 chunk = tuple(result[first:first + arch.lanes])
                 at = (instr.dst + y * instr.dst_row + x * instr.dst_px + first) % arch.act_bytes
-                effects.append(("chain", len(chunk), chunk) if instr.dest == Destination.VECTOR
-                               else ("act", at, chunk))
+                effects.append(("act", at, chunk) if instr.dest == Destination.ACT
+                               else ("chain", len(chunk), chunk))
             i += 1
     return effects
 
@@ -131,8 +134,8 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
                 if to_act:
                     assert mask & (mask + 1) == 0, f"seed {seed}: mask {mask:b} has a hole"
                     kept = mask.bit_length()
-                lanes = tuple(signed8((written if to_act else chunk) >> 8 * lane) for lane in range(kept))
-                effect = ("act", addr, lanes) if to_act else ("chain", kept, lanes)
+                effect = ("act", addr, split_bytes(written, kept)) if to_act else (
+                    "chain", kept, split_bytes(chunk, kept, GATE.width))
             checker.step(result["cycle"], effect, done)
             if error:
                 assert result["error"] is None and checker.complete, f"seed {seed}: error too early"
@@ -162,7 +165,8 @@ def test_equals_the_formula(arch, stall):
     entries = [instr.acc + i for instr in instrs for i in range(instr.ny * instr.nx)]
     assert [addr for _, addr in result["grants"]] == entries
     values = {v for _, effect in checker.expected for v in effect[2]}
-    assert {-128, 127} <= values and len(values) > 20
+    assert {-128, 127, -(1 << 15), (1 << 15) - 1} <= values and len(values) > 20
+    assert {instr.dest for instr in instrs} == set(Destination)
 
 
 @ARCHS
@@ -172,7 +176,7 @@ def test_one_chunk_per_cycle_across_instructions(arch):
     make = isa_for(arch).make
     instrs = [make("OUTPUT", dest=dest, acc=0, ny=1, nx=nx, channels=arch.cols, low=-128, high=127,
                    dst_px=arch.cols)
-              for dest in (Destination.ACT, Destination.VECTOR) for nx in (1, 5, 1, 4, 3)]
+              for dest in Destination for nx in (1, 5, 1, 4, 3)]
     pixels = sum(instr.nx for instr in instrs)
     checker, result = run(arch, instrs, contents, seed=5, stall=0.0, release=pixels)
     assert checker.complete

@@ -15,26 +15,26 @@ def values_for(width, shift, rng):
     """Zero, both ends, and the neighbourhood of ties: half, one and a half, ... of a unit, on both sides."""
     low, high = -(1 << (width - 1)), (1 << (width - 1)) - 1
     half = (1 << shift) >> 1
-    near = [sign * half * odd + step for odd in (1, 3, 5, 255, 257) for sign in (1, -1)
+    near = [sign * half * odd + step for odd in (1, 3, 5, 255, 257, 65533, 65535) for sign in (1, -1)
             for step in (-1, 0, 1)]
     return [v for v in (0, 1, -1, low, low + 1, high, *near, *(rng.randint(low, high) for _ in range(4)))
             if low <= v <= high]
 
 
-@pytest.mark.parametrize("width", [36, 49])
-def test_round_shift_is_half_even_for_every_shift(width):
+@pytest.mark.parametrize(("width", "bits"), [(36, 11), (49, 16)])
+def test_round_shift_is_half_even_for_every_shift(width, bits):
     seed = 11
     rng = random.Random(seed)
     m = Module()
     value, shift = Signal(signed(width)), Signal(numerics.SHIFT_BITS)
-    result = round_shift(m, value, shift, "dut")
+    result = round_shift(m, value, shift, "dut", bits)
 
     async def bench(ctx):
         for amount in range(1 << numerics.SHIFT_BITS):
             ctx.set(shift, amount)
             for v in values_for(width, amount, rng):
                 ctx.set(value, v)
-                expected = numerics.saturate(numerics.round_shift(v, amount), -1024, 1023)
+                expected = numerics.saturate(numerics.round_shift(v, amount), -(1 << bits - 1), (1 << bits - 1) - 1)
                 assert ctx.get(result) == expected, f"seed {seed}: {v} >> {amount}"
 
     simulator = Simulator(m)

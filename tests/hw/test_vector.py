@@ -124,7 +124,7 @@ def run(arch, instrs, *, seed, stall, limit=8000):
             ctx.set(dut.chain.valid, 1)
             await accepted(ctx, dut.chain)
             ctx.set(dut.chain.valid, 0)
-            ctx.set(dut.chain.payload.as_value(), rng.getrandbits(8 * arch.lanes))
+            ctx.set(dut.chain.payload.as_value(), rng.getrandbits(dut.chain.payload.shape().size))
 
     async def watch(ctx):
         result["cycle"] = 0

@@ -1,0 +1,236 @@
+"""CELL against the reference machine, bit for bit, with random stalls; its lane against `spec.cells`."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from systolith.hw.engine.cell import CellUnit
+from systolith.hw.engine.vector import VectorEngine
+from systolith.hw.interfaces import ActReadSignature
+from systolith.hw.leaf.cell_lane import FACTOR, PRE, CellLane
+from systolith.reference.machine import Machine
+from systolith.sim.benches.checks import EffectChecker, command_values, split_bytes
+from systolith.sim.benches.stimulus import edge_bytes, random_cell, random_gates
+from systolith.spec import cells, numerics
+from systolith.spec.isa import Cell, OperandA, isa_for
+from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE, accepted
+
+ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL, WIDE], ids=lambda arch: arch.name)
+
+
+# -- lane ----------------------------------------------------------------------------------------------------------------
+def run_lane(operations):
+    """The results of one operation after another, each a dictionary of inputs; a new one as early as it may begin."""
+    dut = CellLane()
+    results = {}
+
+    async def bench(ctx):
+        pending, cycle = {}, 0
+        for i, inputs in enumerate(operations):
+            latency = CellLane.LOOKUP if "lookup" in inputs else CellLane.MULTIPLY
+            if cycle + latency in pending:
+                for name in ("lookup", "multiply"):
+                    ctx.set(getattr(dut, name), 0)
+                await step(ctx, pending, cycle)
+                cycle += 1
+            pending[cycle + latency] = i
+            for name in ("lookup", "plain", "tanh", "x", "multiply", "hidden", "a", "b", "pre", "post"):
+                ctx.set(getattr(dut, name), inputs.get(name, 0))
+            await step(ctx, pending, cycle)
+            cycle += 1
+        for name in ("lookup", "multiply"):
+            ctx.set(getattr(dut, name), 0)
+        for _ in range(CellLane.LOOKUP + 1):
+            await step(ctx, pending, cycle)
+            cycle += 1
+
+    async def step(ctx, pending, cycle):
+        if cycle in pending:
+            results[pending[cycle]] = ctx.get(dut.o)
+        await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return [results[i] for i in range(len(operations))]
+
+
+def test_lookups_are_those_of_the_definition_in_every_segment():
+    rng = random.Random(1)
+    rests = (0, 1, 127, 128, 129, 255)
+    xs = [(s << cells.SEGMENT_BITS) + rest for s in range(-128, 128) for rest in (*rng.sample(rests, 2), rng.randrange(256))]
+    operations = [{"lookup": 1, "tanh": tanh, "x": x, "a": rng.randrange(99), "post": 7} for x in xs for tanh in (0, 1)]
+    tables = (cells.SIGMOID, cells.TANH)
+    assert run_lane(operations) == [cells.interpolate(tables[op["tanh"]], op["x"]) for op in operations]
+    plain = [{"lookup": 1, "plain": 1, "x": x} for x in xs]
+    assert run_lane(plain) == xs
+
+
+def test_products_are_rounded_to_even_and_saturated():
+    rng = random.Random(2)
+
+    def pick(low, high):
+        return rng.choice((low, high, 0, rng.randint(low, high), rng.randint(low, high)))
+
+    operations, close = [], 0
+    for _ in range(800):
+        hidden, tie = rng.randrange(2), rng.random() < 0.5
+        # Powers of two whose product is half a unit make ties.
+        exponent = rng.randrange(8, 15)
+        rest = 14 + 8 * hidden - exponent
+        a = rng.choice((-1, 1)) << exponent if tie else pick(-(1 << 16), (1 << 16) - 1)
+        b = rng.randint(-(1 << 16 - rest), (1 << 16 - rest) - 1) << rest if tie else pick(-(1 << 16), (1 << 16) - 1)
+        pre = 0 if hidden else pick(-(1 << 27), (1 << 27) - 1) if not tie else rng.choice((0, 1 << 14, -1))
+        operations.append({"multiply": 1, "hidden": hidden, "a": a, "b": b, "pre": pre, "post": 0 if hidden else pick(-32768, 32767)})
+    # A little above half a unit, by bits that only a hidden state drops.
+    for a in range(257, 1 << 16, 131):
+        b = -(-(1 << 22) // a)
+        operations.append({"multiply": 1, "hidden": 1, "a": a, "b": b})
+        if 0 < a * b - (1 << 22) < 1 << 8:
+            close += 1
+    assert close > 3
+    assert FACTOR.width == 17 and PRE.width == 28
+    expected = []
+    for op in operations:
+        shift, bits = (23, 8) if op["hidden"] else (15, 16)
+        value = op.get("post", 0) + numerics.round_shift(op.get("pre", 0) + op["a"] * op["b"], shift)
+        expected.append(numerics.saturate(value, -(1 << (bits - 1)), (1 << (bits - 1)) - 1))
+    assert run_lane(operations) == expected
+    assert {-32768, 32767, -128, 127} <= set(expected)
+
+
+# -- engine --------------------------------------------------------------------------------------------------------------
+def run(arch, instrs, *, seed, stall, limit=20_000):
+    """Execute on a vector engine beside a machine; (checker, cycles of chain transfers, of command transfers)."""
+    rng = random.Random(seed)
+    groups = []
+
+    def collect(offset, instr, effect):
+        rows = zip(effect.addresses, effect.rows, effect.kept, strict=True)
+        groups.append([(int(at), tuple(row[:kept].tolist())) for at, row, kept in rows])
+
+    machine = Machine(arch, np.zeros(0, np.uint8), np.zeros(0, np.uint8), collect)
+    machine.act[:] = edge_bytes(rng, arch.act_bytes)
+    sram = machine.act.view(np.uint8).copy()
+    chunks = []
+    for instr in instrs:
+        if instr.mnemonic == "CELL":
+            own = random_gates(arch, instr, rng)
+        else:
+            own = [np.array([rng.randint(-128, 127) for _ in range(min(arch.lanes, instr.bytes - first))], np.int8)
+                   for first in range(0, instr.bytes, arch.lanes)]
+        chunks += own
+        machine.chain.extend(own)
+        machine.execute(instr)
+    dut = VectorEngine(arch)
+    checker = EffectChecker(groups, seed)
+    result = {"chain": [], "commands": [], "stalls": []}
+    lanes = np.arange(arch.act_width)
+
+    async def feed(ctx):
+        for instr in instrs:
+            while rng.random() < stall:
+                await ctx.tick()
+            ctx.set(dut.engine.cmd.payload.opcode, isa_for(arch).by_mnemonic[instr.mnemonic].opcode)
+            ctx.set(dut.engine.cmd.payload.body["raw"], rng.getrandbits(64))
+            ctx.set(dut.engine.cmd.payload.body[instr.mnemonic], command_values(arch, instr))
+            ctx.set(dut.engine.cmd.valid, 1)
+            await accepted(ctx, dut.engine.cmd)
+            result["commands"].append(result["cycle"])
+            ctx.set(dut.engine.cmd.valid, 0)
+
+    async def chain(ctx):
+        for chunk in chunks:
+            while rng.random() < stall:
+                ctx.set(dut.chain.payload.as_value(), rng.getrandbits(16 * arch.lanes))
+                await ctx.tick()
+            for lane in range(arch.lanes):
+                ctx.set(dut.chain.payload[lane], int(chunk[lane]) if lane < len(chunk) else rng.randint(-32768, 32767))
+            ctx.set(dut.chain.valid, 1)
+            await accepted(ctx, dut.chain)
+            result["chain"].append(result["cycle"])
+            ctx.set(dut.chain.valid, 0)
+
+    async def watch(ctx):
+        result["cycle"] = 0
+        pipeline = [None] * ActReadSignature.LATENCY
+        waiting = None
+        while not checker.complete:
+            read_ready, write_ready = rng.random() >= stall, rng.random() >= stall
+            ctx.set(dut.read.ready, read_ready)
+            ctx.set(dut.write.ready, write_ready)
+            ctx.set(dut.read.data.as_value(), int.from_bytes(pipeline.pop(0) or rng.randbytes(arch.act_width), "little"))
+            sampled = await ctx.tick().sample(dut.read.valid, dut.read.addr, dut.write.valid, dut.write.addr, dut.write.mask,
+                                              dut.write.data.as_value(), dut.engine.done, dut.engine.error, dut.engine.stall)
+            reads, from_addr, writes, addr, mask, written, done, error, stalled = sampled[2:]
+            assert not error
+            pipeline.append(sram[(from_addr + lanes) % arch.act_bytes].tobytes() if reads and read_ready else None)
+            offer = sampled[5:8] if writes else None
+            assert waiting is None or offer == waiting, f"seed {seed}: an offer was withdrawn or changed"
+            waiting = None if write_ready else offer
+            assert not (stalled and writes and write_ready), f"seed {seed}: stalled in a cycle with a write"
+            result["stalls"] += [result["cycle"]] * stalled
+            effect = None
+            if writes and write_ready:
+                assert mask and mask & (mask + 1) == 0, f"seed {seed}: mask {mask:b} has a hole"
+                effect = (addr, split_bytes(written, mask.bit_length()))
+                sram[(addr + lanes[:len(effect[1])]) % arch.act_bytes] = np.array(effect[1], np.int8).view(np.uint8)
+            checker.step(result["cycle"], effect, done)
+            result["cycle"] += 1
+            assert result["cycle"] < limit, f"seed {seed}: {checker.done} is never done: {instrs[checker.done]}"
+        np.testing.assert_array_equal(sram, machine.act.view(np.uint8), err_msg=f"seed {seed}")
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(feed, background=True)
+    simulator.add_testbench(chain, background=True)
+    simulator.add_testbench(watch)
+    simulator.run()
+    return checker, result
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+@ARCHS
+def test_equals_the_machine(arch, stall):
+    seed = 41
+    rng = random.Random(seed)
+    # Chained additions between the cells: each instruction takes its own chunks, and only those.
+    add = isa_for(arch).make("ADD", a_source=OperandA.OUTPUT, bytes=arch.lanes, b=3, dst=arch.act_bytes // 2, a_mult=1, b_mult=1,
+                             low=-128, high=127)
+    instrs = [instr for i in range(8) for kind in Cell for instr in ([random_cell(arch, rng, kind)] + [add] * (i % 4 == 3))]
+    checker, _ = run(arch, instrs, seed=seed, stall=stall)
+    values = {v for _, effect in checker.expected for v in effect[1]}
+    assert {-128, 127} <= values and len(values) > 20
+
+
+@pytest.mark.parametrize("kind", Cell)
+def test_every_shift_and_both_ends_of_alpha(kind):
+    arch = EQUAL
+    make, rng = isa_for(arch).make, random.Random(3)
+    common = {"kind": kind, "units": arch.cols, "state": 16, "state_high": 40, "dst": 64}
+    variants = {Cell.LSTM: [{"shift": s} for s in range(cells.GATE.frac + 1)], Cell.GRU: [{"shift": 15, "alpha": 77}] * 8,
+                Cell.RNN: [{"alpha": a, "shift": 9} for a in (0, 1, 1 << 14, (1 << 15) - 1, 1 << 15, rng.randrange(1 << 15))]}[kind]
+    checker, _ = run(arch, [make("CELL", **common, **v) for v in variants for _ in range(3)], seed=3, stall=0.0)
+    assert checker.complete
+
+
+@pytest.mark.parametrize(("kind", "again"), [(Cell.LSTM, 18), (Cell.GRU, 21), (Cell.RNN, 14)])
+def test_cycles_from_the_last_gate_and_from_chunk_to_chunk(kind, again):
+    for arch in (EQUAL, MIXED):
+        chunks = arch.cols // arch.lanes
+        instr = isa_for(arch).make("CELL", kind=kind, units=arch.cols, state=16, state_high=40, dst=64)
+        checker, result = run(arch, [instr], seed=1, stall=0.0)
+        hidden, last_gates = checker.cycles[2::3], result["chain"][-chunks:]
+        assert [b - a for a, b in zip(last_gates, hidden, strict=True)] == [CellUnit.CYCLES[kind]] * chunks
+        assert all(b - a == again for a, b in itertools.pairwise(last_gates))
+        assert not any(a <= cycle <= b for a, b in zip(last_gates, hidden, strict=True) for cycle in result["stalls"])
+        # In all other cycles it waits for the state, or for a chunk.
+        idle = set(range(result["commands"][0] + 1, hidden[-1])) - set(result["chain"])
+        idle -= {cycle for a, b in zip(last_gates, hidden, strict=True) for cycle in range(a, b + 1)}
+        assert set(result["stalls"]) == idle
+        # The gates before come one chunk per cycle, after the first has met its command.
+        assert result["chain"][1:-chunks] == list(range(result["chain"][0] + 1, result["chain"][0] + chunks * (kind.gates - 1)))
