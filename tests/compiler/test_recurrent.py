@@ -106,7 +106,7 @@ def test_a_float_model_is_near_onnx_runtime(tmp_path, op_type, direction, initia
         for name, value in expected.items():
             assert result.outputs[name].shape == value.shape and result.outputs[name].dtype == np.float32
             worst = min(worst, signal_to_noise(value, result.outputs[name]))
-            assert np.abs(value - result.outputs[name]).max() < 0.08
+            assert np.abs(value - result.outputs[name]).max() < 0.15
     print(f"{op_type} {direction}: {worst:.1f} dB at least")
     assert worst > 30
     checked = api.verify(partition, "array8", {"x": samples[20]}, on=("machine",))
