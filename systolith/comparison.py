@@ -25,12 +25,7 @@ _WRITES = {
     Engine.VECTOR: ("vector",),
 }
 #: The sources of the log that a comparison needs.
-TRACES = (
-    *(name for names in _WRITES.values() for name in names),
-    "acc",
-    "store",
-    *(f"done.{e.name.lower()}" for e in Engine),
-)
+TRACES = (*(name for names in _WRITES.values() for name in names), "acc", "store", *(f"done.{e.name.lower()}" for e in Engine))
 #: An element on its way to VECTOR.
 _CHAIN = np.dtype(f"<i{GATE.width // 8}")
 _SPACES = {"load": "act", "output": "act", "vector": "act", "sums": "acc"}
