@@ -16,11 +16,13 @@ from functools import cached_property, lru_cache
 from systolith.spec.arch import ArchConfig
 from systolith.spec.numerics import INT8, SHIFT_BITS, VECTOR_MULT
 
-__all__ = ["SEMAPHORE_BITS", "Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region", "Space", "isa_for"]
+__all__ = ["MOST_TOKENS", "SEMAPHORE_BITS", "Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region", "Space", "isa_for"]
 
 
 #: Width of a semaphore: it holds up to 2**SEMAPHORE_BITS - 1 tokens.
 SEMAPHORE_BITS = 6
+#: Tokens that one semaphore holds.
+MOST_TOKENS = (1 << SEMAPHORE_BITS) - 1
 
 
 class IsaError(ValueError):
