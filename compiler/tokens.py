@@ -7,12 +7,13 @@ already known to be done; a token is added only where that is not enough.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
 from systolith.reference.footprint import footprint
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Destination, Engine, Instr, chained_outputs, isa_for
+from systolith.spec.isa import MOST_TOKENS, Destination, Engine, Instr, chained_outputs, isa_for
 
 __all__ = ["add_tokens"]
 
@@ -27,6 +28,9 @@ def add_tokens(instrs: Sequence[Instr], arch: ArchConfig) -> list[Instr]:
     known = {e: dict.fromkeys(Engine, -1) for e in Engine}
     done: list[dict[Engine, int]] = []
     accesses: dict[tuple[Engine, str], list[tuple[int, int, int, bool]]] = {}
+    # Instructions of each engine so far; and, per ordered pair, those that wait for a token.
+    issued: dict[Engine, list[int]] = {e: [] for e in Engine}
+    given: dict[tuple[Engine, Engine], list[int]] = {}
     released: list[int] = []
     chained: list[int] = []
 
@@ -51,6 +55,11 @@ def add_tokens(instrs: Sequence[Instr], arch: ArchConfig) -> list[Instr]:
                         last = i
                         break
             if last > clock[producer]:
+                # A semaphore counts so far and no further; a token of a later instruction stands for many.
+                taken = given.setdefault((producer, engine), [])
+                if len(taken) - bisect_right(taken, last) >= MOST_TOKENS:
+                    last = issued[producer][-1]
+                taken.append(j)
                 waits[j] |= 1 << producer
                 signals[last] |= 1 << engine
                 _merge(clock, done[last])
@@ -64,6 +73,7 @@ def add_tokens(instrs: Sequence[Instr], arch: ArchConfig) -> list[Instr]:
         for _ in range(chained_outputs(instr)):
             _merge(after, done[chained.pop(0)])
         done.append(after)
+        issued[engine].append(j)
         # In order: what the engine's own earlier instructions knew stays known.
         _merge(known[engine], after)
         for space, low, high, writes in prints:

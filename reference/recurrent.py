@@ -28,7 +28,7 @@ class Recurrent(Op):
     bias : int32 [G, H]
     mult, shift : int [G, H]       requantisation of each pre-activation
     x_zero : int
-    cell_shift : int               LSTM: 12 minus the fractional bits of the cell state
+    cell_shift : int               LSTM: 12 minus the fractional bits of the cell state, 0 to 7
     alpha : int                    RNN: 2**15 times the share of the new value
     reverse : bool                 step from the end of the sequence to its beginning
     hidden : int8 [N, H]           before the first step

@@ -14,100 +14,20 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 from systolith.spec.arch import ArchConfig
+from systolith.spec.enums import Cell, Destination, Engine, Mode, OperandA, Region, Space
 from systolith.spec.numerics import INT8, SHIFT_BITS, VECTOR_MULT
 
-__all__ = ["SEMAPHORE_BITS", "Cell", "Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region", "Space", "chained_outputs", "isa_for"]
-
+__all__ = ["MOST_TOKENS", "SEMAPHORE_BITS", "Cell", "Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region",
+           "Space", "chained_outputs", "isa_for"]
 
 #: Width of a semaphore: it holds up to 2**SEMAPHORE_BITS - 1 tokens.
 SEMAPHORE_BITS = 6
+#: Tokens that one semaphore holds.
+MOST_TOKENS = (1 << SEMAPHORE_BITS) - 1
 
 
 class IsaError(ValueError):
     """An instruction that cannot be encoded, decoded or assembled."""
-
-
-class Engine(enum.IntEnum):
-    """The units that execute instructions, each in order, all at the same time. The value is the bit in `wait` and `signal`."""
-
-    #: External memory to an on-chip SRAM.
-    LOAD = 0
-    #: Activation SRAM to external memory.
-    STORE = 1
-    #: The systolic array, activation SRAM and weight SRAM to accumulators.
-    MATRIX = 2
-    #: Accumulators to activation SRAM, or to the vector unit.
-    OUTPUT = 3
-    #: Element-wise operations and pooling, activation SRAM to activation SRAM.
-    VECTOR = 4
-
-
-class Space(enum.IntEnum):
-    """On-chip destinations of LOAD."""
-
-    #: Activation SRAM, any byte address.
-    ACT = 0
-    #: Weight SRAM; base, steps and row length are multiples of the bus width.
-    WEIGHT = 1
-    #: Parameter SRAM; base, steps and row length are multiples of the bus width.
-    PARAM = 2
-    #: Tables, byte t*256 + (operand & 255) of slot t; base, steps and row length are multiples of the bus width.
-    TABLE = 3
-
-
-class Region(enum.IntEnum):
-    """The two windows of external memory that a program may use; base and size are in the CSRs."""
-
-    #: Streams and constants. Never written by the core.
-    PROGRAM = 0
-    #: Inputs, outputs, state and spilled tensors.
-    DATA = 1
-
-
-class Mode(enum.IntEnum):
-    """How activations enter the array."""
-
-    #: Row r takes lane r of each vector and shares it with all columns: sums[c] = sum over r of vector[r] * W[r][c].
-    DENSE = 0
-    #: Column c takes lane c, and pixels move down the column at half the speed of the sums:
-    #: sums[c] for vector n = sum over r of vector[n - r][c] * W[r][c].
-    DEPTHWISE = 1
-
-
-class Destination(enum.IntEnum):
-    """Where OUTPUT sends its results."""
-
-    #: Activation SRAM.
-    ACT = 0
-    #: Operand `a` of the next ADD or MUL, in the same order.
-    VECTOR = 1
-    #: A gate of the next CELL, as int16: no zero point, no bounds, no table.
-    CELL = 2
-
-
-class Cell(enum.IntEnum):
-    """The update rules of recurrent cells; see `spec.cells`."""
-
-    #: Gates in order: input, forget, cell, output. State: the cell state.
-    LSTM = 0
-    #: Gates in order: reset, update, and the input's and the state's share of the new state. State: the hidden state.
-    GRU = 1
-    #: One gate. State: the hidden state, which moves towards tanh(gate) by `alpha`.
-    RNN = 2
-
-    @property
-    def gates(self) -> int:
-        """How many OUTPUT instructions with destination CELL feed one CELL."""
-        return 1 if self is Cell.RNN else 4
-
-
-class OperandA(enum.IntEnum):
-    """Where ADD and MUL take operand `a` from."""
-
-    #: Activation SRAM.
-    ACT = 0
-    #: The results of an OUTPUT with destination VECTOR.
-    OUTPUT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,11 +412,12 @@ def isa_for(arch: ArchConfig) -> Isa:
             count("units", channel, "units, as many as channels of each gate"),
             address("state", "low byte of the state of the first unit"), address("state_high", "high byte of the state of the first unit"),
             address("dst", "hidden state of the first unit, int8"),
-            Field("shift", 4, "LSTM: 12 minus the fractional bits of the cell state, 0 to 8", unit="bits"),
+            Field("shift", 3, "LSTM: 12 minus the fractional bits of the cell state", unit="bits"),
             Field("alpha", 16, "RNN: how far the state moves, in units of 2**-15, up to 2**15"),
         ),
             "for u < units: (state[u], act[dst + u]) = the cell's rule on the gates and state[u]; see docs/numerics.md",
             "Takes the results of as many OUTPUT instructions with destination CELL as the rule has gates, in order. state[u] is int16: its low byte lies at "
-            "state + u, its high byte at state_high + u. `shift` is for LSTM, `alpha` for RNN; the others ignore them."),
+            "state + u, its high byte at state_high + u. `shift` is for LSTM, `alpha` for RNN; the others ignore them. "
+            "The three ranges must not overlap."),
     )
     return Isa(header, formats)

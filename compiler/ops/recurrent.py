@@ -171,6 +171,6 @@ def _layer(node: NodeView, d: int, w: np.ndarray, r: np.ndarray, b: np.ndarray |
 def _cell_shift(largest: float) -> int:
     """12 minus the fractional bits with which a cell state of this size does not saturate."""
     shift = 0
-    while shift < 8 and largest * 2.0 ** (cells.GATE.frac - shift) > cells.STATE.max:
+    while shift < 7 and largest * 2.0 ** (cells.GATE.frac - shift) > cells.STATE.max:
         shift += 1
     return shift

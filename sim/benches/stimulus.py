@@ -137,7 +137,7 @@ def random_cell(arch: ArchConfig, rng: random.Random, kind: Cell | None = None) 
     state, state_high, dst = ((start + skew) % arch.act_bytes for start in starts)
     return isa_for(arch).make(
         "CELL", kind=rng.choice(list(Cell)) if kind is None else kind, units=rng.randint(1, arch.cols), state=state, state_high=state_high, dst=dst,
-        shift=rng.randint(0, 8), alpha=rng.choice((0, 1, 1 << 15, rng.randint(0, 1 << 15))))
+        shift=rng.randint(0, 7), alpha=rng.choice((0, 1, 1 << 15, rng.randint(0, 1 << 15))))
 
 
 def _extremes(rng: random.Random, count: int, low: int, high: int) -> np.ndarray:

@@ -33,7 +33,7 @@ def random_layer(b: GraphBuilder, x: str, kind: Cell, units: int, reverse: bool)
     return b.append(Recurrent(
         kind=kind, weights=weights, recurrent=recurrent, bias=b.rng.integers(-20000, 20000, (count, units)).astype(np.int32),
         mult=np.array([m for m, _ in pairs]).reshape(count, units), shift=np.array([s for _, s in pairs]).reshape(count, units),
-        x_zero=b.tensors[x].zero_point, cell_shift=b.integer(0, 8), alpha=b.integer(1, 1 << 15), reverse=reverse,
+        x_zero=b.tensors[x].zero_point, cell_shift=b.integer(0, 7), alpha=b.integer(1, 1 << 15), reverse=reverse,
         hidden=b.rng.integers(-128, 128, (batch, units)).astype(np.int8), state=b.rng.integers(-32768, 32768, (batch, units)).astype(np.int16)), x)
 
 
