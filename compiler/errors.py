@@ -16,9 +16,12 @@ class CompileError(Exception):
     hint : str     what to do about it
     """
 
+    #: What `node` names.
+    kind = "node"
+
     def __init__(self, stage: str, node: str, reason: str, hint: str = "") -> None:
         self.stage, self.node, self.reason, self.hint = stage, node, reason, hint
-        where = f"{stage}: node {node!r}: " if node else f"{stage}: "
+        where = f"{stage}: {self.kind} {node!r}: " if node else f"{stage}: "
         super().__init__(where + reason + (f"; {hint}" if hint else ""))
 
 
@@ -36,3 +39,5 @@ class AllocationError(CompileError):
 
 class InputError(CompileError):
     """A file, name, shape or value given by the user that cannot be used."""
+
+    kind = "input"
