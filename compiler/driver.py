@@ -16,7 +16,7 @@ from systolith.compiler.tokens import add_tokens
 from systolith.compiler.verify import verify_graph, verify_image, verify_lowering, verify_order
 from systolith.reference.graph import QGraph, QTensor
 from systolith.spec.arch import ArchConfig
-from systolith.spec.image import Image, IoTensor, LayerInfo
+from systolith.spec.image import Image, IoTensor, LayerInfo, StateInfo
 from systolith.spec.isa import Engine, Instr, Region, isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 
@@ -70,11 +70,16 @@ def compile_levels(graph: QGraph, arch: ArchConfig, memory: MemoryTiming = FULL_
     for name in dict.fromkeys((*graph.inputs, *graph.outputs)):
         offsets[name] = end
         end = _aligned(end + _size(graph.tensors[name]))
+    states = {}
+    for node in graph.nodes:
+        if node.op.carried:
+            states[node.name] = end
+            end = _aligned(end + node.op.first_bytes.size)
 
     constants = Constants(arch)
-    dry, _ = lower_graph(graph, arch, constants, offsets, end, memory=memory)
+    dry, _ = lower_graph(graph, arch, constants, offsets, end, memory=memory, states=states)
     resident = constants.plan()
-    low, layouts = lower_graph(graph, arch, constants, offsets, end, dry.external, memory)
+    low, layouts = lower_graph(graph, arch, constants, offsets, end, dry.external, memory, states)
     verify_lowering(low)
 
     load = [*(constants.load(space, entry, address) for space, entry, address in resident), isa.make("HALT")]
@@ -92,6 +97,8 @@ def compile_levels(graph: QGraph, arch: ArchConfig, memory: MemoryTiming = FULL_
         inputs=tuple(_io(graph.tensors[name], offsets[name], layouts[name]) for name in graph.inputs),
         outputs=tuple(_io(graph.tensors[name], offsets[name], layouts[name]) for name in graph.outputs),
         layers=layers, owners=owners, cycles=timings[-1].end,
+        states=tuple(StateInfo(name=node.name, offset=states[node.name], initial=node.op.first_bytes.tobytes().hex())
+                     for node in graph.nodes if node.op.carried),
     )
     verify_image(image, load, run)
     return Compilation(graph=graph, lowering=low, load=load, run=run, timings=timings, image=image)

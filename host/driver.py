@@ -75,7 +75,26 @@ class Driver:
             device.csr_write(f"{name}_HI", value >> 32)
         device.csr_write("PROGRAM_SIZE", len(image.program))
         device.csr_write("DATA_SIZE", image.data_bytes)
+        self.reset_state()
         self.load_cycles = self._execute(image.load_entry)
+
+    @property
+    def state(self) -> bytes:
+        """What the last run left for the next one; assign it to continue another stream."""
+        return b"".join(self.device.read(self.data_base + item.offset, len(item.initial) // 2) for item in self.image.states)
+
+    @state.setter
+    def state(self, value: bytes) -> None:
+        sizes = [len(item.initial) // 2 for item in self.image.states]
+        if len(value) != sum(sizes):
+            raise InputError(f"the state must have {sum(sizes)} bytes, not {len(value)}: take it from a session of the same image")
+        for item, size in zip(self.image.states, sizes, strict=True):
+            self.device.write(self.data_base + item.offset, value[:size])
+            value = value[size:]
+
+    def reset_state(self) -> None:
+        """The next run is the first of a stream."""
+        self.state = bytes.fromhex("".join(item.initial for item in self.image.states))
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One inference, in the model's own names, shapes and types.

@@ -56,7 +56,12 @@ class Requant:
 
 
 class Op:
-    """Base class of operators. A subclass is a frozen dataclass of attributes with ``run(*arrays) -> array``."""
+    """Base class of operators. A subclass is a frozen dataclass of attributes with ``run(*arrays) -> array``.
+
+    Where `carried` is set, ``step(*arrays, state) -> (array, state)`` continues from the state that the run before left.
+    """
+
+    carried = False
 
     def run(self, *inputs: np.ndarray) -> np.ndarray:
         """The output for int8 inputs, exactly."""
@@ -107,12 +112,20 @@ class QGraph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Every tensor of the graph, by name, for int8 inputs by name. This is the `reference` level of the ladder."""
+    def run(self, inputs: dict[str, np.ndarray], states: dict[str, object] | None = None) -> dict[str, np.ndarray]:
+        """Every tensor of the graph, by name, for int8 inputs by name. This is the `reference` level of the ladder.
+
+        `states` holds what nodes carry from run to run, by their names; empty before the first run, and kept up to date.
+        """
+        states = {} if states is None else states
         values = {name: tensor.data for name, tensor in self.tensors.items() if tensor.data is not None}
         values.update({name: np.asarray(inputs[name], dtype=np.int8) for name in self.inputs})
         for node in self.nodes:
-            result = node.op.run(*(values[name] for name in node.inputs))
+            operands = [values[name] for name in node.inputs]
+            if node.op.carried:
+                result, states[node.name] = node.op.step(*operands, states.get(node.name))
+            else:
+                result = node.op.run(*operands)
             expected = self.tensors[node.output].shape
             if result.dtype != np.int8 or result.shape != expected:
                 raise AssertionError(f"{node.name} gave {result.dtype}{result.shape}, the graph says int8{expected}")

@@ -33,6 +33,7 @@ class Recurrent(Op):
     reverse : bool                 step from the end of the sequence to its beginning
     hidden : int8 [N, H]           before the first step
     state : int16 [N, H]           cell state of an LSTM, else the hidden state with 15 fractional bits, before the first step
+    carried : bool                 a run continues from where the run before ended; `hidden` and `state` are for the first
     """
 
     kind: Cell
@@ -47,6 +48,7 @@ class Recurrent(Op):
     reverse: bool = False
     hidden: np.ndarray
     state: np.ndarray
+    carried: bool = False
 
     @property
     def planes(self) -> int:
@@ -59,8 +61,12 @@ class Recurrent(Op):
         return self.weights.shape[1]
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """int8 [T, 1, N, H] of x [T, N, I]."""
-        h, state = self.hidden.astype(np.int64), self.state.astype(np.int64)
+        """int8 [T, 1, N, H] of x [T, N, I], from the beginning."""
+        return self.step(x, None)[0]
+
+    def step(self, x: np.ndarray, carried: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """The same from the (hidden, state) that the run before left, and what this one leaves; None: from the beginning."""
+        h, state = carried if carried is not None else (self.hidden.astype(np.int64), self.state.astype(np.int64))
         result = np.empty((x.shape[0], 1, x.shape[1], self.units), np.int8)
         inputs = np.einsum("ghi,tni->tgnh", self.weights.astype(np.float64), x.astype(np.float64) - self.x_zero).astype(np.int64)
         for t in range(x.shape[0])[:: -1 if self.reverse else 1]:
@@ -74,7 +80,13 @@ class Recurrent(Op):
             else:
                 state, h = cells.rnn(*gates, state, self.alpha)
             result[t, 0] = h
-        return result
+        return result, (h, state)
+
+    @property
+    def first_bytes(self) -> np.ndarray:
+        """int8 [N, 3, H]: hidden state, low and high bytes of the state, before the first step."""
+        state = self.state.astype(np.int64)
+        return np.stack([self.hidden.astype(np.int64), state & 255, state >> 8], axis=1).astype(np.uint8).view(np.int8)
 
     def macs(self, x: tuple[int, ...]) -> int:
         """Multiply-accumulates; a gate that does not see the input, or the state, has none there."""

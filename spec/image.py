@@ -21,10 +21,10 @@ from systolith.spec.isa import Instr, IsaError, isa_for
 from systolith.spec.regs import core_digest
 from systolith.spec.segments import HostNode, HostPart, Port
 
-__all__ = ["IMAGE_VERSION", "Image", "ImageError", "IoTensor", "LayerInfo"]
+__all__ = ["IMAGE_VERSION", "Image", "ImageError", "IoTensor", "LayerInfo", "StateInfo"]
 
 _MAGIC = b"SYSLIMG\0"
-IMAGE_VERSION = 2
+IMAGE_VERSION = 3
 #: Magic and version stay where they are in every version, so that each can name the other.
 _START = struct.Struct("<8sI")
 _PREFIX = struct.Struct("<8sIIQQQ32s")
@@ -64,6 +64,22 @@ class IoTensor:
         for extent in self.shape:
             size *= extent
         return size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateInfo:
+    """State that a run leaves for the next one, in the DATA region.
+
+    Parameters
+    ----------
+    name    : of the node that keeps it
+    offset  : of its first byte in the DATA region
+    initial : its bytes before the first run, in hexadecimal
+    """
+
+    name: str
+    offset: int
+    initial: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +124,7 @@ class Image:
     owners      : for each instruction of the run stream, the index of its layer, or -1 (transfers of inputs and outputs, HALT)
     cycles      : the cycle model's estimate for the run stream
     host        : what runs before and after the core, or None where the core runs the whole model
+    states      : what a run leaves for the next one
     """
 
     arch: ArchConfig
@@ -124,6 +141,7 @@ class Image:
     owners: tuple[int, ...]
     cycles: int
     host: HostPart | None = None
+    states: tuple[StateInfo, ...] = ()
 
     @property
     def digest(self) -> bytes:
@@ -147,7 +165,7 @@ class Image:
         header = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("program", "arch", "host")}
         header["arch"] = self.arch.to_dict()
         header["digest"] = self.digest.hex()
-        for key in ("inputs", "outputs", "layers"):
+        for key in ("inputs", "outputs", "layers", "states"):
             header[key] = [dataclasses.asdict(item) for item in header[key]]
         before = after = b""
         header["host"] = None
@@ -186,7 +204,7 @@ class Image:
             header = json.loads(body)
             digest = header.pop("digest")
             header["arch"] = ArchConfig.from_dict(header["arch"])
-            for key, kind in (("inputs", IoTensor), ("outputs", IoTensor), ("layers", LayerInfo)):
+            for key, kind in (("inputs", IoTensor), ("outputs", IoTensor), ("layers", LayerInfo), ("states", StateInfo)):
                 header[key] = _items(kind, header[key])
             header["owners"] = tuple(header["owners"])
             if header["host"] is not None:

@@ -10,7 +10,7 @@ The Python API has the verbs of the command line::
 
 from __future__ import annotations
 
-__all__ = ["ApiError", "RunResult", "VerifyResult", "compile", "explain", "run", "verify"]
+__all__ = ["ApiError", "RunResult", "Session", "VerifyResult", "compile", "explain", "run", "verify"]
 
 
 def __getattr__(name: str) -> object:

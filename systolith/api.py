@@ -95,12 +95,14 @@ def compile(
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
     dump: str | Path | None = None,
+    streaming: bool = False,
 ) -> Image:
     """Compile a model for an architecture.
 
     Parameters
     ----------
     memory : external memory for which the program is made; it runs with any other too
+    streaming : recurrent layers continue from run to run, see `Session`; else each run begins anew
     dump   : directory for every level of the compilation as text, see `compiler.dump`; made where it is missing
 
     Raises
@@ -111,6 +113,10 @@ def compile(
     partition = _imported(model, calib, progress)
     from systolith.compiler.driver import compile_levels
 
+    if streaming:
+        from systolith.compiler.passes.streaming import carry_states
+
+        partition = replace(partition, graph=carry_states(partition.graph))
     _tell(progress, f"compiling {partition.graph.name} for {config.name}")
     # What ONNX Runtime does not accept is refused now, not when the image runs.
     HostSegments(partition.host)

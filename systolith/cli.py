@@ -71,6 +71,7 @@ def cli() -> None:
 @click.option(
     "-o", "--output", metavar="IMAGE.sysl", help="Where the image goes; default: the model's name with .sysl."
 )
+@click.option("--streaming", is_flag=True, help="Recurrent layers continue from run to run.")
 @click.option("--dump", metavar="DIR", help="Write every level of the compilation there, as text and ONNX.")
 @_memory
 @_calib
@@ -79,6 +80,7 @@ def compile_command(
     model: str,
     arch: str,
     output: str | None,
+    streaming: bool,
     dump: str | None,
     memory: MemoryTiming,
     calib: str | None,
@@ -89,7 +91,7 @@ def compile_command(
 
     reporter = _reporter(json_path)
     with reporter.progress() as progress:
-        image = api.compile(model, arch, calib, progress, memory, dump)
+        image = api.compile(model, arch, calib, progress, memory, dump, streaming)
     path = Path(output) if output else Path(model).with_suffix(".sysl")
     image.save(path)
     info = api.describe(image, image.cycles)

@@ -18,7 +18,7 @@ from systolith.spec.image import Image
 from systolith.spec.isa import Engine
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 
-__all__ = ["BACKENDS", "Session", "run_reference"]
+__all__ = ["BACKENDS", "Session", "Stream", "run_reference"]
 
 #: Where a program can run, in the order of the ladder.
 BACKENDS = ("reference", "machine", "rtl")
@@ -101,8 +101,28 @@ class Session:
         if close is not None:
             close()
 
+    @property
+    def state(self) -> bytes:
+        """What the last run left for the next one, where the image was compiled for streaming; assign it to continue another stream."""
+        return self._driver.state
+
+    @state.setter
+    def state(self, value: bytes) -> None:
+        self._driver.state = value
+
+    def reset(self) -> None:
+        """The next run is the first of a stream."""
+        self._driver.reset_state()
+
+    def stream(self) -> Stream:
+        """A stream of its own on this device: any number of them take turns without mixing their states."""
+        return Stream(self)
+
     def run(self, arrays: Arrays) -> RunResult:
-        """One inference: inputs, nodes before the core, run stream, nodes after it, outputs."""
+        """One inference: inputs, nodes before the core, run stream, nodes after it, outputs.
+
+        An image that was compiled for streaming continues from the state that the run before left.
+        """
         if self.image.host is not None:
             check_inputs(arrays, {port.name: (port.shape, port.dtype) for port in self.image.host.inputs})
         entered = self._segments.enter(arrays)
@@ -138,6 +158,31 @@ class Session:
             return None
         dones = [(int(cycle), sources[int(source)]) for cycle, source in zip(events["cycle"], events["source"], strict=True)]
         return layer_cycles(self.image, instruction_ends(self.image, dones, self._rtl.started))
+
+
+class Stream:
+    """One of several streams on a session's device; made by `Session.stream`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.reset()
+
+    def run(self, arrays: Arrays) -> RunResult:
+        """The next inference of this stream."""
+        session, others = self._session, self._session.state
+        session.state = self._state
+        try:
+            result = session.run(arrays)
+            self._state = session.state
+        finally:
+            session.state = others
+        return result
+
+    def reset(self) -> None:
+        """The next run is the first."""
+        others = self._session.state
+        self._session.reset()
+        self._state, self._session.state = self._session.state, others
 
 
 def _make_device(

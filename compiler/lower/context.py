@@ -101,6 +101,7 @@ class Lowering:
     act, scratch : Arena      the activation SRAM; the part of the DATA region that is not input or output
     external : frozenset      tensors that live in the DATA region and come on chip piece by piece
     memory : MemoryTiming     for which the program is made
+    states : dict             offset, in the DATA region, of what a node leaves for the next run
     residences : list         what lay where in the activation SRAM, and when
     outside : list            what lay where in the DATA region
     """
@@ -113,6 +114,7 @@ class Lowering:
     scratch: Arena
     external: frozenset[str] = frozenset()
     memory: MemoryTiming = FULL_RATE
+    states: dict[str, int] = field(default_factory=dict)
     instrs: list[Instr] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)

@@ -46,7 +46,8 @@ _SPATIAL = {Conv: lower_conv, MaxPool: lower_max_pool, AveragePool: lower_averag
 
 
 def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offsets: dict[str, int], scratch: int,
-                external: frozenset[str] = frozenset(), memory: MemoryTiming = FULL_RATE) -> tuple[Lowering, dict[str, Layout]]:
+                external: frozenset[str] = frozenset(), memory: MemoryTiming = FULL_RATE,
+                states: dict[str, int] | None = None) -> tuple[Lowering, dict[str, Layout]]:
     """Instructions (without tokens) of the run stream, HALT included, and the layouts of inputs and outputs.
 
     Tensors stay on chip as long as they fit. Where one does not, the largest of those alive moves to external memory, and
@@ -58,6 +59,7 @@ def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offset
     scratch : int                      where scratch begins in the DATA region
     external : set of names            tensors that are known not to fit
     memory : MemoryTiming              for which the program is made
+    states : dict of name -> int       where what a node leaves for the next run stands in the DATA region
 
     Raises
     ------
@@ -65,7 +67,7 @@ def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offset
     """
     external |= _streamed(graph, arch)
     while True:
-        low = Lowering(graph=graph, arch=arch, constants=constants, io_offsets=io_offsets, external=external, memory=memory,
+        low = Lowering(graph=graph, arch=arch, constants=constants, io_offsets=io_offsets, external=external, memory=memory, states=states or {},
                        act=Arena(0, arch.act_bytes, arch.act_width, arch.act_block_bytes), scratch=Arena(scratch, 1 << 32, 16))
         try:
             return low, _walk(low, graph)

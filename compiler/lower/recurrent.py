@@ -13,7 +13,7 @@ import numpy as np
 
 from systolith.compiler.lower.context import Lowering
 from systolith.reference.recurrent import Recurrent
-from systolith.spec.isa import Destination
+from systolith.spec.isa import Destination, Region, Space
 
 __all__ = ["lower_recurrent"]
 
@@ -31,11 +31,19 @@ def lower_recurrent(low: Lowering, op: Recurrent) -> list[tuple[int, int]]:
     steps, batch, _ = low.graph.tensors[low.node.inputs[0]].shape
     temporary = []
     for n in range(batch):
-        state = op.state[n].astype(np.int64)
-        planes = np.stack([op.hidden[n].astype(np.int64), state & 255, state >> 8]).astype(np.uint8).view(np.int8)
-        address, size = low.constant(planes)
+        order, size = range(steps)[:: -1 if op.reverse else 1], 3 * op.units
+        if op.carried:
+            offset = low.states[low.node.name] + n * size
+            address = low.allocate(size, "the state")
+            low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=offset, bytes=size, base=address)
+        else:
+            address, size = low.constant(op.first_bytes[n])
         temporary.append((address, size))
-        _sequence(low, op, n, range(steps)[:: -1 if op.reverse else 1], x.address, y.address, batch, address)
+        _sequence(low, op, n, order, x.address, y.address, batch, address)
+        if op.carried:
+            last = y.address + (order[-1] * batch + n) * op.units
+            low.emit("STORE", region=Region.DATA, offset=offset, bytes=op.units, base=last)
+            low.emit("STORE", region=Region.DATA, offset=offset + op.units, bytes=2 * op.units, base=address + op.units)
     return temporary
 
 

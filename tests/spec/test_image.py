@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from systolith.spec.arch import PRESETS
-from systolith.spec.image import Image, ImageError, IoTensor, LayerInfo
+from systolith.spec.image import IMAGE_VERSION, Image, ImageError, IoTensor, LayerInfo
 from systolith.spec.isa import isa_for
 from systolith.spec.segments import HostNode, HostPart, Port
 
@@ -69,7 +69,7 @@ def test_segments_that_the_header_does_not_describe_are_refused():
 
 def test_an_image_of_format_1_is_refused_however_short():
     for rest in (b"", bytes(44), bytes(500)):
-        with pytest.raises(ImageError, match=r"^the image has format version 1, this is version 2: compile the model again$"):
+        with pytest.raises(ImageError, match=rf"^the image has format version 1, this is version {IMAGE_VERSION}: compile the model again$"):
             Image.from_bytes(b"SYSLIMG\0" + (1).to_bytes(4, "little") + rest)
     with pytest.raises(ImageError, match=r"^the image is truncated: 20 bytes$"):
         Image.from_bytes(_image().to_bytes()[:20])
@@ -94,7 +94,7 @@ def test_refusals(tmp_path):
         Image.from_bytes(data + b"\0")
     with pytest.raises(ImageError, match=r"^the image is damaged: its checksum does not match$"):
         Image.from_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(ImageError, match=r"format version 9, this is version 2: compile the model again$"):
+    with pytest.raises(ImageError, match=rf"format version 9, this is version {IMAGE_VERSION}: compile the model again$"):
         Image.from_bytes(data[:8] + (9).to_bytes(4, "little") + data[12:])
     with pytest.raises(ImageError, match=r"^cannot read .*: No such file"):
         Image.load(tmp_path / "none.sysl")
