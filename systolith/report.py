@@ -17,6 +17,7 @@ __all__ = [
     "difference_lines",
     "host_cells",
     "layer_rows",
+    "reporter_for",
     "write_json",
 ]
 
@@ -74,6 +75,21 @@ def shortened(text: str, most: int = 60) -> str:
     """The text, or its two ends: what a converter calls a node may be longer than a line."""
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+
+
+class _Silent(Reporter):
+    """Used with ``--json -``: standard output holds the JSON alone."""
+
+    def line(self, text: str) -> None:
+        return
+
+    def table(self, *args: object, **kwargs: object) -> None:
+        return
+
+
+def reporter_for(json_path: str | None) -> Reporter:
+    """A silent one where standard output is to hold the JSON alone."""
+    return _Silent() if json_path == "-" else Reporter()
 
 
 def difference_lines(difference) -> list[str]:
