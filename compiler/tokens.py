@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from systolith.reference.footprint import footprint
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import MOST_TOKENS, Destination, Engine, Instr, chained_outputs, isa_for
+from systolith.spec.isa import Destination, Engine, Instr, chained_outputs, isa_for, token_budget
 
 __all__ = ["add_tokens"]
 
@@ -55,9 +55,10 @@ def add_tokens(instrs: Sequence[Instr], arch: ArchConfig) -> list[Instr]:
                         last = i
                         break
             if last > clock[producer]:
-                # A semaphore counts so far and no further; a token of a later instruction stands for many.
+                # A semaphore counts so far and no further. Before it could be full, a token of the producer's latest instruction
+                # stands for all that would follow.
                 taken = given.setdefault((producer, engine), [])
-                if len(taken) - bisect_right(taken, last) >= MOST_TOKENS:
+                if len(taken) - bisect_right(taken, last) >= token_budget(arch) - 1:
                     last = issued[producer][-1]
                 taken.append(j)
                 waits[j] |= 1 << producer

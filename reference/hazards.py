@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from systolith.reference.footprint import Footprint, footprint
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import MOST_TOKENS, Destination, Engine, Instr, chained_outputs, isa_for
+from systolith.spec.isa import Destination, Engine, Instr, chained_outputs, isa_for, token_budget
 
 __all__ = ["HazardError", "check_order"]
 
@@ -74,8 +74,8 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
         for consumer in Engine:
             if instr.signal >> consumer & 1:
                 signals.setdefault((engine, consumer), []).append(j)
-                if len(signals[engine, consumer]) - taken.get((engine, consumer), 0) > MOST_TOKENS:
-                    raise HazardError(f"instruction {j} ({instr.mnemonic}) may give {consumer.name} more than {MOST_TOKENS} tokens")
+                if len(signals[engine, consumer]) - taken.get((engine, consumer), 0) > token_budget(arch):
+                    raise HazardError(f"instruction {j} ({instr.mnemonic}) may give {consumer.name} more tokens than its semaphore counts")
         for space, low, high, writes in prints:
             accesses.setdefault((engine, space), []).append((j, low, high, writes))
     for (producer, consumer), given in signals.items():

@@ -78,7 +78,7 @@ class ArchConfig:
             ("rows", 2, 32), ("cols", 2, 32), ("bus_bits", 32, 128), ("act_bytes", 1 << 10, 1 << 24),
             ("act_blocks", 1, 8), ("weight_bytes", 1 << 8, 1 << 26), ("weight_rows_per_cycle", 1, self.rows),
             ("acc_depth", 8, 1 << 14), ("param_rows", 2, 1 << 16), ("table_slots", 2, 256),
-            ("lanes", 1, self.cols), ("queue_depth", 2, 64),
+            ("lanes", 1, self.cols), ("queue_depth", 2, 32),
         ):
             value = getattr(self, field)
             if not low <= value <= high or not _is_power_of_two(value):

@@ -18,7 +18,7 @@ from systolith.spec.enums import Cell, Destination, Engine, Mode, OperandA, Regi
 from systolith.spec.numerics import INT8, SHIFT_BITS, VECTOR_MULT
 
 __all__ = ["MOST_TOKENS", "SEMAPHORE_BITS", "Cell", "Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region",
-           "Space", "chained_outputs", "isa_for"]
+           "Space", "chained_outputs", "isa_for", "token_budget"]
 
 #: Width of a semaphore: it holds up to 2**SEMAPHORE_BITS - 1 tokens.
 SEMAPHORE_BITS = 6
@@ -267,6 +267,11 @@ class Isa:
             return int(text, 0)
         except (KeyError, ValueError):
             raise IsaError(f"{mnemonic}: {text!r} is no value for operand {f.name if f else '?'!r}") from None
+
+
+def token_budget(arch: ArchConfig) -> int:
+    """Tokens that one semaphore may be owed in program order: its consumer may lag by as many instructions as wait in its queue."""
+    return MOST_TOKENS - arch.queue_depth - 2
 
 
 def chained_outputs(instr: Instr) -> int:

@@ -10,7 +10,7 @@ from systolith.spec.isa import MOST_TOKENS, Engine, isa_for
 ARCH = PRESETS["array8"]
 
 
-@pytest.mark.parametrize("count", [MOST_TOKENS - 1, MOST_TOKENS + 1, 3 * MOST_TOKENS])
+@pytest.mark.parametrize("count", [MOST_TOKENS - 1, MOST_TOKENS, MOST_TOKENS + 1, 3 * MOST_TOKENS])
 def test_many_results_that_are_read_one_after_another(count):
     make = isa_for(ARCH).make
 
