@@ -18,6 +18,7 @@ from systolith.compiler.ops import RULES
 from systolith.compiler.ops.recurrent import OPERATORS as RECURRENT
 from systolith.compiler.ops.registry import rule_of, unsupported
 from systolith.compiler.passes.batch_norm import batch_norm_to_conv
+from systolith.compiler.passes.computed_bias import split_computed_bias
 from systolith.compiler.recurrent import calibrate_recurrent, observe_recurrent
 
 __all__ = ["calibration_samples", "quantise_model", "segment_samples", "unsupported_nodes"]
@@ -176,6 +177,7 @@ def quantise_model(model: onnx.ModelProto, calibration: dict[str, np.ndarray] | 
             quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
             named = onnx.load(prepared)
             name_nodes(named)
+            split_computed_bias(named)
             onnx.save(named, prepared)
             observed = observe_recurrent(named, samples)
             quantize_static(

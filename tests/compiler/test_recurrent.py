@@ -171,3 +171,42 @@ def test_a_quantised_model_without_the_range_of_its_cell_states_is_refused():
     model.graph.node.insert(0, helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]))
     with pytest.raises(QuantiseError, match="'cell'.*calibration"):
         import_model(model)
+
+
+def test_a_cell_that_was_unrolled_into_elementary_operators_runs_on_the_core(tmp_path):
+    rng = np.random.default_rng(8)
+    steps, inputs, units = 3, 6, 5
+    constants = {f"{part}{gate}": rng.normal(0, 0.4, (rows, units)) for gate in "ifgo" for part, rows in (("w", inputs), ("r", units))}
+    constants |= {f"b{gate}": rng.normal(0, 0.2, units) for gate in "ifgo"} | {"h": np.zeros((1, units)) + 0.1, "c": np.zeros((1, units)) + 0.2}
+    nodes, hidden, cell = [], "h", "c"
+
+    def node(op, *operands):
+        nodes.append(helper.make_node(op, list(operands), [f"{op}{len(nodes)}"], name=f"{op.lower()}{len(nodes)}"))
+        return nodes[-1].output[0]
+
+    for t in range(steps):
+        gates = {}
+        for gate in "ifgo":
+            total = node("Add", node("MatMul", f"x{t}", f"w{gate}"), node("MatMul", hidden, f"r{gate}")) if t else node("MatMul", "x0", f"w{gate}")
+            gates[gate] = node("Tanh" if gate == "g" else "Sigmoid", node("Add", total, f"b{gate}"))
+        entering = node("Mul", gates["i"], gates["g"])
+        cell = node("Add", node("Mul", gates["f"], cell), entering)
+        hidden = node("Mul", gates["o"], node("Tanh", cell))
+    del constants["h"]
+    nodes[-1].output[0] = "y"
+    graph = helper.make_graph(
+        nodes, "unrolled", [helper.make_tensor_value_info(f"x{t}", TensorProto.FLOAT, (1, inputs)) for t in range(steps)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, units))],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    samples = {f"x{t}": rng.normal(0, 1, (40, 1, inputs)).astype(np.float32) for t in range(steps)}
+    partition = api.import_model(path, samples)
+    assert partition.host is None
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    frames = [{name: value[n] for name, value in samples.items()} for n in range(40)]
+    expected = np.concatenate([session.run(None, frame)[0] for frame in frames])
+    got = np.concatenate([api.run_reference(partition, frame).outputs["y"] for frame in frames])
+    assert signal_to_noise(expected, got) > 25, signal_to_noise(expected, got)
+    assert api.verify(partition, "array8", frames[0], on=("machine",)).bit_exact
