@@ -22,8 +22,8 @@ class Scratchpad(wiring.Component):
 
     Timing
     ------
-    Data two cycles after the grant. A write is seen by reads granted in later cycles; a read granted in
-    the same cycle sees the old value.
+    Data two cycles after the grant. A write is seen by reads granted in later cycles; what a read granted in
+    the same cycle sees of the bytes that are written is undefined.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
