@@ -7,7 +7,7 @@ from systolith.spec.isa import Instr, OperandA, Space
 
 __all__ = ["busy_cycles", "matrix_cycles", "transfer_beats"]
 
-#: Cycles of a CELL for each chunk of units, one after another, from its last gate to its last write. LSTM; GRU takes 21, RNN 14.
+#: Cycles of a CELL for each chunk of units, one after another, from its last gate to its last write. LSTM; GRU takes 22, RNN 15.
 CELL_CYCLES = 18
 
 

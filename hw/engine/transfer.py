@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.interfaces import HwErrorCode, command_layout
+from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import PAGE_BYTES
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Region, Space, isa_for
@@ -65,7 +66,7 @@ class RowWalker(wiring.Component):
 
     Timing
     ------
-    One piece per cycle, also over the border of rows; the first two cycles after its command, with one bubble between commands.
+    One piece per cycle, also over the border of rows; the first three cycles after its command, with one bubble between commands.
     """
 
     def __init__(self, arch: ArchConfig, engine: Engine) -> None:
@@ -143,11 +144,14 @@ class RowWalker(wiring.Component):
         return error
 
     def _split(self, m: Module, row_ready: Signal) -> None:
-        """Registers one row and cuts it at 16 beats and at pages."""
+        """Registers one row, cuts it at 16 beats and at pages, and registers the piece."""
         arch, op = self._arch, self._op
         lane_bits = (arch.bus_bytes - 1).bit_length()
-        piece = self.pieces.payload
+        piece = Signal(piece_layout(arch))
         valid = Signal()
+        moved = Signal()
+        m.submodules.register = register = StreamRegister(piece.shape())
+        wiring.connect(m, register.o, wiring.flipped(self.pieces))
         failed = Signal()
         row = Signal(row_layout(arch), reset_less=True)
         beat = Signal(arch.addr_bits - lane_bits, reset_less=True)
@@ -160,16 +164,17 @@ class RowWalker(wiring.Component):
             page_left.eq(~beat[:len(page_left)]),
             count.eq(BURST_BEATS - 1),
         ]
-        with m.If((left <= page_left) & (left < BURST_BEATS)):
+        ends = (left <= page_left) & (left < BURST_BEATS)
+        with m.If(ends):
             m.d.comb += count.eq(left)
         with m.Elif(page_left < BURST_BEATS):
             m.d.comb += count.eq(page_left)
         m.d.comb += [
-            self.pieces.valid.eq(valid), piece.addr.eq(Cat(Const(0, lane_bits), beat)), piece.len.eq(count),
-            piece.row.eq(row), piece.begins.eq(begins), piece.ends.eq((left == count) | (row.error != HwErrorCode.NONE)),
-            row_ready.eq((~valid | (self.pieces.ready & piece.ends)) & ~failed),
+            register.i.valid.eq(valid), register.i.payload.eq(piece), moved.eq(valid & register.i.ready), piece.addr.eq(Cat(Const(0, lane_bits), beat)), piece.len.eq(count),
+            piece.row.eq(row), piece.begins.eq(begins), piece.ends.eq(ends | (row.error != HwErrorCode.NONE)),
+            row_ready.eq((~valid | (register.i.ready & piece.ends)) & ~failed),
         ]
-        with m.If(self.pieces.ready & valid):
+        with m.If(moved):
             m.d.sync += [beat.eq(beat + count + 1), left.eq(left - count - 1), begins.eq(0),
                          row.sram.eq(row.sram + ((count + 1) << lane_bits))]
             with m.If(piece.ends):
