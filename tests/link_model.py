@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import random
 
-from systolith.spec.link import CRC_BYTES, Answer, LinkError, LinkStatus, Op, Request, Unframer, frame, identity
+from systolith.spec.link import (
+    CRC_BYTES,
+    Answer,
+    LinkError,
+    LinkStatus,
+    Op,
+    Request,
+    Unframer,
+    frame,
+    identity,
+)
 
 __all__ = ["DeviceModel", "damage"]
 

@@ -6,7 +6,18 @@ import random
 import pytest
 
 from systolith.hw.soc.link import HostLink, LinkEngine
-from systolith.spec.link import ESCAPE, SYNC, Answer, LinkError, LinkStatus, Op, Request, Unframer, frame, identity
+from systolith.spec.link import (
+    ESCAPE,
+    SYNC,
+    Answer,
+    LinkError,
+    LinkStatus,
+    Op,
+    Request,
+    Unframer,
+    frame,
+    identity,
+)
 from tests.hw.link_bench import CSR_BYTES, MEMORY_BYTES, run
 from tests.link_model import damage
 
