@@ -252,9 +252,11 @@ class SdramEngine(wiring.Component):
         words, beat = self._words, self.writes.payload
         drive = Signal(words)
         values = Signal(len(beat.data), reset_less=True)
-        masks = Signal(len(beat.strobe), init=-1)
         lanes = len(self.pins.dqm)
-        m.d.sync += [drive.eq(drive >> 1), values.eq(values >> self._timing.bits), masks.eq(Cat(masks[lanes:], self._starting.replicate(lanes)))]
+        masks = Signal(len(beat.strobe), init=(1 << lanes) - 1)
+        m.d.sync += [drive.eq(drive >> 1), values.eq(values >> self._timing.bits), masks.eq(masks >> lanes)]
+        with m.If(self._starting):
+            m.d.sync += masks[:lanes].eq(-1)
         with m.If(self._writing):
             m.d.sync += [values.eq(beat.data), masks.eq(~beat.strobe)]
             with m.If(~self._current.error):
