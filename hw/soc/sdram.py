@@ -43,11 +43,15 @@ class SdramController(wiring.Component):
     axi : In(Axi4Signature)
     pins : Out(SdramSignature)
 
+    Raises
+    ------
+    SdramError   If a beat is no burst of the chip, or the clock is too slow for the refreshes.
+
     Timing
     ------
     Nothing is accepted from the pins' side until power-up is over; bursts wait. See `SdramEngine` for the rate of the pins. From the acceptance of
     a read's address to its first beat, with the row open and nothing else under way, `READ_LATENCY` + CAS latency + words of a beat +
-    `pin_cycles` cycles; with the bank closed t_rcd + 1 more, with another row open t_rp + 1 more again.
+    `pin_cycles` cycles; with the bank closed t_rcd - 1 (at least one) more, with another row open t_rp more again.
     """
 
     READ_LATENCY = 8
@@ -55,12 +59,14 @@ class SdramController(wiring.Component):
     def __init__(self, timing: SdramTiming, *, bus_bits: int, addr_bits: int, pin_cycles: int = 0) -> None:
         self._timing = timing
         self._bus_bits = bus_bits
-        self._engine = SdramEngine(timing, bus_bits=bus_bits, pin_cycles=pin_cycles)
+        self._pin_cycles = pin_cycles
+        # Refuses what the engine would refuse, but here.
+        timing.refresh_cycles(bus_bits)
         super().__init__({"axi": In(Axi4Signature(bus_bits, addr_bits)), "pins": Out(SdramSignature(timing))})
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.engine = engine = self._engine
+        m.submodules.engine = self._engine = engine = SdramEngine(self._timing, bus_bits=self._bus_bits, pin_cycles=self._pin_cycles)
         wiring.connect(m, engine.pins, wiring.flipped(self.pins))
         #: A read or a write begins.
         self._begin_read = Signal()

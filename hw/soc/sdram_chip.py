@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from systolith.spec.memory import BURST_BEATS
+
 __all__ = ["GW2AR_18_SDRAM", "ULX3S_SDRAM", "SdramError", "SdramSignature", "SdramTiming"]
+
+
+#: Cycles that a refresh may be late besides the bursts before it: closing rows and what they wait for.
+_LATE_CYCLES = 40
 
 
 class SdramError(ValueError):
@@ -76,6 +82,30 @@ class SdramTiming:
         """Clock cycles that take so long, or longer."""
         # A millionth of a cycle less: 20 ns at 100 MHz are two cycles, whatever the floating point says.
         return max(at_least, math.ceil(nanoseconds * self.clock_hz / 1e9 - 1e-6))
+
+    def words(self, bus_bits: int) -> int:
+        """Words of one beat, which is one burst of the chip.
+
+        Raises
+        ------
+        SdramError   If no burst of the chip is so long.
+        """
+        words, rest = divmod(bus_bits, self.bits)
+        if words not in (1, 2, 4, 8) or rest:
+            raise SdramError(f"bus_bits must be 1, 2, 4 or 8 words of {self.bits} bits, not {bus_bits!r}")
+        return words
+
+    def refresh_cycles(self, bus_bits: int) -> int:
+        """From one refresh to the next: one cycle less than the chip allows on average, because each may be late by the bursts under way.
+
+        Raises
+        ------
+        SdramError   If it could be late by as much as that.
+        """
+        cycles = int(self.refresh * self.clock_hz / 1e9) - 1
+        if cycles < 2 * BURST_BEATS * self.words(bus_bits) + _LATE_CYCLES:
+            raise SdramError(f"clock_hz must leave time for two bursts between refreshes; {self.clock_hz} is too slow")
+        return cycles
 
     @property
     def address_bits(self) -> int:

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.soc.sdram_chip import SdramError, SdramSignature, SdramTiming
+from systolith.hw.soc.sdram_chip import SdramSignature, SdramTiming
 from systolith.spec.memory import BURST_BEATS
 
 __all__ = ["SdramEngine", "segment_layout"]
@@ -15,8 +15,6 @@ _FIRST_REFRESHES = 8
 _MODE_CYCLES = 2
 #: Cycles in which nobody drives the data pins when they turn from the chip to the controller.
 _TURN_CYCLES = 1
-#: Cycles that a refresh may be late besides the segments before it: closing, and what is under way.
-_REFRESH_SLACK = 40
 
 
 def segment_layout(timing: SdramTiming, bus_bits: int) -> data.StructLayout:
@@ -78,14 +76,9 @@ class SdramEngine(wiring.Component):
 
     def __init__(self, timing: SdramTiming, *, bus_bits: int, pin_cycles: int = 0) -> None:
         self._timing = timing
-        self._words = words = bus_bits // timing.bits
+        self._words = timing.words(bus_bits)
+        self._interval = timing.refresh_cycles(bus_bits)
         self._pin_cycles = pin_cycles
-        if words not in (1, 2, 4, 8) or bus_bits % timing.bits:
-            raise SdramError(f"bus_bits must be 1, 2, 4 or 8 words of {timing.bits} bits, not {bus_bits!r}")
-        # One cycle less than allowed on average, so that all rows are refreshed in time though one refresh may be late.
-        self._interval = int(timing.refresh * timing.clock_hz / 1e9) - 1
-        if self._interval < 2 * BURST_BEATS * words + _REFRESH_SLACK:
-            raise SdramError(f"clock_hz must leave time for two bursts between refreshes; {timing.clock_hz} is too slow")
         beat = {"data": bus_bits, "last": 1, "error": 1}
         super().__init__({
             "segments": In(stream.Signature(segment_layout(timing, bus_bits))),
