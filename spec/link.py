@@ -35,7 +35,7 @@ PAYLOAD_BYTES = 512
 MIN_PAYLOAD_BYTES = 16
 MAX_PAYLOAD_BYTES = 4096
 #: Clock cycles per bit at least: a byte must not arrive before the one before it is in the checksum.
-MIN_DIVISOR = 4
+MIN_DIVISOR = 2
 
 #: CRC-32 of ISO 3309, Ethernet and `zlib.crc32`: reflected polynomial, initial value, bits inverted at the end.
 CRC_POLYNOMIAL = 0xEDB8_8320
