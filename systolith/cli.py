@@ -43,6 +43,9 @@ _calib = click.option(
 )
 
 
+_port = click.option("--port", metavar="PORT", help="Of board: a serial port, or sim:NAME for a board in simulation.")
+
+
 def _memory(command):
     """Options `--latency` and `--bytes-per-cycle`, which arrive as one parameter `memory`."""
 
@@ -117,8 +120,9 @@ def compile_command(
     default="machine",
     show_default=True,
     metavar="BACKEND",
-    help="reference, machine or rtl.",
+    help="reference, machine, rtl or board.",
 )
+@_port
 @_memory
 @_calib
 @json_option
@@ -128,6 +132,7 @@ def run(
     inputs: str,
     outputs: str | None,
     backend: str,
+    port: str | None,
     memory: MemoryTiming,
     calib: str | None,
     json_path: str | None,
@@ -140,7 +145,7 @@ def run(
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         result = api.run(
-            model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress, memory=memory
+            model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress, memory=memory, port=port
         )
     if outputs is not None:
         # An open file keeps the name as given: numpy.savez would append .npz.
@@ -192,6 +197,7 @@ def run(
     metavar="FILE",
     help="Verilog to run as rtl instead of the generated core, with its ports; may be given more than once.",
 )
+@_port
 @_memory
 @_calib
 @json_option
@@ -205,6 +211,7 @@ def verify(
     seed: int,
     waveform: str | None,
     verilog: tuple[str, ...],
+    port: str | None,
     memory: MemoryTiming,
     calib: str | None,
     json_path: str | None,
@@ -226,6 +233,7 @@ def verify(
             sources=_sources(verilog),
             waveform=waveform or f"{Path(model).stem}-rtl.fst",
             memory=memory,
+            port=port,
         )
     info = result.as_dict()
     rtl = result.backends.get("rtl")
