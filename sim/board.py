@@ -66,7 +66,7 @@ class SimulatedBoard:
             "new": (handle, ctypes.POINTER(type(settings))), "delete": (None, handle), "error": (ctypes.c_char_p, handle), "cycle": (u64, handle),
             "send": (None, handle, ctypes.c_char_p, u64), "receive": (ctypes.c_int64, handle, ctypes.c_char_p, u64, u64),
             "run": (ctypes.c_int64, handle, u64), "reset": (ctypes.c_int64, handle), "hold_low": (None, handle, u64),
-            "cut": (None, handle, ctypes.c_int), "stuck": (None, handle, ctypes.c_uint32),
+            "cut": (None, handle, ctypes.c_int), "stuck": (None, handle, ctypes.c_uint32, ctypes.c_uint32),
             "memory_write": (None, handle, u64, ctypes.c_char_p, u64), "memory_read": (None, handle, u64, ctypes.c_char_p, u64),
         }
         if trace is not None:
@@ -139,9 +139,9 @@ class SimulatedBoard:
         """Cut the line from the board, or mend it."""
         self._lib.board_cut(self._handle, cut)
 
-    def stick_address(self, pins: int) -> None:
-        """A fault of the memory chip: these of its address pins, a mask, are always low."""
-        self._lib.board_stuck(self._handle, pins)
+    def stick_pins(self, address: int = 0, data: int = 0) -> None:
+        """A fault of the memory: these of the chip's address pins, and of the data that the controller reads, are always low; masks."""
+        self._lib.board_stuck(self._handle, address, data)
 
     def memory_read(self, addr: int, size: int) -> bytes:
         """Contents of the memory chip, past the link; takes no simulated time."""

@@ -48,7 +48,8 @@ def open_device(port: str | None, arch: ArchConfig) -> SerialDevice:
 
     Parameters
     ----------
-    port : str   a serial port, or sim:NAME for a board in simulation; see `open_port`
+    port : str          a serial port, or sim:NAME for a board in simulation
+    arch : ArchConfig   its name says which board is on a serial port
 
     Raises
     ------
@@ -58,19 +59,24 @@ def open_device(port: str | None, arch: ArchConfig) -> SerialDevice:
     """
     if port is None:
         raise ApiError("a board needs --port: the name of its serial port, or sim:NAME for a board in simulation")
-    name = port.removeprefix(SIMULATED_PREFIX) if port.startswith(SIMULATED_PREFIX) else arch.name
-    return open_port(port, find_board(name, f"the port {port!r}"))
+    board = None if port.startswith(SIMULATED_PREFIX) else find_board(arch.name, f"the port {port!r}")
+    return open_port(port, board)
 
 
-def open_port(port: str, board: Board) -> SerialDevice:
-    """A given board on a port; one in simulation is built first where it is not cached.
+def open_port(port: str, board: Board | None) -> SerialDevice:
+    """A board on a port; one in simulation is built first where it is not cached.
+
+    Parameters
+    ----------
+    board : Board   for a serial port; sim:NAME names its own
 
     Raises
     ------
-    DeviceError, SimulationError   As `open_device`.
+    ApiError, DeviceError, SimulationError   As `open_device`.
     """
     if port.startswith(SIMULATED_PREFIX):
         from systolith.sim.board import SimulatedBoard
 
-        return SerialDevice(SimulatedBoard(board.arch, board.memory, name=port, pin_cycles=board.pin_cycles))
+        simulated = find_board(port.removeprefix(SIMULATED_PREFIX), f"the port {port!r}")
+        return SerialDevice(SimulatedBoard(simulated.arch, simulated.memory, name=port, pin_cycles=simulated.pin_cycles))
     return SerialDevice(SerialPort(port, board.baud))

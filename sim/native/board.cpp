@@ -121,7 +121,7 @@ public:
         top->rx = line.drive();
 #if HAS_SDRAM
         if (!resetting_) {
-            top->pins___05Fdq_i = chip.step(pins);
+            top->pins___05Fdq_i = chip.step(pins) & ~stuck_data;
             if (!chip.problem.empty()) { throw Problem{chip.problem}; }
         }
 #endif
@@ -146,7 +146,7 @@ public:
     Line line;
     SdramChip chip;
     bool cut = false;    // what the board sends is lost
-    uint32_t stuck = 0;  // address pins of the chip that are always low
+    uint32_t stuck = 0, stuck_data = 0;  // address pins of the chip, and data pins of the controller, that are always low
     uint64_t cycle = 0;
 
 private:
@@ -197,7 +197,7 @@ int64_t board_run(Handle* h, uint64_t cycles) {
 int64_t board_reset(Handle* h) { return guard(h, [](Board& b) -> int64_t { b.reset(); return 0; }); }
 void board_hold_low(Handle* h, uint64_t cycles) { h->board->line.hold_low(cycles); }
 void board_cut(Handle* h, int cut) { h->board->cut = cut != 0; }
-void board_stuck(Handle* h, uint32_t pins) { h->board->stuck = pins; }
+void board_stuck(Handle* h, uint32_t address, uint32_t data) { h->board->stuck = address; h->board->stuck_data = data; }
 #if HAS_SDRAM
 void board_memory_write(Handle* h, uint64_t addr, const uint8_t* data, uint64_t size) {
     h->board->chip.memory.each(addr, size, [&](uint8_t* p, uint64_t at, uint64_t n) { std::memcpy(p, data + at, n); });

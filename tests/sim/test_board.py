@@ -118,7 +118,7 @@ def test_a_reset_at_any_time_never_gives_a_wrong_result(monkeypatch, seed):
 
 def test_a_broken_rule_of_the_chip_is_reported(device):
     # Without A10 a PRECHARGE never closes all banks, which the chip needs when it starts.
-    device.transport.stick_address(1 << 10)
+    device.transport.stick_pins(1 << 10)
     device.transport.reset()
     with pytest.raises(BoardError, match=r"sim:small: SDRAM: .*cycle"):
         device.transport.run(20_000)
@@ -158,7 +158,7 @@ def test_verify_sees_a_board_whose_memory_is_at_fault(model, monkeypatch, capsys
     class Forgetful(SimulatedBoard):
         def __init__(self, *args, **options):
             super().__init__(*args, **options)
-            self.stick_address(1 << 3)
+            self.stick_pins(1 << 3)
 
     monkeypatch.setattr("systolith.sim.board.SimulatedBoard", Forgetful)
     result = api.verify(model, SMALL.arch, on=("machine", "board"), port="sim:small")
