@@ -18,7 +18,7 @@ from systolith.compiler.errors import CompileError, InputError, UnsupportedError
 from systolith.compiler.frontend import import_quantised
 from systolith.compiler.importer import is_quantised, load_model
 from systolith.compiler.passes.batch_norm import fold_batch_norm
-from systolith.compiler.passes.bound_states import bind_states
+from systolith.compiler.passes.bound_states import BoundStates, bind_states
 from systolith.compiler.passes.streaming import carry_states
 from systolith.compiler.quantise import (
     calibration_samples,
@@ -82,6 +82,8 @@ def partition_model(
     while True:
         parts = _Parts(model, topology, values, _cut(topology, values, blocked, not quantised)) if blocked else None
         core = model if parts is None else parts.core
+        if bound is not None:
+            _check_bound(bound, core, blocked)
         try:
             integers = core
             if not quantised:
@@ -101,6 +103,21 @@ def partition_model(
             continue
         host = None if parts is None else parts.finish(graph, blocked, bound.nodes if bound is not None else ())
         return Partition(graph=graph, host=host, core=core_bytes)
+
+
+def _check_bound(bound: BoundStates, core: onnx.ModelProto, blocked: dict[str, CompileError]) -> None:
+    """Refuse bound states of nodes on the host."""
+    names = {node.name for node in core.graph.node}
+    for source, name in bound.nodes.items():
+        if name not in names:
+            reasons = [blocked[name]] if name in blocked else list(blocked.values())
+            raise UnsupportedError(
+                "import",
+                name,
+                f"its state {source!r} is bound, but it would run on the host: "
+                + "; ".join(f"{error.node!r}: {error.reason}" for error in reasons),
+                "leave its states unbound, or change the model there",
+            )
 
 
 def _without_dead_nodes(model: onnx.ModelProto) -> onnx.ModelProto:

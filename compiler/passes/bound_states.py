@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from systolith.compiler.errors import InputError, QuantiseError, UnsupportedError
+from systolith.compiler.errors import InputError, QuantiseError
 from systolith.compiler.ops.recurrent import OPERATORS
 
 __all__ = ["BoundStates", "bind_states"]
@@ -65,19 +65,11 @@ class BoundStates:
         return found
 
     def cut_off(self, core: onnx.ModelProto) -> onnx.ModelProto:
-        """The core's part of the model without the bound inputs: its recurrent nodes begin with zeros.
-
-        Raises
-        ------
-        UnsupportedError   If one of them is not in the core's part.
-        """
+        """The core's part of the model without the bound inputs: its recurrent nodes begin with zeros."""
         result = onnx.ModelProto()
         result.CopyFrom(core)
         nodes = {node.name: node for node in result.graph.node}
-        for source, name in self.nodes.items():
-            if name not in nodes:
-                raise UnsupportedError("import", name, f"its state {source!r} is bound, but it runs on the host",
-                                       "leave the state unbound, or change what keeps the node from the core")
+        for name in self.nodes.values():
             node = nodes[name]
             for operand in _RESULT_OF:
                 if operand < len(node.input):
