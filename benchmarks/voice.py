@@ -47,7 +47,7 @@ def in_float(model: Path, frames: np.ndarray) -> np.ndarray:
     """Probability of speech in each frame, by ONNX Runtime in float."""
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     zero = np.zeros((1, 1, UNITS), np.float32)
-    return session.run(["speech_probs"], {"input": frames[:, 0], "h": zero, "c": zero})[0]
+    return session.run(["speech_probs"], {"input": frames[:, 0], "h": zero, "c": zero})[0].ravel()
 
 
 def on_reference(partition: Partition, frames: np.ndarray) -> list[np.ndarray]:

@@ -49,7 +49,7 @@ def voice_model(op_type="LSTM", seed=0, squeezed=False, x="x", probability="prob
         *([helper.make_node("Unsqueeze", [name, "axis0"], [f"{name}_inner"]) for name in states] if squeezed else []),
         helper.make_node(op_type, ["frame", "W", "R", "B", "", *inner], ["y", *given], "cell", hidden_size=units, **attributes),
         *([helper.make_node("Squeeze", [f"{name}_outer", "axis0"], [name]) for name in nexts] if squeezed else []),
-        helper.make_node("Squeeze", ["y", "axis0"], ["last"]),
+        helper.make_node("Squeeze", ["y", "axis1"], ["last"]),
         helper.make_node("MatMul", ["last", "dense"], ["scores"], "dense"),
         helper.make_node("Sigmoid", ["scores"], [probability]),
     ]
