@@ -181,15 +181,16 @@ class CellUnit(wiring.Component):
                 with m.Case(kind):
                     m.d.comb += [multiply.eq(Cat(step == s for s in products).any()), hidden.eq(step == hide),
                                  lookup.eq(Cat(step == s for s in lookups).any() if lookups else 0)]
-        align = Signal(range(GATE.frac + 1))
-        m.d.comb += align.eq(GATE.frac - c.shift)
+        # Constant while an instruction runs, and ready long before they are used.
+        align, shift = Signal(range(GATE.frac + 1)), Signal.like(c.shift)
+        m.d.sync += [align.eq(GATE.frac - c.shift), shift.eq(Mux(gru, 0, c.shift))]
         for index, lane in enumerate(self._lanes):
             state, o = self._state[index], lane.o
             first, second, third, last = (gate[index] for gate in gates)
             scaled = Signal(signed(STATE.width + (1 << len(c.shift)) - 1), name=f"scaled{index}")
             argument = Signal(signed(STATE.width), name=f"argument{index}")
             m.d.comb += [
-                scaled.eq(o << Mux(gru, 0, c.shift)), argument.eq(saturated(scaled, STATE.width)),
+                scaled.eq(o << shift), argument.eq(saturated(scaled, STATE.width)),
                 lane.x.eq(Mux(lookup, argument, self.chain.payload[index])),
                 lane.lookup.eq(self._taken | lookup),
                 lane.plain.eq(gru & ~lookup & self._gate[1]),

@@ -23,7 +23,6 @@ from systolith.hw.interfaces import (
     touched_blocks,
 )
 from systolith.hw.leaf.loop import Loop
-from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Mode
 from systolith.spec.numerics import ACC
@@ -47,8 +46,9 @@ class MatrixEngine(wiring.Component):
 
     Timing
     ------
-    One vector per cycle; consecutive tiles follow every max(vectors, G) cycles, across instructions too (of
-    instructions that take one cycle, two in three: their words take longer to fetch). A vector's sums are written ``LATENCY`` + R cycles after its request; `done` comes with the last of them.
+    One vector per cycle; consecutive tiles follow every max(vectors, G) cycles, across instructions too (where
+    an instruction takes less than three, one in three: its words take longer to fetch). A vector's sums are written
+    ``LATENCY`` + R cycles after its request; `done` comes with the last of them.
     Reset drops what is in flight and keeps the accumulators.
 
     Errors
@@ -102,22 +102,21 @@ class MatrixEngine(wiring.Component):
         m.d.sync += shadow_full.eq(begin | (shadow_full & ~swap))
 
         # A command waits for either sequencer by itself; the weights' part of an illegal one is dropped.
-        tiles = StreamRegister(data.StructLayout({name: command[name].shape() for name in ("kt", "kx", "ky", "tile")}))
-        m.submodules.tiles = tiles
+        tiles = Signal(data.StructLayout({name: command[name].shape() for name in ("kt", "kx", "ky", "tile")}))
+        tiles_valid, tiles_taken = Signal(), Signal()
         accept = Signal()
         illegal = (command.mode == Mode.DEPTHWISE) & ((command.kt != 0) | (not arch.depthwise))
         m.d.comb += [
-            *(tiles.i.payload[name].eq(command[name]) for name in ("kt", "kx", "ky", "tile")), tiles.i.valid.eq(accept & ~illegal),
-            self.engine.cmd.ready.eq(tiles.i.ready & (~pending_valid | take) & ~dead),
+            self.engine.cmd.ready.eq(~tiles_valid & ~pending_valid & ~dead),
             accept.eq(self.engine.cmd.valid & self.engine.cmd.ready),
             self.engine.idle.eq(1),
         ]
-        m.d.sync += pending_valid.eq(accept | (pending_valid & ~take))
+        m.d.sync += [pending_valid.eq(accept | (pending_valid & ~take)), tiles_valid.eq((accept & ~illegal) | (tiles_valid & ~tiles_taken))]
         with m.If(accept):
-            m.d.sync += [pending.eq(command), pending_illegal.eq(illegal)]
+            m.d.sync += [*(tiles[name].eq(command[name]) for name in ("kt", "kx", "ky", "tile")), pending.eq(command), pending_illegal.eq(illegal)]
 
         tile_bad = self._weight_sequencer(
-            m, tiles.o, begin, swap, shadow_full, dead
+            m, tiles, tiles_valid, tiles_taken, begin, swap, shadow_full, dead
         )
         tag, mode, x, y, fields = self._vector_sequencer(
             m, pending, pending_valid, pending_illegal, take, swap, shadow_full, tile_bad, dead
@@ -137,13 +136,12 @@ class MatrixEngine(wiring.Component):
         return m
 
     # -- weights ---------------------------------------------------------------------------------------------
-    def _weight_sequencer(self, m, commands, begin, swap, shadow_full, dead):
+    def _weight_sequencer(self, m, command, valid, accept, begin, swap, shadow_full, dead):
         """Reads the tiles of each command in order; returns whether the next tile lies past the last."""
         arch = self._arch
         lines = arch.weight_load_cycles
-        command = commands.payload
-        idle, ending, accept = Signal(init=1), Signal(), Signal()
-        m.d.comb += [commands.ready.eq(idle | ending), accept.eq(commands.valid & commands.ready)]
+        idle, ending = Signal(init=1), Signal()
+        m.d.comb += accept.eq(valid & (idle | ending))
         names = ("kt", "kx", "ky")
         kt, kx, ky = (Loop(m, len(command[name]), f"weights_{name}") for name in names)
         kt_count, kx_count, ky_count = (Signal.like(command[name], name=f"weights_{name}_count") for name in names)
@@ -238,7 +236,7 @@ class MatrixEngine(wiring.Component):
         last_tile, last_vector = Signal(), Signal()
         m.d.comb += [
             write.eq((lead == c.taps) & (phase == 0)),
-            past_end.eq(write & (index >= arch.acc_depth)),
+            past_end.eq(write & index[-1]),
             # A vector at fault enters the array too, but has no effect.
             go.eq(active & ~illegal & (~first_of_tile | shadow_full) & ~dead),
             swap.eq(go & first_of_tile),

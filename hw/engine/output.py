@@ -42,7 +42,7 @@ class OutputEngine(wiring.Component):
 
     Timing
     ------
-    One chunk of `lanes` elements per cycle, across instructions too; ``LATENCY`` cycles from the
+    One chunk of `lanes` elements per cycle, with one cycle between instructions; ``LATENCY`` cycles from the
     accumulator's grant to the offer of the result. Results wait in a queue, so backpressure stops the issue
     of new chunks and never the pipeline.
     """
@@ -82,13 +82,13 @@ class OutputEngine(wiring.Component):
         row_addr, px_addr = Signal(range(arch.act_bytes)), Signal(range(arch.act_bytes))
         issue, popped = Signal(), Signal()
         last_chunk, last_px, last = Signal(), Signal(), Signal()
-        room = flight != self._QUEUE
+        room = ~flight[-1]                           # `_QUEUE` is a power of two
         info = Signal(info_layout)
         kept = Signal(range(arch.cols + 1))
         overflow = Signal()
         gate = Signal()
         m.d.comb += [
-            overflow.eq(acc >= arch.acc_depth),
+            overflow.eq(acc[-1]),
             self.acc.addr.eq(acc),
             self.acc.valid.eq(active & (chunk == 0) & owed & room & ~overflow & ~dead),
             issue.eq(active & room & ~dead & ((chunk != 0) | (self.acc.valid & self.acc.ready))),
@@ -101,7 +101,7 @@ class OutputEngine(wiring.Component):
             info.high.eq(Mux(gate, GATE.max, c.high)), info.table.eq(c.table & ~gate), info.slot.eq(c.slot), info.dest.eq(c.dest),
             info.addr.eq(px_addr + (chunk << (lanes - 1).bit_length())), info.last.eq(last),
             info.mask.eq(Cat(kept > lane for lane in range(lanes))),
-            self.engine.cmd.ready.eq((~active | (issue & last)) & ~dead),
+            self.engine.cmd.ready.eq(~active & ~dead),
         ]
         granted = self.acc.valid & self.acc.ready
         m.d.sync += [credits.eq(credits + self.acc.release - granted), owed.eq(self.acc.release | (credits > 1) | ((credits != 0) & ~granted)),

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.interfaces import HwErrorCode, command_layout
+from systolith.hw.leaf.loop import Loop
 from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import PAGE_BYTES
 from systolith.spec.arch import ArchConfig
@@ -97,18 +98,22 @@ class RowWalker(wiring.Component):
         self._sram = sram = Signal(sram_bits, reset_less=True)
         plane_offset = Signal(32, reset_less=True)
         plane_sram = Signal(sram_bits, reset_less=True)
-        row = Signal.like(body.rows, reset_less=True)
-        plane = Signal.like(body.planes, reset_less=True)
+        row, plane = Loop(m, len(body.rows), "row"), Loop(m, len(body.planes), "plane")
         self._final = final = Signal()
-        m.d.comb += [self.cmd.ready.eq(~active), final.eq((row == op.rows) & (plane == op.planes))]
+        m.d.comb += [self.cmd.ready.eq(~active), final.eq(row.last & plane.last)]
         with m.If(self.cmd.ready & self.cmd.valid):
+            row.begin(body.rows)
+            plane.begin(body.planes)
             m.d.sync += [op.eq(body), active.eq(1), offset.eq(body.offset), plane_offset.eq(body.offset),
-                         sram.eq(body.base), plane_sram.eq(body.base), row.eq(0), plane.eq(0)]
+                         sram.eq(body.base), plane_sram.eq(body.base)]
         with m.Elif(active & row_ready):
-            with m.If(row != op.rows):
-                m.d.sync += [row.eq(row + 1), offset.eq(offset + op.ext_row), sram.eq(sram + op.row)]
+            with m.If(~row.last):
+                row.step()
+                m.d.sync += [offset.eq(offset + op.ext_row), sram.eq(sram + op.row)]
             with m.Else():
-                m.d.sync += [row.eq(0), plane.eq(plane + 1), offset.eq(plane_offset + op.ext_plane),
+                row.begin(op.rows)
+                plane.step()
+                m.d.sync += [offset.eq(plane_offset + op.ext_plane),
                              plane_offset.eq(plane_offset + op.ext_plane), sram.eq(plane_sram + op.plane),
                              plane_sram.eq(plane_sram + op.plane)]
             with m.If(final):

@@ -25,6 +25,10 @@ from systolith.spec.isa import Engine, Field, OperandA, isa_for
 
 __all__ = ["VectorEngine"]
 
+#: Operands that ADD and MUL have as POOL has them, maybe by another name: kept once.
+_COMMON = {"ny": "ny", "nx": "nx", "bytes": "bytes", "a": "base", "a_row": "oy_addr", "a_px": "ox_x", "dst": "dst", "dst_row": "dst_row",
+           "dst_px": "dst_px", "table": "table", "slot": "slot"}
+
 
 class VectorEngine(wiring.Component):
     """Element-wise operations on activations.
@@ -62,7 +66,8 @@ class VectorEngine(wiring.Component):
         arch = self._arch
         lanes = arch.lanes
         opcodes = {f.mnemonic: f.opcode for f in isa_for(arch).formats if f.engine is Engine.VECTOR}
-        b = Signal(format_layout(arch, "ADD"))       # ADD and MUL have the same fields
+        # ADD and MUL have the same fields; what is common to POOL is kept here too.
+        b = Signal(format_layout(arch, "ADD"))
         p = Signal(format_layout(arch, "POOL"))
         pool, multiply, active = Signal(), Signal(), Signal()
         flight = Signal(range(self._QUEUE + 1))
@@ -73,94 +78,71 @@ class VectorEngine(wiring.Component):
         # -- issue: one read per cycle -----------------------------------------------------------------------
         a_bits = (arch.act_bytes - 1).bit_length()
         address = range(arch.act_bytes)
-        chunk = Signal(len(b.bytes))
         nx, ny, kx, ky = (Loop(m, len(field), name) for name, field in (("nx", b.nx), ("ny", b.ny), ("kx", p.kx), ("ky", p.ky)))
         chunks = Loop(m, len(b.bytes), "chunks")
-        window_begins = Signal()
-        second = Signal()                            # operand b of a pair
-        src_row, src_px = Signal(address), Signal(address)
-        b_row, b_px, dst_row, dst_px = (Signal(address, name=name)
-                                        for name in ("b_row", "b_px", "dst_row", "dst_px"))
-        k_row, k_px = Signal(a_bits), Signal(a_bits)   # offset of the window position
+        first = Signal()                             # of a window, or of a pair of operands
+        #: Where the row, the pixel and the chunk of an operand begin.
+        places = {name: [Signal(address, name=f"{name}_{of}", reset_less=True) for of in ("row", "px", "at")] for name in ("a", "b", "dst")}
+        k_row, k_at = Signal(a_bits), Signal(a_bits)   # offset of the window's row and position
         # Wide enough for every program: a coordinate that wrapped around could look like one in the window.
         fields = {f.name: f for f in isa_for(arch).by_mnemonic["POOL"].fields}
         y_span = self._span(fields["y0"], (fields["oy_y"], fields["ny"]), (fields["ky_y"], fields["ky"]))
         x_span = self._span(fields["x0"], (fields["ox_x"], fields["nx"]), (fields["kx_x"], fields["kx"]))
         y_out, x_out, y_k, x_k = Signal(y_span), Signal(x_span), Signal(y_span), Signal(x_span)
-        issue, first, last = Signal(), Signal(), Signal()
+        issue, last = Signal(), Signal()
         request, source = Signal(), Signal(address)
         chained = Signal()
-        last_chunk, last_px, last_row = Signal(), Signal(), Signal()
-        bytes_last = Signal.like(b.bytes)
-        room = flight != self._QUEUE
+        tail = Signal(lanes)                         # lanes of a pixel's last chunk
+        room = ~flight[-1]                           # `_QUEUE` is a power of two
         tag_layout = data.StructLayout({"first": 1, "last": 1, "second": 1, "addr": address, "mask": lanes,
                                         "end": 1,
                                         "y": y_span, "x": x_span, "a": chunk_layout(arch)})
         tag = Signal(tag_layout)
         m.submodules.slot = slot = RequestSlot(arch, tag_layout)
-        kept = Signal(len(b.bytes) + 1)
-        offset = Signal(a_bits)
         m.d.comb += [
-            bytes_last.eq(Mux(pool, p.bytes, b.bytes)),
-            chained.eq(~pool & (b.a_source == OperandA.OUTPUT)),
-            first.eq(Mux(pool, window_begins, chained | ~second)),
-            last.eq(Mux(pool, kx.last & ky.last, chained | second)),
+            last.eq(kx.last & ky.last),
             request.eq(active & (~first | room) & (~chained | self.chain.valid)),
             issue.eq(request & slot.i.ready), slot.i.valid.eq(request), slot.i.payload.addr.eq(source), slot.i.payload.tag.eq(tag),
             self.engine.stall.eq((active & ~issue) | cell.stall),
-            offset.eq(chunk << lane_bits),
-            source.eq(Mux(pool, src_px + k_row + k_px, Mux(chained | second, b_px, src_px)) + offset),
+            source.eq(Mux(~pool & (chained | ~first), places["b"][2], places["a"][2] + k_at)),
             # The cell unit is active only when nothing else is.
             self.read.valid.eq(slot.valid | cell.read.valid), self.read.addr.eq(Mux(cell.active, cell.read.addr, slot.addr)),
             self.read.blocks.eq(Mux(cell.active, cell.read.blocks, slot.blocks)), slot.ready.eq(self.read.ready),
             cell.read.ready.eq(self.read.ready), cell.read.data.eq(self.read.data),
             self.chain.ready.eq((issue & chained) | cell.chain.ready),
             cell.chain.valid.eq(self.chain.valid), cell.chain.payload.eq(self.chain.payload),
-            last_chunk.eq(chunks.last), last_px.eq(nx.last), last_row.eq(ny.last),
-            kept.eq(bytes_last + 1 - (chunk << lane_bits)),
-            tag.first.eq(first), tag.last.eq(last), tag.second.eq(second | chained),
+            tag.first.eq(first), tag.last.eq(last), tag.second.eq(chained | ~first),
             *(tag.a[lane].eq(self.chain.payload[lane]) for lane in range(lanes)),
             tag.y.eq(y_out + y_k), tag.x.eq(x_out + x_k),
-            tag.addr.eq(dst_px + offset), tag.mask.eq(Cat(kept > lane for lane in range(lanes))),
-            tag.end.eq(last & last_chunk & last_px & last_row),
+            tag.addr.eq(places["dst"][2]), tag.mask.eq(Mux(chunks.last, tail, -1)),
+            tag.end.eq(last & chunks.last & nx.last & ny.last),
         ]
         popped = Signal()
         m.d.sync += flight.eq(flight + (issue & first) - popped)
         with m.If(issue):
-            m.d.sync += window_begins.eq(last)
+            m.d.sync += first.eq(last)
             with m.If(~last):
-                with m.If(pool):
-                    kx.step()
-                    m.d.sync += [k_px.eq(k_px + p.kx_x), x_k.eq(x_k + p.kx_x)]
-                    with m.If(kx.last):
-                        kx.begin(p.kx)
-                        ky.step()
-                        m.d.sync += [k_px.eq(0), x_k.eq(0), k_row.eq(k_row + p.ky_addr), y_k.eq(y_k + p.ky_y)]
-                with m.Else():
-                    m.d.sync += second.eq(1)
+                kx.step()
+                m.d.sync += [k_at.eq(k_at + p.kx_x), x_k.eq(x_k + p.kx_x)]
+                with m.If(kx.last):
+                    kx.begin(p.kx)
+                    ky.step()
+                    m.d.sync += [k_at.eq(k_row + p.ky_addr), k_row.eq(k_row + p.ky_addr), x_k.eq(0), y_k.eq(y_k + p.ky_y)]
             with m.Else():
                 kx.begin(p.kx)
                 ky.begin(p.ky)
                 chunks.step()
-                m.d.sync += [second.eq(0), k_row.eq(0), k_px.eq(0), x_k.eq(0), y_k.eq(0),
-                             chunk.eq(chunk + 1)]
-                with m.If(last_chunk):
-                    chunks.begin(bytes_last >> lane_bits)
+                m.d.sync += [*(s.eq(0) for s in (k_row, k_at, y_k, x_k)), *(at.eq(at + lanes) for _, _, at in places.values())]
+                with m.If(chunks.last):
+                    chunks.begin(b.bytes >> lane_bits)
                     nx.step()
-                    m.d.sync += [chunk.eq(0), src_px.eq(src_px + Mux(pool, p.ox_x, b.a_px)),
-                                 b_px.eq(b_px + b.b_px),
-                                 dst_px.eq(dst_px + Mux(pool, p.dst_px, b.dst_px)), x_out.eq(x_out + p.ox_x)]
-                    with m.If(last_px):
-                        new = {name: Signal(address, name=f"new_{name}") for name in ("src", "b", "dst")}
-                        m.d.comb += [new["src"].eq(src_row + Mux(pool, p.oy_addr, b.a_row)),
-                                     new["b"].eq(b_row + b.b_row),
-                                     new["dst"].eq(dst_row + Mux(pool, p.dst_row, b.dst_row))]
-                        nx.begin(Mux(pool, p.nx, b.nx))
+                    m.d.sync += [s.eq(px + b[f"{name}_px"]) for name, (_, px, at) in places.items() for s in (px, at)]
+                    m.d.sync += x_out.eq(x_out + b.a_px)
+                    with m.If(nx.last):
+                        nx.begin(b.nx)
                         ny.step()
-                        m.d.sync += [src_row.eq(new["src"]), src_px.eq(new["src"]),
-                                     b_row.eq(new["b"]), b_px.eq(new["b"]),
-                                     dst_row.eq(new["dst"]), dst_px.eq(new["dst"]), x_out.eq(p.x0),
-                                     y_out.eq(y_out + p.oy_y)]
+                        m.d.sync += [s.eq(row + b[f"{name}_row"]) for name, (row, px, at) in places.items() for s in (row, px, at)]
+                        m.d.sync += [x_out.eq(p.x0), y_out.eq(y_out + p.oy_y)]
             with m.If(tag.end):
                 m.d.sync += active.eq(0)
         command = self.engine.cmd.payload
@@ -171,18 +153,23 @@ class VectorEngine(wiring.Component):
         ]
         with m.If(self.engine.cmd.valid & self.engine.cmd.ready):
             add, window = command.body.ADD, command.body.POOL
-            m.d.sync += [b.eq(add), p.eq(window), pool.eq(is_pool),
+            fused = ~is_pool & (add.a_source == OperandA.OUTPUT)
+            common = {name: Mux(is_pool, window[of_pool], add[name]) for name, of_pool in _COMMON.items()}
+            m.d.sync += [b.eq(add), p.eq(window), pool.eq(is_pool), chained.eq(fused),
                          multiply.eq(command.opcode == opcodes["MUL"]), active.eq(~is_cell)]
-            nx.begin(Mux(is_pool, window.nx, add.nx))
-            ny.begin(Mux(is_pool, window.ny, add.ny))
-            chunks.begin(Mux(is_pool, window.bytes, add.bytes) >> lane_bits)
-            kx.begin(window.kx)
-            ky.begin(window.ky)
-            m.d.sync += [window_begins.eq(1), *(s.eq(0) for s in (chunk, second, k_row, k_px, y_k, x_k))]
-            m.d.sync += [s.eq(Mux(is_pool, window.base, add.a)) for s in (src_row, src_px)]
-            m.d.sync += [s.eq(add.b) for s in (b_row, b_px)]
-            m.d.sync += [s.eq(Mux(is_pool, window.dst, add.dst)) for s in (dst_row, dst_px)]
-            m.d.sync += [x_out.eq(window.x0), y_out.eq(window.y0)]
+            m.d.sync += [b[name].eq(value) for name, value in common.items()]
+            # ADD and MUL are windows of two positions, a and b, or of b alone.
+            with m.If(~is_pool):
+                m.d.sync += [p.kx.eq(~fused), p.ky.eq(0)]
+            kx.begin(Mux(is_pool, window.kx, ~fused))
+            ky.begin(Mux(is_pool, window.ky, 0))
+            nx.begin(common["nx"])
+            ny.begin(common["ny"])
+            chunks.begin(common["bytes"] >> lane_bits)
+            m.d.sync += [first.eq(1), *(s.eq(0) for s in (k_row, k_at, y_k, x_k)),
+                         tail.eq(Cat(common["bytes"][:lane_bits] >= lane for lane in range(lanes))),
+                         *(s.eq(common[name] if name in common else add[name]) for name, of in places.items() for s in of),
+                         x_out.eq(window.x0), y_out.eq(window.y0)]
 
         # -- responses ---------------------------------------------------------------------------------------
         valid, stage = slot.valid & self.read.ready, slot.tag
@@ -258,18 +245,18 @@ class VectorEngine(wiring.Component):
         m.submodules.table = table = Table(arch)
         wiring.connect(m, wiring.flipped(self.table_write), table.write)
         plain = Signal(chunk_layout(arch), reset_less=True)
-        m.d.comb += [table.i.eq(clamped), table.slot.eq(Mux(pool, p.slot, b.slot))]
+        m.d.comb += [table.i.eq(clamped), table.slot.eq(b.slot)]
         m.d.sync += plain.eq(clamped)
         result = Signal(chunk_layout(arch))
-        m.d.comb += result.eq(Mux(Mux(pool, p.table, b.table), table.o.as_value(), plain.as_value()))
+        m.d.comb += result.eq(Mux(b.table, table.o.as_value(), plain.as_value()))
 
         entry = data.StructLayout({"addr": address, "blocks": arch.act_blocks, "mask": lanes, "end": 1, "data": chunk_layout(arch)})
         m.submodules.queue = queue = SyncFIFOBuffered(width=entry.size, depth=self._QUEUE)
-        head, tail = Signal(entry), Signal(entry)
+        head, made = Signal(entry), Signal(entry)
         m.d.comb += [
-            tail.addr.eq(carried[-1].addr), tail.blocks.eq(touched_blocks(arch, carried[-1].addr)), tail.mask.eq(carried[-1].mask),
-            tail.end.eq(carried[-1].end), tail.data.eq(result),
-            queue.w_en.eq(flags[-1]), queue.w_data.eq(tail), head.eq(queue.r_data),
+            made.addr.eq(carried[-1].addr), made.blocks.eq(touched_blocks(arch, carried[-1].addr)), made.mask.eq(carried[-1].mask),
+            made.end.eq(carried[-1].end), made.data.eq(result),
+            queue.w_en.eq(flags[-1]), queue.w_data.eq(made), head.eq(queue.r_data),
             self.write.valid.eq(queue.r_rdy | cell.write.valid), self.write.addr.eq(Mux(cell.active, cell.write.addr, head.addr)),
             self.write.blocks.eq(Mux(cell.active, cell.write.blocks, head.blocks)),
             self.write.mask.eq(Mux(cell.active, cell.write.mask, head.mask)),
