@@ -145,7 +145,9 @@ class Lowering:
             f = fields[name]
             if f.unit == "bytes" and not f.signed and not f.bias and name not in ("row_bytes", "offset"):
                 operands[name] = int(value) % (1 << f.bits)
-        self.append(self.isa.make(mnemonic, **operands))
+        instr = self.isa.make(mnemonic, **operands)
+        self.constants.spend(instr)
+        self.append(instr)
 
     def append(self, instr: Instr) -> None:
         """Append a finished instruction of the current node."""

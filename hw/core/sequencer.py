@@ -30,7 +30,7 @@ class Sequencer(wiring.Component):
     <engine> : Out(EngineSignature)
     stop : In(1)                          issue nothing more; passed on to the engines
     error, error_code, error_offset : Out the first error in engine order, two cycles after it happens
-    empty : Out(1)                        all queues are empty and every issued instruction is done
+    empty : Out(1)                        all queues are empty, every issued instruction is done, and no error is on its way
     idle : Out(1)                         no engine has a bus transaction under way
     done, busy, waiting, stall : Out      masks: done now, executing, held back by a token, executing but held up
     oldest : Out(32)                      lowest offset of those issued or queued, all ones without; a few cycles late
@@ -77,7 +77,7 @@ class Sequencer(wiring.Component):
             m.d.sync += count.eq(count + give - take)
             with m.If(give & ~take & (count == (1 << SEMAPHORE_BITS) - 1)):
                 m.d.sync += errors[giver][1].eq(1)
-        m.d.comb += [self.empty.eq(Cat(empties).all()),
+        m.d.comb += [self.empty.eq(Cat(empties).all() & ~Cat(error | overflow for error, overflow, _, _ in errors.values()).any()),
                      self.idle.eq(Cat(getattr(self, e.name.lower()).idle for e in Engine).all())]
         m.d.sync += self.oldest.eq(self._lowest(m, candidates))
         # The last assignment wins, so the first engine comes last.
