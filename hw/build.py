@@ -10,11 +10,12 @@ from pathlib import Path
 import amaranth
 from amaranth.back import verilog
 from amaranth.hdl import ClockSignal, Instance, Module, Shape
+from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
 from systolith import spec
-from systolith.hw.core.core import Core
+from systolith.hw.cores import core_for
 from systolith.spec.arch import ArchConfig
 
 __all__ = ["RAM_VERILOG", "BuildError", "VerilogFiles", "VerilogPlatform", "generate"]
@@ -137,7 +138,7 @@ def _digest(arch: ArchConfig) -> str:
     return state.hexdigest()[:24]
 
 
-def _ports(core: Core) -> tuple[tuple[str, str, int], ...]:
+def _ports(core: wiring.Component) -> tuple[tuple[str, str, int], ...]:
     """Ports of the top module, as the Verilog back end names them."""
     ports = [("clk", "input", 1), ("rst", "input", 1)]
     for path, member, value in core.signature.flatten(core):
@@ -165,7 +166,7 @@ def generate(arch: ArchConfig, *, build_dir: str | Path = "build") -> VerilogFil
         stored = json.loads(record.read_text(encoding="utf-8"))
         sources = {name: (folder / name).read_text(encoding="utf-8") for name in stored["sources"]}
         return VerilogFiles(sources, digest, tuple((name, direction, bits) for name, direction, bits in stored["ports"]))
-    core = Core(arch)
+    core = core_for(arch)
     text = verilog.convert(core, name="core", platform=VerilogPlatform(), emit_src=False, strip_internal_attrs=True)
     files = VerilogFiles({"core.v": text, "systolith_ram.v": RAM_VERILOG}, digest, _ports(core))
     folder.mkdir(parents=True, exist_ok=True)

@@ -315,6 +315,9 @@ def isa_for(arch: ArchConfig) -> Isa:
     # A compact core has narrower counts, and not what its units would never read.
     coordinate, planes, rows, chunks, entries = (12, 8, 12, weight_tile, (m, m)) if arch.compact else (16, 12, 16, 16, (m + 1, m + 5))
 
+    # The vector unit comes last.
+    engines = len(Engine) - arch.compact
+
     def count(name: str, bits: int, doc: str, unit: str = "") -> Field:
         return Field(name, bits, doc, bias=1, unit=unit)
 
@@ -323,8 +326,8 @@ def isa_for(arch: ArchConfig) -> Isa:
 
     header = (
         Field("opcode", 4, "selects the format"),
-        Field("wait", len(Engine), "take one token from each engine whose bit is set before starting", unit="engines"),
-        Field("signal", len(Engine), "give one token to each engine whose bit is set when done", unit="engines"),
+        Field("wait", engines, "take one token from each engine whose bit is set before starting", unit="engines"),
+        Field("signal", engines, "give one token to each engine whose bit is set when done", unit="engines"),
     )
     window = (
         Field("y0", coordinate, "y of the first position", signed=True, unit="rows"),

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from systolith.hw.soc.axi import Axi4LiteSignature
 from systolith.spec.arch import ArchConfig
-from systolith.spec.regs import CSR_BYTES, CSRS, DEFAULT_WATCHDOG, Access, Control, config_values
+from systolith.spec.regs import CSR_BYTES, CSRS, DEFAULT_WATCHDOG, WATCHDOG_BIT, Access, Control, config_values
 
 __all__ = ["CSR_ADDR_BITS", "CsrBlock", "settings_layout", "values_layout"]
 
@@ -14,15 +14,18 @@ CSR_ADDR_BITS = (CSR_BYTES - 1).bit_length()
 _SLVERR = 2
 
 
-def settings_layout() -> data.StructLayout:
-    """Registers that the host writes, by lower-case name."""
-    return data.StructLayout({name.lower(): 32 for name, csr in CSRS.items() if csr.access is Access.WRITE})
+def settings_layout(arch: ArchConfig) -> data.StructLayout:
+    """Registers that the host writes, by lower-case name; a compact core keeps the bits that it has a use for."""
+    bits = {"program_hi": 0, "data_hi": 0, "watchdog": WATCHDOG_BIT + 1, "program_size": arch.addr_bits + 1, "data_size": arch.addr_bits + 1}
+    return data.StructLayout({name: bits.get(name, arch.addr_bits) if arch.compact else 32
+                              for name in (csr.name.lower() for csr in CSRS.values() if csr.access is Access.WRITE)})
 
 
 def values_layout(arch: ArchConfig) -> data.StructLayout:
-    """Registers that the core supplies (all read-only ones that are not constants), by lower-case name."""
+    """Registers that the core supplies (all read-only ones that are not constants), by lower-case name; without bits: none, it reads as 0."""
     constants = config_values(arch)
-    return data.StructLayout({name.lower(): 32 for name, csr in CSRS.items()
+    bits = {"status": 4, "error_code": 3, "error_addr": arch.addr_bits, "cycles_lo": 32}
+    return data.StructLayout({name.lower(): bits.get(name.lower(), 0) if arch.compact else 32 for name, csr in CSRS.items()
                               if csr.access is Access.READ and name not in constants})
 
 
@@ -46,7 +49,7 @@ class CsrBlock(wiring.Component):
         self._arch = arch
         super().__init__({
             "bus": In(Axi4LiteSignature(CSR_ADDR_BITS)), "values": In(values_layout(arch)),
-            "settings": Out(settings_layout(), init={"watchdog": DEFAULT_WATCHDOG}),
+            "settings": Out(settings_layout(arch), init={"watchdog": DEFAULT_WATCHDOG}),
             "start": Out(1), "reset": Out(1), "running": In(1),
         })
 
@@ -84,7 +87,7 @@ class CsrBlock(wiring.Component):
                     with m.Case(csr.address // 4):
                         if csr.access is Access.WRITE:
                             with m.If(~self.running):
-                                self._write(m, self.settings[name.lower()])
+                                self._write(m, self.settings[name.lower()], self._kept(name))
                         elif csr.access is Access.TRIGGER:
                             bits = Signal(4, name="control")
                             m.d.comb += [bits.eq(Mux(bus.wstrb[0], bus.wdata, 0)),
@@ -94,7 +97,15 @@ class CsrBlock(wiring.Component):
                     m.d.sync += bus.bresp.eq(_SLVERR)
         return m
 
-    def _write(self, m: Module, register) -> None:
-        for byte in range(4):
-            with m.If(self.bus.wstrb[byte]):
-                m.d.sync += register[8 * byte:8 * byte + 8].eq(self.bus.wdata[8 * byte:8 * byte + 8])
+    def _kept(self, name: str) -> int:
+        """The bits of a setting that can be written."""
+        if not self._arch.compact:
+            return (1 << 32) - 1
+        # Of WATCHDOG one bit; the others are multiples of 16, but for the sizes of data.
+        return {"WATCHDOG": 1 << WATCHDOG_BIT, "DATA_SIZE": -1, "PROGRAM_SIZE": -1}.get(name, -16)
+
+    def _write(self, m: Module, register, kept: int) -> None:
+        for bit in range(len(register)):
+            if kept >> bit & 1:
+                with m.If(self.bus.wstrb[bit // 8]):
+                    m.d.sync += register[bit].eq(self.bus.wdata[bit])
