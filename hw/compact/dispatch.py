@@ -56,6 +56,7 @@ class CompactDispatch(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         self._offset = Signal(self._arch.addr_bits - 4, reset_less=True)
+        self._halted = Signal()
         valid, data, take, exhausted, broken = self._fetch(m)
         self._dispatch(m, valid, data, take, exhausted, broken)
         return m
@@ -84,7 +85,7 @@ class CompactDispatch(wiring.Component):
         m.d.sync += [shown.eq(written), at_write.eq(at_write + written), at_read.eq(following), level.eq(level + shown - take)]
         with m.If(self.start):
             m.d.sync += [ask.eq(self.entry >> 4), active.eq(1), self._offset.eq(self.entry >> 4)]
-        with m.If(active & ~under_way & ~self.stop & ~broken & ~ended & (level <= _BUFFER - 2 * _BURST)):
+        with m.If(active & ~under_way & ~self._halted & ~self.stop & ~broken & ~ended & (level <= _BUFFER - 2 * _BURST)):
             m.d.sync += under_way.eq(1)
         with m.If(bus.bursts.valid & bus.bursts.ready):
             # Off while its beats come.
@@ -110,7 +111,7 @@ class CompactDispatch(wiring.Component):
         halts, held_halts = Signal(), Signal(reset_less=True)
         illegal, was_illegal = Signal(), Signal(reset_less=True)
         begin = Signal()
-        halted, ends = Signal(), Signal()
+        halted, ends = self._halted, Signal()
         busy = {name: Signal(name=f"busy_{name}") for name in _UNITS}
         head = index == 0
         known = Signal()

@@ -15,17 +15,19 @@ _SLVERR = 2
 
 
 def settings_layout(arch: ArchConfig) -> data.StructLayout:
-    """Registers that the host writes, by lower-case name; a compact core keeps the bits that it has a use for."""
-    bits = {"program_hi": 0, "data_hi": 0, "watchdog": WATCHDOG_BIT + 1, "program_size": arch.addr_bits + 1, "data_size": arch.addr_bits + 1}
-    return data.StructLayout({name: bits.get(name, arch.addr_bits) if arch.compact else 32
-                              for name in (csr.name.lower() for csr in CSRS.values() if csr.access is Access.WRITE)})
+    """Registers that the host writes, by lower-case name; of a compact core those that it has a use for."""
+    if arch.compact:
+        address = {name: arch.addr_bits for name in ("program_lo", "data_lo", "entry")}
+        return data.StructLayout({**address, "program_size": arch.addr_bits + 1, "data_size": arch.addr_bits + 1, "watchdog": WATCHDOG_BIT + 1})
+    return data.StructLayout({name.lower(): 32 for name, csr in CSRS.items() if csr.access is Access.WRITE})
 
 
 def values_layout(arch: ArchConfig) -> data.StructLayout:
-    """Registers that the core supplies (all read-only ones that are not constants), by lower-case name; without bits: none, it reads as 0."""
+    """Registers that the core supplies (all read-only ones that are not constants), by lower-case name; of a compact core few."""
+    if arch.compact:
+        return data.StructLayout({"status": 4, "error_code": 3, "error_addr": arch.addr_bits, "cycles_lo": 32})
     constants = config_values(arch)
-    bits = {"status": 4, "error_code": 3, "error_addr": arch.addr_bits, "cycles_lo": 32}
-    return data.StructLayout({name.lower(): bits.get(name.lower(), 0) if arch.compact else 32 for name, csr in CSRS.items()
+    return data.StructLayout({name.lower(): 32 for name, csr in CSRS.items()
                               if csr.access is Access.READ and name not in constants})
 
 
@@ -56,7 +58,10 @@ class CsrBlock(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         bus = self.bus
-        constants = config_values(self._arch)
+        # What a core does not have reads as zero.
+        values = {name.lower(): value for name, value in config_values(self._arch).items()}
+        for part in (self.settings, self.values):
+            values |= {name: part[name] for name, _ in part.shape()}
         read = Signal()
         m.d.comb += [read.eq(bus.arvalid & (~bus.rvalid | bus.rready)), bus.arready.eq(read)]
         with m.If(bus.rready):
@@ -68,13 +73,10 @@ class CsrBlock(wiring.Component):
                     with m.Case(csr.address // 4):
                         if csr.access is Access.TRIGGER:
                             continue
-                        if csr.access is Access.WRITE:
-                            value = self.settings[name.lower()]
-                        else:
-                            value = constants[name] if name in constants else self.values[name.lower()]
-                        m.d.sync += bus.rdata.eq(value)
+                        m.d.sync += bus.rdata.eq(values.get(name.lower(), 0))
                 with m.Default():
                     m.d.sync += bus.rresp.eq(_SLVERR)
+        settings = dict(self.settings.shape())
         write = Signal()
         m.d.comb += [write.eq(bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready)),
                      bus.awready.eq(write), bus.wready.eq(write)]
@@ -85,7 +87,7 @@ class CsrBlock(wiring.Component):
             with m.Switch(bus.awaddr[2:]):
                 for name, csr in CSRS.items():
                     with m.Case(csr.address // 4):
-                        if csr.access is Access.WRITE:
+                        if csr.access is Access.WRITE and name.lower() in settings:
                             with m.If(~self.running):
                                 self._write(m, self.settings[name.lower()], self._kept(name))
                         elif csr.access is Access.TRIGGER:
