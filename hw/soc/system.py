@@ -7,10 +7,23 @@ from amaranth.lib.wiring import In, Out
 from systolith.hw.core.core import Core
 from systolith.hw.soc.link import HostLink
 from systolith.hw.soc.memory_arbiter import MemoryArbiter
+from systolith.hw.soc.sdram import SdramController
+from systolith.hw.soc.sdram_chip import SdramTiming
 from systolith.spec.arch import ArchConfig
 from systolith.spec.link import PAYLOAD_BYTES
 
-__all__ = ["System"]
+__all__ = ["System", "make_memory"]
+
+
+def make_memory(memory: SdramTiming, arch: ArchConfig, *, pin_cycles: int = 0) -> wiring.Component:
+    """The memory of a board: subordinate ``axi`` of the core's widths, and ``pins`` where it has a chip outside.
+
+    Parameters
+    ----------
+    memory : SdramTiming
+    pin_cycles : int       registers between SDRAM controller and chip, see `SdramEngine`
+    """
+    return SdramController(memory, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, pin_cycles=pin_cycles)
 
 
 class System(wiring.Component):
@@ -19,7 +32,7 @@ class System(wiring.Component):
     Parameters
     ----------
     arch : ArchConfig
-    memory : Component     subordinate ``axi`` of the core's widths, and ``pins`` where it has any
+    memory : Component     see `make_memory`
     divisor : int          clock cycles per bit of the serial line
     payload_bytes : int    most bytes of one request of the link
 
