@@ -11,7 +11,6 @@ from pathlib import Path
 import amaranth
 from amaranth.back import verilog
 from amaranth.hdl import ClockSignal, Instance, Module, Shape
-from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
 
@@ -139,11 +138,7 @@ def _digest(top: str, parameters: str) -> str:
     return state.hexdigest()[:24]
 
 
-<<<<<<< HEAD
-def _ports(core: wiring.Component) -> tuple[tuple[str, str, int], ...]:
-=======
 def _ports(component: Component) -> tuple[tuple[str, str, int], ...]:
->>>>>>> link
     """Ports of the top module, as the Verilog back end names them."""
     ports = [("clk", "input", 1), ("rst", "input", 1)]
     for path, member, value in component.signature.flatten(component):
@@ -154,7 +149,7 @@ def _ports(component: Component) -> tuple[tuple[str, str, int], ...]:
 
 def generate(arch: ArchConfig, *, build_dir: str | Path = "build") -> VerilogFiles:
     """The Verilog of one core, module ``core``; see `generate_component`."""
-    return generate_component("core", lambda: Core(arch), json.dumps(arch.to_dict()), build_dir=build_dir)
+    return generate_component("core", lambda: core_for(arch), json.dumps(arch.to_dict()), build_dir=build_dir)
 
 
 def generate_component(top: str, make: Callable[[], Component], parameters: str, *, build_dir: str | Path = "build") -> VerilogFiles:
@@ -178,15 +173,9 @@ def generate_component(top: str, make: Callable[[], Component], parameters: str,
         stored = json.loads(record.read_text(encoding="utf-8"))
         sources = {name: (folder / name).read_text(encoding="utf-8") for name in stored["sources"]}
         return VerilogFiles(sources, digest, tuple((name, direction, bits) for name, direction, bits in stored["ports"]))
-<<<<<<< HEAD
-    core = core_for(arch)
-    text = verilog.convert(core, name="core", platform=VerilogPlatform(), emit_src=False, strip_internal_attrs=True)
-    files = VerilogFiles({"core.v": text, "systolith_ram.v": RAM_VERILOG}, digest, _ports(core))
-=======
     component = make()
     text = verilog.convert(component, name=top, platform=VerilogPlatform(), emit_src=False, strip_internal_attrs=True)
     files = VerilogFiles({f"{top}.v": text, "systolith_ram.v": RAM_VERILOG}, digest, _ports(component))
->>>>>>> link
     folder.mkdir(parents=True, exist_ok=True)
     contents = {**files.sources, "build.json": json.dumps({"parameters": parameters, "ports": files.ports,
                                                            "sources": list(files.sources)}, indent=1)}
