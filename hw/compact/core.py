@@ -1,6 +1,6 @@
 """The compact core: the same instruction set, CSRs and buses as `hw.core`, in about a third of the logic."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
+from amaranth.hdl import Module, Mux, ResetInserter, Signal
 from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 

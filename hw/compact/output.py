@@ -144,7 +144,7 @@ class CompactOutput(wiring.Component):
 
     def _round(self, m: Module, valid, tag, magnitude, shift, sign) -> None:
         """Shift, round half to even, zero point, bounds; gathers words."""
-        arch, o = self._arch, self._o
+        o = self._o
         over, sticky = Const(0, 1), Const(0, 1)
         # One bit below the point is kept: the guard bit.
         value = Signal(len(magnitude) + 1, name="doubled")

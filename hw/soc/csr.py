@@ -6,7 +6,15 @@ from amaranth.lib.wiring import In, Out
 
 from systolith.hw.soc.axi import Axi4LiteSignature
 from systolith.spec.arch import ArchConfig
-from systolith.spec.regs import CSR_BYTES, CSRS, DEFAULT_WATCHDOG, WATCHDOG_BIT, Access, Control, config_values
+from systolith.spec.regs import (
+    CSR_BYTES,
+    CSRS,
+    DEFAULT_WATCHDOG,
+    WATCHDOG_BIT,
+    Access,
+    Control,
+    config_values,
+)
 
 __all__ = ["CSR_ADDR_BITS", "CsrBlock", "settings_layout", "values_layout"]
 
