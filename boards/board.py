@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
+from dataclasses import dataclass, field
+from types import ModuleType
 
 from systolith.hw.soc.sdram_chip import ULX3S_SDRAM, SdramTiming
 from systolith.spec.arch import PRESETS, ArchConfig
 
-__all__ = ["BOARDS", "Board"]
+__all__ = ["BOARDS", "ECP5_85", "Board", "Part"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """An FPGA as the reports see it.
+
+    Parameters
+    ----------
+    name : str
+    flow : str          'ecp5', 'ice40' or 'gowin': nextpnr makes the bitstream; 'xilinx': Vivado would
+    resources : dict    what a user calls a resource -> what nextpnr's report (of 'xilinx' yosys) calls it; several names add up
+    """
+
+    name: str
+    flow: str
+    resources: dict[str, tuple[str, ...]] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """One board.
+    """One board. Its folder `boards/NAME` holds the module `top` with `Platform` and `Top(board, files)`.
 
     Parameters
     ----------
     name : str              also of its preset of `spec.arch` and of its folder
+    title : str             what people call it
     arch : ArchConfig
+    part : Part
     memory : SdramTiming    its clock is that of the whole design
-    pin_cycles : int        registers between SDRAM controller and chip
+    pin_cycles : int        registers between SDRAM controller and chip, there and back
     baud : int              of the host link
     """
 
     name: str
+    title: str
     arch: ArchConfig
+    part: Part
     memory: SdramTiming
     pin_cycles: int = 0
     baud: int
@@ -39,11 +61,23 @@ class Board:
         """Clock cycles per bit of the serial line."""
         return round(self.clock_hz / self.baud)
 
+    @property
+    def memory_bytes_per_cycle(self) -> int:
+        """What external memory moves at most."""
+        return self.memory.bits // 8
+
+    def top(self) -> ModuleType:
+        """The module with `Platform` and `Top`; needs amaranth-boards."""
+        return importlib.import_module(f"systolith.boards.{self.name}.top")
+
+
+ECP5_85 = Part(name="LFE5U-85F", flow="ecp5", resources={
+    "LUT4": ("TRELLIS_COMB",), "registers": ("TRELLIS_FF",), "DSP (18x18)": ("MULT18X18D",), "block RAM (18 kbit)": ("DP16KD",)})
 
 #: The boards by name.
 BOARDS: dict[str, Board] = {
     board.name: board
     for board in (
-        Board(name="ulx3s_85f", arch=PRESETS["ulx3s_85f"], memory=ULX3S_SDRAM, baud=3_000_000),
+        Board(name="ulx3s_85f", title="ULX3S-85F", arch=PRESETS["ulx3s_85f"], part=ECP5_85, memory=ULX3S_SDRAM, pin_cycles=2, baud=3_000_000),
     )
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from systolith.build_command import build
 from systolith.doctor import EXIT_REFUSED, doctor, json_option
 from systolith.report import (
     HOST_COLUMNS,
@@ -373,6 +374,7 @@ def disasm(source: str, arch: str | None, stream: str, json_path: str | None) ->
     write_json(json_path, {"instructions": listing})
 
 
+cli.add_command(build)
 cli.add_command(doctor)
 
 

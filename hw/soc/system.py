@@ -1,16 +1,23 @@
 """All of a board but its clocks and pins: the core, its memory, and the link by which a host reaches both."""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from systolith.hw.build import VerilogFiles, generate_component
 from systolith.hw.core.core import Core
 from systolith.hw.soc.link import HostLink
 from systolith.hw.soc.memory_arbiter import MemoryArbiter
+from systolith.hw.soc.sdram import SdramController
+from systolith.hw.soc.sdram_chip import SdramTiming
 from systolith.spec.arch import ArchConfig
 from systolith.spec.link import PAYLOAD_BYTES
 
-__all__ = ["System"]
+__all__ = ["System", "generate_system"]
 
 
 class System(wiring.Component):
@@ -51,3 +58,26 @@ class System(wiring.Component):
         if "pins" in memory.signature.members:
             wiring.connect(m, memory.pins, wiring.flipped(self.pins))
         return m
+
+
+def generate_system(arch: ArchConfig, memory: SdramTiming, *, divisor: int, payload_bytes: int = PAYLOAD_BYTES, pin_cycles: int = 0,
+                    build_dir: str | Path = "build") -> VerilogFiles:
+    """The Verilog of a system with its memory controller, module ``system``, from the cache if it holds it.
+
+    Parameters
+    ----------
+    memory : SdramTiming   the chip
+    divisor, payload_bytes : see `System`
+    pin_cycles : int       see `systolith.hw.soc.sdram_engine.SdramEngine`
+    build_dir : path       the cache
+
+    Raises
+    ------
+    BuildError, SdramError
+    """
+    def make() -> System:
+        controller = SdramController(memory, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, pin_cycles=pin_cycles)
+        return System(arch, controller, divisor=divisor, payload_bytes=payload_bytes)
+
+    parameters = {"arch": arch.to_dict(), "memory": asdict(memory), "divisor": divisor, "payload_bytes": payload_bytes, "pin_cycles": pin_cycles}
+    return generate_component("system", make, json.dumps(parameters), build_dir=build_dir)
