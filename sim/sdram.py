@@ -8,9 +8,10 @@ from typing import NamedTuple
 from systolith.hw.soc.sdram_chip import SdramTiming
 from systolith.sim.verilator import SimulationError, compile_library, native_source
 
-__all__ = ["SdramChip", "SdramCounts", "SdramRuleError", "chip_timing"]
+__all__ = ["PINS", "SdramChip", "SdramCounts", "SdramRuleError", "chip_timing"]
 
-_PINS = ("clk_en", "cs", "ras", "cas", "we", "ba", "a", "dqm", "dq_o", "dq_oe")
+#: The pins that a step of the chip takes.
+PINS = ("clk_en", "cs", "ras", "cas", "we", "ba", "a", "dqm", "dq_o", "dq_oe")
 _GEOMETRY = ("bits", "rows", "columns", "banks", "cas_latency")
 _TIMES = ("clock_hz", "t_rcd", "t_rp", "t_ras", "t_rc", "t_rfc", "t_rrd", "t_wr", "t_ras_max", "refresh", "power_up")
 
@@ -33,7 +34,7 @@ class _Timing(ctypes.Structure):
 
 
 class _Pins(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint32) for name in _PINS]
+    _fields_ = [(name, ctypes.c_uint32) for name in PINS]
 
 
 def chip_timing(timing: SdramTiming, pin_cycles: int = 0) -> ctypes.Structure:
@@ -81,7 +82,7 @@ class SdramChip:
         ------
         SdramRuleError   If a rule is broken.
         """
-        for name in _PINS:
+        for name in PINS:
             setattr(self._pins, name, pins[name])
         dq = self._step(self._handle, ctypes.byref(self._pins))
         if problem := self._problem(self._handle):

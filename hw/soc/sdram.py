@@ -24,7 +24,7 @@ _DECERR = 3
 class SdramController(wiring.Component):
     """AXI4 to SDRAM, for full-width INCR bursts of at most 16 beats.
 
-    A burst begins on the chip when nothing can stop it any more: a read when the buffer has room for all its beats, a write when all its beats are
+    A burst begins on the chip when nothing can stop it any more: a read when the buffer has room for 16 beats, a write when all its beats are
     here. So neither direction ever waits for a manager that lets the other one wait. Reads return in order, and writes are acknowledged in order;
     a read that is offered after a write was acknowledged sees it.
 
@@ -93,7 +93,7 @@ class SdramController(wiring.Component):
         return valid, held
 
     def _reads(self, m: Module) -> Signal:
-        """Buffers beats on their way to the bus; 1 when a read may begin."""
+        """Buffers beats on their way to the bus; 1 when a read, however long, may begin."""
         axi, reads = self.axi, self._engine.reads
         m.submodules.read_beats = beats = SyncFIFOBuffered(width=self._bus_bits + 2, depth=_BEATS)
         valid, self._read = self._address(m, "ar", self._begin_read)
@@ -103,7 +103,7 @@ class SdramController(wiring.Component):
             beats.w_en.eq(reads.valid), beats.w_data.eq(Cat(reads.data, reads.last, reads.error)),
             axi.rvalid.eq(beats.r_rdy), beats.r_en.eq(axi.rready), axi.rdata.eq(beats.r_data[:self._bus_bits]),
             axi.rlast.eq(beats.r_data[self._bus_bits]), axi.rresp.eq(Mux(beats.r_data[-1], _DECERR, 0)),
-            ready.eq(valid & (room > self._read.len)),
+            ready.eq(valid & (room >= BURST_BEATS)),
         ]
         m.d.sync += room.eq(room + (beats.r_rdy & beats.r_en) - Mux(self._begin_read, self._read.len + 1, 0))
         return ready

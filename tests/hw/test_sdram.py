@@ -9,10 +9,8 @@ from amaranth.sim import Simulator
 
 from systolith.hw.soc.sdram import SdramController
 from systolith.hw.soc.sdram_chip import GW2AR_18_SDRAM, ULX3S_SDRAM, SdramError
-from systolith.sim.sdram import SdramChip, SdramRuleError
+from systolith.sim.sdram import PINS, SdramChip, SdramRuleError
 from tests.hw.axi_manager import AxiManager, Burst, random_bursts
-
-PINS = ("clk_en", "cs", "ras", "cas", "we", "ba", "a", "dqm", "dq_o", "dq_oe")
 
 
 def fast(timing, **changes):
