@@ -6,6 +6,7 @@ import importlib
 from dataclasses import dataclass, field
 from types import ModuleType
 
+from systolith.hw.soc.on_chip import OnChip
 from systolith.hw.soc.sdram_chip import ULX3S_SDRAM, SdramTiming
 from systolith.spec.arch import PRESETS, ArchConfig
 
@@ -38,7 +39,7 @@ class Board:
     title : str             what people call it
     arch : ArchConfig
     part : Part
-    memory : SdramTiming    its clock is that of the whole design
+    memory : SdramTiming or OnChip   its clock is that of the whole design
     pin_cycles : int        registers between SDRAM controller and chip, there and back
     baud : int              of the host link
     """
@@ -47,7 +48,7 @@ class Board:
     title: str
     arch: ArchConfig
     part: Part
-    memory: SdramTiming
+    memory: SdramTiming | OnChip
     pin_cycles: int = 0
     baud: int
 
@@ -64,7 +65,7 @@ class Board:
     @property
     def memory_bytes_per_cycle(self) -> int:
         """What external memory moves at most."""
-        return self.memory.bits // 8
+        return self.arch.bus_bytes if isinstance(self.memory, OnChip) else self.memory.bits // 8
 
     def top(self) -> ModuleType:
         """The module with `Platform` and `Top`; needs amaranth-boards."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
+from systolith.hw.soc.on_chip import OnChip
 from systolith.hw.soc.sdram_chip import SdramTiming
 from systolith.hw.soc.system import generate_system
 from systolith.sim.sdram import chip_timing
@@ -34,7 +35,7 @@ class SimulatedBoard:
     Parameters
     ----------
     arch : ArchConfig
-    memory : SdramTiming
+    memory : SdramTiming or OnChip
     name : str                 for messages
     divisor, payload_bytes     see `hw.soc.system.System`
     pin_cycles : int           registers between controller and chip, see `hw.soc.sdram_engine.SdramEngine`
@@ -49,7 +50,7 @@ class SimulatedBoard:
     #: Seconds that memory may take to answer the link: it starts up after a reset.
     latency = 0.001
 
-    def __init__(self, arch: ArchConfig, memory: SdramTiming, *, name: str = "sim", divisor: int = MIN_DIVISOR, payload_bytes: int = PAYLOAD_BYTES,
+    def __init__(self, arch: ArchConfig, memory: SdramTiming | OnChip, *, name: str = "sim", divisor: int = MIN_DIVISOR, payload_bytes: int = PAYLOAD_BYTES,
                  pin_cycles: int = 0, waveform: str | Path | None = None, cache_dir: Path | None = None) -> None:
         self.name = name
         self.clock_hz = memory.clock_hz
@@ -59,16 +60,18 @@ class SimulatedBoard:
         trace = None if waveform is None else Path(waveform).suffix[1:]
         if trace not in (None, "vcd", "fst"):
             raise SimulationError(f"a waveform's name must end in .vcd or .fst, and {str(waveform)!r} does not")
-        library = ctypes.CDLL(str(build(files.sources, "system", _harness(), cache_dir, trace=trace)))
+        library = ctypes.CDLL(str(build(files.sources, "system", _harness(memory), cache_dir, trace=trace)))
         u64, handle = ctypes.c_uint64, ctypes.c_void_p
         settings = _settings(divisor, memory, pin_cycles)
         signatures = {
             "new": (handle, ctypes.POINTER(type(settings))), "delete": (None, handle), "error": (ctypes.c_char_p, handle), "cycle": (u64, handle),
             "send": (None, handle, ctypes.c_char_p, u64), "receive": (ctypes.c_int64, handle, ctypes.c_char_p, u64, u64),
             "run": (ctypes.c_int64, handle, u64), "reset": (ctypes.c_int64, handle), "hold_low": (None, handle, u64),
-            "cut": (None, handle, ctypes.c_int), "stuck": (None, handle, ctypes.c_uint32, ctypes.c_uint32),
-            "memory_write": (None, handle, u64, ctypes.c_char_p, u64), "memory_read": (None, handle, u64, ctypes.c_char_p, u64),
+            "cut": (None, handle, ctypes.c_int),
         }
+        if not isinstance(memory, OnChip):
+            signatures |= {"stuck": (None, handle, ctypes.c_uint32, ctypes.c_uint32), "memory_write": (None, handle, u64, ctypes.c_char_p, u64),
+                           "memory_read": (None, handle, u64, ctypes.c_char_p, u64)}
         if trace is not None:
             signatures["waveform"] = (None, handle, ctypes.c_char_p)
         self._lib = library
@@ -159,19 +162,22 @@ class SimulatedBoard:
         return result
 
 
-def _harness() -> str:
+def _harness(memory: SdramTiming | OnChip) -> str:
     glue = "".join(f"#include <{h}>\n" for h in _HEADERS) + (
         '#include "Vsystem.h"\n#include "verilated.h"\n'
         '#if VM_TRACE_FST\n#include "verilated_fst_c.h"\nusing Wave = VerilatedFstC;\n'
         '#elif VM_TRACE\n#include "verilated_vcd_c.h"\nusing Wave = VerilatedVcdC;\n#endif\n'
-        "#define MODEL Vsystem\n#define HAS_SDRAM 1\n")
+        f"#define MODEL Vsystem\n#define HAS_SDRAM {int(not isinstance(memory, OnChip))}\n")
     return glue + native_source("memory.h", "sdram.h", "board.cpp")
 
 
-def _settings(divisor: int, memory: SdramTiming, pin_cycles: int) -> ctypes.Structure:
-    timing = chip_timing(memory, pin_cycles)
+def _settings(divisor: int, memory: SdramTiming | OnChip, pin_cycles: int) -> ctypes.Structure:
+    fields, values = [("divisor", ctypes.c_uint32)], [divisor]
+    if not isinstance(memory, OnChip):
+        timing = chip_timing(memory, pin_cycles)
+        fields, values = [*fields, ("sdram", type(timing))], [*values, timing]
 
     class Settings(ctypes.Structure):
-        _fields_ = [("divisor", ctypes.c_uint32), ("sdram", type(timing))]
+        _fields_ = fields
 
-    return Settings(divisor, timing)
+    return Settings(*values)

@@ -463,6 +463,9 @@ def _refusals() -> tuple[type[Exception], ...]:
         ("systolith.host.driver", "InputError"),
         ("systolith.host.segments", "SegmentError"),
         ("systolith.sim.verilator", "SimulationError"),
+        ("systolith.boards.build", "BitstreamError"),
+        ("systolith.boards.clocking", "ClockError"),
+        ("systolith.boards.tools", "ToolError"),
     ):
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None:

@@ -1,5 +1,7 @@
 """External memory on the FPGA itself: an AXI4 subordinate over single-port RAM."""
 
+from dataclasses import dataclass
+
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
@@ -7,9 +9,23 @@ from amaranth.lib.wiring import In
 
 from systolith.hw.soc.axi import Axi4Signature
 
-__all__ = ["OnChipMemory"]
+__all__ = ["OnChip", "OnChipMemory"]
 
 _DECERR = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnChip:
+    """External memory of a board that has it on the FPGA.
+
+    Parameters
+    ----------
+    clock_hz : int   of the design
+    bytes : int      a power of two of at least 4096
+    """
+
+    clock_hz: int
+    bytes: int
 
 
 class OnChipMemory(wiring.Component):

@@ -12,6 +12,7 @@ from systolith.hw.build import VerilogFiles, generate_component
 from systolith.hw.core.core import Core
 from systolith.hw.soc.link import HostLink
 from systolith.hw.soc.memory_arbiter import MemoryArbiter
+from systolith.hw.soc.on_chip import OnChip, OnChipMemory
 from systolith.hw.soc.sdram import SdramController
 from systolith.hw.soc.sdram_chip import SdramTiming
 from systolith.spec.arch import ArchConfig
@@ -60,13 +61,13 @@ class System(wiring.Component):
         return m
 
 
-def generate_system(arch: ArchConfig, memory: SdramTiming, *, divisor: int, payload_bytes: int = PAYLOAD_BYTES, pin_cycles: int = 0,
+def generate_system(arch: ArchConfig, memory: SdramTiming | OnChip, *, divisor: int, payload_bytes: int = PAYLOAD_BYTES, pin_cycles: int = 0,
                     build_dir: str | Path = "build") -> VerilogFiles:
     """The Verilog of a system with its memory controller, module ``system``, from the cache if it holds it.
 
     Parameters
     ----------
-    memory : SdramTiming   the chip
+    memory : SdramTiming or OnChip   the chip, or what stands for it on the FPGA
     divisor, payload_bytes : see `System`
     pin_cycles : int       see `systolith.hw.soc.sdram_engine.SdramEngine`
     build_dir : path       the cache
@@ -76,8 +77,11 @@ def generate_system(arch: ArchConfig, memory: SdramTiming, *, divisor: int, payl
     BuildError, SdramError
     """
     def make() -> System:
-        controller = SdramController(memory, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, pin_cycles=pin_cycles)
-        return System(arch, controller, divisor=divisor, payload_bytes=payload_bytes)
+        if isinstance(memory, OnChip):
+            subordinate = OnChipMemory(memory.bytes, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits)
+        else:
+            subordinate = SdramController(memory, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, pin_cycles=pin_cycles)
+        return System(arch, subordinate, divisor=divisor, payload_bytes=payload_bytes)
 
     parameters = {"arch": arch.to_dict(), "memory": asdict(memory), "divisor": divisor, "payload_bytes": payload_bytes, "pin_cycles": pin_cycles}
     return generate_component("system", make, json.dumps(parameters), build_dir=build_dir)

@@ -66,12 +66,19 @@ private:
 
 struct Settings {
     uint32_t divisor;  // clock cycles per bit
+#if HAS_SDRAM
     SdramTiming sdram;
+#endif
 };
 
 class Board {
 public:
-    explicit Board(const Settings& settings) : line(settings.divisor), chip(settings.sdram) {
+    explicit Board(const Settings& settings)
+        : line(settings.divisor)
+#if HAS_SDRAM
+        , chip(settings.sdram)
+#endif
+    {
         context_ = std::make_unique<VerilatedContext>();
         context_->randReset(0);
 #if VM_TRACE
@@ -144,9 +151,11 @@ public:
 #endif
 
     Line line;
-    SdramChip chip;
     bool cut = false;    // what the board sends is lost
+#if HAS_SDRAM
+    SdramChip chip;
     uint32_t stuck = 0, stuck_data = 0;  // address pins of the chip, and data pins of the controller, that are always low
+#endif
     uint64_t cycle = 0;
 
 private:
@@ -197,8 +206,8 @@ int64_t board_run(Handle* h, uint64_t cycles) {
 int64_t board_reset(Handle* h) { return guard(h, [](Board& b) -> int64_t { b.reset(); return 0; }); }
 void board_hold_low(Handle* h, uint64_t cycles) { h->board->line.hold_low(cycles); }
 void board_cut(Handle* h, int cut) { h->board->cut = cut != 0; }
-void board_stuck(Handle* h, uint32_t address, uint32_t data) { h->board->stuck = address; h->board->stuck_data = data; }
 #if HAS_SDRAM
+void board_stuck(Handle* h, uint32_t address, uint32_t data) { h->board->stuck = address; h->board->stuck_data = data; }
 void board_memory_write(Handle* h, uint64_t addr, const uint8_t* data, uint64_t size) {
     h->board->chip.memory.each(addr, size, [&](uint8_t* p, uint64_t at, uint64_t n) { std::memcpy(p, data + at, n); });
 }
