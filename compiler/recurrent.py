@@ -15,8 +15,12 @@ _MOVERS = ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", 
 
 
 def observe_recurrent(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]]) -> dict[str, tuple[float, float, list[float]]]:
-    """Per recurrent node: least and largest value that enters, and the largest cell state of each direction."""
-    nodes = [node for node in model.graph.node if node.op_type in OPERATORS]
+    """Per recurrent node: least and largest value that enters, and the largest cell state of each direction.
+
+    Nodes with computed weights or states are left out; the import refuses them by name.
+    """
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type in OPERATORS and all(name in constants for name in node.input[1:] if name)]
     if not nodes:
         return {}
     shown = onnx.ModelProto()
@@ -26,7 +30,6 @@ def observe_recurrent(model: onnx.ModelProto, samples: list[dict[str, np.ndarray
     shown.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in known)
     results = [value.name for value in shown.graph.output]
     session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     found = {node.name: (0.0, 0.0, []) for node in nodes}
     for sample in samples:
         values = {**sample, **dict(zip(results, session.run(None, sample), strict=True))}
@@ -45,10 +48,11 @@ def _cell_states(node: onnx.NodeProto, x: np.ndarray, constants: dict[str, np.nd
         return constants.get(name) if name else None
 
     w, r, b, initial_h, initial_c = (operand(index) for index in (1, 2, 3, 5, 6))
-    direction = next((a.s.decode() for a in node.attribute if a.name == "direction"), "forward")
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    direction = attributes.get("direction", b"forward").decode()
     result = []
     for d in range(len(w)):
-        weights, recurrent, bias = gate_weights("LSTM", w[d], r[d], None if b is None else b[d])
+        weights, recurrent, bias = gate_weights("LSTM", w[d], r[d], None if b is None else b[d], bool(attributes.get("input_forget", 0)))
         h = np.zeros((x.shape[1], r.shape[2])) if initial_h is None else initial_h[d]
         c = np.zeros_like(h) if initial_c is None else initial_c[d]
         largest = float(np.abs(c).max())
@@ -67,7 +71,7 @@ def calibrate_recurrent(model: onnx.ModelProto, observed: dict[str, tuple[float,
     graph = model.graph
     producers = {name: node for node in graph.node for name in node.output}
     scale_of = {}
-    for node in [node for node in graph.node if node.op_type in OPERATORS]:
+    for node in [node for node in graph.node if node.name in observed]:
         low, high, largest = observed[node.name]
         if largest:
             entry = model.metadata_props.add()

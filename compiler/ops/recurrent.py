@@ -33,24 +33,14 @@ def activations_are_standard(node: NodeView) -> bool:
     return not given or given == own * (len(given) // len(own))
 
 
-def no_clip(node: NodeView) -> bool:
-    """clip must not be set."""
-    return "clip" not in node.attrs
-
-
-def no_input_forget(node: NodeView) -> bool:
-    """input_forget must be 0."""
-    return not node.attrs.get("input_forget", 0)
+def clip_is_wide(node: NodeView) -> bool:
+    """clip must be left out or at least 8, where the pre-activations of the core saturate anyway."""
+    return node.attrs.get("clip", np.inf) * 2.0**cells.GATE.frac > cells.GATE.max
 
 
 def reset_after_product(node: NodeView) -> bool:
-    """linear_before_reset of GRU must be 1."""
+    """linear_before_reset of GRU must be 1: with 0 the state's product waits for the reset gate within the step."""
     return node.op_type != "GRU" or bool(node.attrs.get("linear_before_reset", 0))
-
-
-def time_first(node: NodeView) -> bool:
-    """layout must be 0: the sequence on the first axis."""
-    return not node.attrs.get("layout", 0)
 
 
 def whole_sequences(node: NodeView) -> bool:
@@ -66,18 +56,25 @@ def no_peepholes(node: NodeView) -> bool:
 
 
 def cell_state_stays(node: NodeView) -> bool:
-    """Y_c, the last cell state, is not given as a result."""
+    """Y_c, the last cell state, is no result of the core, which keeps it in 16 bits."""
     return len(node.outputs) < 3 or not node.outputs[2] or node.outputs[2] not in node.used
 
 
-def gate_weights(op_type: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One direction's W, R and B in the order of `Cell`'s gates: float64 [G, H, I], [G, H, H], [G, H]."""
+def gate_weights(op_type: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, coupled: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One direction's W, R and B in the order of `Cell`'s gates: float64 [G, H, I], [G, H, H], [G, H].
+
+    `coupled` is `input_forget`: the forget gate of an LSTM is 1 - sigmoid(i) = sigmoid(-i).
+    """
     units = r.shape[1]
     w, r = (part.reshape(-1, units, part.shape[1]).astype(np.float64) for part in (w, r))
     wb, rb = np.zeros((2, len(w), units)) if b is None else b.astype(np.float64).reshape(2, -1, units)
     if op_type == "LSTM":
         order = [0, 2, 3, 1]     # ONNX: input, output, forget, cell
-        return w[order], r[order], (wb + rb)[order]
+        parts = w[order], r[order], (wb + rb)[order]
+        if coupled:
+            for part in parts:
+                part[1] = -part[0]
+        return parts
     if op_type == "GRU":
         none = np.zeros_like     # ONNX: update, reset, hidden
         return (np.stack([w[1], w[0], w[2], none(w[2])]), np.stack([r[1], r[0], none(r[2]), r[2]]),
@@ -88,7 +85,7 @@ def gate_weights(op_type: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | Non
 @register(
     *OPERATORS,
     attributes=("activations", "activation_alpha", "activation_beta", "clip", "direction", "hidden_size", "input_forget", "layout", "linear_before_reset"),
-    constraints=(activations_are_standard, no_clip, no_input_forget, reset_after_product, time_first, whole_sequences, no_peepholes, cell_state_stays),
+    constraints=(activations_are_standard, clip_is_wide, reset_after_product, whole_sequences, no_peepholes, cell_state_stays),
 )
 def convert_recurrent(builder: Builder, node: NodeView) -> tuple[Value, ...]:
     """Y and Y_h; each direction is a layer of its own, and their results are joined."""
@@ -134,7 +131,7 @@ def _layer(node: NodeView, d: int, w: np.ndarray, r: np.ndarray, b: np.ndarray |
     weighs more, its weights exceed int8, up to `_PLANES` times, so that the state's keep their resolution.
     """
     kind, units = _KINDS[node.op_type], r.shape[1]
-    weights, recurrent, bias = gate_weights(node.op_type, w, r, b)
+    weights, recurrent, bias = gate_weights(node.op_type, w, r, b, bool(node.attrs.get("input_forget", 0)))
     weights, recurrent = weights * x_scale, recurrent * HIDDEN_SCALE
     of_input, of_state = np.abs(weights).max(axis=2), np.abs(recurrent).max(axis=2)
     both = (of_input > 0) & (of_state > 0)

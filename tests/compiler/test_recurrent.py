@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from systolith import api
 from systolith.compiler.driver import compile_graph
-from systolith.compiler.errors import QuantiseError, UnsupportedError
+from systolith.compiler.errors import QuantiseError
 from systolith.compiler.frontend import import_model
 from systolith.host.driver import Driver
 from systolith.reference.machine_device import MachineDevice
@@ -148,19 +148,6 @@ def test_layers_are_stacked_between_convolution_and_classifier(tmp_path):
     assert signal_to_noise(expected, got) > 25, signal_to_noise(expected, got)
     for arch in ("tiny", "array8"):
         assert api.verify(partition, ARCHS[arch], {"x": samples[25]}, on=("machine",)).bit_exact
-
-
-@pytest.mark.parametrize(("options", "words"), [
-    ({"op_type": "GRU", "linear_before_reset": 0}, "linear_before_reset"),
-    ({"op_type": "LSTM", "clip": 3.0}, "clip"),
-    ({"op_type": "LSTM", "input_forget": 1}, "input_forget"),
-    ({"op_type": "RNN", "activations": ["Relu"]}, "activations"),
-    ({"op_type": "LSTM", "outputs": ("Y", "Y_h", "Y_c")}, "Y_c"),
-])
-def test_what_the_core_does_not_run_is_refused_by_name(options, words):
-    model, samples = float_model(**options)
-    with pytest.raises(UnsupportedError, match=f"'cell'.*{words}"):
-        import_model(model, {"x": samples})
 
 
 def test_a_quantised_model_without_the_range_of_its_cell_states_is_refused():
