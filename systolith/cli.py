@@ -23,6 +23,7 @@ from systolith.report import (
     host_cells,
     layer_rows,
     reporter_for,
+    skipped_lines,
     write_json,
 )
 from systolith.spec.arch import PRESETS, ArchError, load_arch
@@ -378,6 +379,8 @@ def _print_layers(
         f"{info['cycles']:,} cycles {total}, {info['macs']:,} MACs, {info['utilisation']:.1%} of "
         f"{info['peak_macs_per_cycle']} MACs a cycle, roofline {info['roofline_cycles']:,} cycles"
     )
+    for text in skipped_lines(info["layers"]):
+        reporter.line(text)
     _print_host(reporter, info["host_nodes"])
 
 

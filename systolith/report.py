@@ -18,6 +18,7 @@ __all__ = [
     "host_cells",
     "layer_rows",
     "reporter_for",
+    "skipped_lines",
     "write_json",
 ]
 
@@ -115,6 +116,16 @@ def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
             layer["limit"],
         )
         for layer in layers
+    ]
+
+
+def skipped_lines(layers: Iterable[dict]) -> list[str]:
+    """What each layer saves by leaving out tiles of its weights."""
+    return [
+        f"{layer['name']}: {layer['skipped_tiles']:,} tiles of the weights are all zero and skipped, {layer['skipped_macs']:,} of "
+        f"{layer['macs']:,} MACs"
+        for layer in layers
+        if layer["skipped_tiles"]
     ]
 
 

@@ -178,6 +178,7 @@ def describe(image: Image, cycles: int, layer_cycles: Sequence[int] | None = Non
     `layer_cycles` are those counted on a device; where there are none, those of the cycle model stand for them.
     """
     macs = sum(layer.macs for layer in image.layers)
+    skipped = sum(layer.skipped_macs for layer in image.layers)
     peak = image.arch.macs_per_cycle
     return {
         "model": image.model,
@@ -186,14 +187,17 @@ def describe(image: Image, cycles: int, layer_cycles: Sequence[int] | None = Non
         "cycles": cycles,
         "estimated_cycles": image.cycles,
         "macs": macs,
+        "skipped_macs": skipped,
         "peak_macs_per_cycle": peak,
         "roofline_cycles": sum(layer.roofline_cycles for layer in image.layers),
-        "utilisation": round(macs / (peak * cycles), 6) if cycles else 0.0,
+        "utilisation": round((macs - skipped) / (peak * cycles), 6) if cycles else 0.0,
         "layers": [
             {
                 "name": layer.name,
                 "op": layer.op,
                 "macs": layer.macs,
+                "skipped_tiles": layer.skipped_tiles,
+                "skipped_macs": layer.skipped_macs,
                 "cycles": counted,
                 "estimated_cycles": layer.cycles,
                 "roofline_cycles": layer.roofline_cycles,
