@@ -8,7 +8,10 @@ import onnxruntime
 
 from systolith.compiler.ops.recurrent import CELL_RANGE, OPERATORS, gate_weights
 
-__all__ = ["calibrate_recurrent", "observe_recurrent"]
+__all__ = ["SEQUENCE", "calibrate_recurrent", "observe_recurrent"]
+
+#: Recurrent operators, and which operand holds the sequence.
+SEQUENCE = {**dict.fromkeys(OPERATORS, 0), "Scan": 1}
 
 #: Operators that hand on their operand's values.
 _MOVERS = ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -20,12 +23,12 @@ def observe_recurrent(model: onnx.ModelProto, samples: list[dict[str, np.ndarray
     Nodes with computed weights or states are left out; the import refuses them by name.
     """
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    nodes = [node for node in model.graph.node if node.op_type in OPERATORS and all(name in constants for name in node.input[1:] if name)]
+    nodes = [node for node in model.graph.node if node.op_type in SEQUENCE and {*node.input} <= {"", _sequence(node), *constants}]
     if not nodes:
         return {}
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
-    names = list(dict.fromkeys(node.input[0] for node in nodes))
+    names = list(dict.fromkeys(_sequence(node) for node in nodes))
     known = {value.name for value in (*shown.graph.output, *shown.graph.input)}
     shown.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in known)
     results = [value.name for value in shown.graph.output]
@@ -34,11 +37,17 @@ def observe_recurrent(model: onnx.ModelProto, samples: list[dict[str, np.ndarray
     for sample in samples:
         values = {**sample, **dict(zip(results, session.run(None, sample), strict=True))}
         for node in nodes:
-            x = values[node.input[0]]
+            x = values[_sequence(node)]
             low, high, largest = found[node.name]
             reached = _cell_states(node, x, constants) if node.op_type == "LSTM" else []
             found[node.name] = min(low, float(x.min())), max(high, float(x.max())), [max(pair) for pair in zip(reached, largest or reached, strict=True)]
     return found
+
+
+def _sequence(node: onnx.NodeProto) -> str:
+    """Name of the sequence that a recurrent node steps through."""
+    at = SEQUENCE[node.op_type]
+    return node.input[at] if at < len(node.input) else ""
 
 
 def _cell_states(node: onnx.NodeProto, x: np.ndarray, constants: dict[str, np.ndarray]) -> list[float]:
@@ -76,15 +85,15 @@ def calibrate_recurrent(model: onnx.ModelProto, observed: dict[str, tuple[float,
         if largest:
             entry = model.metadata_props.add()
             entry.key, entry.value = f"{CELL_RANGE}{node.name}", " ".join(f"{value:.9g}" for value in largest)
-        origin = producers.get(node.input[0])
+        origin = producers.get(_sequence(node))
         while origin is not None and origin.op_type in _MOVERS:
             origin = producers.get(origin.input[0])
-        if origin is not None and (origin.op_type == "DequantizeLinear" or origin.op_type in OPERATORS):
+        if origin is not None and (origin.op_type == "DequantizeLinear" or origin.op_type in SEQUENCE):
             continue
-        name = node.input[0]
+        name = _sequence(node)
         if name not in scale_of:
             scale_of[name] = _quantise(graph, name, min(low, 0.0), max(high, 0.0), list(graph.node).index(node))
-        node.input[0] = scale_of[name]
+        node.input[SEQUENCE[node.op_type]] = scale_of[name]
 
 
 def _quantise(graph: onnx.GraphProto, name: str, low: float, high: float, position: int) -> str:

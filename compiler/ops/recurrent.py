@@ -12,7 +12,7 @@ from systolith.reference.shape import Concat, Take
 from systolith.spec import cells, numerics
 from systolith.spec.isa import Cell
 
-__all__ = ["CELL_RANGE", "OPERATORS", "convert_recurrent", "gate_weights"]
+__all__ = ["CELL_RANGE", "HIDDEN_SCALE", "OPERATORS", "convert_recurrent", "gate_weights", "quantised_layer"]
 
 OPERATORS = ("GRU", "LSTM", "RNN")
 #: Key of a model's metadata under which calibration leaves the largest cell state of a node, per direction.
@@ -95,11 +95,20 @@ def convert_recurrent(builder: Builder, node: NodeView) -> tuple[Value, ...]:
     b, hidden, state = (constant(node, index) for index in (3, 5, 6))
     direction = node.attrs.get("direction", b"forward").decode()
     steps, batch = x.shape[:2]
+    largest = [float(value) for value in node.metadata.get(f"{CELL_RANGE}{node.name}", "").split()]
+    if node.op_type != "LSTM":
+        if state is not None:
+            raise UnsupportedError("import", node.name, f"{node.op_type} has no initial cell state", "remove the operand")
+        largest = [0.0] * len(w)
+    elif not largest:
+        raise QuantiseError("quantise", node.name, "the range of the cell state is not known", "compile the float model with calibration data")
     layers, lasts = [], []
     for d in range(len(w)):
         reverse = direction == "reverse" or d == 1
-        op = _layer(node, d, w[d], r[d], None if b is None else b[d], source.scale, source.zero_point, reverse, batch,
-                    None if hidden is None else hidden[d], None if state is None else state[d])
+        parts = gate_weights(node.op_type, w[d], r[d], None if b is None else b[d], bool(node.attrs.get("input_forget", 0)))
+        op = quantised_layer(
+            node.name, _KINDS[node.op_type], parts, source.scale, source.zero_point, reverse=reverse, batch=batch,
+            hidden=None if hidden is None else hidden[d], state=None if state is None else state[d], largest=largest[d])
         suffix = ("_forward", "_reverse")[d] if len(w) == 2 else ""
         layer = builder.append(node.name + suffix, op, (x.tensor,), (node.outputs[0] or f"{node.name}_Y") + suffix, (steps, 1, batch, op.units), HIDDEN_SCALE, 0,
                                node.op_type, (*x.sources, node.name))
@@ -123,15 +132,21 @@ def _joined(builder: Builder, node: NodeView, tensors: list[str], axis: int, nam
     return Func(tensor, builder.tensors[tensor].shape, dequantised(HIDDEN_SCALE, 0), pure=True)
 
 
-def _layer(node: NodeView, d: int, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, x_scale: float, x_zero: int, reverse: bool, batch: int,
-           hidden: np.ndarray | None, state: np.ndarray | None) -> Recurrent:
+def quantised_layer(name: str, kind: Cell, parts: tuple[np.ndarray, np.ndarray, np.ndarray], x_scale: float, x_zero: int, *, reverse: bool, batch: int,
+                    hidden: np.ndarray | None = None, state: np.ndarray | None = None, largest: float = 0.0, alpha: int = 1 << cells.UNIT_FRAC) -> Recurrent:
     """One direction in integers.
 
     The sums of input and state share an accumulator, so that both halves of a row of weights have one scale. Where the input
     weighs more, its weights exceed int8, up to `_PLANES` times, so that the state's keep their resolution.
+
+    Parameters
+    ----------
+    parts : float64 arrays       as `gate_weights` gives them
+    hidden, state : float [N, H] before the first step; None: zero
+    largest : float              what the cell state of an LSTM reaches
     """
-    kind, units = _KINDS[node.op_type], r.shape[1]
-    weights, recurrent, bias = gate_weights(node.op_type, w, r, b, bool(node.attrs.get("input_forget", 0)))
+    weights, recurrent, bias = parts
+    units = recurrent.shape[2]
     weights, recurrent = weights * x_scale, recurrent * HIDDEN_SCALE
     of_input, of_state = np.abs(weights).max(axis=2), np.abs(recurrent).max(axis=2)
     both = (of_input > 0) & (of_state > 0)
@@ -141,27 +156,22 @@ def _layer(node: NodeView, d: int, w: np.ndarray, r: np.ndarray, b: np.ndarray |
     try:
         pairs = [numerics.approximate_scale(float(s) * 2.0 ** cells.GATE.frac) for s in scale.ravel()]
     except numerics.ScaleError as error:
-        raise QuantiseError("quantise", node.name, str(error), "train the model with weights of ordinary size") from error
+        raise QuantiseError("quantise", name, str(error), "train the model with weights of ordinary size") from error
     integers = np.rint(bias / scale)
-    if np.abs(integers).max() + 127 * (256 * planes * w.shape[1] + 128 * units) >= 1 << 31:
-        raise QuantiseError("quantise", node.name, "an accumulator could exceed 32 bits", "split the layer")
+    if np.abs(integers).max() + 127 * (256 * planes * weights.shape[2] + 128 * units) >= 1 << 31:
+        raise QuantiseError("quantise", name, "an accumulator could exceed 32 bits", "split the layer")
     hidden = np.zeros((batch, units)) if hidden is None else hidden
-    largest = node.metadata.get(f"{CELL_RANGE}{node.name}", "").split()
     shift = 0
     if kind is Cell.LSTM:
-        if not largest:
-            raise QuantiseError("quantise", node.name, "the range of the cell state is not known", "compile the float model with calibration data")
-        shift = _cell_shift(float(largest[d]))
+        shift = _cell_shift(largest)
         state = np.zeros((batch, units)) if state is None else state
         start = np.rint(state.astype(np.float64) * 2.0 ** (cells.GATE.frac - shift))
     else:
-        if state is not None:
-            raise UnsupportedError("import", node.name, f"{node.op_type} has no initial cell state", "remove the operand")
         start = np.rint(hidden.astype(np.float64) * 2.0 ** cells.UNIT_FRAC)
     return Recurrent(
         kind=kind, weights=np.rint(weights / scale[..., None]).astype(np.int16), recurrent=np.rint(recurrent / scale[..., None]).astype(np.int8),
         bias=integers.astype(np.int32), mult=np.array([m for m, _ in pairs]).reshape(scale.shape), shift=np.array([s for _, s in pairs]).reshape(scale.shape),
-        x_zero=x_zero, cell_shift=shift, reverse=reverse, hidden=np.clip(np.rint(hidden / HIDDEN_SCALE), -128, 127).astype(np.int8),
+        x_zero=x_zero, cell_shift=shift, alpha=alpha, reverse=reverse, hidden=np.clip(np.rint(hidden / HIDDEN_SCALE), -128, 127).astype(np.int8),
         state=np.clip(start, cells.STATE.min, cells.STATE.max).astype(np.int16))
 
 
