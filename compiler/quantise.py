@@ -18,7 +18,7 @@ from systolith.compiler.ops import RULES
 from systolith.compiler.ops.registry import rule_of, unsupported
 from systolith.compiler.passes.batch_norm import batch_norm_to_conv
 from systolith.compiler.passes.computed_bias import split_computed_bias
-from systolith.compiler.recurrent import SEQUENCE, calibrate_recurrent, observe_recurrent
+from systolith.compiler.recurrent import SEQUENCE, calibrate_recurrent, hidden_scales, observe_recurrent
 
 __all__ = ["calibration_samples", "quantise_model", "segment_samples", "unsupported_nodes"]
 
@@ -188,7 +188,11 @@ def quantise_model(model: onnx.ModelProto, calibration: dict[str, np.ndarray] | 
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=[name for name in sorted(RULES) if name not in _PLAIN],
-                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+                extra_options={
+                    "ActivationSymmetric": False,
+                    "WeightSymmetric": True,
+                    "TensorQuantOverrides": hidden_scales(named),
+                },
             )
             quantised = onnx.load(str(result))
             calibrate_recurrent(quantised, observed)

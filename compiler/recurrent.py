@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnxruntime
+from onnxruntime.quantization import QuantType
 
-from systolith.compiler.ops.recurrent import CELL_RANGE, OPERATORS, gate_weights
+from systolith.compiler.ops.recurrent import CELL_RANGE, HIDDEN_SCALE, OPERATORS, gate_weights
 
-__all__ = ["SEQUENCE", "calibrate_recurrent", "observe_recurrent"]
+__all__ = ["SEQUENCE", "calibrate_recurrent", "hidden_scales", "observe_recurrent"]
 
 #: Recurrent operators, and which operand holds the sequence.
 SEQUENCE = {**dict.fromkeys(OPERATORS, 0), "Scan": 1}
@@ -42,6 +43,19 @@ def observe_recurrent(model: onnx.ModelProto, samples: list[dict[str, np.ndarray
             reached = _cell_states(node, x, constants) if node.op_type == "LSTM" else []
             found[node.name] = min(low, float(x.min())), max(high, float(x.max())), [max(pair) for pair in zip(reached, largest or reached, strict=True)]
     return found
+
+
+def hidden_scales(model: onnx.ModelProto) -> dict[str, list[dict[str, object]]]:
+    """For ONNX Runtime's quantiser (`TensorQuantOverrides`): what holds a hidden state keeps its scale, so that its readers need no table."""
+    held: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type in SEQUENCE:
+            held.update(name for name in node.output if name)
+        elif node.op_type in _MOVERS and node.input[0] in held:
+            held.add(node.output[0])
+    # Y_c and what an unknown Scan gives are not hidden states; but then their nodes are no layers of the core.
+    override = {"quant_type": QuantType.QInt8, "scale": np.array(HIDDEN_SCALE, np.float32), "zero_point": np.array(0, np.int8)}
+    return {name: [override] for name in sorted(held)}
 
 
 def _sequence(node: onnx.NodeProto) -> str:

@@ -210,7 +210,8 @@ def verify(
 ) -> VerifyResult:
     """Run one inference on every backend and compare every bit that the core gives with the reference.
 
-    Where nodes follow on the host, the model's own outputs are compared too.
+    Where nodes follow on the host, the model's own outputs are compared too. Of a float model, signal to noise is measured on the calibration
+    data.
 
     Parameters
     ----------
@@ -275,6 +276,7 @@ def verify(
             found = [_locate(found[0], graph, image, entered, **options), *found[1:]]
         differences += found
     return VerifyResult(
+        snr_db=_fidelity(model, partition, calib, progress),
         model=graph.name,
         image=image,
         seed=used_seed,
@@ -324,6 +326,22 @@ def _imported(model: str | Path | QGraph | Partition, calib: Source, progress: P
         _tell(progress, f"importing {model}")
         model = import_model(model, calib)
     return as_partition(model)
+
+
+def _fidelity(
+    model: str | Path | QGraph | Partition, partition: Partition, calib: Source, progress: Progress
+) -> dict[str, dict[str, float | None]]:
+    """Signal to noise against the float model; nothing where there is none."""
+    calibration = load_arrays(calib, "calibration data")
+    if isinstance(model, QGraph | Partition) or calibration is None:
+        return {}
+    from systolith.compiler.importer import is_quantised, load_model
+    from systolith.fidelity import signal_to_noise
+
+    if is_quantised(load_model(_existing(model))):
+        return {}
+    _tell(progress, "comparing with the float model")
+    return signal_to_noise(model, partition, calibration)
 
 
 def _as_image(source: str | Path | Image) -> Image | None:

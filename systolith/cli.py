@@ -24,6 +24,7 @@ from systolith.report import (
     layer_rows,
     reporter_for,
     skipped_lines,
+    snr_lines,
     write_json,
 )
 from systolith.spec.arch import PRESETS, ArchError, load_arch
@@ -239,6 +240,8 @@ def verify(
     for name, backend in result.backends.items():
         cycles = f", {backend.cycles:,} cycles, {backend.load_cycles:,} to load" if backend.cycles else ""
         reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
+    for text in snr_lines(result.snr_db):
+        reporter.line(text)
     compared = [name for name in result.backends if name != "reference"]
     for difference in result.differences:
         for text in difference_lines(difference):

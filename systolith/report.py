@@ -19,6 +19,7 @@ __all__ = [
     "layer_rows",
     "reporter_for",
     "skipped_lines",
+    "snr_lines",
     "write_json",
 ]
 
@@ -126,6 +127,16 @@ def skipped_lines(layers: Iterable[dict]) -> list[str]:
         f"{layer['macs']:,} MACs"
         for layer in layers
         if layer["skipped_tiles"]
+    ]
+
+
+def snr_lines(found: dict[str, dict[str, float | None]]) -> list[str]:
+    """Signal to noise against the float model, of each output and each recurrent layer."""
+    labels = {"outputs": "output", "recurrent": "recurrent layer"}
+    return [
+        f"{labels[kind]} {name!r}: " + ("equal to float" if value is None else f"{value:.1f} dB from float") + " on the calibration data"
+        for kind, values in found.items()
+        for name, value in values.items()
     ]
 
 

@@ -110,7 +110,8 @@ class Difference:
 class VerifyResult:
     """The answer of `verify`; `as_dict` is the JSON of the command line.
 
-    `host_seconds` is the wall time of the nodes before and after the core, the shortest of all backends' inferences.
+    `host_seconds` is the wall time of the nodes before and after the core, the shortest of all backends' inferences; `snr_db` the signal to
+    noise against the float model, as `fidelity.signal_to_noise` gives it.
     """
 
     model: str
@@ -120,6 +121,7 @@ class VerifyResult:
     differences: tuple[Difference, ...]
     host_seconds: dict[str, float] = field(default_factory=dict)
     compile_seconds: float = 0.0
+    snr_db: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     @property
     def bit_exact(self) -> bool:
@@ -156,6 +158,7 @@ class VerifyResult:
             "compile_seconds": round(self.compile_seconds, 6),
             "bit_exact": self.bit_exact,
             "seed": self.seed,
+            "snr_db": self.snr_db,
             "backends": backends,
             "load_cycles": load_cycles,
             "host_nodes": host_rows(self.image.host, self.host_seconds),
