@@ -34,20 +34,28 @@ def lower_recurrent(low: Lowering, op: Recurrent) -> list[tuple[int, int]]:
         raise low.no_room(f"the sequence of {low.node.op_type} is needed whole, {x.bytes} bytes and {y.bytes} bytes of results")
     steps, batch, _ = low.graph.tensors[low.node.inputs[0]].shape
     temporary, plan = [], _planned(low, op, steps)
+    size = op.first_bytes[0].size
     for n in range(batch):
-        order, size = range(steps)[:: -1 if op.reverse else 1], 3 * op.units
+        order = range(steps)[:: -1 if op.reverse else 1]
         if op.carried:
             offset = low.states[low.node.name] + n * size
             address = low.allocate(size, "the state")
             low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=offset, bytes=size, base=address)
         else:
-            address, size = low.constant(op.first_bytes[n])
+            address, _ = low.constant(op.first_bytes[n])
         temporary.append((address, size))
-        _sequence(low, op, plan, n, order, x.address, y.address, batch, address)
+        rests = []
+        if op.wide:
+            # Blocks of a step still read the low bytes of the step before while the first ones write new ones.
+            rests = [address + 3 * op.units, low.allocate(op.units, "the low bytes of the hidden state")]
+            temporary.append((rests[1], op.units))
+        _sequence(low, op, plan, n, order, x.address, y.address, batch, address, rests)
         if op.carried:
             last = y.address + (order[-1] * batch + n) * op.units
             low.emit("STORE", region=Region.DATA, offset=offset, bytes=op.units, base=last)
             low.emit("STORE", region=Region.DATA, offset=offset + op.units, bytes=2 * op.units, base=address + op.units)
+            if op.wide:
+                low.emit("STORE", region=Region.DATA, offset=offset + 3 * op.units, bytes=op.units, base=rests[steps % 2])
     return temporary
 
 
@@ -128,11 +136,15 @@ def _planned(low: Lowering, op: Recurrent, steps: int) -> _Plan:
     length = max(1, min(steps, arch.acc_depth // 2 // lanes)) if ahead else 1
     return _Plan(
         blocks=blocks, length=length, ahead=ahead, of_input=_blocks(low, "x", op.weights, blocks, length, op.planes),
-        of_state=_blocks(low, "h", op.recurrent, blocks, 1, 1), bias=op.bias.astype(np.int64) - op.x_zero * op.weights.astype(np.int64).sum(axis=2))
+        of_state=_blocks(low, "h", op.recurrent, blocks, 1, 1), bias=op.bias.astype(np.int64) - op.unit * op.x_zero * op.weights.astype(np.int64).sum(axis=2))
 
 
-def _sequence(low: Lowering, op: Recurrent, plan: _Plan, n: int, order: range, x: int, y: int, batch: int, initial: int) -> None:
-    """All steps of one element of the batch; `initial` holds the hidden state and the low and high bytes of the state."""
+def _sequence(low: Lowering, op: Recurrent, plan: _Plan, n: int, order: range, x: int, y: int, batch: int, initial: int,
+              rests: list[int]) -> None:
+    """All steps of one element of the batch; `initial` holds the hidden state and the low and high bytes of the state.
+
+    `rests` are the two places between which the low bytes of a hidden state of 16 bits alternate, the first holds the initial ones.
+    """
     arch, units, blocks, length, ahead = low.arch, op.units, plan.blocks, plan.length, plan.ahead
     of_input, of_state, bias = plan.of_input, plan.of_state, plan.bias
     inputs, lanes = op.weights.shape[2], len(blocks) * op.kind.gates
@@ -144,20 +156,24 @@ def _sequence(low: Lowering, op: Recurrent, plan: _Plan, n: int, order: range, x
             # What sees the input alone is computed, and released, in its step.
             if ahead and (gate, b) in of_input and (gate, b) in of_state:
                 _product(low, of_input[gate, b], x + (run[0] * batch + n) * inputs, entries + (b * op.kind.gates + gate) * len(run), pad=op.x_zero,
-                         vectors=len(run), step=order.step * batch * inputs, final=False)
+                         vectors=len(run), step=order.step * batch * inputs, final=False, high=op.wide)
         for step, t in enumerate(run):
             for b, block in enumerate(blocks):
                 for gate in range(op.kind.gates):
                     acc = entries + (b * op.kind.gates + gate) * len(run) + step if ahead else low.accumulators(1)
                     seen, recurrent = of_input.get((gate, b)), of_state.get((gate, b))
                     if seen is not None and not (ahead and recurrent is not None):
-                        _product(low, seen, x + (t * batch + n) * inputs, acc, pad=op.x_zero, final=recurrent is None)
+                        _product(low, seen, x + (t * batch + n) * inputs, acc, pad=op.x_zero, final=recurrent is None, high=op.wide)
                     if recurrent is not None or seen is None:
-                        _product(low, recurrent or _nothing(arch), hidden, acc, accumulate=seen is not None)
+                        block_weights = recurrent or _nothing(arch)
+                        _product(low, block_weights, hidden, acc, accumulate=seen is not None, final=not op.wide, high=op.wide)
+                        if op.wide:
+                            _product(low, block_weights, rests[(first + step) % 2], acc, accumulate=True)
                     param = low.params(("gate", gate, b), bias[gate, block], op.mult[gate, block], op.shift[gate, block])
                     low.emit("OUTPUT", dest=Destination.CELL, acc=acc, ny=1, nx=1, channels=len(block), param=param)
                 low.emit("CELL", kind=op.kind, units=len(block), state=initial + units + block.start, state_high=initial + 2 * units + block.start,
-                         dst=y + (t * batch + n) * units + block.start, shift=op.cell_shift, alpha=op.alpha)
+                         dst=y + (t * batch + n) * units + block.start, shift=op.cell_shift, alpha=op.alpha, wide=op.wide,
+                         dst_low=rests[(first + step + 1) % 2] + block.start if op.wide else 0)
             hidden = y + (t * batch + n) * units
 
 
@@ -167,7 +183,7 @@ def _nothing(arch: ArchConfig) -> _Block:
 
 
 def _product(low: Lowering, block: _Block, base: int, acc: int, *, pad: int = 0, vectors: int = 1, step: int = 0, final: bool = True,
-             accumulate: bool = False) -> None:
+             accumulate: bool = False, high: bool = False) -> None:
     """MATMUL of a block of weights with dense vectors; planes add up, and one instruction takes each run of chunks."""
     tile = low.weights(block.key, lambda: block.tiles)
     for run in block.runs:
@@ -175,5 +191,5 @@ def _product(low: Lowering, block: _Block, base: int, acc: int, *, pad: int = 0,
         # Each vector is a row of its own, so that what lies behind it does not count.
         low.emit("MATMUL", base=base + skipped, x0=skipped, height=1, row_bytes=block.length, pad=pad, ky=block.planes, kt=len(run), oy=vectors,
                  oy_addr=step, ox=1, taps=1, stride=1, tile=tile, acc=acc, accumulate=accumulate or run is not block.runs[0],
-                 final=final and run is block.runs[-1])
+                 final=final and run is block.runs[-1], high=high)
         tile += block.planes * len(run)

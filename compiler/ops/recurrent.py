@@ -12,11 +12,13 @@ from systolith.reference.shape import Concat, Take
 from systolith.spec import cells, numerics
 from systolith.spec.isa import Cell
 
-__all__ = ["CELL_RANGE", "HIDDEN_SCALE", "OPERATORS", "convert_recurrent", "gate_weights", "quantised_layer"]
+__all__ = ["CELL_RANGE", "HIDDEN_BITS", "HIDDEN_SCALE", "OPERATORS", "convert_recurrent", "gate_weights", "hidden_is_wide", "quantised_layer"]
 
 OPERATORS = ("GRU", "LSTM", "RNN")
 #: Key of a model's metadata under which calibration leaves the largest cell state of a node, per direction.
 CELL_RANGE = "systolith.cell_range."
+#: Key of a model's metadata with the bits of hidden states, 8 where it is missing.
+HIDDEN_BITS = "systolith.hidden_bits"
 #: Scale of every int8 hidden state.
 HIDDEN_SCALE = 2.0 ** -cells.HIDDEN_FRAC
 
@@ -58,6 +60,11 @@ def no_peepholes(node: NodeView) -> bool:
 def cell_state_stays(node: NodeView) -> bool:
     """Y_c, the last cell state, is no result of the core, which keeps it in 16 bits."""
     return len(node.outputs) < 3 or not node.outputs[2] or node.outputs[2] not in node.used
+
+
+def hidden_is_wide(node: NodeView) -> bool:
+    """Whether calibration chose a hidden state of 16 bits."""
+    return node.metadata.get(HIDDEN_BITS) == "16"
 
 
 def gate_weights(op_type: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, coupled: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -108,7 +115,7 @@ def convert_recurrent(builder: Builder, node: NodeView) -> tuple[Value, ...]:
         parts = gate_weights(node.op_type, w[d], r[d], None if b is None else b[d], bool(node.attrs.get("input_forget", 0)))
         op = quantised_layer(
             node.name, _KINDS[node.op_type], parts, source.scale, source.zero_point, reverse=reverse, batch=batch,
-            hidden=None if hidden is None else hidden[d], state=None if state is None else state[d], largest=largest[d])
+            hidden=None if hidden is None else hidden[d], state=None if state is None else state[d], largest=largest[d], wide=hidden_is_wide(node))
         suffix = ("_forward", "_reverse")[d] if len(w) == 2 else ""
         layer = builder.append(node.name + suffix, op, (x.tensor,), (node.outputs[0] or f"{node.name}_Y") + suffix, (steps, 1, batch, op.units), HIDDEN_SCALE, 0,
                                node.op_type, (*x.sources, node.name))
@@ -133,7 +140,8 @@ def _joined(builder: Builder, node: NodeView, tensors: list[str], axis: int, nam
 
 
 def quantised_layer(name: str, kind: Cell, parts: tuple[np.ndarray, np.ndarray, np.ndarray], x_scale: float, x_zero: int, *, reverse: bool, batch: int,
-                    hidden: np.ndarray | None = None, state: np.ndarray | None = None, largest: float = 0.0, alpha: int = 1 << cells.UNIT_FRAC) -> Recurrent:
+                    hidden: np.ndarray | None = None, state: np.ndarray | None = None, largest: float = 0.0, alpha: int = 1 << cells.UNIT_FRAC,
+                    wide: bool = False) -> Recurrent:
     """One direction in integers.
 
     The sums of input and state share an accumulator, so that both halves of a row of weights have one scale. Where the input
@@ -144,9 +152,14 @@ def quantised_layer(name: str, kind: Cell, parts: tuple[np.ndarray, np.ndarray, 
     parts : float64 arrays       as `gate_weights` gives them
     hidden, state : float [N, H] before the first step; None: zero
     largest : float              what the cell state of an LSTM reaches
+    wide : bool                  hidden state of 16 bits
+
+    Raises
+    ------
+    QuantiseError   If a scale has no multiplier, or an accumulator could overflow.
     """
     weights, recurrent, bias = parts
-    units = recurrent.shape[2]
+    units, unit = recurrent.shape[2], 256 if wide else 1
     weights, recurrent = weights * x_scale, recurrent * HIDDEN_SCALE
     of_input, of_state = np.abs(weights).max(axis=2), np.abs(recurrent).max(axis=2)
     both = (of_input > 0) & (of_state > 0)
@@ -154,12 +167,15 @@ def quantised_layer(name: str, kind: Cell, parts: tuple[np.ndarray, np.ndarray, 
     scale = np.maximum(of_input / planes, of_state) / 127
     scale[scale == 0] = 1.0 / (1 << 20)
     try:
-        pairs = [numerics.approximate_scale(float(s) * 2.0 ** cells.GATE.frac) for s in scale.ravel()]
+        pairs = [numerics.approximate_scale(float(s) * 2.0 ** cells.GATE.frac / unit) for s in scale.ravel()]
     except numerics.ScaleError as error:
         raise QuantiseError("quantise", name, str(error), "train the model with weights of ordinary size") from error
-    integers = np.rint(bias / scale)
-    if np.abs(integers).max() + 127 * (256 * planes * weights.shape[2] + 128 * units) >= 1 << 31:
-        raise QuantiseError("quantise", name, "an accumulator could exceed 32 bits", "split the layer")
+    integers = np.rint(bias / scale * unit)
+    weights, recurrent = np.rint(weights / scale[..., None]), np.rint(recurrent / scale[..., None])
+    # Whatever the operands are, in any order of the sums, and with the input's zero point still in them.
+    most = np.abs(integers) + unit * (256 * np.abs(weights).sum(axis=2) + 128 * np.abs(recurrent).sum(axis=2))
+    if most.max() >= 1 << 31:
+        raise QuantiseError("quantise", name, "an accumulator could exceed 32 bits", "choose a hidden state of 8 bits" if wide else "split the layer")
     hidden = np.zeros((batch, units)) if hidden is None else hidden
     shift = 0
     if kind is Cell.LSTM:
@@ -168,10 +184,14 @@ def quantised_layer(name: str, kind: Cell, parts: tuple[np.ndarray, np.ndarray, 
         start = np.rint(state.astype(np.float64) * 2.0 ** (cells.GATE.frac - shift))
     else:
         start = np.rint(hidden.astype(np.float64) * 2.0 ** cells.UNIT_FRAC)
+    if wide:
+        before = np.clip(np.rint(hidden * 2.0**cells.UNIT_FRAC), cells.STATE.min, cells.WIDE_MAX).astype(np.int16)
+    else:
+        before = np.clip(np.rint(hidden / HIDDEN_SCALE), -128, 127).astype(np.int8)
     return Recurrent(
-        kind=kind, weights=np.rint(weights / scale[..., None]).astype(np.int16), recurrent=np.rint(recurrent / scale[..., None]).astype(np.int8),
+        kind=kind, weights=weights.astype(np.int16), recurrent=recurrent.astype(np.int8), wide=wide,
         bias=integers.astype(np.int32), mult=np.array([m for m, _ in pairs]).reshape(scale.shape), shift=np.array([s for _, s in pairs]).reshape(scale.shape),
-        x_zero=x_zero, cell_shift=shift, alpha=alpha, reverse=reverse, hidden=np.clip(np.rint(hidden / HIDDEN_SCALE), -128, 127).astype(np.int8),
+        x_zero=x_zero, cell_shift=shift, alpha=alpha, reverse=reverse, hidden=before,
         state=np.clip(start, cells.STATE.min, cells.STATE.max).astype(np.int16))
 
 

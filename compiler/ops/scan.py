@@ -12,7 +12,7 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from systolith.compiler.errors import UnsupportedError
-from systolith.compiler.ops.recurrent import HIDDEN_SCALE, quantised_layer
+from systolith.compiler.ops.recurrent import HIDDEN_SCALE, hidden_is_wide, quantised_layer
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
 from systolith.compiler.ops.values import Builder, Const, Func, Value, dequantised
 from systolith.reference.shape import Reshape, Take
@@ -159,7 +159,7 @@ def convert_scan(builder: Builder, node: NodeView) -> tuple[Value, ...]:
     reverse = bool(next(iter(node.attrs.get("scan_input_directions", [0]))))
     op = quantised_layer(
         node.name, Cell.RNN, (cell.weights[None], cell.recurrent[None], cell.bias[None]), source.scale, source.zero_point, reverse=reverse,
-        batch=len(hidden), hidden=hidden, alpha=round(cell.alpha * (1 << cells.UNIT_FRAC)))
+        batch=len(hidden), hidden=hidden, alpha=round(cell.alpha * (1 << cells.UNIT_FRAC)), wide=hidden_is_wide(node))
     sources = (*x.sources, node.name)
 
     def shaped(name: str, tensor: str, shape: tuple[int, ...], scale: float, zero: int, label: str) -> str:
