@@ -24,6 +24,7 @@ from systolith.compiler.quantise import (
     segment_samples,
     unsupported_nodes,
 )
+from systolith.compiler.recurrent import set_hidden_bits
 from systolith.compiler.segments import Topology, extract, host_nodes, serialised, typed_values
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
@@ -51,7 +52,7 @@ class _Cut:
 
 
 def partition_model(
-    source: str | Path | onnx.ModelProto, calibration: dict[str, np.ndarray] | None = None
+    source: str | Path | onnx.ModelProto, calibration: dict[str, np.ndarray] | None = None, hidden_bits: int | None = None
 ) -> Partition:
     """The core's quantised graph and the host's segments of a model.
 
@@ -59,6 +60,7 @@ def partition_model(
     ----------
     source      : path or ModelProto
     calibration : dict of input of the model -> samples stacked on the first axis; needed for float models
+    hidden_bits : of the hidden states of recurrent layers, 8 or 16; None: what the model's metadata says, else 8
 
     Raises
     ------
@@ -77,6 +79,8 @@ def partition_model(
             if not quantised:
                 data = calibration if parts is None else parts.core_samples(samples)
                 integers = quantise_model(core, data)
+            if hidden_bits is not None:
+                set_hidden_bits(integers, hidden_bits)
             # Before the import, which rewrites it.
             core_bytes = integers.SerializeToString(deterministic=True)
             graph = import_quantised(integers)

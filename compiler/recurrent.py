@@ -7,9 +7,9 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import QuantType
 
-from systolith.compiler.ops.recurrent import CELL_RANGE, HIDDEN_SCALE, OPERATORS, gate_weights
+from systolith.compiler.ops.recurrent import CELL_RANGE, HIDDEN_BITS, HIDDEN_SCALE, OPERATORS, gate_weights
 
-__all__ = ["SEQUENCE", "calibrate_recurrent", "hidden_scales", "observe_recurrent"]
+__all__ = ["SEQUENCE", "calibrate_recurrent", "hidden_scales", "observe_recurrent", "set_hidden_bits"]
 
 #: Recurrent operators, and which operand holds the sequence.
 SEQUENCE = {**dict.fromkeys(OPERATORS, 0), "Scan": 1}
@@ -56,6 +56,13 @@ def hidden_scales(model: onnx.ModelProto) -> dict[str, list[dict[str, object]]]:
     # Y_c and what an unknown Scan gives are not hidden states; but then their nodes are no layers of the core.
     override = {"quant_type": QuantType.QInt8, "scale": np.array(HIDDEN_SCALE, np.float32), "zero_point": np.array(0, np.int8)}
     return {name: [override] for name in sorted(held)}
+
+
+def set_hidden_bits(model: onnx.ModelProto, bits: int) -> None:
+    """Note in the model's metadata how many bits the recurrence sees of a hidden state: 8 or 16."""
+    for entry in [entry for entry in model.metadata_props if entry.key == HIDDEN_BITS]:
+        model.metadata_props.remove(entry)
+    model.metadata_props.add(key=HIDDEN_BITS, value=str(bits))
 
 
 def _sequence(node: onnx.NodeProto) -> str:
