@@ -21,16 +21,16 @@ _MOVERS = ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", 
 def observe_recurrent(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]]) -> dict[str, tuple[float, float, list[float]]]:
     """Per recurrent node: least and largest value that enters, and the largest cell state of each direction.
 
-    Nodes with computed weights or states are left out; the import refuses them by name.
+    Nodes with computed weights are left out; the import refuses them by name.
     """
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    nodes = [node for node in model.graph.node if node.op_type in SEQUENCE and {*node.input} <= {"", _sequence(node), *constants}]
+    nodes = [node for node in model.graph.node if node.op_type in SEQUENCE and {*node.input[1:4]} <= {"", _sequence(node), *constants}]
     if not nodes:
         return {}
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
-    names = list(dict.fromkeys(_sequence(node) for node in nodes))
-    known = {value.name for value in (*shown.graph.output, *shown.graph.input)}
+    names = list(dict.fromkeys(name for node in nodes for name in (_sequence(node), *node.input[5:7]) if name))
+    known = {value.name for value in (*shown.graph.output, *shown.graph.input)} | constants.keys()
     shown.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in known)
     results = [value.name for value in shown.graph.output]
     session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -40,7 +40,7 @@ def observe_recurrent(model: onnx.ModelProto, samples: list[dict[str, np.ndarray
         for node in nodes:
             x = values[_sequence(node)]
             low, high, largest = found[node.name]
-            reached = _cell_states(node, x, constants) if node.op_type == "LSTM" else []
+            reached = _cell_states(node, x, constants | values) if node.op_type == "LSTM" else []
             found[node.name] = min(low, float(x.min())), max(high, float(x.max())), [max(pair) for pair in zip(reached, largest or reached, strict=True)]
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from systolith.host.segments import HostSegments
 from systolith.reference.partition import Partition
 from systolith.reference.recurrent import Recurrent
 
-__all__ = ["SAMPLES", "decibels", "signal_to_noise"]
+__all__ = ["SAMPLES", "STREAM", "decibels", "gain", "signal_to_noise"]
 
 #: Samples that are compared, spread over the calibration data.
 SAMPLES = 8
+#: Samples of a stream that are compared.
+STREAM = 64
 
 
 def decibels(signal: float, noise: float) -> float | None:
@@ -23,10 +26,13 @@ def decibels(signal: float, noise: float) -> float | None:
     return None if noise == 0 else float(10 * np.log10(max(signal, 1e-300) / noise))
 
 
-def signal_to_noise(model: str | Path, partition: Partition, calibration: Arrays) -> dict[str, dict[str, float | None]]:
+def signal_to_noise(
+    model: str | Path, partition: Partition, calibration: Arrays, states: Mapping[str, str] | None = None
+) -> dict[str, dict[str, float | None]]:
     """Decibels of each float output of the model (``outputs``) and of each recurrent layer on the core (``recurrent``), by name.
 
-    Signal is what ONNX Runtime gives for the float model, noise what the reference differs from it, both as energy over `SAMPLES` samples.
+    Signal is what ONNX Runtime gives for the float model, noise what the reference differs from it, both as energy over `SAMPLES` samples; where
+    `states` are bound, over the first samples of the stream, from which each side carries its own state.
 
     Raises
     ------
@@ -35,19 +41,29 @@ def signal_to_noise(model: str | Path, partition: Partition, calibration: Arrays
     import onnx
 
     from systolith.compiler.importer import load_model
+    from systolith.compiler.passes.bound_states import bind_states
     from systolith.compiler.quantise import calibration_samples, segment_samples
 
     loaded, graph, segments = load_model(model), partition.graph, HostSegments(partition.host)
+    if states:
+        bound = bind_states(loaded, states)
+        samples = calibration_samples(loaded, dict(calibration), bound.nodes)
+        given, chosen = [*samples[0]], bound.samples(samples[:STREAM])
+    else:
+        samples = calibration_samples(loaded, dict(calibration))
+        given, chosen = [*samples[0]], [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLES).astype(int))]
     on_core = {source for node in graph.nodes if isinstance(node.op, Recurrent) for source in node.sources}
     layers = {name: node.name for node in loaded.graph.node if node.name in on_core for name in node.output if name in graph.tensors}
-    outputs = [value.name for value in loaded.graph.output]
-    loaded.graph.output.extend(onnx.ValueInfoProto(name=name) for name in layers if name not in outputs)
-    samples = calibration_samples(loaded, dict(calibration))
-    chosen = [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLES).astype(int))]
+    outputs = [value.name for value in loaded.graph.output if value.name not in (states or ())]
+    known = {value.name for value in loaded.graph.output}
+    loaded.graph.output.extend(onnx.ValueInfoProto(name=name) for name in layers if name not in known)
     energy = {name: np.zeros(2) for name in (*outputs, *layers)}
+    carried: dict[str, object] = {}
     for sample in segment_samples(loaded, [*chosen[0]], [*energy], chosen):
-        entered = segments.enter({name: sample[name] for name in chosen[0]})
-        values = graph.run({name: quantise(np.asarray(entered[name]), graph.tensors[name]) for name in graph.inputs})
+        entered = segments.enter({name: sample[name] for name in given})
+        if not states:
+            carried.clear()
+        values = graph.run({name: quantise(np.asarray(entered[name]), graph.tensors[name]) for name in graph.inputs}, carried)
         got = {name: (values[name].astype(np.float64) - graph.tensors[name].zero_point) * graph.tensors[name].scale for name in layers}
         got |= segments.leave(entered, {name: dequantise(values[name], graph.tensors[name]) for name in graph.outputs})
         for name, sums in energy.items():
@@ -59,3 +75,13 @@ def signal_to_noise(model: str | Path, partition: Partition, calibration: Arrays
     for name, node in layers.items():
         recurrent.setdefault(node, found.get(name))
     return {"outputs": {name: found[name] for name in outputs if name in found}, "recurrent": recurrent}
+
+
+def gain(before: dict[str, dict[str, float | None]], after: dict[str, dict[str, float | None]]) -> float:
+    """By how many decibels the worst output, or recurrent layer, is better."""
+    def worst(found: dict[str, dict[str, float | None]]) -> float:
+        values = found["outputs"] or found["recurrent"]
+        return min((np.inf if value is None else value for value in values.values()), default=np.inf)
+
+    first, second = worst(before), worst(after)
+    return 0.0 if first == second else second - first
