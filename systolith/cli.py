@@ -52,16 +52,17 @@ class _State(click.ParamType):
         return output, source
 
 
-def _calib(command):
-    """Options `--calib` and `--state`, which say how a model is to be imported."""
+def _importing(command):
+    """Options `--calib`, `--state` and `--hidden`, which arrive as one parameter `importing`: keywords of the API's functions."""
 
     @click.option("--calib", metavar="DATA.npz", help="Calibration data for a float model: per input, samples stacked on the first axis.")
     @click.option("--state", "states", multiple=True, type=_State(), help="State that stays on the core from run to run; may be given more than once.")
+    @click.option("--hidden", type=click.Choice(["8", "16", "auto"]), default="8", show_default=True, help="Bits of the hidden states of recurrent layers.")
     @functools.wraps(command)
-    def with_states(*args, states: tuple[tuple[str, str], ...], **kwargs):
-        return command(*args, states=dict(states), **kwargs)
+    def with_importing(*args, calib: str | None, states: tuple[tuple[str, str], ...], hidden: str, **kwargs):
+        return command(*args, importing={"calib": calib, "states": dict(states), "hidden": hidden}, **kwargs)
 
-    return with_states
+    return with_importing
 
 
 def _memory(command):
@@ -91,7 +92,7 @@ def cli() -> None:
 @click.option("--streaming", is_flag=True, help="Recurrent layers continue from run to run.")
 @click.option("--dump", metavar="DIR", help="Write every level of the compilation there, as text and ONNX.")
 @_memory
-@_calib
+@_importing
 @json_option
 def compile_command(
     model: str,
@@ -100,8 +101,7 @@ def compile_command(
     streaming: bool,
     dump: str | None,
     memory: MemoryTiming,
-    calib: str | None,
-    states: dict[str, str],
+    importing: dict,
     json_path: str | None,
 ) -> None:
     """Compile MODEL (ONNX) into a program image."""
@@ -109,7 +109,7 @@ def compile_command(
 
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        image = api.compile(model, arch, calib, progress, memory, dump, streaming, states)
+        image = api.compile(model, arch, progress=progress, memory=memory, dump=dump, streaming=streaming, **importing)
     path = Path(output) if output else Path(model).with_suffix(".sysl")
     image.save(path)
     info = api.describe(image, image.cycles)
@@ -142,7 +142,7 @@ def compile_command(
     help="reference, machine or rtl.",
 )
 @_memory
-@_calib
+@_importing
 @json_option
 def run(
     model_or_image: str,
@@ -151,8 +151,7 @@ def run(
     outputs: str | None,
     backend: str,
     memory: MemoryTiming,
-    calib: str | None,
-    states: dict[str, str],
+    importing: dict,
     json_path: str | None,
 ) -> None:
     """Run MODEL_OR_IMAGE once on a backend."""
@@ -163,7 +162,7 @@ def run(
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         result = api.run(
-            model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress, memory=memory, states=states
+            model_or_image, inputs, on=backend, arch=arch, progress=progress, memory=memory, **importing
         )
     if outputs is not None:
         # An open file keeps the name as given: numpy.savez would append .npz.
@@ -216,7 +215,7 @@ def run(
     help="Verilog to run as rtl instead of the generated core, with its ports; may be given more than once.",
 )
 @_memory
-@_calib
+@_importing
 @json_option
 @click.pass_context
 def verify(
@@ -229,8 +228,7 @@ def verify(
     waveform: str | None,
     verilog: tuple[str, ...],
     memory: MemoryTiming,
-    calib: str | None,
-    states: dict[str, str],
+    importing: dict,
     json_path: str | None,
 ) -> None:
     """Run MODEL on every backend and compare every bit of every output; say where the first difference arises."""
@@ -244,8 +242,7 @@ def verify(
             arch,
             inputs,
             on=names,
-            calib=calib,
-            states=states,
+            **importing,
             seed=seed,
             progress=progress,
             sources=_sources(verilog),
@@ -289,18 +286,16 @@ def verify(
 @cli.command()
 @click.argument("model")
 @_arch
-@_calib
+@_importing
 @_memory
 @json_option
-def explain(
-    model: str, arch: str, calib: str | None, states: dict[str, str], memory: MemoryTiming, json_path: str | None
-) -> None:
+def explain(model: str, arch: str, importing: dict, memory: MemoryTiming, json_path: str | None) -> None:
     """Estimated cycles, roofline and limit of each layer of MODEL, without running it."""
     from systolith import api
 
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        info = api.explain(model, arch, calib, progress, memory, states)
+        info = api.explain(model, arch, progress=progress, memory=memory, **importing)
     _print_layers(reporter, info)
     write_json(json_path, info)
 

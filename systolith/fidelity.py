@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ from systolith.host.segments import HostSegments
 from systolith.reference.partition import Partition
 from systolith.reference.recurrent import Recurrent
 
-__all__ = ["SAMPLES", "STREAM", "decibels", "gain", "signal_to_noise"]
+__all__ = ["SAMPLES", "STREAM", "WORTH", "chosen_hidden", "decibels", "gain", "has_recurrent_layers", "signal_to_noise"]
 
 #: Samples that are compared, spread over the calibration data.
 SAMPLES = 8
+#: Decibels for which hidden states get 16 bits.
+WORTH = 1.0
 #: Samples of a stream that are compared.
 STREAM = 64
 
@@ -85,3 +87,35 @@ def gain(before: dict[str, dict[str, float | None]], after: dict[str, dict[str, 
 
     first, second = worst(before), worst(after)
     return 0.0 if first == second else second - first
+
+
+def has_recurrent_layers(partition: Partition) -> bool:
+    """Whether a recurrent layer runs on the core."""
+    return any(isinstance(node.op, Recurrent) for node in partition.graph.nodes)
+
+
+def chosen_hidden(model: str | Path, calibration: dict[str, np.ndarray], states: Mapping[str, str] | None, tell: Callable[[str], None]) -> Partition:
+    """The model with hidden states of 8 bits, or of 16 where they bring it `WORTH` nearer to float.
+
+    Raises
+    ------
+    CompileError   If the model is refused.
+    """
+    from systolith.compiler.errors import QuantiseError
+    from systolith.compiler.importer import is_quantised, load_model
+    from systolith.compiler.partition import partition_model
+
+    narrow = partition_model(model, calibration, states, 8)
+    if not has_recurrent_layers(narrow):
+        return narrow
+    if is_quantised(load_model(model)):
+        raise QuantiseError("quantise", "", "the bits of hidden states cannot be chosen without the float model", "give --hidden 8 or 16")
+    try:
+        wide = partition_model(model, calibration, states, 16)
+    except QuantiseError as error:
+        tell(f"hidden states have 8 bits: with 16, {error.reason}")
+        return narrow
+    found = gain(*(signal_to_noise(model, partition, calibration, states) for partition in (narrow, wide)))
+    bits = 16 if found >= WORTH else 8
+    tell(f"hidden states have {bits} bits: with 16 the worst output is {found:.1f} dB nearer to float, and {WORTH:g} dB are worth their cost")
+    return wide if bits == 16 else narrow
