@@ -142,6 +142,21 @@ def test_the_cell_may_be_written_in_any_linear_form(tmp_path, nodes, attributes)
     assert api.verify(partition, "array8", {"u": samples[3]}, on=("machine",)).bit_exact
 
 
+def test_another_body_runs_on_the_host_behind_a_layer(tmp_path):
+    nodes = [("Sigmoid", ["z"], "new", {}) if node[2] == "new" else node for node in JOINED]
+    model = scan_model([*nodes, ("Identity", ["h_next"], "state", {})], CONSTANTS, state="state")
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(3, dtype=np.float32)[::-1].copy(), "mirror"))
+    model.graph.node.insert(0, helper.make_node("MatMul", ["u", "mirror"], ["mirrored"], name="layer"))
+    model.graph.node[1].input[1] = "mirrored"
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    samples = np.random.default_rng(6).normal(0, 1, (20, 7, 1, 3)).astype(np.float32)
+    partition = api.import_model(path, {"u": samples})
+    assert [(node.name, "0 Tanh" in node.reason) for node in partition.host.nodes] == [("reservoir", True)]
+    expected = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["y"], {"u": samples[3]})[0]
+    np.testing.assert_allclose(api.run_reference(partition, {"u": samples[3]}).outputs["y"], expected, atol=0.02)
+
+
 def changed(old, new):
     return [new if node[2] == old else node for node in JOINED]
 
