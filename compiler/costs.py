@@ -5,10 +5,11 @@ from __future__ import annotations
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Cell, Instr, OperandA, Space
 
-__all__ = ["busy_cycles", "matrix_cycles", "transfer_beats"]
+__all__ = ["CELL_CYCLES", "CELL_LATENCY", "busy_cycles", "matrix_cycles", "transfer_beats"]
 
-#: Cycles of a CELL for each chunk of units, one after another, from its last gate to its last write.
+#: Cycles of a CELL from the last gate of one chunk of units to that of the next, and to the chunk's last write.
 CELL_CYCLES = {Cell.LSTM: 18, Cell.GRU: 21, Cell.RNN: 14}
+CELL_LATENCY = {Cell.LSTM: 17, Cell.GRU: 17, Cell.RNN: 10}
 
 
 def matrix_cycles(instr: Instr, arch: ArchConfig) -> int:
