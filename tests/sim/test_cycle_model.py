@@ -76,7 +76,7 @@ def test_the_model_is_near_the_rtl(network, arch, memory):
 
 
 @pytest.mark.parametrize("memory", [FULL_RATE, SLOW], ids=["full", "slow"])
-@pytest.mark.parametrize(("inputs", "units", "arch"), [(16, 20, "array8"), (40, 48, "array8"), (16, 20, "bus64"), (40, 48, "bus64"), (10, 12, "tiny")])
+@pytest.mark.parametrize(("inputs", "units", "arch"), [(16, 20, "array8"), (40, 48, "array8"), (16, 20, "bus64"), (24, 28, "bus64"), (10, 12, "tiny")])
 @pytest.mark.parametrize("kind", Cell)
 def test_the_model_is_near_the_rtl_of_recurrent_layers(kind, inputs, units, arch, memory):
     near(recurrent(kind, inputs, units), arch, memory)
