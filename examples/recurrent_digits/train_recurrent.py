@@ -1,7 +1,7 @@
 """Train two recurrent networks on handwritten digits, in NumPy alone, and write them as float ONNX models.
 
 - `digits_gru`: the eight rows of a digit as a sequence, a GRU (linear_before_reset = 1), a fully connected layer;
-- `digits_cnn_bilstm`: a convolution over the image, an LSTM over its columns in both directions, a fully connected layer.
+- `digits_cnn_bilstm`: a convolution over the image, an LSTM over its rows in both directions, a fully connected layer.
 
 Data and split are those of `examples/digits/train.py`.
 
@@ -82,9 +82,10 @@ def gru_logits(params: dict[str, Value], images: np.ndarray) -> Value:
 
 
 def bilstm_logits(params: dict[str, Value], images: np.ndarray) -> Value:
-    """Logits for N x 1 x 8 x 8 images: convolution, then column by column from both sides."""
+    """Logits for N x 1 x 8 x 8 images: convolution, then row by row from both sides."""
     seen = convolve(Value(images), params["conv_weight"], params["conv_bias"]).relu()
-    frames = [seen[:, :, :, column].reshape(len(images), CHANNELS * EXTENT) for column in range(EXTENT)]
+    rows = seen.transpose(0, 2, 3, 1)
+    frames = [rows[:, row].reshape(len(images), EXTENT * CHANNELS) for row in range(EXTENT)]
     both = concat([lstm_steps(params, 0, frames, LSTM_UNITS), lstm_steps(params, 1, frames[::-1], LSTM_UNITS)])
     return both @ params["fc_weight"].transpose(1, 0) + params["fc_bias"]
 
@@ -103,8 +104,9 @@ def bilstm_nodes() -> list[onnx.NodeProto]:
     return [
         helper.make_node("Conv", ["image", "conv_weight", "conv_bias"], ["seen"], name="conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["seen"], ["positive"], name="relu"),
-        helper.make_node("Transpose", ["positive"], ["columns"], name="columns", perm=[3, 0, 1, 2]),
-        helper.make_node("Reshape", ["columns", "frames_shape"], ["frames"], name="frames"),
+        # Channels innermost, as the core holds them: this costs nothing there.
+        helper.make_node("Transpose", ["positive"], ["rows"], name="rows", perm=[2, 0, 3, 1]),
+        helper.make_node("Reshape", ["rows", "frames_shape"], ["frames"], name="frames"),
         helper.make_node("LSTM", ["frames", "W", "R", "B"], ["", "hidden"], name="bilstm", hidden_size=LSTM_UNITS, direction="bidirectional"),
         helper.make_node("Transpose", ["hidden"], ["sides"], name="sides", perm=[1, 0, 2]),
         helper.make_node("Flatten", ["sides"], ["both"], name="both", axis=1),
@@ -137,8 +139,8 @@ NETWORKS = {
         constants={"first": np.array([0])}, shape=(EXTENT, 1, EXTENT)),
     "digits_cnn_bilstm": Network(
         initial=lambda rng: {"conv_weight": rng.normal(0, 1 / 3, (CHANNELS, 1, 3, 3)), "conv_bias": np.zeros(CHANNELS),
-                             **_recurrent(rng, 4, 2, CHANNELS * EXTENT, LSTM_UNITS), **_dense(rng, 2 * LSTM_UNITS)},
-        logits=bilstm_logits, nodes=bilstm_nodes, constants={"frames_shape": np.array([EXTENT, 1, CHANNELS * EXTENT])}, shape=(1, 1, EXTENT, EXTENT)),
+                             **_recurrent(rng, 4, 2, EXTENT * CHANNELS, LSTM_UNITS), **_dense(rng, 2 * LSTM_UNITS)},
+        logits=bilstm_logits, nodes=bilstm_nodes, constants={"frames_shape": np.array([EXTENT, 1, EXTENT * CHANNELS])}, shape=(1, 1, EXTENT, EXTENT)),
 }
 
 
