@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,11 +60,14 @@ __all__ = [
 ]
 
 Progress = Callable[[str], None] | None
+States = Mapping[str, str] | None
 
 
 # -- the verbs -----------------------------------------------------------------------------------------------
-def import_model(model: str | Path, calib: Source = None) -> Partition:
+def import_model(model: str | Path, calib: Source = None, states: States = None) -> Partition:
     """An ONNX file as its quantised graph for the core, and what the host runs before and after that.
+
+    `states` binds outputs of the model to the inputs that they are to be given as in the next run: that state stays on the core.
 
     Raises
     ------
@@ -73,7 +76,7 @@ def import_model(model: str | Path, calib: Source = None) -> Partition:
     """
     from systolith.compiler.partition import partition_model
 
-    return partition_model(_existing(model), load_arrays(calib, "calibration data"))
+    return partition_model(_existing(model), load_arrays(calib, "calibration data"), states)
 
 
 def import_graph(model: str | Path, calib: Source = None) -> QGraph:
@@ -96,6 +99,7 @@ def compile(
     memory: MemoryTiming = FULL_RATE,
     dump: str | Path | None = None,
     streaming: bool = False,
+    states: States = None,
 ) -> Image:
     """Compile a model for an architecture.
 
@@ -103,6 +107,7 @@ def compile(
     ----------
     memory : external memory for which the program is made; it runs with any other too
     streaming : recurrent layers continue from run to run, see `Session`; else each run begins anew
+    states : output -> input of the model: state that stays on the core from run to run, zero at first
     dump   : directory for every level of the compilation as text, see `compiler.dump`; made where it is missing
 
     Raises
@@ -110,7 +115,7 @@ def compile(
     ApiError, ArchError, CompileError, SegmentError   One sentence naming the culprit.
     """
     config = load_arch(arch)
-    partition = _imported(model, calib, progress)
+    partition = _imported(model, calib, progress, states)
     from systolith.compiler.driver import compile_levels
 
     if streaming:
@@ -137,9 +142,10 @@ def explain(
     calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
+    states: States = None,
 ) -> dict:
     """Estimated cycles, roofline and limit of every layer, and the nodes on the host, before anything runs."""
-    image = compile(model, arch, calib, progress, memory)
+    image = compile(model, arch, calib, progress, memory, states=states)
     return describe(image, image.cycles)
 
 
@@ -151,6 +157,7 @@ def run(
     calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
+    states: States = None,
 ) -> RunResult:
     """One inference on a backend.
 
@@ -159,6 +166,7 @@ def run(
     model_or_image : an `Image`, a .sysl file, or an ONNX file (which needs `arch` except on the reference)
     inputs         : an array per input of the model, of its own shape and type
     memory         : external memory of the simulated core
+    states         : as for `compile`
 
     Raises
     ------
@@ -175,13 +183,13 @@ def run(
                 "an image holds instructions, not the model: run the ONNX file on 'reference', or the "
                 "image on 'machine'"
             )
-        return run_reference(_imported(model_or_image, calib, progress), arrays)
+        return run_reference(_imported(model_or_image, calib, progress, states), arrays)
     if image is None:
         if arch is None:
             raise ApiError(
                 "running a model needs an architecture: give --arch, or an image that was compiled for one"
             )
-        image = compile(model_or_image, arch, calib, progress)
+        image = compile(model_or_image, arch, calib, progress, states=states)
     elif arch is not None and load_arch(arch).digest() != image.arch.digest():
         raise ApiError(
             f"the image was compiled for {image.arch.name!r}, not for {load_arch(arch).name!r}: compile "
@@ -207,6 +215,7 @@ def verify(
     sources: dict[str, str] | None = None,
     waveform: str | Path | None = None,
     memory: MemoryTiming = FULL_RATE,
+    states: States = None,
 ) -> VerifyResult:
     """Run one inference on every backend and compare every bit that the core gives with the reference.
 
@@ -220,6 +229,7 @@ def verify(
     sources  : Verilog to run as 'rtl' instead of the generated core, file name to text: an edited one, a netlist
     waveform : where the RTL differs, write the cycles around the first wrong beat here (.vcd or .fst)
     memory   : external memory of the simulated core and of the estimates
+    states   : as for `compile`
 
     Raises
     ------
@@ -229,7 +239,7 @@ def verify(
     if waveform is not None and "rtl" in on:
         _check_waveform(waveform)
     config = load_arch(arch)
-    partition = _imported(model, calib, progress)
+    partition = _imported(model, calib, progress, states)
     graph = partition.graph
     arrays = load_arrays(inputs, "inputs")
     if arrays is None:
@@ -318,11 +328,11 @@ def _check_backends(names: Sequence[str]) -> None:
             raise ApiError(f"there is no backend {name!r}; choose from {', '.join(BACKENDS)}")
 
 
-def _imported(model: str | Path | QGraph | Partition, calib: Source, progress: Progress) -> Partition:
+def _imported(model: str | Path | QGraph | Partition, calib: Source, progress: Progress, states: States) -> Partition:
     """The model, imported where it is a file."""
     if not isinstance(model, QGraph | Partition):
         _tell(progress, f"importing {model}")
-        model = import_model(model, calib)
+        model = import_model(model, calib, states)
     return as_partition(model)
 
 

@@ -36,11 +36,30 @@ EXIT_DIFFERENT = 1
 
 _ARCH_HELP = f"A preset ({', '.join(PRESETS)}) or a TOML file."
 _arch = click.option("--arch", required=True, metavar="NAME_OR_TOML", help=_ARCH_HELP)
-_calib = click.option(
-    "--calib",
-    metavar="DATA.npz",
-    help="Calibration data for a float model: per input, samples stacked on the first axis.",
-)
+
+
+class _State(click.ParamType):
+    """`hn:h`: an output and the input that it is given as in the next run."""
+
+    name = "OUTPUT:INPUT"
+
+    def convert(self, value, param, ctx):
+        output, colon, source = value.rpartition(":")
+        if not (output and colon and source):
+            self.fail(f"{value!r} is not OUTPUT:INPUT: name an output and the input that it is given as in the next run, as in hn:h", param, ctx)
+        return output, source
+
+
+def _calib(command):
+    """Options `--calib` and `--state`, which say how a model is to be imported."""
+
+    @click.option("--calib", metavar="DATA.npz", help="Calibration data for a float model: per input, samples stacked on the first axis.")
+    @click.option("--state", "states", multiple=True, type=_State(), help="State that stays on the core from run to run; may be given more than once.")
+    @functools.wraps(command)
+    def with_states(*args, states: tuple[tuple[str, str], ...], **kwargs):
+        return command(*args, states=dict(states), **kwargs)
+
+    return with_states
 
 
 def _memory(command):
@@ -80,6 +99,7 @@ def compile_command(
     dump: str | None,
     memory: MemoryTiming,
     calib: str | None,
+    states: dict[str, str],
     json_path: str | None,
 ) -> None:
     """Compile MODEL (ONNX) into a program image."""
@@ -87,7 +107,7 @@ def compile_command(
 
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        image = api.compile(model, arch, calib, progress, memory, dump, streaming)
+        image = api.compile(model, arch, calib, progress, memory, dump, streaming, states)
     path = Path(output) if output else Path(model).with_suffix(".sysl")
     image.save(path)
     info = api.describe(image, image.cycles)
@@ -130,6 +150,7 @@ def run(
     backend: str,
     memory: MemoryTiming,
     calib: str | None,
+    states: dict[str, str],
     json_path: str | None,
 ) -> None:
     """Run MODEL_OR_IMAGE once on a backend."""
@@ -140,7 +161,7 @@ def run(
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         result = api.run(
-            model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress, memory=memory
+            model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress, memory=memory, states=states
         )
     if outputs is not None:
         # An open file keeps the name as given: numpy.savez would append .npz.
@@ -207,6 +228,7 @@ def verify(
     verilog: tuple[str, ...],
     memory: MemoryTiming,
     calib: str | None,
+    states: dict[str, str],
     json_path: str | None,
 ) -> None:
     """Run MODEL on every backend and compare every bit of every output; say where the first difference arises."""
@@ -221,6 +243,7 @@ def verify(
             inputs,
             on=names,
             calib=calib,
+            states=states,
             seed=seed,
             progress=progress,
             sources=_sources(verilog),
@@ -266,14 +289,14 @@ def verify(
 @_memory
 @json_option
 def explain(
-    model: str, arch: str, calib: str | None, memory: MemoryTiming, json_path: str | None
+    model: str, arch: str, calib: str | None, states: dict[str, str], memory: MemoryTiming, json_path: str | None
 ) -> None:
     """Estimated cycles, roofline and limit of each layer of MODEL, without running it."""
     from systolith import api
 
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        info = api.explain(model, arch, calib, progress, memory)
+        info = api.explain(model, arch, calib, progress, memory, states)
     _print_layers(reporter, info)
     write_json(json_path, info)
 
