@@ -46,7 +46,7 @@ bench: env  ## speed of the simulation, models and recurrent layers on RTL; MODE
 lint: env  ## ruff
 	$(BIN)/ruff check .
 
-docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md
+docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md, docs/host-link.md
 	$(BIN)/python -m systolith.docs_pages
 
 clean:  ## remove builds and caches, keep .venv
