@@ -34,29 +34,33 @@ def lower_recurrent(low: Lowering, op: Recurrent) -> list[tuple[int, int]]:
         raise low.no_room(f"the sequence of {low.node.op_type} is needed whole, {x.bytes} bytes and {y.bytes} bytes of results")
     steps, batch, _ = low.graph.tensors[low.node.inputs[0]].shape
     temporary, plan = [], _planned(low, op, steps)
-    size = op.first_bytes[0].size
     for n in range(batch):
         order = range(steps)[:: -1 if op.reverse else 1]
+        # Two ranges, so that the cell finds its state in another block of the SRAM than the one that the array reads.
+        hidden, state = (_initial(low, op, n, part) for part in (slice(0, 1), slice(1, 3)))
+        # Blocks of a step still read the low bytes of the step before while the first ones write new ones.
+        rests = [_initial(low, op, n, slice(3, 4)), (low.allocate(op.units, "the low bytes of the hidden state"), op.units)] if op.wide else []
+        temporary += [hidden, state, *rests]
+        _sequence(low, op, plan, n, order, x.address, y.address, batch, hidden[0], state[0], [address for address, _ in rests])
         if op.carried:
-            offset = low.states[low.node.name] + n * size
-            address = low.allocate(size, "the state")
-            low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=offset, bytes=size, base=address)
-        else:
-            address, _ = low.constant(op.first_bytes[n])
-        temporary.append((address, size))
-        rests = []
-        if op.wide:
-            # Blocks of a step still read the low bytes of the step before while the first ones write new ones.
-            rests = [address + 3 * op.units, low.allocate(op.units, "the low bytes of the hidden state")]
-            temporary.append((rests[1], op.units))
-        _sequence(low, op, plan, n, order, x.address, y.address, batch, address, rests)
-        if op.carried:
+            offset = low.states[low.node.name] + n * op.first_bytes[n].size
             last = y.address + (order[-1] * batch + n) * op.units
             low.emit("STORE", region=Region.DATA, offset=offset, bytes=op.units, base=last)
-            low.emit("STORE", region=Region.DATA, offset=offset + op.units, bytes=2 * op.units, base=address + op.units)
+            low.emit("STORE", region=Region.DATA, offset=offset + op.units, bytes=2 * op.units, base=state[0])
             if op.wide:
-                low.emit("STORE", region=Region.DATA, offset=offset + 3 * op.units, bytes=op.units, base=rests[steps % 2])
+                low.emit("STORE", region=Region.DATA, offset=offset + 3 * op.units, bytes=op.units, base=rests[steps % 2][0])
     return temporary
+
+
+def _initial(low: Lowering, op: Recurrent, n: int, part: slice) -> tuple[int, int]:
+    """Rows of `first_bytes`, brought on chip: (address, bytes)."""
+    if not op.carried:
+        return low.constant(op.first_bytes[n, part])
+    size = op.first_bytes[n, part].size
+    address = low.allocate(size, "the state")
+    offset = low.states[low.node.name] + n * op.first_bytes[n].size + part.start * op.units
+    low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=offset, bytes=size, base=address)
+    return address, size
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -139,16 +143,15 @@ def _planned(low: Lowering, op: Recurrent, steps: int) -> _Plan:
         of_state=_blocks(low, "h", op.recurrent, blocks, 1, 1), bias=op.bias.astype(np.int64) - op.unit * op.x_zero * op.weights.astype(np.int64).sum(axis=2))
 
 
-def _sequence(low: Lowering, op: Recurrent, plan: _Plan, n: int, order: range, x: int, y: int, batch: int, initial: int,
+def _sequence(low: Lowering, op: Recurrent, plan: _Plan, n: int, order: range, x: int, y: int, batch: int, hidden: int, state: int,
               rests: list[int]) -> None:
-    """All steps of one element of the batch; `initial` holds the hidden state and the low and high bytes of the state.
+    """All steps of one element of the batch, from a hidden state and the low and high bytes of a state, which stay in place.
 
     `rests` are the two places between which the low bytes of a hidden state of 16 bits alternate, the first holds the initial ones.
     """
     arch, units, blocks, length, ahead = low.arch, op.units, plan.blocks, plan.length, plan.ahead
     of_input, of_state, bias = plan.of_input, plan.of_state, plan.bias
     inputs, lanes = op.weights.shape[2], len(blocks) * op.kind.gates
-    hidden = initial
     for first in range(0, len(order), length):
         run = order[first:first + length]
         entries = low.accumulators(lanes * len(run)) if ahead else 0
@@ -171,7 +174,7 @@ def _sequence(low: Lowering, op: Recurrent, plan: _Plan, n: int, order: range, x
                             _product(low, block_weights, rests[(first + step) % 2], acc, accumulate=True)
                     param = low.params(("gate", gate, b), bias[gate, block], op.mult[gate, block], op.shift[gate, block])
                     low.emit("OUTPUT", dest=Destination.CELL, acc=acc, ny=1, nx=1, channels=len(block), param=param)
-                low.emit("CELL", kind=op.kind, units=len(block), state=initial + units + block.start, state_high=initial + 2 * units + block.start,
+                low.emit("CELL", kind=op.kind, units=len(block), state=state + block.start, state_high=state + units + block.start,
                          dst=y + (t * batch + n) * units + block.start, shift=op.cell_shift, alpha=op.alpha, wide=op.wide,
                          dst_low=rests[(first + step + 1) % 2] + block.start if op.wide else 0)
             hidden = y + (t * batch + n) * units
