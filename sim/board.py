@@ -162,12 +162,10 @@ class SimulatedBoard:
 def _sources(arch: ArchConfig, memory: SdramTiming, divisor: int, payload_bytes: int, pin_cycles: int) -> dict[str, str]:
     """Verilog of the design, module ``system``."""
     from systolith.hw.build import generate_component
-    from systolith.hw.soc.sdram import SdramController
-    from systolith.hw.soc.system import System
+    from systolith.hw.soc.system import System, make_memory
 
     def make() -> System:
-        controller = SdramController(memory, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, pin_cycles=pin_cycles)
-        return System(arch, controller, divisor=divisor, payload_bytes=payload_bytes)
+        return System(arch, make_memory(memory, arch, pin_cycles=pin_cycles), divisor=divisor, payload_bytes=payload_bytes)
 
     parameters = {"arch": arch.to_dict(), "memory": asdict(memory), "divisor": divisor, "payload_bytes": payload_bytes, "pin_cycles": pin_cycles}
     return generate_component("system", make, json.dumps(parameters), build_dir=default_cache_dir().parent / "verilog").sources

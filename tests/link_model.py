@@ -93,7 +93,7 @@ class DeviceModel:
         read = bytearray(request.size)
         for lanes in beats.values():
             first = lanes[0][1] - lanes[0][1] % beat_bytes
-            if first + beat_bytes > len(target) or (not request.op.narrow and first in self.bad):
+            if not 0 <= first <= len(target) - beat_bytes or (not request.op.narrow and first in self.bad):
                 return Answer(request.seq, LinkStatus.BUS_ERROR)
             for i, addr in lanes:
                 if request.op.writes:

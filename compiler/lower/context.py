@@ -10,16 +10,20 @@ import numpy as np
 
 from systolith.compiler.arena import Arena
 from systolith.compiler.constants import Constants
-from systolith.compiler.errors import AllocationError
+from systolith.compiler.errors import AllocationError, UnsupportedError
 from systolith.compiler.layout import Layout
 from systolith.reference.graph import QGraph, QNode, Requant
 from systolith.reference.params import pack_params
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Instr, Isa, Region, Space, isa_for
+from systolith.spec.isa import Format, Instr, Isa, IsaError, Region, Space, isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 from systolith.spec.numerics import TABLE_SIZE
 
 __all__ = ["Chain", "Lowering", "Place", "Residence"]
+
+_VECTOR_UNIT = "the vector unit (sums, products, maxima, copies, recurrent cells)"
+#: What a core without an operand lacks.
+_LACKS = {"dest": _VECTOR_UNIT, "table": "tables of activation functions", "slot": "tables of activation functions"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +148,31 @@ class Lowering:
     # -- program ----------------------------------------------------------------------------------------------------
     def emit(self, mnemonic: str, **operands: int) -> None:
         """Append an instruction of the current node. Address operands may be negative or too large: they are taken modulo the field."""
-        fields = {f.name: f for f in self.isa.by_mnemonic[mnemonic].fields}
-        for name, value in operands.items():
-            f = fields[name]
-            if f.unit == "bytes" and not f.signed and not f.bias and name not in ("row_bytes", "offset"):
-                operands[name] = int(value) % (1 << f.bits)
-        self.append(self.isa.make(mnemonic, **operands))
+        for f in self.format(mnemonic, operands).fields:
+            if f.name in operands and f.unit == "bytes" and not f.signed and not f.bias and f.name not in ("row_bytes", "offset"):
+                operands[f.name] = int(operands[f.name]) % (1 << f.bits)
+        try:
+            self.append(self.isa.make(mnemonic, **operands))
+        except IsaError as error:
+            raise UnsupportedError("lower", self.node.name, f"it is too large for architecture {self.arch.name!r}: {error}",
+                                   "use an architecture with wider operands, or a smaller layer") from error
+
+    def format(self, mnemonic: str, operands: dict[str, int] | None = None) -> Format:
+        """The format of an instruction.
+
+        Raises
+        ------
+        UnsupportedError   If the core lacks the unit that executes it so.
+        """
+        found = self.isa.by_mnemonic.get(mnemonic)
+        lacks = _VECTOR_UNIT if found is None else None
+        for name, value in found.fixed if found else ():
+            if (operands or {}).get(name, value) != value:
+                lacks = _LACKS[name]
+        if lacks:
+            raise UnsupportedError("lower", self.node.name, f"it needs {lacks}, which architecture {self.arch.name!r} does not have",
+                                   "use an architecture that is not compact, or leave the node out of the model")
+        return found
 
     def append(self, instr: Instr) -> None:
         """Append a finished instruction of the current node."""

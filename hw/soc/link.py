@@ -264,6 +264,9 @@ class LinkEngine(wiring.Component):
                 m.d.sync += self._status.eq(LinkStatus.REFUSED)
             with m.Elif(~is_open & (header.op != Op.HELLO)):
                 m.d.sync += self._status.eq(LinkStatus.CLOSED)
+            # Bits that a narrower bus has not: there is nothing at such an address.
+            with m.Elif(~self._narrow & (header.addr[self._addr_bits:] != 0)):
+                m.d.sync += self._status.eq(LinkStatus.BUS_ERROR)
             # What CSR_WRITE did, it does not do again: the status is still that of the request that was answered last.
             with m.Elif(~repeated):
                 m.d.sync += [self._status.eq(LinkStatus.OK), is_open.eq(1)]

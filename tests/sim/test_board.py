@@ -181,3 +181,13 @@ def test_a_port_that_is_missing_is_refused_by_verify_too(model, monkeypatch, cap
     monkeypatch.setitem(PRESETS, "small", SMALL.arch)
     assert cli.main(["verify", str(model), "--arch", "small", "--on", "board", "--port", "/dev/nowhere"]) == 2
     assert "cannot open the port '/dev/nowhere' at 3,000,000 baud" in capsys.readouterr().err
+
+
+# Building such a simulation takes a minute.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in BOARDS if name != SMALL.name])
+def test_a_board_as_it_is_sold(tmp_path, name):
+    graph = random_graph(4, steps=8, largest=14)
+    result = api.verify(graph, BOARDS[name].arch, on=("machine", "board"), port=f"sim:{name}")
+    assert result.bit_exact and result.backends["board"].cycles > 0
+    assert cli.main(["doctor", "--board", name, "--port", f"sim:{name}", "--json", str(tmp_path / "doctor.json")]) == 0
