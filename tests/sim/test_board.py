@@ -185,7 +185,7 @@ def test_a_port_that_is_missing_is_refused_by_verify_too(model, monkeypatch, cap
 
 # Building such a simulation takes a minute.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in BOARDS if name != SMALL.name])
+@pytest.mark.parametrize("name", list(BOARDS))
 def test_a_board_as_it_is_sold(tmp_path, name):
     graph = random_graph(4, steps=8, largest=14)
     result = api.verify(graph, BOARDS[name].arch, on=("machine", "board"), port=f"sim:{name}")
