@@ -10,12 +10,12 @@ import numpy as np
 
 from systolith.compiler.arena import Arena
 from systolith.compiler.constants import Constants
-from systolith.compiler.errors import AllocationError
+from systolith.compiler.errors import AllocationError, UnsupportedError
 from systolith.compiler.layout import Layout
 from systolith.reference.graph import QGraph, QNode, Requant
 from systolith.reference.params import pack_params
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Instr, Isa, Region, Space, isa_for
+from systolith.spec.isa import Instr, Isa, IsaError, Region, Space, isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 from systolith.spec.numerics import TABLE_SIZE
 
@@ -140,12 +140,14 @@ class Lowering:
     # -- program ----------------------------------------------------------------------------------------------------
     def emit(self, mnemonic: str, **operands: int) -> None:
         """Append an instruction of the current node. Address operands may be negative or too large: they are taken modulo the field."""
-        fields = {f.name: f for f in self.isa.by_mnemonic[mnemonic].fields}
-        for name, value in operands.items():
-            f = fields[name]
-            if f.unit == "bytes" and not f.signed and not f.bias and name not in ("row_bytes", "offset"):
-                operands[name] = int(value) % (1 << f.bits)
-        self.append(self.isa.make(mnemonic, **operands))
+        try:
+            for f in self.isa.fields(mnemonic):
+                if f.name in operands and f.unit == "bytes" and not f.signed and not f.bias and f.name not in ("row_bytes", "offset"):
+                    operands[f.name] = int(operands[f.name]) % (1 << f.bits)
+            self.append(self.isa.make(mnemonic, **operands))
+        except IsaError as error:
+            raise UnsupportedError("lower", self.node.name if self.node else "", f"the core of architecture {self.arch.name!r} cannot run it: {error}",
+                                   "use an architecture with that unit or a wider operand, or leave the node out of the model") from error
 
     def append(self, instr: Instr) -> None:
         """Append a finished instruction of the current node."""

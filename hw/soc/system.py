@@ -4,9 +4,10 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.core.core import Core
+from systolith.hw.cores import core_for
 from systolith.hw.soc.link import HostLink
 from systolith.hw.soc.memory_arbiter import MemoryArbiter
+from systolith.hw.soc.on_chip import OnChipMemory, OnChipRam
 from systolith.hw.soc.sdram import SdramController
 from systolith.hw.soc.sdram_chip import SdramTiming
 from systolith.spec.arch import ArchConfig
@@ -15,14 +16,16 @@ from systolith.spec.link import PAYLOAD_BYTES
 __all__ = ["System", "make_memory"]
 
 
-def make_memory(memory: SdramTiming, arch: ArchConfig, *, pin_cycles: int = 0) -> wiring.Component:
+def make_memory(memory: SdramTiming | OnChipRam, arch: ArchConfig, *, pin_cycles: int = 0) -> wiring.Component:
     """The memory of a board: subordinate ``axi`` of the core's widths, and ``pins`` where it has a chip outside.
 
     Parameters
     ----------
-    memory : SdramTiming
+    memory : SdramTiming | OnChipRam
     pin_cycles : int       registers between SDRAM controller and chip, see `SdramEngine`
     """
+    if isinstance(memory, OnChipRam):
+        return OnChipMemory(memory.bytes, addr_bits=arch.addr_bits)
     return SdramController(memory, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, pin_cycles=pin_cycles)
 
 
@@ -52,7 +55,7 @@ class System(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         arch = self._arch
-        m.submodules.core = core = Core(arch)
+        m.submodules.core = core = core_for(arch)
         m.submodules.link = link = HostLink(**self._link)
         m.submodules.arbiter = arbiter = MemoryArbiter(bus_bits=arch.bus_bits, addr_bits=arch.addr_bits)
         m.submodules.memory = memory = self._memory
