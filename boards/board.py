@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from systolith.hw.soc.on_chip import OnChipRam
 from systolith.hw.soc.sdram_chip import ULX3S_SDRAM, SdramTiming
 from systolith.spec.arch import PRESETS, ArchConfig
 
@@ -18,14 +19,14 @@ class Board:
     ----------
     name : str              also of its preset of `spec.arch` and of its folder
     arch : ArchConfig
-    memory : SdramTiming    its clock is that of the whole design
+    memory : SdramTiming, OnChipRam   its clock is that of the whole design
     pin_cycles : int        registers between SDRAM controller and chip
     baud : int              of the host link
     """
 
     name: str
     arch: ArchConfig
-    memory: SdramTiming
+    memory: SdramTiming | OnChipRam
     pin_cycles: int = 0
     baud: int
 
