@@ -6,11 +6,11 @@ import importlib
 from dataclasses import dataclass, field
 from types import ModuleType
 
-from systolith.hw.soc.on_chip import OnChip
+from systolith.hw.soc.on_chip import OnChipRam
 from systolith.hw.soc.sdram_chip import ULX3S_SDRAM, SdramTiming
 from systolith.spec.arch import PRESETS, ArchConfig
 
-__all__ = ["BOARDS", "ECP5_85", "Board", "Part"]
+__all__ = ["ARTIX7_100", "BOARDS", "ECP5_85", "ICE40_UP5K", "Board", "Part"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Board:
     title : str             what people call it
     arch : ArchConfig
     part : Part
-    memory : SdramTiming or OnChip   its clock is that of the whole design
+    memory : SdramTiming, OnChipRam   its clock is that of the whole design
     pin_cycles : int        registers between SDRAM controller and chip, there and back
     baud : int              of the host link
     """
@@ -48,7 +48,7 @@ class Board:
     title: str
     arch: ArchConfig
     part: Part
-    memory: SdramTiming | OnChip
+    memory: SdramTiming | OnChipRam
     pin_cycles: int = 0
     baud: int
 
@@ -65,7 +65,7 @@ class Board:
     @property
     def memory_bytes_per_cycle(self) -> int:
         """What external memory moves at most."""
-        return self.arch.bus_bytes if isinstance(self.memory, OnChip) else self.memory.bits // 8
+        return self.arch.bus_bytes if isinstance(self.memory, OnChipRam) else self.memory.bits // 8
 
     def top(self) -> ModuleType:
         """The module with `Platform` and `Top`; needs amaranth-boards."""
@@ -74,11 +74,21 @@ class Board:
 
 ECP5_85 = Part(name="LFE5U-85F", flow="ecp5", resources={
     "LUT4": ("TRELLIS_COMB",), "registers": ("TRELLIS_FF",), "DSP (18x18)": ("MULT18X18D",), "block RAM (18 kbit)": ("DP16KD",)})
+ICE40_UP5K = Part(name="iCE40UP5K", flow="ice40", resources={
+    "logic cells (LUT4 and register)": ("ICESTORM_LC",), "DSP (two 8x8)": ("ICESTORM_DSP",), "block RAM (4 kbit)": ("ICESTORM_RAM",),
+    "SPRAM (256 kbit)": ("ICESTORM_SPRAM",)})
+ARTIX7_100 = Part(name="XC7A100T", flow="xilinx", resources={
+    "LUT": ("LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6"), "registers": ("FDRE", "FDSE", "FDCE", "FDPE"), "DSP48E1": ("DSP48E1",),
+    "block RAM (36 kbit)": ("RAMB36E1",), "block RAM (18 kbit)": ("RAMB18E1",)})
 
 #: The boards by name.
 BOARDS: dict[str, Board] = {
     board.name: board
     for board in (
+        Board(name="arty_a7_100t", title="Arty A7-100T", arch=PRESETS["arty_a7_100t"], part=ARTIX7_100,
+              memory=OnChipRam(bytes=1 << 17, clock_hz=100_000_000), baud=2_000_000),
+        Board(name="icebreaker", title="iCEBreaker", arch=PRESETS["icebreaker"], part=ICE40_UP5K, memory=OnChipRam(bytes=1 << 16, clock_hz=18_000_000),
+              baud=1_000_000),
         Board(name="ulx3s_85f", title="ULX3S-85F", arch=PRESETS["ulx3s_85f"], part=ECP5_85, memory=ULX3S_SDRAM, pin_cycles=2, baud=3_000_000),
     )
 }

@@ -97,7 +97,7 @@ def from_nextpnr(board: Board, report: dict) -> BuildReport:
 def _named(step: dict) -> str:
     """The net or cell of a step, without what synthesis appended."""
     name = step.get("net") or step["to"]["cell"]
-    return re.sub(r"(_TRELLIS_|_LUT4_|_SB_|_PFUMX_|_L6MUX|_CCU2C_|_DFF|_MUX2|\$).*$", "", name) or name
+    return re.sub(r"(_TRELLIS_|_LUT4_|_SB_|_PFUMX_|_L6MUX|_CCU2C_|_DFF|_MUX2|\$).*$", "", name).strip(".") or name
 
 
 def from_yosys(board: Board, text: str) -> BuildReport:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-from systolith.hw.soc.on_chip import OnChip
+from systolith.hw.soc.on_chip import OnChipRam
 from systolith.hw.soc.sdram_chip import SdramTiming
 from systolith.hw.soc.system import generate_system
 from systolith.sim.sdram import chip_timing
@@ -35,7 +35,7 @@ class SimulatedBoard:
     Parameters
     ----------
     arch : ArchConfig
-    memory : SdramTiming or OnChip
+    memory : SdramTiming, OnChipRam
     name : str                 for messages
     divisor, payload_bytes     see `hw.soc.system.System`
     pin_cycles : int           registers between controller and chip, see `hw.soc.sdram_engine.SdramEngine`
@@ -50,17 +50,19 @@ class SimulatedBoard:
     #: Seconds that memory may take to answer the link: it starts up after a reset.
     latency = 0.001
 
-    def __init__(self, arch: ArchConfig, memory: SdramTiming | OnChip, *, name: str = "sim", divisor: int = MIN_DIVISOR, payload_bytes: int = PAYLOAD_BYTES,
+    def __init__(self, arch: ArchConfig, memory: SdramTiming | OnChipRam, *, name: str = "sim", divisor: int = MIN_DIVISOR, payload_bytes: int = PAYLOAD_BYTES,
                  pin_cycles: int = 0, waveform: str | Path | None = None, cache_dir: Path | None = None) -> None:
         self.name = name
         self.clock_hz = memory.clock_hz
+        #: Memory is a chip outside the design.
+        self.has_chip = isinstance(memory, SdramTiming)
         self.baud = self.clock_hz // divisor
         files = generate_system(arch, memory, divisor=divisor, payload_bytes=payload_bytes, pin_cycles=pin_cycles,
                                 build_dir=default_cache_dir().parent / "verilog")
         trace = None if waveform is None else Path(waveform).suffix[1:]
         if trace not in (None, "vcd", "fst"):
             raise SimulationError(f"a waveform's name must end in .vcd or .fst, and {str(waveform)!r} does not")
-        library = ctypes.CDLL(str(build(files.sources, "system", _harness(memory), cache_dir, trace=trace)))
+        library = ctypes.CDLL(str(build(files.sources, "system", _harness(self.has_chip), cache_dir, trace=trace)))
         u64, handle = ctypes.c_uint64, ctypes.c_void_p
         settings = _settings(divisor, memory, pin_cycles)
         signatures = {
@@ -69,9 +71,11 @@ class SimulatedBoard:
             "run": (ctypes.c_int64, handle, u64), "reset": (ctypes.c_int64, handle), "hold_low": (None, handle, u64),
             "cut": (None, handle, ctypes.c_int),
         }
-        if not isinstance(memory, OnChip):
-            signatures |= {"stuck": (None, handle, ctypes.c_uint32, ctypes.c_uint32), "memory_write": (None, handle, u64, ctypes.c_char_p, u64),
-                           "memory_read": (None, handle, u64, ctypes.c_char_p, u64)}
+        if self.has_chip:
+            signatures |= {
+                "stuck": (None, handle, ctypes.c_uint32, ctypes.c_uint32),
+                "memory_write": (None, handle, u64, ctypes.c_char_p, u64), "memory_read": (None, handle, u64, ctypes.c_char_p, u64),
+            }
         if trace is not None:
             signatures["waveform"] = (None, handle, ctypes.c_char_p)
         self._lib = library
@@ -144,17 +148,24 @@ class SimulatedBoard:
 
     def stick_pins(self, address: int = 0, data: int = 0) -> None:
         """A fault of the memory: these of the chip's address pins, and of the data that the controller reads, are always low; masks."""
+        self._need_chip()
         self._lib.board_stuck(self._handle, address, data)
 
     def memory_read(self, addr: int, size: int) -> bytes:
         """Contents of the memory chip, past the link; takes no simulated time."""
+        self._need_chip()
         buffer = ctypes.create_string_buffer(size)
         self._lib.board_memory_read(self._handle, addr, buffer, size)
         return buffer.raw
 
     def memory_write(self, addr: int, data: bytes) -> None:
         """Set contents of the memory chip, past the link; takes no simulated time."""
+        self._need_chip()
         self._lib.board_memory_write(self._handle, addr, bytes(data), len(data))
+
+    def _need_chip(self) -> None:
+        if not self.has_chip:
+            raise SimulationError(f"{self.name} has no memory chip, whose contents and pins could be reached")
 
     def _check(self, result: int) -> int:
         if result < 0:
@@ -162,22 +173,19 @@ class SimulatedBoard:
         return result
 
 
-def _harness(memory: SdramTiming | OnChip) -> str:
+def _harness(has_chip: bool) -> str:
     glue = "".join(f"#include <{h}>\n" for h in _HEADERS) + (
         '#include "Vsystem.h"\n#include "verilated.h"\n'
         '#if VM_TRACE_FST\n#include "verilated_fst_c.h"\nusing Wave = VerilatedFstC;\n'
         '#elif VM_TRACE\n#include "verilated_vcd_c.h"\nusing Wave = VerilatedVcdC;\n#endif\n'
-        f"#define MODEL Vsystem\n#define HAS_SDRAM {int(not isinstance(memory, OnChip))}\n")
-    return glue + native_source("memory.h", "sdram.h", "board.cpp")
+        f"#define MODEL Vsystem\n#define HAS_SDRAM {int(has_chip)}\n")
+    return glue + native_source(*(("memory.h", "sdram.h") if has_chip else ()), "board.cpp")
 
 
-def _settings(divisor: int, memory: SdramTiming | OnChip, pin_cycles: int) -> ctypes.Structure:
-    fields, values = [("divisor", ctypes.c_uint32)], [divisor]
-    if not isinstance(memory, OnChip):
-        timing = chip_timing(memory, pin_cycles)
-        fields, values = [*fields, ("sdram", type(timing))], [*values, timing]
+def _settings(divisor: int, memory: SdramTiming | OnChipRam, pin_cycles: int) -> ctypes.Structure:
+    chip = [("sdram", chip_timing(memory, pin_cycles))] if isinstance(memory, SdramTiming) else []
 
     class Settings(ctypes.Structure):
-        _fields_ = fields
+        _fields_ = [("divisor", ctypes.c_uint32), *((name, type(value)) for name, value in chip)]
 
-    return Settings(*values)
+    return Settings(divisor, *(value for _, value in chip))

@@ -6,7 +6,6 @@ standard error. No traceback reaches a user; SYSTOLITH_DEBUG=1 shows it to a dev
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import traceback
@@ -16,6 +15,7 @@ import click
 
 from systolith.build_command import build
 from systolith.doctor import EXIT_REFUSED, doctor, json_option
+from systolith.options import ARCH_HELP, arch_option, import_options, memory_options, port_option
 from systolith.report import (
     HOST_COLUMNS,
     LAYER_COLUMNS,
@@ -24,58 +24,18 @@ from systolith.report import (
     host_cells,
     layer_rows,
     reporter_for,
+    skipped_lines,
+    snr_lines,
     write_json,
 )
-from systolith.spec.arch import PRESETS, ArchError, load_arch
+from systolith.spec.arch import ArchError, load_arch
 from systolith.spec.image import Image, ImageError
 from systolith.spec.isa import IsaError, isa_for
-from systolith.spec.memory import FULL_RATE, MemoryTiming, MemoryTimingError
+from systolith.spec.memory import MemoryTiming, MemoryTimingError
 
 __all__ = ["cli", "main"]
 
 EXIT_DIFFERENT = 1
-
-_ARCH_HELP = f"A preset ({', '.join(PRESETS)}) or a TOML file."
-_arch = click.option("--arch", required=True, metavar="NAME_OR_TOML", help=_ARCH_HELP)
-
-
-class _State(click.ParamType):
-    """`hn:h`: an output and the input that it is given as in the next run."""
-
-    name = "OUTPUT:INPUT"
-
-    def convert(self, value, param, ctx):
-        output, colon, source = value.rpartition(":")
-        if not (output and colon and source):
-            self.fail(f"{value!r} is not OUTPUT:INPUT: name an output and the input that it is given as in the next run, as in hn:h", param, ctx)
-        return output, source
-
-
-def _calib(command):
-    """Options `--calib` and `--state`, which say how a model is to be imported."""
-
-    @click.option("--calib", metavar="DATA.npz", help="Calibration data for a float model: per input, samples stacked on the first axis.")
-    @click.option("--state", "states", multiple=True, type=_State(), help="State that stays on the core from run to run; may be given more than once.")
-    @functools.wraps(command)
-    def with_states(*args, states: tuple[tuple[str, str], ...], **kwargs):
-        return command(*args, states=dict(states), **kwargs)
-
-    return with_states
-
-
-_port = click.option("--port", metavar="PORT", help="Of board: a serial port, or sim:NAME for a board in simulation.")
-
-
-def _memory(command):
-    """Options `--latency` and `--bytes-per-cycle`, which arrive as one parameter `memory`."""
-
-    @click.option("--latency", default=FULL_RATE.latency, show_default=True, help="Of external memory, in cycles.")
-    @click.option("--bytes-per-cycle", type=int, help="Of external memory; default: what the bus carries.")
-    @functools.wraps(command)
-    def with_memory(*args, latency: int, bytes_per_cycle: int | None, **kwargs):
-        return command(*args, memory=MemoryTiming(latency=latency, bytes_per_cycle=bytes_per_cycle), **kwargs)
-
-    return with_memory
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -86,14 +46,14 @@ def cli() -> None:
 
 @cli.command("compile")
 @click.argument("model")
-@_arch
+@arch_option
 @click.option(
     "-o", "--output", metavar="IMAGE.sysl", help="Where the image goes; default: the model's name with .sysl."
 )
 @click.option("--streaming", is_flag=True, help="Recurrent layers continue from run to run.")
 @click.option("--dump", metavar="DIR", help="Write every level of the compilation there, as text and ONNX.")
-@_memory
-@_calib
+@memory_options
+@import_options
 @json_option
 def compile_command(
     model: str,
@@ -102,8 +62,7 @@ def compile_command(
     streaming: bool,
     dump: str | None,
     memory: MemoryTiming,
-    calib: str | None,
-    states: dict[str, str],
+    importing: dict,
     json_path: str | None,
 ) -> None:
     """Compile MODEL (ONNX) into a program image."""
@@ -111,7 +70,7 @@ def compile_command(
 
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        image = api.compile(model, arch, calib, progress, memory, dump, streaming, states)
+        image = api.compile(model, arch, progress=progress, memory=memory, dump=dump, streaming=streaming, **importing)
     path = Path(output) if output else Path(model).with_suffix(".sysl")
     image.save(path)
     info = api.describe(image, image.cycles)
@@ -125,7 +84,7 @@ def compile_command(
 
 @cli.command()
 @click.argument("model_or_image")
-@click.option("--arch", metavar="NAME_OR_TOML", help=_ARCH_HELP + " Not needed with an image.")
+@click.option("--arch", metavar="NAME_OR_TOML", help=ARCH_HELP + " Not needed with an image.")
 @click.option(
     "--inputs",
     required=True,
@@ -143,9 +102,9 @@ def compile_command(
     metavar="BACKEND",
     help="reference, machine, rtl or board.",
 )
-@_port
-@_memory
-@_calib
+@port_option
+@memory_options
+@import_options
 @json_option
 def run(
     model_or_image: str,
@@ -155,8 +114,7 @@ def run(
     backend: str,
     port: str | None,
     memory: MemoryTiming,
-    calib: str | None,
-    states: dict[str, str],
+    importing: dict,
     json_path: str | None,
 ) -> None:
     """Run MODEL_OR_IMAGE once on a backend."""
@@ -167,8 +125,7 @@ def run(
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         result = api.run(
-            model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress, memory=memory, port=port,
-            states=states,
+            model_or_image, inputs, on=backend, arch=arch, progress=progress, memory=memory, port=port, **importing
         )
     if outputs is not None:
         # An open file keeps the name as given: numpy.savez would append .npz.
@@ -198,7 +155,7 @@ def run(
 
 @cli.command()
 @click.argument("model")
-@_arch
+@arch_option
 @click.option("--inputs", metavar="X.npz", help="One array per input; default: seeded random values.")
 @click.option(
     "--on",
@@ -220,9 +177,9 @@ def run(
     metavar="FILE",
     help="Verilog to run as rtl instead of the generated core, with its ports; may be given more than once.",
 )
-@_port
-@_memory
-@_calib
+@port_option
+@memory_options
+@import_options
 @json_option
 @click.pass_context
 def verify(
@@ -236,8 +193,7 @@ def verify(
     verilog: tuple[str, ...],
     port: str | None,
     memory: MemoryTiming,
-    calib: str | None,
-    states: dict[str, str],
+    importing: dict,
     json_path: str | None,
 ) -> None:
     """Run MODEL on every backend and compare every bit of every output; say where the first difference arises."""
@@ -251,8 +207,7 @@ def verify(
             arch,
             inputs,
             on=names,
-            calib=calib,
-            states=states,
+            **importing,
             seed=seed,
             progress=progress,
             sources=_sources(verilog),
@@ -271,6 +226,8 @@ def verify(
     for name, backend in result.backends.items():
         cycles = f", {backend.cycles:,} cycles, {backend.load_cycles:,} to load" if backend.cycles else ""
         reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
+    for text in snr_lines(result.snr_db):
+        reporter.line(text)
     compared = [name for name in result.backends if name != "reference"]
     for difference in result.differences:
         for text in difference_lines(difference):
@@ -294,26 +251,24 @@ def verify(
 
 @cli.command()
 @click.argument("model")
-@_arch
-@_calib
-@_memory
+@arch_option
+@import_options
+@memory_options
 @json_option
-def explain(
-    model: str, arch: str, calib: str | None, states: dict[str, str], memory: MemoryTiming, json_path: str | None
-) -> None:
+def explain(model: str, arch: str, importing: dict, memory: MemoryTiming, json_path: str | None) -> None:
     """Estimated cycles, roofline and limit of each layer of MODEL, without running it."""
     from systolith import api
 
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        info = api.explain(model, arch, calib, progress, memory, states)
+        info = api.explain(model, arch, progress=progress, memory=memory, **importing)
     _print_layers(reporter, info)
     write_json(json_path, info)
 
 
 @cli.command()
 @click.argument("source", metavar="TEXT.asm")
-@_arch
+@arch_option
 @click.option(
     "-o", "--output", metavar="WORDS.bin", help="Where the words go; default: printed in hexadecimal."
 )
@@ -345,7 +300,7 @@ def asm(source: str, arch: str, output: str | None, json_path: str | None) -> No
 @cli.command()
 @click.argument("source", metavar="IMAGE_OR_WORDS")
 @click.option(
-    "--arch", metavar="NAME_OR_TOML", help=_ARCH_HELP + " Only for raw words; an image carries its own."
+    "--arch", metavar="NAME_OR_TOML", help=ARCH_HELP + " Only for raw words; an image carries its own."
 )
 @click.option(
     "--stream",
@@ -412,6 +367,8 @@ def _print_layers(
         f"{info['cycles']:,} cycles {total}, {info['macs']:,} MACs, {info['utilisation']:.1%} of "
         f"{info['peak_macs_per_cycle']} MACs a cycle, roofline {info['roofline_cycles']:,} cycles"
     )
+    for text in skipped_lines(info["layers"]):
+        reporter.line(text)
     _print_host(reporter, info["host_nodes"])
 
 

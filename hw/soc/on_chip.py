@@ -1,99 +1,124 @@
-"""External memory on the FPGA itself: an AXI4 subordinate over single-port RAM."""
+"""On-chip memory behind AXI4, for boards without a memory chip: single-port RAM, 32 bits wide."""
 
 from dataclasses import dataclass
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
+from systolith.hw.leaf.ice40 import SinglePortRam
 from systolith.hw.soc.axi import Axi4Signature
+from systolith.spec.memory import BURST_BEATS
 
-__all__ = ["OnChip", "OnChipMemory"]
+__all__ = ["OnChipMemory", "OnChipRam"]
 
+#: Bytes of two RAMs side by side.
+_BANK_BYTES = 1 << 16
 _DECERR = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnChip:
-    """External memory of a board that has it on the FPGA.
+class OnChipRam:
+    """On-chip memory as the external memory of a board.
 
     Parameters
     ----------
-    clock_hz : int   of the design
-    bytes : int      a power of two of at least 4096
+    bytes : int      its size
+    clock_hz : int   of the whole design
     """
 
-    clock_hz: int
     bytes: int
+    clock_hz: int
 
 
 class OnChipMemory(wiring.Component):
-    """A RAM of one port, for full-width INCR bursts of at most 256 beats.
-
-    Writes go before reads, so a read waits while beats are written. Bursts of each direction are executed one after another; a burst that begins beyond the memory
-    answers DECERR, and nothing is written.
+    """Memory from address 0 on, an AXI4 subordinate.
 
     Parameters
     ----------
-    size : int        bytes, a power of two of at least 4096
-    bus_bits : int
-    addr_bits : int
+    size : int        bytes: a power of two from 1 KiB to 128 KiB
+    addr_bits : int   of the bus
 
     Members
     -------
-    axi : In(Axi4Signature)
+    axi : In(Axi4Signature)   32 bits; bursts of full width and at most 16 beats; DECERR for one that begins past the end
 
     Timing
     ------
-    A beat per cycle of one direction. A read's first beat comes two cycles after its address, and the next burst's follows the last one in one cycle more.
+    One burst at a time, reads before writes. The first beat of a read comes two cycles after its address, then one per cycle; a write takes
+    its first beat in the cycle after its address, and is answered in the cycle after its last beat.
+
+    Raises
+    ------
+    ValueError   If the size is none of these, or the bus cannot reach all of it.
     """
 
-    def __init__(self, size: int, *, bus_bits: int, addr_bits: int) -> None:
-        if size < 4096 or size & (size - 1):
-            raise ValueError(f"size must be a power of two of at least 4096, not {size!r}")
-        self._size, self._bytes = size, bus_bits // 8
-        super().__init__({"axi": In(Axi4Signature(bus_bits, addr_bits))})
+    def __init__(self, size: int, *, addr_bits: int) -> None:
+        if size not in (1 << bits for bits in range(10, 18)) or size > 1 << addr_bits:
+            raise ValueError(f"on-chip memory must be a power of two from 1 KiB to 128 KiB within {addr_bits} bits of address, not {size!r} bytes")
+        self._size = size
+        super().__init__({"axi": In(Axi4Signature(32, addr_bits))})
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        axi, depth = self.axi, self._size // self._bytes
-        low, high = (self._bytes - 1).bit_length(), (self._size - 1).bit_length()
-        m.submodules.memory = memory = Memory(shape=8 * self._bytes, depth=depth, init=[])
-        # Never both in one cycle, so that they are one port.
-        write, read = memory.write_port(granularity=8), memory.read_port()
-
-        # -- writes
-        writing, answering, refused = Signal(), Signal(), Signal()
-        at = Signal(range(depth))
-        m.d.comb += [axi.awready.eq(~writing & ~answering), axi.wready.eq(writing), axi.bvalid.eq(answering), axi.bresp.eq(Mux(refused, _DECERR, 0))]
-        with m.If(axi.awvalid & axi.awready):
-            m.d.sync += [writing.eq(1), at.eq(axi.awaddr[low:high]), refused.eq(axi.awaddr[high:] != 0)]
-        beat = axi.wvalid & axi.wready
-        m.d.comb += [write.addr.eq(at), write.data.eq(axi.wdata), write.en.eq(Mux(beat & ~refused, axi.wstrb, 0))]
-        with m.If(beat):
-            m.d.sync += at.eq(at + 1)
-            with m.If(axi.wlast):
-                m.d.sync += [writing.eq(0), answering.eq(1)]
-        with m.If(axi.bvalid & axi.bready):
-            m.d.sync += answering.eq(0)
-
-        # -- reads
-        reading, fresh, kept, last, bad, outside = (Signal(name=name) for name in ("reading", "fresh", "kept", "last", "bad", "outside"))
-        source, left = Signal(range(depth)), Signal(8)
-        stored = Signal(8 * self._bytes)
-        m.d.comb += [axi.arready.eq(~reading), axi.rvalid.eq(fresh | kept), axi.rlast.eq(last), axi.rresp.eq(Mux(bad, _DECERR, 0)),
-                     axi.rdata.eq(Mux(fresh, read.data, stored)), read.addr.eq(source)]
-        with m.If(axi.arvalid & axi.arready):
-            m.d.sync += [reading.eq(1), source.eq(axi.araddr[low:high]), left.eq(axi.arlen), outside.eq(axi.araddr[high:] != 0)]
-        taken = axi.rready | ~axi.rvalid
-        m.d.comb += read.en.eq(reading & ~beat & taken)
-        # What is not taken at once is kept here: a write may change what the RAM shows.
-        m.d.sync += [fresh.eq(read.en), kept.eq(axi.rvalid & ~axi.rready)]
-        with m.If(fresh):
-            m.d.sync += stored.eq(read.data)
-        with m.If(read.en):
-            m.d.sync += [source.eq(source + 1), left.eq(left - 1), last.eq(left == 0), bad.eq(outside)]
-            with m.If(left == 0):
-                m.d.sync += reading.eq(0)
+        axi = self.axi
+        bank_bytes = min(self._size, _BANK_BYTES)
+        banks = self._size // bank_bytes
+        word = Signal(range(self._size // 4), reset_less=True)
+        left = Signal(range(BURST_BEATS), reset_less=True)
+        outside = Signal(reset_less=True)
+        writing, step = Signal(), Signal()
+        address = Signal(len(axi.araddr))
+        bank_bits = (banks - 1).bit_length()
+        outputs = []
+        for bank in range(banks):
+            chosen = word[len(word) - bank_bits:] == bank
+            data = []
+            for half in range(2):
+                ram = SinglePortRam(bank_bytes // 4)
+                m.submodules[f"ram{bank}_{half}"] = ram
+                m.d.comb += [
+                    ram.enable.eq((step | writing) & chosen), ram.write.eq(writing), ram.addr.eq(word), ram.mask.eq(axi.wstrb[2 * half:2 * half + 2]),
+                    ram.data.eq(axi.wdata[16 * half:16 * half + 16]),
+                ]
+                data.append(ram.o)
+            outputs.append(Cat(data))
+        # A RAM keeps what it read until it is used again.
+        m.d.comb += [address.eq(Mux(axi.arvalid, axi.araddr, axi.awaddr)), axi.rdata.eq(outputs[0]),
+                     axi.rresp.eq(Mux(outside, _DECERR, 0)), axi.bresp.eq(axi.rresp)]
+        if banks > 1:
+            was = Signal(range(banks), reset_less=True)
+            with m.If(step):
+                m.d.sync += was.eq(word[len(word) - bank_bits:])
+            for bank in range(1, banks):
+                with m.If(was == bank):
+                    m.d.comb += axi.rdata.eq(outputs[bank])
+        with m.If(step | writing):
+            m.d.sync += word.eq(word + 1)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += [axi.arready.eq(1), axi.awready.eq(~axi.arvalid)]
+                m.d.sync += [word.eq(address >> 2), left.eq(axi.arlen), outside.eq((address >> (self._size - 1).bit_length()) != 0)]
+                with m.If(axi.arvalid):
+                    m.next = "FIRST"
+                with m.Elif(axi.awvalid):
+                    m.next = "WRITE"
+            with m.State("FIRST"):
+                m.d.comb += step.eq(1)
+                m.next = "READ"
+            with m.State("READ"):
+                m.d.comb += [axi.rvalid.eq(1), axi.rlast.eq(left == 0)]
+                with m.If(axi.rready):
+                    m.d.comb += step.eq(1)
+                    m.d.sync += left.eq(left - 1)
+                    with m.If(axi.rlast):
+                        m.next = "IDLE"
+            with m.State("WRITE"):
+                m.d.comb += [axi.wready.eq(1), writing.eq(axi.wvalid & ~outside)]
+                with m.If(axi.wvalid & axi.wlast):
+                    m.next = "RESPONSE"
+            with m.State("RESPONSE"):
+                m.d.comb += axi.bvalid.eq(1)
+                with m.If(axi.bready):
+                    m.next = "IDLE"
         return m

@@ -9,16 +9,29 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.build import VerilogFiles, generate_component
-from systolith.hw.core.core import Core
+from systolith.hw.cores import core_for
 from systolith.hw.soc.link import HostLink
 from systolith.hw.soc.memory_arbiter import MemoryArbiter
-from systolith.hw.soc.on_chip import OnChip, OnChipMemory
+from systolith.hw.soc.on_chip import OnChipMemory, OnChipRam
 from systolith.hw.soc.sdram import SdramController
 from systolith.hw.soc.sdram_chip import SdramTiming
 from systolith.spec.arch import ArchConfig
 from systolith.spec.link import PAYLOAD_BYTES
 
-__all__ = ["System", "generate_system"]
+__all__ = ["System", "generate_system", "make_memory"]
+
+
+def make_memory(memory: SdramTiming | OnChipRam, arch: ArchConfig, *, pin_cycles: int = 0) -> wiring.Component:
+    """The memory of a board: subordinate ``axi`` of the core's widths, and ``pins`` where it has a chip outside.
+
+    Parameters
+    ----------
+    memory : SdramTiming | OnChipRam
+    pin_cycles : int       registers between SDRAM controller and chip, see `SdramEngine`
+    """
+    if isinstance(memory, OnChipRam):
+        return OnChipMemory(memory.bytes, addr_bits=arch.addr_bits)
+    return SdramController(memory, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, pin_cycles=pin_cycles)
 
 
 class System(wiring.Component):
@@ -27,7 +40,7 @@ class System(wiring.Component):
     Parameters
     ----------
     arch : ArchConfig
-    memory : Component     subordinate ``axi`` of the core's widths, and ``pins`` where it has any
+    memory : Component     see `make_memory`
     divisor : int          clock cycles per bit of the serial line
     payload_bytes : int    most bytes of one request of the link
 
@@ -47,7 +60,7 @@ class System(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         arch = self._arch
-        m.submodules.core = core = Core(arch)
+        m.submodules.core = core = core_for(arch)
         m.submodules.link = link = HostLink(**self._link)
         m.submodules.arbiter = arbiter = MemoryArbiter(bus_bits=arch.bus_bits, addr_bits=arch.addr_bits)
         m.submodules.memory = memory = self._memory
@@ -61,15 +74,14 @@ class System(wiring.Component):
         return m
 
 
-def generate_system(arch: ArchConfig, memory: SdramTiming | OnChip, *, divisor: int, payload_bytes: int = PAYLOAD_BYTES, pin_cycles: int = 0,
+def generate_system(arch: ArchConfig, memory: SdramTiming | OnChipRam, *, divisor: int, payload_bytes: int = PAYLOAD_BYTES, pin_cycles: int = 0,
                     build_dir: str | Path = "build") -> VerilogFiles:
-    """The Verilog of a system with its memory controller, module ``system``, from the cache if it holds it.
+    """The Verilog of a system with its memory, module ``system``, from the cache if it holds it.
 
     Parameters
     ----------
-    memory : SdramTiming or OnChip   the chip, or what stands for it on the FPGA
+    memory, pin_cycles : see `make_memory`
     divisor, payload_bytes : see `System`
-    pin_cycles : int       see `systolith.hw.soc.sdram_engine.SdramEngine`
     build_dir : path       the cache
 
     Raises
@@ -77,11 +89,7 @@ def generate_system(arch: ArchConfig, memory: SdramTiming | OnChip, *, divisor: 
     BuildError, SdramError
     """
     def make() -> System:
-        if isinstance(memory, OnChip):
-            subordinate = OnChipMemory(memory.bytes, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits)
-        else:
-            subordinate = SdramController(memory, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, pin_cycles=pin_cycles)
-        return System(arch, subordinate, divisor=divisor, payload_bytes=payload_bytes)
+        return System(arch, make_memory(memory, arch, pin_cycles=pin_cycles), divisor=divisor, payload_bytes=payload_bytes)
 
     parameters = {"arch": arch.to_dict(), "memory": asdict(memory), "divisor": divisor, "payload_bytes": payload_bytes, "pin_cycles": pin_cycles}
     return generate_component("system", make, json.dumps(parameters), build_dir=build_dir)

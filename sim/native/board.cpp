@@ -1,7 +1,7 @@
 // Test bench of a whole board, driven from Python through the extern "C" functions at the end: the host's side of the serial line,
 // bit by bit, and the SDRAM chip where the board has one.
 //
-// Python puts in front of this file: memory.h, sdram.h, the model's header and MODEL (its class), HAS_SDRAM, and VM_TRACE.
+// Python puts in front of this file: memory.h and sdram.h where the board has such a chip, the model's header and MODEL (its class), HAS_SDRAM, and VM_TRACE.
 //
 // A cycle: outputs are sampled while the clock is low; rising edge; then line and chip compute their inputs for the next cycle
 // from what was sampled. No input depends combinationally on an output.
@@ -73,8 +73,7 @@ struct Settings {
 
 class Board {
 public:
-    explicit Board(const Settings& settings)
-        : line(settings.divisor)
+    explicit Board(const Settings& settings) : line(settings.divisor)
 #if HAS_SDRAM
         , chip(settings.sdram)
 #endif
@@ -151,11 +150,11 @@ public:
 #endif
 
     Line line;
-    bool cut = false;    // what the board sends is lost
 #if HAS_SDRAM
     SdramChip chip;
     uint32_t stuck = 0, stuck_data = 0;  // address pins of the chip, and data pins of the controller, that are always low
 #endif
+    bool cut = false;  // what the board sends is lost
     uint64_t cycle = 0;
 
 private:
