@@ -31,24 +31,27 @@ def lower_recurrent(low: Lowering, op: Recurrent) -> list[tuple[int, int]]:
     steps, batch, _ = low.graph.tensors[low.node.inputs[0]].shape
     temporary = []
     for n in range(batch):
-        order, size = range(steps)[:: -1 if op.reverse else 1], 3 * op.units
+        order = range(steps)[:: -1 if op.reverse else 1]
+        # The array reads the hidden state in every cycle: CELL would find its state's block taken, if that were the same.
         if op.carried:
-            offset = low.states[low.node.name] + n * size
-            address = low.allocate(size, "the state")
-            low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=offset, bytes=size, base=address)
+            offset = low.states[low.node.name] + n * 3 * op.units
+            held = [(low.allocate(size, "the state"), size) for size in (op.units, 2 * op.units)]
+            for (address, size), first in zip(held, (offset, offset + op.units), strict=True):
+                low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=first, bytes=size, base=address)
         else:
-            address, size = low.constant(op.first_bytes[n])
-        temporary.append((address, size))
-        _sequence(low, op, n, order, x.address, y.address, batch, address)
+            held = [low.constant(part) for part in (op.first_bytes[n, 0], op.first_bytes[n, 1:])]
+        temporary += held
+        hidden, state = (address for address, _ in held)
+        _sequence(low, op, n, order, x.address, y.address, batch, hidden, state)
         if op.carried:
             last = y.address + (order[-1] * batch + n) * op.units
             low.emit("STORE", region=Region.DATA, offset=offset, bytes=op.units, base=last)
-            low.emit("STORE", region=Region.DATA, offset=offset + op.units, bytes=2 * op.units, base=address + op.units)
+            low.emit("STORE", region=Region.DATA, offset=offset + op.units, bytes=2 * op.units, base=state)
     return temporary
 
 
-def _sequence(low: Lowering, op: Recurrent, n: int, order: range, x: int, y: int, batch: int, initial: int) -> None:
-    """All steps of one element of the batch; `initial` holds the hidden state and the low and high bytes of the state."""
+def _sequence(low: Lowering, op: Recurrent, n: int, order: range, x: int, y: int, batch: int, hidden: int, state: int) -> None:
+    """All steps of one element of the batch; `hidden` holds the hidden state before the first, `state` the low and high bytes of the state."""
     arch, units = low.arch, op.units
     inputs = op.weights.shape[2]
     blocks = [range(i, min(i + arch.cols, units)) for i in range(0, units, arch.cols)]
@@ -58,7 +61,6 @@ def _sequence(low: Lowering, op: Recurrent, n: int, order: range, x: int, y: int
     length = max(1, min(len(order), arch.acc_depth // 2 // lanes)) if ahead else 1
     bias = op.bias.astype(np.int64) - op.x_zero * op.weights.astype(np.int64).sum(axis=2)
     sees_input, sees_state = ([bool(part[gate].any()) for gate in range(op.kind.gates)] for part in (op.weights, op.recurrent))
-    hidden = initial
     for first in range(0, len(order), length):
         run = order[first:first + length]
         entries = low.accumulators(lanes * len(run)) if ahead else 0
@@ -79,7 +81,7 @@ def _sequence(low: Lowering, op: Recurrent, n: int, order: range, x: int, y: int
                         _product(low, ("h", gate, b), op.recurrent[gate, block], hidden, acc, accumulate=sees_input[gate])
                     param = low.params(("gate", gate, b), bias[gate, block], op.mult[gate, block], op.shift[gate, block])
                     low.emit("OUTPUT", dest=Destination.CELL, acc=acc, ny=1, nx=1, channels=len(block), param=param)
-                low.emit("CELL", kind=op.kind, units=len(block), state=initial + units + block.start, state_high=initial + 2 * units + block.start,
+                low.emit("CELL", kind=op.kind, units=len(block), state=state + block.start, state_high=state + units + block.start,
                          dst=y + (t * batch + n) * units + block.start, shift=op.cell_shift, alpha=op.alpha)
             hidden = y + (t * batch + n) * units
 
