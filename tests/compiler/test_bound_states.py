@@ -17,7 +17,7 @@ UNITS, FRAMES = 20, 40
 STATES = {"hn": "h", "cn": "c"}
 
 
-def voice_model(op_type="LSTM", seed=0, squeezed=False, **attributes):
+def voice_model(op_type="LSTM", seed=0, squeezed=False, x="x", probability="probability", width=40, units=UNITS, classes=3, **attributes):
     """A small one of a voice detector's shape: a front end that the core cannot run, a convolution, a cell whose state comes in
     and goes out, and a dense layer behind it. With `squeezed` the states have no axis for the directions.
     """
@@ -25,39 +25,39 @@ def voice_model(op_type="LSTM", seed=0, squeezed=False, **attributes):
     gates = {"LSTM": 4, "GRU": 3}[op_type]
     constants = {
         "front": rng.normal(0, 0.4, (12, 1, 8)), "kernel": rng.normal(0, 0.3, (16, 12, 3)), "bias": rng.normal(0, 0.1, 16),
-        "W": rng.normal(0, 0.4, (1, gates * UNITS, 16)), "R": rng.normal(0, 0.25, (1, gates * UNITS, UNITS)),
-        "B": rng.normal(0, 0.2, (1, 2 * gates * UNITS)), "dense": rng.normal(0, 0.4, (UNITS, 3)),
+        "W": rng.normal(0, 0.4, (1, gates * units, 16)), "R": rng.normal(0, 0.25, (1, gates * units, units)),
+        "B": rng.normal(0, 0.2, (1, 2 * gates * units)), "dense": rng.normal(0, 0.4, (units, classes)),
     }
     integers = {"axis1": [1], "axis0": [0]}
     lstm = op_type == "LSTM"
     states = ["h", "c"] if lstm else ["h"]
-    shape = (1, UNITS) if squeezed else (1, 1, UNITS)
+    shape = (1, units) if squeezed else (1, 1, units)
     inner = [f"{name}_inner" for name in states] if squeezed else states
     nexts = [f"{name}n" for name in states]
     given = [f"{name}_outer" for name in nexts] if squeezed else nexts
     if op_type == "GRU":
         attributes.setdefault("linear_before_reset", 1)
     nodes = [
-        helper.make_node("Unsqueeze", ["x", "axis1"], ["signal"]),
+        helper.make_node("Unsqueeze", [x, "axis1"], ["signal"]),
         helper.make_node("Conv", ["signal", "front"], ["bands"], "front", strides=[4]),
         helper.make_node("CumSum", ["bands", "two"], ["sums"], "sums"),
         helper.make_node("Abs", ["sums"], ["magnitude"], "abs"),
         helper.make_node("Conv", ["magnitude", "kernel", "bias"], ["convolved"], "conv"),
         helper.make_node("Relu", ["convolved"], ["features"]),
         helper.make_node("GlobalAveragePool", ["features"], ["mean"], "mean"),
-        helper.make_node("Transpose", ["mean"], ["frame"], perm=[2, 0, 1]),
+        helper.make_node("Transpose", ["mean"], ["frame"], perm=[0, 2, 1]),
         *([helper.make_node("Unsqueeze", [name, "axis0"], [f"{name}_inner"]) for name in states] if squeezed else []),
-        helper.make_node(op_type, ["frame", "W", "R", "B", "", *inner], ["y", *given], "cell", hidden_size=UNITS, **attributes),
+        helper.make_node(op_type, ["frame", "W", "R", "B", "", *inner], ["y", *given], "cell", hidden_size=units, **attributes),
         *([helper.make_node("Squeeze", [f"{name}_outer", "axis0"], [name]) for name in nexts] if squeezed else []),
-        helper.make_node("Squeeze", ["y", "axis0"], ["last"]),
+        helper.make_node("Squeeze", ["y", "axis1"], ["last"]),
         helper.make_node("MatMul", ["last", "dense"], ["scores"], "dense"),
-        helper.make_node("Sigmoid", ["scores"], ["probability"]),
+        helper.make_node("Sigmoid", ["scores"], [probability]),
     ]
     graph = helper.make_graph(
         nodes, "voice",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("frames", 40)),
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, ("frames", width)),
          *(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in states)],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, None),
+        [helper.make_tensor_value_info(probability, TensorProto.FLOAT, None),
          *(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in nexts)],
         [*(numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()),
          *(numpy_helper.from_array(np.asarray(value, np.int64), name) for name, value in integers.items()),
