@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from systolith.host.device import DeviceError
-from systolith.sim.verilator import SimulationError, build, cpp_name, default_cache_dir, module_ports
+from systolith.sim.verilator import (
+    SimulationError,
+    build,
+    cpp_name,
+    default_cache_dir,
+    module_ports,
+    native_source,
+)
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine
 from systolith.spec.regs import CSRS, Control, Status
@@ -18,7 +25,6 @@ __all__ = ["DECERR", "SLVERR", "MemoryModel", "ProtocolError", "RtlBench", "RtlD
 
 #: AXI responses for `RtlBench.inject`.
 SLVERR, DECERR = 2, 3
-_HARNESS = Path(__file__).parent / "native" / "harness.cpp"
 #: Trace ports, and the engine whose instructions they belong to.
 _TRACES = {"load": Engine.LOAD, "weight": Engine.LOAD, "param": Engine.LOAD, "table": Engine.LOAD, "sums": Engine.MATRIX,
            "acc": Engine.OUTPUT, "output": Engine.OUTPUT, "chain": Engine.OUTPUT, "vector": Engine.VECTOR}
@@ -118,7 +124,7 @@ class RtlBench:
         if (1 << 16) % self.bus_bytes:
             raise SimulationError(f"the bus must be a power of two of bytes wide, not {self.bus_bytes}")
         self.sources: tuple[str, ...] = ()
-        cpp = self._glue(top) + _HARNESS.read_text(encoding="utf-8") + self._log_code()
+        cpp = self._glue(top) + native_source("memory.h", "harness.cpp") + self._log_code()
         self.shared_object = build(sources, top, cpp, cache_dir, trace=waveform and waveform.format, optimise=optimise)
         self._lib = lib = ctypes.CDLL(str(self.shared_object))
         u32, u64, handle = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p

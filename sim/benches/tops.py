@@ -16,11 +16,13 @@ from systolith.hw.engine.transfer import RegionSignature
 from systolith.hw.engine.vector import VectorEngine
 from systolith.hw.interfaces import ActReadSignature, ActWriteSignature, BeatWriteSignature, EngineSignature
 from systolith.hw.soc.axi import Axi4Signature, ReadArbiter
+from systolith.hw.soc.sdram import SdramController
+from systolith.hw.soc.sdram_chip import ULX3S_SDRAM
 from systolith.sim.verilator import default_cache_dir
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine
 
-__all__ = ["BENCHES", "LoadTop", "StoreTop", "bench_verilog", "component_verilog"]
+__all__ = ["BENCHES", "SDRAM", "LoadTop", "StoreTop", "bench_verilog", "component_verilog"]
 
 
 class LoadTop(wiring.Component):
@@ -98,10 +100,18 @@ def _size(arch: ArchConfig) -> int:
     return (arch.bus_bytes - 1).bit_length()
 
 
+#: The chip of bench `sdram`.
+SDRAM = ULX3S_SDRAM
+
+
+def _sdram(arch: ArchConfig) -> SdramController:
+    return SdramController(SDRAM, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits)
+
+
 #: What each bench but `core` runs on.
-_ENGINES = {"load": LoadTop, "store": StoreTop, "matrix": MatrixEngine, "output": OutputEngine, "vector": VectorEngine}
+_TOPS = {"load": LoadTop, "store": StoreTop, "matrix": MatrixEngine, "output": OutputEngine, "vector": VectorEngine, "sdram": _sdram}
 #: The benches by name.
-BENCHES = (*_ENGINES, "core")
+BENCHES = (*_TOPS, "core")
 
 
 def bench_verilog(bench: str, arch: ArchConfig) -> tuple[dict[str, str], str]:
@@ -113,9 +123,9 @@ def bench_verilog(bench: str, arch: ArchConfig) -> tuple[dict[str, str], str]:
     """
     if bench == "core":
         return generate(arch, build_dir=default_cache_dir().parent / "verilog").sources, "core"
-    if bench not in _ENGINES:
+    if bench not in _TOPS:
         raise ValueError(f"bench must be one of {', '.join(BENCHES)}, not {bench!r}")
-    return component_verilog(_ENGINES[bench](arch), bench)
+    return component_verilog(_TOPS[bench](arch), bench)
 
 
 def component_verilog(component: wiring.Component, name: str) -> tuple[dict[str, str], str]:

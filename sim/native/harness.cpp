@@ -1,7 +1,7 @@
 // Test bench of a Verilated core, driven from Python through the extern "C" functions at the end: an AXI4-Lite manager for
 // the CSRs, an AXI4 memory for the manager port, protocol checks, and a log of the trace ports.
 //
-// Python puts in front of this file: the model's header and MODEL (its class), AXI(n) and CSR(n) (port n of each bus),
+// Python puts in front of this file: memory.h, the model's header and MODEL (its class), AXI(n) and CSR(n) (port n of each bus),
 // BUS_BYTES, DATA_BYTES (of a log entry), VM_TRACE, and `log_events(Model&, Log&)`.
 //
 // A cycle: outputs are sampled while the clock is low; rising edge; then memory and host compute their inputs for the next
@@ -9,35 +9,7 @@
 
 struct Problem { std::string text; };
 
-// -- memory ----------------------------------------------------------------------------------------------------------
-
-// Sparse external memory; bytes never written read as zero.
-class Memory {
-public:
-    uint8_t* at(uint64_t addr) {
-        const uint64_t page = addr >> BITS;
-        if (page != last_) {
-            auto& slot = pages_[page];
-            if (!slot) { slot = std::make_unique<uint8_t[]>(1 << BITS); }
-            last_ = page;
-            data_ = slot.get();
-        }
-        return data_ + (addr & ((1u << BITS) - 1));
-    }
-    template <class F> void each(uint64_t addr, uint64_t size, F f) {
-        for (uint64_t done = 0; done < size;) {
-            const uint64_t left = (1u << BITS) - ((addr + done) & ((1u << BITS) - 1));
-            const uint64_t n = std::min(left, size - done);
-            f(at(addr + done), done, n);
-            done += n;
-        }
-    }
-private:
-    static constexpr int BITS = 16;
-    std::unordered_map<uint64_t, std::unique_ptr<uint8_t[]>> pages_;
-    uint64_t last_ = ~0ull;
-    uint8_t* data_ = nullptr;
-};
+// -- settings ----------------------------------------------------------------------------------------------------------
 
 struct Fault { uint64_t first, last; unsigned response; bool read, write; };
 

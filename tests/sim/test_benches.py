@@ -29,6 +29,11 @@ def test_engine(bench, arch):
     assert run_bench(bench, BenchSettings(arch, seed=7)) == 2
 
 
+@pytest.mark.parametrize("arch", [dataclasses.replace(TINY, name="bus32", bus_bits=32), pytest.param(TINY, marks=pytest.mark.slow)], ids=lambda arch: arch.name)
+def test_sdram(arch):
+    assert run_bench("sdram", BenchSettings(arch, seed=7)) == 2
+
+
 def image_of(tmp_path, arch, seed):
     path = tmp_path / "image.sysl"
     path.write_bytes(compile_graph(random_graph(seed, largest=5, steps=3), arch).to_bytes())
@@ -85,5 +90,5 @@ def test_a_planted_fault_is_found_and_the_seed_is_named(bench, top, fault, messa
 
 
 def test_an_unknown_bench_is_refused():
-    with pytest.raises(ValueError, match=r"^bench must be one of load, store, matrix, output, vector, core, not 'dma'$"):
+    with pytest.raises(ValueError, match=r"^bench must be one of load, store, matrix, output, vector, sdram, core, not 'dma'$"):
         run_bench("dma", BenchSettings(TINY, seed=0))
