@@ -37,10 +37,11 @@ test: env  ## the quick suite
 test-all: env  ## every test, the slow ones too
 	$(BIN)/python -m pytest -q -n $(JOBS)
 
-bench: env  ## speed of the simulation, and models on RTL; MODELS=FOLDER takes its *_qdq.onnx
+bench: env  ## speed of the simulation, models and recurrent layers on RTL; MODELS=FOLDER takes its *_qdq.onnx
 	@mkdir -p build
 	$(BIN)/python benchmarks/speed.py --json build/bench-speed.json
 	$(BIN)/python benchmarks/models.py $(MODELS) --json build/bench-models.json
+	$(BIN)/python benchmarks/recurrent.py --json build/bench-recurrent.json
 
 lint: env  ## ruff
 	$(BIN)/ruff check .

@@ -32,26 +32,30 @@ def lower_recurrent(low: Lowering, op: Recurrent) -> list[tuple[int, int]]:
     temporary = []
     for n in range(batch):
         order = range(steps)[:: -1 if op.reverse else 1]
-        # The array reads the hidden state in every cycle: CELL would find its state's block taken, if that were the same.
+        # Two ranges, so that the cell finds its state in another block of the SRAM than the one that the array reads.
+        hidden, state = (_initial(low, op, n, part) for part in (slice(0, 1), slice(1, 3)))
+        temporary += [hidden, state]
+        _sequence(low, op, n, order, x.address, y.address, batch, hidden[0], state[0])
         if op.carried:
             offset = low.states[low.node.name] + n * 3 * op.units
-            held = [(low.allocate(size, "the state"), size) for size in (op.units, 2 * op.units)]
-            for (address, size), first in zip(held, (offset, offset + op.units), strict=True):
-                low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=first, bytes=size, base=address)
-        else:
-            held = [low.constant(part) for part in (op.first_bytes[n, 0], op.first_bytes[n, 1:])]
-        temporary += held
-        hidden, state = (address for address, _ in held)
-        _sequence(low, op, n, order, x.address, y.address, batch, hidden, state)
-        if op.carried:
             last = y.address + (order[-1] * batch + n) * op.units
             low.emit("STORE", region=Region.DATA, offset=offset, bytes=op.units, base=last)
-            low.emit("STORE", region=Region.DATA, offset=offset + op.units, bytes=2 * op.units, base=state)
+            low.emit("STORE", region=Region.DATA, offset=offset + op.units, bytes=2 * op.units, base=state[0])
     return temporary
 
 
+def _initial(low: Lowering, op: Recurrent, n: int, part: slice) -> tuple[int, int]:
+    """Rows of `first_bytes`, brought on chip: (address, bytes)."""
+    if not op.carried:
+        return low.constant(op.first_bytes[n, part])
+    size = op.first_bytes[n, part].size
+    address = low.allocate(size, "the state")
+    low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=low.states[low.node.name] + (n * 3 + part.start) * op.units, bytes=size, base=address)
+    return address, size
+
+
 def _sequence(low: Lowering, op: Recurrent, n: int, order: range, x: int, y: int, batch: int, hidden: int, state: int) -> None:
-    """All steps of one element of the batch; `hidden` holds the hidden state before the first, `state` the low and high bytes of the state."""
+    """All steps of one element of the batch, from a hidden state and the low and high bytes of a state, which stay in place."""
     arch, units = low.arch, op.units
     inputs = op.weights.shape[2]
     blocks = [range(i, min(i + arch.cols, units)) for i in range(0, units, arch.cols)]

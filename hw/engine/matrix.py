@@ -124,10 +124,11 @@ class MatrixEngine(wiring.Component):
         # The tag is one stage ahead of the sums, for the accumulator read.
         stage = tag
         for i in range(depth - 1):
-            following = Signal(self._tag, name=f"tag{i}")
-            m.d.sync += following.eq(stage)
-            stage = following
-        self._accumulators(m, stage, psums)
+            before, stage = stage, Signal(self._tag, name=f"tag{i}")
+            m.d.sync += stage.eq(before)
+        again = Signal()
+        m.d.sync += again.eq(stage.write & (before.acc == stage.acc))
+        self._accumulators(m, stage, again, psums)
         return m
 
     # -- weights ---------------------------------------------------------------------------------------------
@@ -425,7 +426,8 @@ class MatrixEngine(wiring.Component):
         return previous
 
     # -- accumulators ----------------------------------------------------------------------------------------
-    def _accumulators(self, m, tag, psums):
+    def _accumulators(self, m, tag, again, psums):
+        """Read, add, write; `again`: the entry is the one that is written just before, so that it need not be read."""
         arch = self._arch
         row = data.ArrayLayout(signed(ACC.width), arch.cols)
         banks = []
@@ -435,7 +437,7 @@ class MatrixEngine(wiring.Component):
             banks.append((memory.read_port(), memory.write_port()))
         now = Signal(self._tag)
         m.d.sync += now.eq(tag)
-        array_reads = tag.write & tag.accumulate
+        array_reads = tag.write & tag.accumulate & ~again
         m.d.comb += self.acc.ready.eq(~(array_reads & (tag.acc[0] == self.acc.addr[0])))
         granted = self.acc.valid & self.acc.ready
         for bank, (read, _) in enumerate(banks):

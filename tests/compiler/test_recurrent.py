@@ -21,11 +21,12 @@ from systolith.spec.isa import Cell
 from tests.graphs import ARCHS, GraphBuilder, assert_same_bits
 
 
-def random_layer(b: GraphBuilder, x: str, kind: Cell, units: int, reverse: bool) -> str:
-    """A layer with random weights, scales and initial state."""
+def random_layer(b: GraphBuilder, x: str, kind: Cell, units: int, reverse: bool, planes: int | None = None) -> str:
+    """A layer with random weights, scales and initial state; the input's weights are of so many int8 planes, or of 1 to 3."""
     _, batch, inputs = b.tensors[x].shape
     count = kind.gates
-    weights, recurrent = b.weights(count, units, inputs).astype(np.int16) * b.integer(1, 3), b.weights(count, units, units)
+    weights, recurrent = b.weights(count, units, inputs).astype(np.int16), b.weights(count, units, units)
+    weights = weights * b.integer(1, 3) if planes is None else np.clip(weights, -127, 127) * planes
     if kind is Cell.GRU:
         weights[3], recurrent[2] = 0, 0
     spread = 2.0 ** b.rng.uniform(-2, 2, count * units) * 4096 / (74 * 74 * np.sqrt(inputs + units))
@@ -48,6 +49,12 @@ def random_network(seed: int):
             shape = b.tensors[x].shape
             x = b.append(Reshape(shape=(shape[0], shape[2], shape[3])), x)
     return b.finish(x)
+
+
+def plain_network(kind: Cell, steps: int, inputs: int, units: int):
+    """One layer over one sequence, whose weights are all int8."""
+    b = GraphBuilder(5)
+    return b.finish(random_layer(b, b.input((steps, 1, inputs)), kind, units, reverse=False, planes=1))
 
 
 @pytest.mark.parametrize("arch", ["tiny", "array8", "wide", "bus32"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from systolith.compiler.costs import CELL_CYCLES, CELL_LATENCY
 from systolith.hw.engine.cell import CellUnit
 from systolith.hw.engine.vector import VectorEngine
 from systolith.hw.interfaces import ActReadSignature
@@ -218,15 +219,16 @@ def test_every_shift_and_both_ends_of_alpha(kind):
     assert checker.complete
 
 
-@pytest.mark.parametrize(("kind", "again"), [(Cell.LSTM, 18), (Cell.GRU, 21), (Cell.RNN, 14)])
-def test_cycles_from_the_last_gate_and_from_chunk_to_chunk(kind, again):
+@pytest.mark.parametrize("kind", Cell)
+def test_cycles_from_the_last_gate_and_from_chunk_to_chunk(kind):
+    assert CellUnit.CYCLES[kind] == CELL_LATENCY[kind]
     for arch in (EQUAL, MIXED):
         chunks = arch.cols // arch.lanes
         instr = isa_for(arch).make("CELL", kind=kind, units=arch.cols, state=16, state_high=40, dst=64)
         checker, result = run(arch, [instr], seed=1, stall=0.0)
         hidden, last_gates = checker.cycles[2::3], result["chain"][-chunks:]
         assert [b - a for a, b in zip(last_gates, hidden, strict=True)] == [CellUnit.CYCLES[kind]] * chunks
-        assert all(b - a == again for a, b in itertools.pairwise(last_gates))
+        assert all(b - a == CELL_CYCLES[kind] for a, b in itertools.pairwise(last_gates))
         assert not any(a <= cycle <= b for a, b in zip(last_gates, hidden, strict=True) for cycle in result["stalls"])
         # In all other cycles it waits for the state, or for a chunk.
         idle = set(range(result["commands"][0] + 1, hidden[-1])) - set(result["chain"])
