@@ -9,7 +9,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Instance
 from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
-__all__ = ["ClockError", "Ecp5Clock", "Ecp5Pll", "Ice40Clock", "Ice40Pll", "XilinxClock"]
+__all__ = ["ClockError", "Ecp5Clock", "Ecp5Pll", "Ice40Clock", "Ice40Pll", "XilinxClock", "add_clock"]
 
 
 class ClockError(ValueError):
@@ -66,17 +66,23 @@ class Ecp5Pll:
         return self.output - 1 + coarse, fine
 
 
+def add_clock(m: Module, clock: Elaboratable) -> None:
+    """A clock of this module, with its domains in `m`, where they are used."""
+    m.domains += clock.domains
+    m.submodules.clock = clock
+
+
 class Ecp5Clock(Elaboratable):
     """Domain `sync` at `clock_hz`, in reset until the PLL has locked; and the domain `shifted`, without reset, `degrees` behind it."""
 
     def __init__(self, source: str, source_hz: int, clock_hz: int, degrees: int) -> None:
         self._source, self._degrees = source, degrees
         self._pll = Ecp5Pll.of(source_hz, clock_hz)
+        self.domains = [ClockDomain("sync"), ClockDomain("shifted", reset_less=True)]
 
     def elaborate(self, platform) -> Module:
         m = Module()
         pll = self._pll
-        m.domains.sync, m.domains.shifted = ClockDomain("sync"), ClockDomain("shifted", reset_less=True)
         m.submodules.pin = pin = io.Buffer("i", platform.request(self._source, dir="-"))
         locked = Signal()
         coarse, fine = pll.phase(self._degrees)
@@ -131,11 +137,11 @@ class Ice40Clock(Elaboratable):
     def __init__(self, source: str, source_hz: int, clock_hz: int) -> None:
         self._source = source
         self._pll = Ice40Pll.of(source_hz, clock_hz)
+        self.domains = [ClockDomain("sync")]
 
     def elaborate(self, platform) -> Module:
         m = Module()
         pll = self._pll
-        m.domains.sync = ClockDomain("sync")
         pin = platform.request(self._source, dir="-")
         locked = Signal()
         # The PAD variant takes the pin itself.
@@ -159,10 +165,10 @@ class XilinxClock(Elaboratable):
         if not found:
             raise _refuse("the PLLE2", source_hz, clock_hz)
         self._multiply, self._divide = found[0]
+        self.domains = [ClockDomain("sync")]
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.domains.sync = ClockDomain("sync")
         m.submodules.pin = pin = io.Buffer("i", platform.request(self._source, dir="-"))
         feedback, made, locked = Signal(), Signal(), Signal()
         m.submodules.pll = Instance(

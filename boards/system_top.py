@@ -21,7 +21,7 @@ def add_system(m: Module, platform, files: VerilogFiles) -> dict[str, Signal]:
 
 def add_uart(m: Module, platform, ports: dict[str, Signal]) -> None:
     """The host's serial line. HostLink synchronises what it receives."""
-    uart = platform.request("uart", 0, dir={"rx": "-", "tx": "-"})
+    uart = platform.request("uart", 0, dir="-")
     m.submodules.uart_rx = rx = io.Buffer("i", uart.rx)
     m.submodules.uart_tx = tx = io.Buffer("o", uart.tx)
     m.d.comb += [ports["rx"].eq(rx.i), tx.o.eq(ports["tx"])]
@@ -30,7 +30,7 @@ def add_uart(m: Module, platform, ports: dict[str, Signal]) -> None:
 def add_sdram(m: Module, platform, ports: dict[str, Signal]) -> None:
     """An SDRAM chip behind registered buffers, two cycles there and back (`pin_cycles` = 2), its clock the domain `shifted`."""
     names = ("clk_en", "cs", "we", "ras", "cas", "ba", "a", "dqm")
-    sdram = platform.request("sdram", 0, dir=dict.fromkeys((*names, "clk", "dq"), "-"))
+    sdram = platform.request("sdram", 0, dir="-")
     for name in names:
         buffer = io.FFBuffer("o", getattr(sdram, name))
         m.submodules[f"sdram_{name}"] = buffer

@@ -4,7 +4,7 @@ from amaranth.hdl import Elaboratable, Module
 from amaranth_boards.icebreaker import ICEBreakerPlatform
 
 from systolith.boards.board import Board
-from systolith.boards.clocking import Ice40Clock
+from systolith.boards.clocking import Ice40Clock, add_clock
 from systolith.boards.system_top import add_system, add_uart
 from systolith.hw.build import VerilogFiles
 
@@ -21,6 +21,6 @@ class Top(Elaboratable):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.clock = Ice40Clock("clk12", 12_000_000, self._board.clock_hz)
+        add_clock(m, Ice40Clock("clk12", 12_000_000, self._board.clock_hz))
         add_uart(m, platform, add_system(m, platform, self._files))
         return m

@@ -9,7 +9,7 @@ from amaranth.hdl import Elaboratable, Module
 from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
 from systolith.boards.board import Board
-from systolith.boards.clocking import Ecp5Clock
+from systolith.boards.clocking import Ecp5Clock, add_clock
 from systolith.boards.system_top import add_sdram, add_system, add_uart
 from systolith.hw.build import VerilogFiles
 
@@ -26,7 +26,7 @@ class Top(Elaboratable):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.clock = Ecp5Clock("clk25", 25_000_000, self._board.clock_hz, degrees=90)
+        add_clock(m, Ecp5Clock("clk25", 25_000_000, self._board.clock_hz, degrees=90))
         ports = add_system(m, platform, self._files)
         add_uart(m, platform, ports)
         add_sdram(m, platform, ports)
