@@ -108,6 +108,8 @@ class Lowering:
     states : dict             offset, in the DATA region, of what a node leaves for the next run
     residences : list         what lay where in the activation SRAM, and when
     outside : list            what lay where in the DATA region
+    skipped : dict            per node, how many tiles of each block of weights are left out because they are all zero
+    skipped_macs : dict       per node, their multiply-accumulates
     """
 
     graph: QGraph
@@ -124,6 +126,8 @@ class Lowering:
     places: dict[str, Place] = field(default_factory=dict)
     residences: list[Residence] = field(default_factory=list)
     outside: list[tuple[str, Place]] = field(default_factory=list)
+    skipped: dict[int, dict[Hashable, int]] = field(default_factory=dict)
+    skipped_macs: dict[int, int] = field(default_factory=dict)
     node: QNode | None = None
     owner: int = -1
     chain: Chain | None = None
@@ -174,6 +178,22 @@ class Lowering:
         """Append a finished instruction of the current node."""
         self.instrs.append(instr)
         self.owners.append(self.owner)
+
+    @property
+    def word_cycles(self) -> int:
+        """Cycles in which memory delivers an instruction."""
+        return -(-self.isa.word_bytes // self.memory.rate(self.arch))
+
+    # -- zero weights ---------------------------------------------------------------------------------------------------
+    def worth(self, vectors: int) -> int:
+        """How many tiles in a row must be all zero for it to take less time to begin another MATMUL behind them."""
+        return self.word_cycles // max(vectors, self.arch.weight_load_cycles) + 1
+
+    def skip(self, key: Hashable, tiles: int, macs: int) -> None:
+        """Note that a block of the current node's weights does without so many tiles, which are all zero."""
+        if tiles:
+            self.skipped.setdefault(self.owner, {})[key] = tiles
+            self.skipped_macs[self.owner] = self.skipped_macs.get(self.owner, 0) + macs
 
     # -- placement ----------------------------------------------------------------------------------------------------
     def allocate(self, size: int, what: str) -> int:
