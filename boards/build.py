@@ -20,7 +20,7 @@ Progress = Callable[[str], None]
 #: What nextpnr and yosys are asked for beyond Amaranth's defaults, per flow.
 _OPTIONS = {
     "ecp5": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}", "ecppack_opts": "--compress"},
-    "ice40": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}", "synth_opts": "-dsp -spram"},
+    "ice40": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}", "synth_opts": "-no-rw-check"},
     "gowin": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}"},
 }
 _BITSTREAM = {"ecp5": ".bit", "ice40": ".bin", "gowin": ".fs"}
@@ -56,7 +56,8 @@ def build_board(board: Board, out: Path, *, seed: int = 1, progress: Progress | 
         raise ToolError(f"the package {error.name!r} was not found: pip install 'systolith[boards]' brings it from PyPI") from error
     out.mkdir(parents=True, exist_ok=True)
     tell(f"generating the system for {board.title}")
-    files = generate_system(board.arch, board.memory, divisor=board.divisor, pin_cycles=board.pin_cycles, build_dir=out / "verilog")
+    files = generate_system(board.arch, board.memory, divisor=board.divisor, pin_cycles=board.pin_cycles, build_dir=out / "verilog",
+                            device=board.part.name)
     options = {key: value.format(name=board.name, seed=seed) for key, value in _OPTIONS.get(flow, {}).items()}
     plan = top.Platform().build(top.Top(board, files), name=board.name, do_build=False, debug_verilog=False, **options)
     plan.extract(str(out))

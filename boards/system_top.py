@@ -9,7 +9,7 @@ __all__ = ["add_sdram", "add_system", "add_uart"]
 
 
 def add_system(m: Module, platform, files: VerilogFiles) -> dict[str, Signal]:
-    """The module ``system`` in domain `sync`, the very text that the simulation runs; its other ports by name."""
+    """The module ``system`` in domain `sync`, but for the device's own cells the very text that the simulation runs; its other ports by name."""
     for name, text in files.sources.items():
         platform.add_file(name, text)
     ports = {name: Signal(bits, name=name) for name, _, bits in files.ports if name not in ("clk", "rst")}

@@ -62,7 +62,7 @@ class System(wiring.Component):
         arch = self._arch
         m.submodules.core = core = core_for(arch)
         m.submodules.link = link = HostLink(**self._link)
-        m.submodules.arbiter = arbiter = MemoryArbiter(bus_bits=arch.bus_bits, addr_bits=arch.addr_bits)
+        m.submodules.arbiter = arbiter = MemoryArbiter(bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, **({"bursts": 1} if arch.compact else {}))
         m.submodules.memory = memory = self._memory
         wiring.connect(m, core.axi, arbiter.core)
         wiring.connect(m, link.memory, arbiter.link)
@@ -75,7 +75,7 @@ class System(wiring.Component):
 
 
 def generate_system(arch: ArchConfig, memory: SdramTiming | OnChipRam, *, divisor: int, payload_bytes: int = PAYLOAD_BYTES, pin_cycles: int = 0,
-                    build_dir: str | Path = "build") -> VerilogFiles:
+                    build_dir: str | Path = "build", device: str = "") -> VerilogFiles:
     """The Verilog of a system with its memory, module ``system``, from the cache if it holds it.
 
     Parameters
@@ -83,6 +83,7 @@ def generate_system(arch: ArchConfig, memory: SdramTiming | OnChipRam, *, diviso
     memory, pin_cycles : see `make_memory`
     divisor, payload_bytes : see `System`
     build_dir : path       the cache
+    device : str           see `VerilogPlatform`
 
     Raises
     ------
@@ -92,4 +93,4 @@ def generate_system(arch: ArchConfig, memory: SdramTiming | OnChipRam, *, diviso
         return System(arch, make_memory(memory, arch, pin_cycles=pin_cycles), divisor=divisor, payload_bytes=payload_bytes)
 
     parameters = {"arch": arch.to_dict(), "memory": asdict(memory), "divisor": divisor, "payload_bytes": payload_bytes, "pin_cycles": pin_cycles}
-    return generate_component("system", make, json.dumps(parameters), build_dir=build_dir)
+    return generate_component("system", make, json.dumps(parameters), build_dir=build_dir, device=device)

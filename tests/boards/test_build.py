@@ -58,7 +58,8 @@ def test_native_tools_go_before_those_from_pypi(tmp_path, monkeypatch):
 
 def test_what_a_tool_says_reaches_the_user(small, tmp_path, capsys, monkeypatch):
     # Amaranth takes yosys from PATH for the Verilog, which is not what is to fail.
-    generate_system(small.arch, small.memory, divisor=small.divisor, pin_cycles=small.pin_cycles, build_dir=tmp_path / "b" / "verilog")
+    generate_system(small.arch, small.memory, divisor=small.divisor, pin_cycles=small.pin_cycles, build_dir=tmp_path / "b" / "verilog",
+                    device=small.part.name)
     broken = tmp_path / "yosys"
     broken.write_text("#!/bin/sh\necho 'ERROR: Module `system` is not to my taste.'\nexit 1\n")
     broken.chmod(0o755)
