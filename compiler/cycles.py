@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from systolith.compiler.costs import CELL_CYCLES, CELL_LATENCY, busy_cycles, transfer_beats
+from systolith.compiler.costs import busy_cycles, cell_cycles, cell_latency, transfer_beats
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Engine, Instr, chained_outputs, isa_for
 from systolith.spec.memory import BURST_BEATS, FETCH_BEATS, FULL_RATE, MemoryTiming
@@ -141,7 +141,7 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
             if instr.mnemonic == "CELL":
                 # Its state is read first; its cycles count from the last gate to the next, and include the writes.
                 taken = max(start + _STATE_READ, operands[-1][0])
-                free[engine] = end = taken + busy - CELL_CYCLES[instr.kind] + CELL_LATENCY[instr.kind]
+                free[engine] = end = taken + busy - cell_cycles(instr) + cell_latency(instr)
             else:
                 start = max([start, *(first for first, _ in operands)])
                 free[engine] = max([start + busy, *(last for _, last in operands)])

@@ -16,16 +16,15 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from systolith.compiler.errors import InputError, QuantiseError, UnsupportedError
 from systolith.compiler.importer import is_quantising, name_nodes
 from systolith.compiler.ops import RULES
-from systolith.compiler.ops.recurrent import OPERATORS as RECURRENT
 from systolith.compiler.ops.registry import rule_of, unsupported
 from systolith.compiler.passes.batch_norm import batch_norm_to_conv
 from systolith.compiler.passes.computed_bias import split_computed_bias
-from systolith.compiler.recurrent import calibrate_recurrent, observe_recurrent
+from systolith.compiler.recurrent import SEQUENCE, calibrate_recurrent, hidden_scales, observe_recurrent
 
 __all__ = ["calibration_samples", "quantise_model", "segment_samples", "unsupported_nodes"]
 
 #: Not quantised on their own: they are folded, or carry no float tensor of their own.
-_PLAIN = ("BatchNormalization", "Identity", "Dropout", "Cast", *RECURRENT)
+_PLAIN = ("BatchNormalization", "Identity", "Dropout", "Cast", *SEQUENCE)
 
 
 class _Reader(CalibrationDataReader):
@@ -189,7 +188,11 @@ def quantise_model(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]])
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=[name for name in sorted(RULES) if name not in _PLAIN],
-                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+                extra_options={
+                    "ActivationSymmetric": False,
+                    "WeightSymmetric": True,
+                    "TensorQuantOverrides": hidden_scales(named),
+                },
             )
             quantised = onnx.load(str(result))
             calibrate_recurrent(quantised, observed)

@@ -205,7 +205,7 @@ class Machine:
         width = arch.cols if depthwise else arch.rows
         counted = np.arange(instr.taps - 1, instr.ox, instr.stride) if instr.ox >= instr.taps else np.arange(0)
         entries = instr.oy * len(counted)
-        tiles = instr.ky * instr.kx * instr.kt
+        tiles, counts = instr.ky * instr.kx * instr.kt, 256.0 if instr.high else 1.0
         if instr.acc + entries > arch.acc_depth or instr.tile + tiles > arch.weight_tiles:
             self._fail(ErrorCode.OPERAND_RANGE, "MATMUL passes the last accumulator entry or weight tile")
         oy, ox, lane = np.arange(instr.oy)[:, None, None], np.arange(instr.ox)[None, :, None], np.arange(width)
@@ -222,7 +222,7 @@ class Machine:
                     address = (instr.base + ky * instr.ky_addr + step + oy * instr.oy_addr + ox * instr.ox_x + lane) % arch.act_bytes
                     vectors = np.where(row_ok & (x >= 0) & (x < instr.row_bytes), self.act[address], instr.pad).astype(np.float64)
                     at = (instr.tile + index) * arch.tile_bytes
-                    tile = self.weight[at:at + arch.tile_bytes][self._tile_order].astype(np.float64)
+                    tile = self.weight[at:at + arch.tile_bytes][self._tile_order].astype(np.float64) * counts
                     index += 1
                     if depthwise:
                         for r in range(instr.taps):
@@ -315,16 +315,20 @@ class Machine:
         gates = [np.concatenate([self.chain.popleft() for _ in range(chunks)]).astype(np.int64) for _ in range(kind.gates)]
         low, high, hidden = ((base + np.arange(instr.units)) % self.arch.act_bytes for base in (instr.state, instr.state_high, instr.dst))
         state = (self.act[high].astype(np.int64) << 8) + self.act[low].view(np.uint8)
-        rule = {Cell.LSTM: lambda: cells.lstm(*gates, state, instr.shift), Cell.GRU: lambda: cells.gru(*gates, state),
-                Cell.RNN: lambda: cells.rnn(*gates, state, instr.alpha)}[kind]
+        wide = bool(instr.wide)
+        rule = {Cell.LSTM: lambda: cells.lstm(*gates, state, instr.shift, wide), Cell.GRU: lambda: cells.gru(*gates, state, wide),
+                Cell.RNN: lambda: cells.rnn(*gates, state, instr.alpha, wide)}[kind]
         state, value = rule()
-        parts = (low, state & 255), (high, state >> 8), (hidden, value)
+        parts = [(low, state & 255), (high, state >> 8), (hidden, value)]
+        if wide:
+            value, rest = cells.split(value)
+            parts[2:] = [(hidden, value), ((instr.dst_low + np.arange(instr.units)) % self.arch.act_bytes, rest)]
         for address, data in parts:
             self.act[address] = data.astype(np.uint8).view(np.int8)
         if self.on_instruction:
             rows, kept = self._chunks(np.stack([data.astype(np.uint8).view(np.int8) for _, data in parts]))
-            # The hardware writes all three parts of one chunk before the next.
-            order = np.arange(len(rows)).reshape(3, chunks).T.ravel()
+            # The hardware writes all parts of one chunk before the next.
+            order = np.arange(len(rows)).reshape(len(parts), chunks).T.ravel()
             addresses = np.concatenate([address[::self.arch.lanes] for address, _ in parts])
             self._notify(instr, "act", addresses[order], rows[order], kept[order])
 

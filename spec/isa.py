@@ -396,10 +396,11 @@ def isa_for(arch: ArchConfig) -> Isa:
             Field("acc", m, "first accumulator entry", unit="entries"),
             Field("accumulate", 1, "1: add to the entries; 0: the first (ky, kx, kt) overwrites them"),
             Field("final", 1, "1: the last (ky, kx, kt) releases each entry it writes to OUTPUT, in order"),
+            Field("high", 1, "1: all sums count 256 times, as those of the high bytes of operands of 16 bits"),
         ),
             "for ky, kx, kt (each with the next weight tile W): i = acc; for oy: for ox: v = the R (DENSE) or C (DEPTHWISE) bytes at "
             "base + ky*ky_addr + kx*kx_x + kt*R + oy*oy_addr + ox*ox_x, with bytes outside the window replaced by pad; "
-            "if ox >= taps-1 and (ox-taps+1) % stride == 0: acc[i] (+)= sums(v, W); i += 1",
+            "if ox >= taps-1 and (ox-taps+1) % stride == 0: acc[i] (+)= (high ? 256 : 1) * sums(v, W); i += 1",
             "Byte j of a vector lies at y = y0 + ky*ky_y + oy*oy_y and x = x0 + kx*kx_x + kt*R + ox*ox_x + j. "
             "In DEPTHWISE mode kt must be 1. " + steps),
         Format("OUTPUT", 5, Engine.OUTPUT, (
@@ -440,12 +441,15 @@ def isa_for(arch: ArchConfig) -> Isa:
             count("units", channel, "units, as many as channels of each gate"),
             address("state", "low byte of the state of the first unit"), address("state_high", "high byte of the state of the first unit"),
             address("dst", "hidden state of the first unit, int8"),
+            Field("wide", 1, "1: the hidden state has 16 bits, and dst is its rounded high byte"),
+            address("dst_low", "with wide, low byte of the hidden state of the first unit, int8"),
             Field("shift", 3, "LSTM: 12 minus the fractional bits of the cell state", unit="bits"),
             Field("alpha", 16, "RNN: how far the state moves, in units of 2**-15, up to 2**15"),
         ),
-            "for u < units: (state[u], act[dst + u]) = the cell's rule on the gates and state[u]; see docs/numerics.md",
+            "for u < units: (state[u], h) = the cell's rule on the gates and state[u]; act[dst + u] = wide ? (h + 128) >> 8 : h; "
+            "if wide: act[dst_low + u] = h - 256 * act[dst + u]; see docs/numerics.md",
             "Takes the results of as many OUTPUT instructions with destination CELL as the rule has gates, in order. state[u] is int16: its low byte lies at "
             "state + u, its high byte at state_high + u. `shift` is for LSTM, `alpha` for RNN; the others ignore them. "
-            "The three ranges must not overlap."),
+            "dst_low is unused without wide. The ranges must not overlap."),
     )
     return Isa(header, tuple(_compact(fmt) for fmt in formats if fmt.engine is not Engine.VECTOR) if arch.compact else formats)

@@ -80,6 +80,7 @@ class MatrixEngine(wiring.Component):
                 "last": 1,
                 "fault": 1,
                 "illegal": 1,
+                "high": 1,
                 "acc": range(arch.acc_depth),
             }
         )
@@ -262,6 +263,7 @@ class MatrixEngine(wiring.Component):
                 (wanted & past_end) | (active & ~dead & (illegal | (first_of_tile & ~shadow_full & tile_bad)))
             ),
             tag.illegal.eq(illegal),
+            tag.high.eq(c.high),
             tag.acc.eq(index),
         ]
         with m.If(go):
@@ -461,7 +463,7 @@ class MatrixEngine(wiring.Component):
         m.d.comb += forward.eq(written_valid & (written_at == now.acc))
         for c in range(arch.cols):
             base = Mux(now.accumulate, Mux(forward, written[c], stored[c]), Const(0, signed(ACC.width)))
-            m.d.comb += total[c].eq(base + psums[c])
+            m.d.comb += total[c].eq(base + Mux(now.high, psums[c] << 8, psums[c]))
         m.d.sync += [written.eq(total), written_at.eq(now.acc), written_valid.eq(now.write)]
         for bank, (_, write) in enumerate(banks):
             m.d.comb += [

@@ -85,7 +85,7 @@ class Model:
                     else:
                         sums = sum(past[r] * tile[r] for r in range(i.taps))
                     before = self.acc[entry] if i.accumulate or number > 1 else 0
-                    self.acc[entry] = (before + sums + 2**31) % 2**32 - 2**31
+                    self.acc[entry] = (before + sums * (256 if i.high else 1) + 2**31) % 2**32 - 2**31
                     if i.final and number == tiles:
                         self.released.append((entry, self.acc[entry].tolist()))
                     entry += 1
