@@ -117,7 +117,7 @@ def compile_command(
     default="machine",
     show_default=True,
     metavar="BACKEND",
-    help="reference, machine or rtl.",
+    help="reference, machine, rtl or netlist.",
 )
 @_memory
 @_calib
@@ -178,7 +178,7 @@ def run(
     default="reference,machine,rtl",
     show_default=True,
     metavar="LIST",
-    help="Backends to compare.",
+    help="Backends to compare; netlist is the RTL after synthesis by Yosys.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
 @click.option(
