@@ -48,7 +48,7 @@ bench: env  ## speed of the simulation, and models on RTL; MODELS=FOLDER takes i
 lint: env  ## ruff
 	$(BIN)/ruff check .
 
-docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md
+docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md, docs/host-link.md
 	$(BIN)/python -m systolith.docs_pages
 
 clean:  ## remove builds and caches, keep .venv

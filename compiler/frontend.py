@@ -18,7 +18,7 @@ from systolith.compiler.ops.values import Builder, Const, FloatInput, Func, Quan
 from systolith.compiler.passes.batch_norm import fold_batch_norm
 from systolith.compiler.passes.fuse_tables import fuse_tables
 from systolith.compiler.passes.qlinear import expand_qlinear
-from systolith.compiler.quantise import quantise_model
+from systolith.compiler.quantise import calibration_samples, quantise_model
 from systolith.reference.graph import QGraph, QTensor
 
 __all__ = ["import_model", "import_quantised", "supported_operators", "supported_ops_markdown"]
@@ -55,7 +55,7 @@ def import_model(
     model = load_model(source)
     model = fold_batch_norm(model)
     if not is_quantised(model):
-        model = quantise_model(model, calibration)
+        model = quantise_model(model, calibration_samples(model, calibration))
     return import_quantised(model)
 
 

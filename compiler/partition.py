@@ -2,12 +2,12 @@
 
 The importer alone knows what the core can run. So it is asked: while it refuses a node, that node goes to the host and
 the rest is tried again. A refused node before all layers of the core takes along what it reads, one behind them all takes
-along what reads it; one between them is refused.
+along what reads it; one between them does either, so that the core keeps as much of the work as it can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,15 @@ from systolith.compiler.errors import CompileError, InputError, UnsupportedError
 from systolith.compiler.frontend import import_quantised
 from systolith.compiler.importer import is_quantised, load_model
 from systolith.compiler.passes.batch_norm import fold_batch_norm
+from systolith.compiler.passes.bound_states import BoundStates, bind_states
+from systolith.compiler.passes.streaming import carry_states
 from systolith.compiler.quantise import (
     calibration_samples,
     quantise_model,
     segment_samples,
     unsupported_nodes,
 )
-from systolith.compiler.segments import Topology, extract, host_nodes, serialised, typed_values
+from systolith.compiler.segments import Topology, extract, host_nodes, node_macs, serialised, typed_values
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
 from systolith.spec.segments import HostPart, Port
@@ -51,43 +53,71 @@ class _Cut:
 
 
 def partition_model(
-    source: str | Path | onnx.ModelProto, calibration: dict[str, np.ndarray] | None = None
+    source: str | Path | onnx.ModelProto,
+    calibration: dict[str, np.ndarray] | None = None,
+    states: Mapping[str, str] | None = None,
 ) -> Partition:
     """The core's quantised graph and the host's segments of a model.
 
     Parameters
     ----------
     source      : path or ModelProto
-    calibration : dict of input of the model -> samples stacked on the first axis; needed for float models
+    calibration : dict of input of the model -> samples stacked on the first axis; needed for float models. Where states are
+                  bound the samples follow one another in a stream, and the bound inputs need none
+    states      : output -> input of the model: state that stays on the core from run to run
 
     Raises
     ------
     CompileError   If a node between layers of the core cannot run there, or none can; one sentence that names it.
     """
-    model = _without_dead_nodes(fold_batch_norm(load_model(source)))
+    model = fold_batch_norm(load_model(source))
+    bound = bind_states(model, states) if states else None
+    model = _without_dead_nodes(model if bound is None else bound.model)
     quantised = is_quantised(model)
-    samples = [] if quantised else calibration_samples(model, calibration)
-    topology = Topology(model)
+    samples = [] if quantised else calibration_samples(model, calibration, bound.nodes if bound is not None else ())
+    if bound is not None:
+        samples = bound.samples(samples)
+    topology, values = Topology(model), typed_values(model)
     blocked = {error.node: error for error in unsupported_nodes(model) if error.node in topology.above}
     while True:
-        parts = _Parts(model, topology, _cut(topology, blocked)) if blocked else None
+        parts = _Parts(model, topology, values, _cut(topology, values, blocked, not quantised)) if blocked else None
         core = model if parts is None else parts.core
+        if bound is not None:
+            _check_bound(bound, core, blocked)
         try:
             integers = core
             if not quantised:
-                data = calibration if parts is None else parts.core_samples(samples)
-                integers = quantise_model(core, data)
+                integers = quantise_model(core, samples if parts is None else parts.core_samples(samples))
+            if bound is not None:
+                integers = bound.cut_off(integers)
             # Before the import, which rewrites it.
             core_bytes = integers.SerializeToString(deterministic=True)
             graph = import_quantised(integers)
+            if bound is not None:
+                graph = carry_states(graph, frozenset(bound.nodes.values()))
         except CompileError as error:
             found = _culprits(topology, core, error) - blocked.keys()
             if not found:
                 raise
             blocked.update(dict.fromkeys(found, error))
             continue
-        host = None if parts is None else parts.finish(graph, blocked)
+        host = None if parts is None else parts.finish(graph, blocked, bound.nodes if bound is not None else ())
         return Partition(graph=graph, host=host, core=core_bytes)
+
+
+def _check_bound(bound: BoundStates, core: onnx.ModelProto, blocked: dict[str, CompileError]) -> None:
+    """Refuse bound states of nodes on the host."""
+    names = {node.name for node in core.graph.node}
+    for source, name in bound.nodes.items():
+        if name not in names:
+            reasons = [blocked[name]] if name in blocked else list(blocked.values())
+            raise UnsupportedError(
+                "import",
+                name,
+                f"its state {source!r} is bound, but it would run on the host: "
+                + "; ".join(f"{error.node!r}: {error.reason}" for error in reasons),
+                "leave its states unbound, or change the model there",
+            )
 
 
 def _without_dead_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -121,39 +151,60 @@ def _culprits(topology: Topology, core: onnx.ModelProto, error: CompileError) ->
     return set()
 
 
-def _cut(topology: Topology, blocked: dict[str, CompileError]) -> _Cut:
-    """Where to cut, so that every blocked node is on the host and all layers of the core stay together."""
+def _cut(
+    topology: Topology, values: dict[str, onnx.ValueInfoProto], blocked: dict[str, CompileError], in_float: bool
+) -> _Cut:
+    """Where to cut, so that every blocked node is on the host and the layers of the core stay together.
+
+    A blocked node between layers puts those before it on the host, or those behind it: of all such cuts the one that leaves the
+    most multiply-accumulates to the core.
+    """
     free = [name for name in topology.above if name not in blocked]
     layers = {name for name in free if topology.has_weights(name)}
     weighted = bool(layers)
     if not weighted:
         layers = {name for name in free if topology.nodes[name].op_type not in _MOVING}
-    heads, tails = set(), set()
-    for name, error in blocked.items():
-        above = [layer for layer in topology.above[name] if layer in layers]
-        below = [layer for layer in layers if name in topology.above[layer]]
+    heads, tails, between = set(), set(), []
+    for name in topology.above:
+        if name not in blocked:
+            continue
+        above = bool(topology.above[name] & layers)
+        below = any(name in topology.above[layer] for layer in layers)
         if weighted and above and below:
-            raise _between(topology, error, name, above, below)
-        (heads if below and not above else tails).add(name)
-    after = tails | {name for name in free if topology.above[name] & tails}
-    before = heads.union(*(topology.above[name] for name in heads))
-    if not layers - before - after:
+            between.append(name)
+        else:
+            (heads if below and not above else tails).add(name)
+
+    def divided(first: int) -> tuple[_Cut, set[str]]:
+        """With the first of those between layers before the core, the others behind it; and the layers that stay."""
+        fronts, backs = heads.union(between[:first]), tails.union(between[first:])
+        after = backs | {name for name in free if topology.above[name] & backs}
+        before = fronts.union(*(topology.above[name] for name in fronts))
+        kept = layers - before - after
+        if in_float:
+            fronts = fronts | _in_front(topology, before, kept)
+            before = before.union(fronts, *(topology.above[name] for name in fronts))
+        return _Cut(before=frozenset(before), after=frozenset(after), heads=frozenset(fronts)), kept
+
+    # In the order of the graph no node of a front lies behind one of a back.
+    cut, kept = max((divided(first) for first in range(len(between), -1, -1)),
+                    key=lambda found: (sum(node_macs(topology.nodes[name], values) for name in found[1]), len(found[1])))
+    if not kept:
         raise _nothing(next(iter(blocked.items())))
-    return _Cut(before=frozenset(before), after=frozenset(after), heads=frozenset(heads))
+    return cut
 
 
-def _between(
-    topology: Topology, error: CompileError, name: str, above: list[str], below: list[str]
-) -> CompileError:
-    order = list(topology.above)
-    last, first = max(above, key=order.index), min(below, key=order.index)
-    return type(error)(
-        error.stage,
-        name,
-        f"{error.reason}, and it lies between {last!r} and {first!r}, which run on the core",
-        "replace it, or split the model there: only nodes before the core's first layer or after its last can "
-        "run on the host",
-    )
+def _in_front(topology: Topology, before: set[str], layers: set[str]) -> set[str]:
+    """What computes between the host's first segment and the core's first layers: in float it costs no accuracy, and no program."""
+    return {
+        name
+        for name, above in topology.above.items()
+        if above & before
+        and name not in layers
+        and not above & layers
+        and topology.nodes[name].op_type not in _MOVING
+        and any(name in topology.above[layer] for layer in layers)
+    }
 
 
 def _nothing(blocked: tuple[str, CompileError]) -> CompileError:
@@ -166,9 +217,10 @@ def _nothing(blocked: tuple[str, CompileError]) -> CompileError:
 class _Parts:
     """The models of a cut."""
 
-    def __init__(self, model: onnx.ModelProto, topology: Topology, cut: _Cut) -> None:
-        self.model, self.topology, self.cut = model, topology, cut
-        self.values = typed_values(model)
+    def __init__(
+        self, model: onnx.ModelProto, topology: Topology, values: dict[str, onnx.ValueInfoProto], cut: _Cut
+    ) -> None:
+        self.model, self.topology, self.values, self.cut = model, topology, values, cut
         producer = topology.producer
         outputs = [value.name for value in model.graph.output]
         inputs = [value.name for value in topology.inputs]
@@ -197,14 +249,14 @@ class _Parts:
         """The core's part as a model of its own."""
         return self._submodel(self.core_nodes, [self._value(name) for name in self.core_inputs], self.core_outputs)
 
-    def core_samples(self, samples: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Calibration data of the core's inputs, from that of the model's."""
+    def core_samples(self, samples: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        """Calibration samples of the core's inputs, from those of the model's."""
         if self.before_outputs:
             samples = segment_samples(self._before(), self.before_inputs, self.before_outputs, samples)
-        return {name: np.stack([sample[name] for sample in samples]) for name in self.core_inputs}
+        return [{name: sample[name] for name in self.core_inputs} for sample in samples]
 
-    def finish(self, graph: QGraph, blocked: dict[str, CompileError]) -> HostPart:
-        """The segments, once the graph says how the core's results look."""
+    def finish(self, graph: QGraph, blocked: dict[str, CompileError], bound: Collection[str]) -> HostPart:
+        """The segments, once the graph says how the core's results look; `bound` are inputs that stay on the core."""
         after = b""
         if self.after_outputs:
             after = serialised(
@@ -226,7 +278,7 @@ class _Parts:
         return HostPart(
             before=serialised(self._before()) if self.before_outputs else b"",
             after=after,
-            inputs=tuple(_port(value) for value in self.topology.inputs),
+            inputs=tuple(_port(value) for value in self.topology.inputs if value.name not in bound),
             outputs=tuple(_port(self.values.get(value.name, value)) for value in self.model.graph.output),
             nodes=host_nodes(
                 self.topology,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +37,16 @@ class _Reader(CalibrationDataReader):
 
 
 def calibration_samples(
-    model: onnx.ModelProto, calibration: dict[str, np.ndarray] | None
+    model: onnx.ModelProto, calibration: dict[str, np.ndarray] | None, without: Collection[str] = ()
 ) -> list[dict[str, np.ndarray]]:
-    """One dict of inputs per sample.
+    """One dict of inputs per sample; `without` are inputs that need no data.
 
     Raises
     ------
     InputError   Naming the input whose data is missing, of the wrong shape, or not finite.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
+    inputs = [value for value in model.graph.input if value.name not in constants and value.name not in without]
     if calibration is None:
         raise InputError(
             "quantise",
@@ -159,9 +160,8 @@ def _check_operators(model: onnx.ModelProto) -> None:
             )
 
 
-def quantise_model(model: onnx.ModelProto, calibration: dict[str, np.ndarray] | None) -> onnx.ModelProto:
-    """The model in QDQ form: int8 activations, int8 weights per output channel."""
-    samples = calibration_samples(model, calibration)
+def quantise_model(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]]) -> onnx.ModelProto:
+    """The model in QDQ form: int8 activations, int8 weights per output channel; one dict of inputs per sample."""
     _check_operators(model)
     model = batch_norm_to_conv(model)
     # The quantiser's advice, and the sessions' remarks about what it leaves unused, are not for our users.

@@ -33,7 +33,7 @@ def observe_recurrent(model: onnx.ModelProto, samples: list[dict[str, np.ndarray
         for node in nodes:
             x = values[node.input[0]]
             low, high, largest = found[node.name]
-            reached = _cell_states(node, x, constants) if node.op_type == "LSTM" else []
+            reached = _cell_states(node, x, constants | values) if node.op_type == "LSTM" else []
             found[node.name] = min(low, float(x.min())), max(high, float(x.max())), [max(pair) for pair in zip(reached, largest or reached, strict=True)]
     return found
 

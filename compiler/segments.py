@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 import onnx
 
 from systolith.compiler.errors import CompileError
+from systolith.compiler.ops.lookup import evaluate
 from systolith.compiler.passes.qlinear import expand_qlinear
 from systolith.spec.segments import HostNode
 
-__all__ = ["Topology", "extract", "host_nodes", "serialised", "typed_values"]
+__all__ = ["Topology", "extract", "host_nodes", "node_macs", "serialised", "typed_values"]
 
 #: Operators with multiply-accumulates, and which operand holds the weights.
 _WEIGHTS = {
@@ -26,6 +27,9 @@ _WEIGHTS = {
     "QLinearMatMul": 3,
     "RNN": 1,
 }
+
+#: Elements of a constant that may be a shape, pads or axes.
+_EXTENTS = 256
 
 
 class Topology:
@@ -113,6 +117,7 @@ def typed_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
         known = expand_qlinear(known)
     except CompileError:
         pass
+    _fold_extents(known)
     # An output that is an input too, without a shape, would make onnx forget the input's.
     inputs = {value.name for value in model.graph.input}
     outputs = [value for value in model.graph.output if value.name not in inputs]
@@ -123,6 +128,34 @@ def typed_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
         onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in graph.initializer
     ]
     return {value.name: value for value in (*constants, *graph.value_info, *graph.input, *graph.output)}
+
+
+def _fold_extents(model: onnx.ModelProto) -> None:
+    """Compute what depends on small constants alone: exporters compute shapes, pads and axes so, which decide shapes in turn."""
+    graph = model.graph
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    arrays = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if math.prod(tensor.dims) <= _EXTENTS
+    }
+    kept = []
+    for node in graph.node:
+        results = None
+        if all(name in arrays for name in node.input if name) and not any(a.HasField("g") for a in node.attribute):
+            try:
+                results = evaluate(node, opset, [arrays.get(name) for name in node.input])
+            except Exception:
+                # What cannot be computed stays a node: its own error is for the import to report.
+                results = None
+        if results is None or any(result.size > _EXTENTS for result in results):
+            kept.append(node)
+            continue
+        for name, result in zip(filter(None, node.output), results, strict=True):
+            arrays[name] = result
+            graph.initializer.append(onnx.numpy_helper.from_array(result, name))
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def serialised(model: onnx.ModelProto) -> bytes:
@@ -154,7 +187,7 @@ def host_nodes(
                     op=node.op_type,
                     segment=segment,
                     reason=reasons[name] if name in reasons else _companion(topology, name, segment, names),
-                    macs=_macs(node, values),
+                    macs=node_macs(node, values),
                     elements=None if None in sizes else sum(sizes),
                     bytes=sum(_size(values.get(tensor)) or 0 for tensor in touched if tensor in crossing),
                 )
@@ -166,7 +199,9 @@ def _companion(topology: Topology, name: str, segment: str, names: Collection[st
     """Why a node that the core could run is on the host all the same."""
     if segment == "before":
         readers = (reader for output in topology.nodes[name].output for reader in topology.readers.get(output, ()))
-        other = next(reader for reader in readers if reader in names)
+        other = next((reader for reader in readers if reader in names), None)
+        if other is None:
+            return "it lies between the host and the core's first layer, and costs no accuracy in float"
         return f"its result is read by {other!r}, which is on the host"
     made = (topology.producer.get(tensor) for tensor in topology.reads[name])
     other = next(producer for producer in made if producer in names)
@@ -185,7 +220,7 @@ def _size(value: onnx.ValueInfoProto | None) -> int | None:
     return None if shape is None else math.prod(shape)
 
 
-def _macs(node: onnx.NodeProto, values: dict[str, onnx.ValueInfoProto]) -> int:
+def node_macs(node: onnx.NodeProto, values: dict[str, onnx.ValueInfoProto]) -> int:
     """Multiply-accumulates of a node with weights; 0 for anything else, and where shapes are not known."""
     at = _WEIGHTS.get(node.op_type)
     if at is None or at >= len(node.input):

@@ -1,9 +1,10 @@
-"""Verilog of a core: generation, memory lowering and cache."""
+"""Verilog of a core or a system: generation, memory lowering and cache."""
 
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,13 @@ import amaranth
 from amaranth.back import verilog
 from amaranth.hdl import ClockSignal, Instance, Module, Shape
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import Component, In
 
 from systolith import spec
 from systolith.hw.core.core import Core
 from systolith.spec.arch import ArchConfig
 
-__all__ = ["RAM_VERILOG", "BuildError", "VerilogFiles", "VerilogPlatform", "generate"]
+__all__ = ["RAM_VERILOG", "BuildError", "VerilogFiles", "VerilogPlatform", "generate", "generate_component"]
 
 #: The one behavioural RAM: a write port with lane enables, a read port that delivers the old value on a collision.
 RAM_VERILOG = """\
@@ -76,12 +77,12 @@ class BuildError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class VerilogFiles:
-    """The generated core.
+    """A generated design.
 
     Parameters
     ----------
-    sources : dict   file name -> text; the top module is ``core``
-    digest : str     names the cache entry: architecture and hardware sources
+    sources : dict   file name -> text
+    digest : str     names the cache entry: parameters and hardware sources
     ports : tuple    (name, direction 'input' or 'output', bits) of every port of the top
     """
 
@@ -127,49 +128,56 @@ def _bits(value):
     return value.as_value() if hasattr(value, "as_value") else value
 
 
-def _digest(arch: ArchConfig) -> str:
+def _digest(top: str, parameters: str) -> str:
     """Names a build: the parameters and every source that the Verilog depends on."""
     root = Path(__file__).parent
-    state = hashlib.sha256(arch.digest() + amaranth.__version__.encode())
+    state = hashlib.sha256(f"{top} {parameters} {amaranth.__version__}".encode())
     for folder in (root, Path(spec.__file__).parent):
         for path in sorted(folder.rglob("*.py")):
             state.update(f"{folder.name}/{path.relative_to(folder).as_posix()}".encode() + b"\0" + path.read_bytes() + b"\0")
     return state.hexdigest()[:24]
 
 
-def _ports(core: Core) -> tuple[tuple[str, str, int], ...]:
+def _ports(component: Component) -> tuple[tuple[str, str, int], ...]:
     """Ports of the top module, as the Verilog back end names them."""
     ports = [("clk", "input", 1), ("rst", "input", 1)]
-    for path, member, value in core.signature.flatten(core):
+    for path, member, value in component.signature.flatten(component):
         direction = "input" if member.flow is In else "output"
         ports.append(("__".join(map(str, path)), direction, Shape.cast(value.shape()).width))
     return tuple(ports)
 
 
 def generate(arch: ArchConfig, *, build_dir: str | Path = "build") -> VerilogFiles:
-    """The Verilog of one core, from the cache if it holds it.
+    """The Verilog of one core, module ``core``; see `generate_component`."""
+    return generate_component("core", lambda: Core(arch), json.dumps(arch.to_dict()), build_dir=build_dir)
+
+
+def generate_component(top: str, make: Callable[[], Component], parameters: str, *, build_dir: str | Path = "build") -> VerilogFiles:
+    """The Verilog of a component, from the cache if it holds it.
 
     Parameters
     ----------
-    arch : ArchConfig
+    top : str          name of its module
+    make : function    makes the component; called only where the cache does not hold it
+    parameters : str   all that the component depends on, but the sources of `hw` and `spec`
     build_dir : path   the cache; each entry is a folder named by its digest, with the sources and ``build.json``
 
     Raises
     ------
     BuildError   If a memory cannot be lowered.
     """
-    digest = _digest(arch)
+    digest = _digest(top, parameters)
     folder = Path(build_dir) / digest
     record = folder / "build.json"
     if record.is_file():
         stored = json.loads(record.read_text(encoding="utf-8"))
         sources = {name: (folder / name).read_text(encoding="utf-8") for name in stored["sources"]}
         return VerilogFiles(sources, digest, tuple((name, direction, bits) for name, direction, bits in stored["ports"]))
-    core = Core(arch)
-    text = verilog.convert(core, name="core", platform=VerilogPlatform(), emit_src=False, strip_internal_attrs=True)
-    files = VerilogFiles({"core.v": text, "systolith_ram.v": RAM_VERILOG}, digest, _ports(core))
+    component = make()
+    text = verilog.convert(component, name=top, platform=VerilogPlatform(), emit_src=False, strip_internal_attrs=True)
+    files = VerilogFiles({f"{top}.v": text, "systolith_ram.v": RAM_VERILOG}, digest, _ports(component))
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {**files.sources, "build.json": json.dumps({"arch": arch.to_dict(), "ports": files.ports,
+    contents = {**files.sources, "build.json": json.dumps({"parameters": parameters, "ports": files.ports,
                                                            "sources": list(files.sources)}, indent=1)}
     for name, content in contents.items():
         # Written aside and renamed, record last, so that a parallel build never sees half an entry.

@@ -218,6 +218,8 @@ PRESETS: dict[str, ArchConfig] = {
                    weight_rows_per_cycle=8, acc_depth=1024, param_rows=1024, lanes=8),
         ArchConfig(name="array16", rows=16, cols=16, act_bytes=1 << 18, weight_bytes=1 << 19,
                    weight_rows_per_cycle=16, acc_depth=1024, param_rows=512, lanes=16),
+        ArchConfig(name="ulx3s_85f", rows=8, cols=16, bus_bits=32, act_bytes=1 << 17, weight_bytes=1 << 17,
+                   weight_rows_per_cycle=1, acc_depth=512, param_rows=256, lanes=4),
     )
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,9 +26,11 @@ from systolith.arrays import (
     load_arrays,
     random_inputs,
 )
+from systolith.device_port import simulated_arch
 from systolith.host.device import DeviceError
 from systolith.host.driver import quantise
 from systolith.host.segments import HostSegments
+from systolith.host.serial import LinkDown
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
 from systolith.results import BackendResult, Difference, RunResult, VerifyResult, describe, host_rows
@@ -60,11 +62,14 @@ __all__ = [
 ]
 
 Progress = Callable[[str], None] | None
+States = Mapping[str, str] | None
 
 
 # -- the verbs -----------------------------------------------------------------------------------------------
-def import_model(model: str | Path, calib: Source = None) -> Partition:
+def import_model(model: str | Path, calib: Source = None, states: States = None) -> Partition:
     """An ONNX file as its quantised graph for the core, and what the host runs before and after that.
+
+    `states` binds outputs of the model to the inputs that they are to be given as in the next run: that state stays on the core.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def import_model(model: str | Path, calib: Source = None) -> Partition:
     """
     from systolith.compiler.partition import partition_model
 
-    return partition_model(_existing(model), load_arrays(calib, "calibration data"))
+    return partition_model(_existing(model), load_arrays(calib, "calibration data"), states)
 
 
 def import_graph(model: str | Path, calib: Source = None) -> QGraph:
@@ -96,6 +101,7 @@ def compile(
     memory: MemoryTiming = FULL_RATE,
     dump: str | Path | None = None,
     streaming: bool = False,
+    states: States = None,
 ) -> Image:
     """Compile a model for an architecture.
 
@@ -103,6 +109,7 @@ def compile(
     ----------
     memory : external memory for which the program is made; it runs with any other too
     streaming : recurrent layers continue from run to run, see `Session`; else each run begins anew
+    states : output -> input of the model: state that stays on the core from run to run, zero at first
     dump   : directory for every level of the compilation as text, see `compiler.dump`; made where it is missing
 
     Raises
@@ -110,7 +117,7 @@ def compile(
     ApiError, ArchError, CompileError, SegmentError   One sentence naming the culprit.
     """
     config = load_arch(arch)
-    partition = _imported(model, calib, progress)
+    partition = _imported(model, calib, progress, states)
     from systolith.compiler.driver import compile_levels
 
     if streaming:
@@ -137,9 +144,10 @@ def explain(
     calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
+    states: States = None,
 ) -> dict:
     """Estimated cycles, roofline and limit of every layer, and the nodes on the host, before anything runs."""
-    image = compile(model, arch, calib, progress, memory)
+    image = compile(model, arch, calib, progress, memory, states=states)
     return describe(image, image.cycles)
 
 
@@ -151,6 +159,8 @@ def run(
     calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
+    port: str | None = None,
+    states: States = None,
 ) -> RunResult:
     """One inference on a backend.
 
@@ -158,7 +168,10 @@ def run(
     ----------
     model_or_image : an `Image`, a .sysl file, or an ONNX file (which needs `arch` except on the reference)
     inputs         : an array per input of the model, of its own shape and type
+    arch           : where it is None, that of the board in simulation
     memory         : external memory of the simulated core
+    port           : of 'board', see `device_port.open_device`
+    states         : as for `compile`
 
     Raises
     ------
@@ -175,13 +188,14 @@ def run(
                 "an image holds instructions, not the model: run the ONNX file on 'reference', or the "
                 "image on 'machine'"
             )
-        return run_reference(_imported(model_or_image, calib, progress), arrays)
+        return run_reference(_imported(model_or_image, calib, progress, states), arrays)
     if image is None:
+        arch = arch or simulated_arch(port)
         if arch is None:
             raise ApiError(
                 "running a model needs an architecture: give --arch, or an image that was compiled for one"
             )
-        image = compile(model_or_image, arch, calib, progress)
+        image = compile(model_or_image, arch, calib, progress, states=states)
     elif arch is not None and load_arch(arch).digest() != image.arch.digest():
         raise ApiError(
             f"the image was compiled for {image.arch.name!r}, not for {load_arch(arch).name!r}: compile "
@@ -190,7 +204,7 @@ def run(
     ports = image.inputs if image.host is None else image.host.inputs
     check_inputs(arrays, {port.name: (port.shape, port.dtype) for port in ports})
     _tell(progress, f"preparing {on}")
-    with Session(on, image, memory=memory) as session:
+    with Session(on, image, memory=memory, port=port) as session:
         _tell(progress, f"running on {on}")
         return session.run(arrays)
 
@@ -207,6 +221,8 @@ def verify(
     sources: dict[str, str] | None = None,
     waveform: str | Path | None = None,
     memory: MemoryTiming = FULL_RATE,
+    port: str | None = None,
+    states: States = None,
 ) -> VerifyResult:
     """Run one inference on every backend and compare every bit that the core gives with the reference.
 
@@ -220,16 +236,18 @@ def verify(
     sources  : Verilog to run as 'rtl', and to synthesise for 'netlist', instead of the generated core, file name to text
     waveform : where RTL or netlist differ, write the cycles around the first wrong beat here (.vcd or .fst)
     memory   : external memory of the simulated core and of the estimates
+    port     : of 'board', see `device_port.open_device`
+    states   : as for `compile`
 
     Raises
     ------
-    ApiError, ArchError, CompileError   One sentence naming the culprit.
+    ApiError, ArchError, CompileError, LinkDown   One sentence naming the culprit.
     """
     _check_backends(on)
     if waveform is not None and not {"rtl", "netlist"}.isdisjoint(on):
         _check_waveform(waveform)
     config = load_arch(arch)
-    partition = _imported(model, calib, progress)
+    partition = _imported(model, calib, progress, states)
     graph = partition.graph
     arrays = load_arrays(inputs, "inputs")
     if arrays is None:
@@ -251,9 +269,12 @@ def verify(
         _tell(progress, f"preparing {name}")
         found: list[Difference]
         try:
-            with Session(name, image, sources if name != "machine" else None, memory) as session:
+            with Session(name, image, sources if name in ("rtl", "netlist") else None, memory, port) as session:
                 _tell(progress, f"running on {name}")
                 result = session.run(arrays)
+        except LinkDown:
+            # Nothing is known of the board, so it cannot be called wrong.
+            raise
         except _failures() as error:
             found, backends[name] = [Difference(backend=name, error=str(error))], BackendResult(seconds=0.0)
         else:
@@ -271,7 +292,7 @@ def verify(
         if found and locate:
             _tell(progress, f"{name} differs: searching the first instruction")
             options = {}
-            if name != "machine":
+            if name in ("rtl", "netlist"):
                 core = core_sources(name, config, sources)
                 options = {"sources": core, "waveform": waveform, "progress": progress, "memory": memory}
             entered = HostSegments(partition.host).enter(arrays)
@@ -307,9 +328,9 @@ def _existing(model: str | Path) -> Path:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a device at fault raises; the simulation's, where that is loaded, is one that breaks the bus."""
-    native = sys.modules.get("systolith.sim.native")
-    return (DeviceError, native.ProtocolError) if native is not None else (DeviceError,)
+    """What a device at fault raises; the simulations', where they are loaded, are of those that break a bus."""
+    loaded = ((sys.modules.get(f"systolith.sim.{module}"), name) for module, name in (("native", "ProtocolError"), ("board", "BoardError")))
+    return (DeviceError, *(getattr(module, name) for module, name in loaded if module is not None))
 
 
 def _check_waveform(path: str | Path) -> None:
@@ -326,11 +347,11 @@ def _check_backends(names: Sequence[str]) -> None:
             raise ApiError(f"there is no backend {name!r}; choose from {', '.join(BACKENDS)}")
 
 
-def _imported(model: str | Path | QGraph | Partition, calib: Source, progress: Progress) -> Partition:
+def _imported(model: str | Path | QGraph | Partition, calib: Source, progress: Progress, states: States) -> Partition:
     """The model, imported where it is a file."""
     if not isinstance(model, QGraph | Partition):
         _tell(progress, f"importing {model}")
-        model = import_model(model, calib)
+        model = import_model(model, calib, states)
     return as_partition(model)
 
 
@@ -402,6 +423,8 @@ def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays,
     note = ""
     if location is None:
         location = locate_machine(graph, image, inputs)
+        if difference.backend == "board" and location is None:
+            note = "the machine gives what the reference gives: run on rtl, which says where, or systolith doctor"
         if options:
             core = "RTL" if difference.backend == "rtl" else difference.backend
             note = (

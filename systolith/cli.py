@@ -6,7 +6,6 @@ standard error. No traceback reaches a user; SYSTOLITH_DEBUG=1 shows it to a dev
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import traceback
@@ -15,6 +14,7 @@ from pathlib import Path
 import click
 
 from systolith.doctor import EXIT_REFUSED, doctor, json_option
+from systolith.options import ARCH_HELP, arch_option, calib_options, memory_options, port_option
 from systolith.report import (
     HOST_COLUMNS,
     LAYER_COLUMNS,
@@ -25,34 +25,14 @@ from systolith.report import (
     reporter_for,
     write_json,
 )
-from systolith.spec.arch import PRESETS, ArchError, load_arch
+from systolith.spec.arch import ArchError, load_arch
 from systolith.spec.image import Image, ImageError
 from systolith.spec.isa import IsaError, isa_for
-from systolith.spec.memory import FULL_RATE, MemoryTiming, MemoryTimingError
+from systolith.spec.memory import MemoryTiming, MemoryTimingError
 
 __all__ = ["cli", "main"]
 
 EXIT_DIFFERENT = 1
-
-_ARCH_HELP = f"A preset ({', '.join(PRESETS)}) or a TOML file."
-_arch = click.option("--arch", required=True, metavar="NAME_OR_TOML", help=_ARCH_HELP)
-_calib = click.option(
-    "--calib",
-    metavar="DATA.npz",
-    help="Calibration data for a float model: per input, samples stacked on the first axis.",
-)
-
-
-def _memory(command):
-    """Options `--latency` and `--bytes-per-cycle`, which arrive as one parameter `memory`."""
-
-    @click.option("--latency", default=FULL_RATE.latency, show_default=True, help="Of external memory, in cycles.")
-    @click.option("--bytes-per-cycle", type=int, help="Of external memory; default: what the bus carries.")
-    @functools.wraps(command)
-    def with_memory(*args, latency: int, bytes_per_cycle: int | None, **kwargs):
-        return command(*args, memory=MemoryTiming(latency=latency, bytes_per_cycle=bytes_per_cycle), **kwargs)
-
-    return with_memory
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,14 +43,14 @@ def cli() -> None:
 
 @cli.command("compile")
 @click.argument("model")
-@_arch
+@arch_option
 @click.option(
     "-o", "--output", metavar="IMAGE.sysl", help="Where the image goes; default: the model's name with .sysl."
 )
 @click.option("--streaming", is_flag=True, help="Recurrent layers continue from run to run.")
 @click.option("--dump", metavar="DIR", help="Write every level of the compilation there, as text and ONNX.")
-@_memory
-@_calib
+@memory_options
+@calib_options
 @json_option
 def compile_command(
     model: str,
@@ -80,6 +60,7 @@ def compile_command(
     dump: str | None,
     memory: MemoryTiming,
     calib: str | None,
+    states: dict[str, str],
     json_path: str | None,
 ) -> None:
     """Compile MODEL (ONNX) into a program image."""
@@ -87,7 +68,7 @@ def compile_command(
 
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        image = api.compile(model, arch, calib, progress, memory, dump, streaming)
+        image = api.compile(model, arch, calib, progress, memory, dump, streaming, states)
     path = Path(output) if output else Path(model).with_suffix(".sysl")
     image.save(path)
     info = api.describe(image, image.cycles)
@@ -101,7 +82,7 @@ def compile_command(
 
 @cli.command()
 @click.argument("model_or_image")
-@click.option("--arch", metavar="NAME_OR_TOML", help=_ARCH_HELP + " Not needed with an image.")
+@click.option("--arch", metavar="NAME_OR_TOML", help=ARCH_HELP + " Not needed with an image.")
 @click.option(
     "--inputs",
     required=True,
@@ -117,10 +98,11 @@ def compile_command(
     default="machine",
     show_default=True,
     metavar="BACKEND",
-    help="reference, machine, rtl or netlist.",
+    help="reference, machine, rtl, netlist or board.",
 )
-@_memory
-@_calib
+@port_option
+@memory_options
+@calib_options
 @json_option
 def run(
     model_or_image: str,
@@ -128,8 +110,10 @@ def run(
     inputs: str,
     outputs: str | None,
     backend: str,
+    port: str | None,
     memory: MemoryTiming,
     calib: str | None,
+    states: dict[str, str],
     json_path: str | None,
 ) -> None:
     """Run MODEL_OR_IMAGE once on a backend."""
@@ -140,7 +124,8 @@ def run(
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         result = api.run(
-            model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress, memory=memory
+            model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress, memory=memory, port=port,
+            states=states,
         )
     if outputs is not None:
         # An open file keeps the name as given: numpy.savez would append .npz.
@@ -170,7 +155,7 @@ def run(
 
 @cli.command()
 @click.argument("model")
-@_arch
+@arch_option
 @click.option("--inputs", metavar="X.npz", help="One array per input; default: seeded random values.")
 @click.option(
     "--on",
@@ -192,8 +177,9 @@ def run(
     metavar="FILE",
     help="Verilog to run as rtl instead of the generated core, with its ports; may be given more than once.",
 )
-@_memory
-@_calib
+@port_option
+@memory_options
+@calib_options
 @json_option
 @click.pass_context
 def verify(
@@ -205,8 +191,10 @@ def verify(
     seed: int,
     waveform: str | None,
     verilog: tuple[str, ...],
+    port: str | None,
     memory: MemoryTiming,
     calib: str | None,
+    states: dict[str, str],
     json_path: str | None,
 ) -> None:
     """Run MODEL on every backend and compare every bit of every output; say where the first difference arises."""
@@ -221,11 +209,13 @@ def verify(
             inputs,
             on=names,
             calib=calib,
+            states=states,
             seed=seed,
             progress=progress,
             sources=_sources(verilog),
             waveform=waveform or f"{Path(model).stem}-rtl.fst",
             memory=memory,
+            port=port,
         )
     info = result.as_dict()
     rtl = result.backends.get("rtl")
@@ -261,26 +251,26 @@ def verify(
 
 @cli.command()
 @click.argument("model")
-@_arch
-@_calib
-@_memory
+@arch_option
+@calib_options
+@memory_options
 @json_option
 def explain(
-    model: str, arch: str, calib: str | None, memory: MemoryTiming, json_path: str | None
+    model: str, arch: str, calib: str | None, states: dict[str, str], memory: MemoryTiming, json_path: str | None
 ) -> None:
     """Estimated cycles, roofline and limit of each layer of MODEL, without running it."""
     from systolith import api
 
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        info = api.explain(model, arch, calib, progress, memory)
+        info = api.explain(model, arch, calib, progress, memory, states)
     _print_layers(reporter, info)
     write_json(json_path, info)
 
 
 @cli.command()
 @click.argument("source", metavar="TEXT.asm")
-@_arch
+@arch_option
 @click.option(
     "-o", "--output", metavar="WORDS.bin", help="Where the words go; default: printed in hexadecimal."
 )
@@ -312,7 +302,7 @@ def asm(source: str, arch: str, output: str | None, json_path: str | None) -> No
 @cli.command()
 @click.argument("source", metavar="IMAGE_OR_WORDS")
 @click.option(
-    "--arch", metavar="NAME_OR_TOML", help=_ARCH_HELP + " Only for raw words; an image carries its own."
+    "--arch", metavar="NAME_OR_TOML", help=ARCH_HELP + " Only for raw words; an image carries its own."
 )
 @click.option(
     "--stream",

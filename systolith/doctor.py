@@ -1,4 +1,4 @@
-"""The command `doctor`: is everything there that the program needs?"""
+"""The command `doctor`: is everything there that the program needs, or does a board work?"""
 
 from __future__ import annotations
 
@@ -36,10 +36,15 @@ def _verilator_check() -> tuple[str, bool, str]:
 
 
 @click.command()
+@click.option("--board", metavar="NAME", help="Check a board instead, on --port.")
+@click.option("--port", metavar="PORT", help="Its serial port, or sim:NAME for a board in simulation.")
 @json_option
 @click.pass_context
-def doctor(context: click.Context, json_path: str | None) -> None:
-    """Check Python, packages and tools."""
+def doctor(context: click.Context, board: str | None, port: str | None, json_path: str | None) -> None:
+    """Check Python, packages and tools; or link, core, memory, clock and a program of a board, whose memory is overwritten."""
+    if board is not None or port is not None:
+        _board_doctor(context, board, port, json_path)
+        return
     checks: list[tuple[str, bool, str]] = []
     version = ".".join(map(str, sys.version_info[:3]))
     checks.append(
@@ -78,4 +83,38 @@ def doctor(context: click.Context, json_path: str | None) -> None:
     missing = [name for name, ok, _ in checks if not ok]
     if missing:
         click.echo(f"systolith: {', '.join(missing)} missing; the lines above say how to install", err=True)
+        context.exit(EXIT_REFUSED)
+
+
+def _board_doctor(context: click.Context, name: str | None, port: str | None, json_path: str | None) -> None:
+    from systolith.board_doctor import check_board
+    from systolith.device_port import find_board
+
+    if name is None or port is None:
+        raise click.ClickException(
+            "a board is checked with both --board, its name, and --port, its serial port or sim:NAME"
+        )
+    board = find_board(name, "--board")
+    reporter = reporter_for(json_path)
+    with reporter.progress() as progress:
+        checks = check_board(board, port, progress)
+    states = {True: "ok", False: "FAILED", None: "-"}
+    reporter.table(
+        f"systolith doctor: {name} on {port}",
+        ("check", "state", "detail"),
+        [(c.name, states[c.ok], c.detail) for c in checks],
+        left=3,
+    )
+    failed = next((c for c in checks if not c.ok), None)
+    write_json(
+        json_path,
+        {
+            "ok": failed is None,
+            "board": name,
+            "port": port,
+            "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks],
+        },
+    )
+    if failed is not None:
+        click.echo(f"systolith: {name} fails at its {failed.name}: {failed.detail}", err=True)
         context.exit(EXIT_REFUSED)

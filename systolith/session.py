@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
 from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input_specs
-from systolith.host.device import Device
+from systolith.device_port import open_device
+from systolith.host.device import Device, DeviceReset
 from systolith.host.driver import Driver, cycle_limit, dequantise, quantise
 from systolith.host.segments import HostSegments
 from systolith.profile import instruction_ends, layer_cycles
@@ -21,10 +24,14 @@ from systolith.spec.memory import FULL_RATE, MemoryTiming
 
 __all__ = ["BACKENDS", "DEFAULT_BACKENDS", "Session", "Stream", "core_sources", "run_reference"]
 
+Result = TypeVar("Result")
+
 #: Where a program can run, in the order of the ladder.
-BACKENDS = ("reference", "machine", "rtl", "netlist")
-#: Those that `verify` compares if it is not told otherwise: a netlist takes minutes.
+BACKENDS = ("reference", "machine", "rtl", "netlist", "board")
+#: Those that are compared where nothing else is said: a netlist takes minutes, and a board has to be there.
 DEFAULT_BACKENDS = BACKENDS[:3]
+#: How often a board may be reset while something is done on it.
+_RESETS = 3
 
 
 def run_reference(model: Partition | QGraph, arrays: Arrays) -> RunResult:
@@ -56,14 +63,15 @@ class Session:
 
     Parameters
     ----------
-    backend : 'machine', 'rtl', or 'netlist': these two are built first where their model is not cached
+    backend : 'machine'; 'rtl' or 'netlist', which are built first where their model is not cached; or 'board'
     image   : what runs on it
     sources : Verilog to run instead of the generated core, file name to text; only on 'rtl' and 'netlist'
     memory  : external memory of 'rtl' and 'netlist'
+    port    : of 'board', see `device_port.open_device`
 
     Members
     -------
-    load_cycles : cycles of the load stream, which runs once, here
+    load_cycles : cycles of the load stream, which runs once, here; after a reset of the board once more
 
     Raises
     ------
@@ -78,19 +86,46 @@ class Session:
         image: Image,
         sources: dict[str, str] | None = None,
         memory: MemoryTiming = FULL_RATE,
+        port: str | None = None,
     ) -> None:
         self.image = image
         self._segments = HostSegments(image.host)
-        self._device = _make_device(backend, image, sources, memory)
+        self._device = _make_device(backend, image, sources, memory, port)
         self._rtl = self._device if backend in ("rtl", "netlist") else None
+        self._driver: Driver | None = None
         try:
             # The core that comes with this package stops by its watchdog; another one may not.
-            limit = cycle_limit(image) if sources is not None else None
-            self._driver = Driver(self._device, image, timeout_cycles=limit)
-            self.load_cycles = self._driver.load_cycles
+            self._limit = cycle_limit(image) if sources is not None else None
+            self._recovering(lambda driver: None)
         except BaseException:
             self.close()
             raise
+
+    def _recovering(self, action: Callable[[Driver], Result]) -> Result:
+        """What an action on the driver gives; where the board was reset meanwhile, all is loaded and begun again.
+
+        Raises
+        ------
+        DeviceReset   If it is reset again and again, or has lost the state of a stream.
+        """
+        resets = 0
+        while True:
+            fresh = self._driver is None
+            try:
+                if self._driver is None:
+                    self._driver = Driver(self._device, self.image, timeout_cycles=self._limit)
+                    self.load_cycles = self._driver.load_cycles
+                return action(self._driver)
+            except DeviceReset as error:
+                self._driver = None
+                self._device.open()
+                if self.image.states and not fresh:
+                    raise DeviceReset(
+                        "the board was reset, and has lost the state of the stream: the next run is the first of a stream"
+                    ) from error
+                resets += 1
+                if resets > _RESETS:
+                    raise
 
     def __enter__(self) -> Session:
         return self
@@ -107,15 +142,15 @@ class Session:
     @property
     def state(self) -> bytes:
         """What the last run left for the next one, where the image was compiled for streaming; assign it to continue another stream."""
-        return self._driver.state
+        return self._recovering(lambda driver: driver.state)
 
     @state.setter
     def state(self, value: bytes) -> None:
-        self._driver.state = value
+        self._recovering(lambda driver: setattr(driver, "state", value))
 
     def reset(self) -> None:
         """The next run is the first of a stream."""
-        self._driver.reset_state()
+        self._recovering(lambda driver: driver.reset_state())
 
     def stream(self) -> Stream:
         """A stream of its own on this device: any number of them take turns without mixing their states."""
@@ -131,18 +166,18 @@ class Session:
         entered = self._segments.enter(arrays)
         if self.image.host is not None:
             arrays = {io.name: entered[io.name] for io in self.image.inputs}
-        self._driver.check(arrays)
+        self._recovering(lambda driver: driver.check(arrays))
         quantised = {io.name: quantise(np.asarray(arrays[io.name]), io) for io in self.image.inputs}
         if self._rtl is not None:
             self._rtl.start_log(writes=False)
         begin = time.perf_counter()
-        raw = self._driver.run_int8(quantised)
+        raw, cycles = self._recovering(lambda driver: (driver.run_int8(quantised), driver.cycles))
         seconds = time.perf_counter() - begin
         results = {io.name: dequantise(raw[io.name], io) for io in self.image.outputs}
         return RunResult(
             outputs=self._segments.leave(entered, results),
             raw=raw,
-            cycles=self._driver.cycles,
+            cycles=cycles,
             load_cycles=self.load_cycles,
             seconds=seconds,
             host=self.image.host,
@@ -189,7 +224,7 @@ class Stream:
 
 
 def _make_device(
-    backend: str, image: Image, sources: dict[str, str] | None, memory: MemoryTiming
+    backend: str, image: Image, sources: dict[str, str] | None, memory: MemoryTiming, port: str | None
 ) -> Device:
     if backend == "machine":
         from systolith.reference.machine_device import MachineDevice
@@ -205,6 +240,8 @@ def _make_device(
             bytes_per_cycle=memory.bytes_per_cycle,
             sources=core_sources(backend, image.arch, sources),
         )
+    if backend == "board":
+        return open_device(port, image.arch)
     raise ApiError(f"{backend!r} is no device; choose from {', '.join(BACKENDS[1:])}")
 
 

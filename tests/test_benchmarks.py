@@ -50,7 +50,7 @@ def folder(digits: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempP
     """A quantised model, the float one, a .tflite that is only a name, samples four times as large as the model's, a table."""
     path = tmp_path_factory.mktemp("models")
     images, labels = digits
-    onnx.save(quantise_model(load_model(FLOAT), {"image": images}), path / "digits_int8_qdq.onnx")
+    onnx.save(quantise_model(load_model(FLOAT), [{"image": image[None]} for image in images]), path / "digits_int8_qdq.onnx")
     (path / "digits_float.onnx").write_bytes(FLOAT.read_bytes())
     (path / "digits.tflite").write_bytes(b"")
     np.savez(path / "digits.npz", x=4 * images, y=labels)

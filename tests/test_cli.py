@@ -361,7 +361,7 @@ class FakeSession:
     seen: dict[str, str] | None = None
 
     def __init__(
-        self, backend: str, image: Image, sources: dict[str, str] | None = None, memory: object = None
+        self, backend: str, image: Image, sources: dict[str, str] | None = None, memory: object = None, port: str | None = None
     ) -> None:
         self.backend, self.image, self.sources = backend, image, sources
         type(self).seen = sources

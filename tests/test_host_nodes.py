@@ -128,13 +128,3 @@ def test_what_onnxruntime_refuses_to_run_is_one_sentence(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", token=np.array([7]))
     sentence = refused(capsys, "run", tmp_path / "m.onnx", "--inputs", tmp_path / "x.npz", "--on", "reference")
     assert "stopped in the nodes before the core" in sentence and "give inputs that they accept" in sentence
-
-
-def test_a_node_between_layers_is_refused_and_nothing_is_written(tmp_path, capsys):
-    m = QdqModel(2)
-    y = m.quantise(m.node("Gemm", m.input(1, 6), m.weights(6, 6), transB=1), 0.05)
-    y = m.quantise(m.node("Softmax", y), 1 / 256)
-    onnx.save(m.build(m.quantise(m.node("Gemm", y, m.weights(5, 6), transB=1), 0.05)), tmp_path / "m.onnx")
-    sentence = refused(capsys, "compile", tmp_path / "m.onnx", "--arch", "tiny", "-o", tmp_path / "m.sysl")
-    assert "node 'node_softmax" in sentence and "split the model there" in sentence
-    assert not (tmp_path / "m.sysl").exists()

@@ -65,6 +65,11 @@ def no_peepholes(node: NodeView) -> bool:
     return peepholes is None or (isinstance(peepholes, Const) and not peepholes.array.any())
 
 
+def states_are_constant(node: NodeView) -> bool:
+    """initial_h and initial_c must be left out or constant; state that the model carries from run to run is bound with --state OUTPUT:INPUT."""
+    return all(node.value(index) is None or isinstance(node.value(index), Const) for index in (5, 6))
+
+
 def cell_state_stays(node: NodeView) -> bool:
     """Y_c, the last cell state, is not given as a result."""
     return len(node.outputs) < 3 or not node.outputs[2] or node.outputs[2] not in node.used
@@ -88,7 +93,7 @@ def gate_weights(op_type: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | Non
 @register(
     *OPERATORS,
     attributes=("activations", "activation_alpha", "activation_beta", "clip", "direction", "hidden_size", "input_forget", "layout", "linear_before_reset"),
-    constraints=(activations_are_standard, no_clip, no_input_forget, reset_after_product, time_first, whole_sequences, no_peepholes, cell_state_stays),
+    constraints=(states_are_constant, activations_are_standard, no_clip, no_input_forget, reset_after_product, time_first, whole_sequences, no_peepholes, cell_state_stays),
 )
 def convert_recurrent(builder: Builder, node: NodeView) -> tuple[Value, ...]:
     """Y and Y_h; each direction is a layer of its own, and their results are joined."""

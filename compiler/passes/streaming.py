@@ -11,8 +11,8 @@ from systolith.reference.recurrent import Recurrent
 __all__ = ["carry_states"]
 
 
-def carry_states(graph: QGraph) -> QGraph:
-    """The graph with every recurrent layer carrying its state from run to run.
+def carry_states(graph: QGraph, names: frozenset[str] | None = None) -> QGraph:
+    """The graph with every recurrent layer, or those of the model's nodes `names`, carrying its state from run to run.
 
     Raises
     ------
@@ -20,7 +20,7 @@ def carry_states(graph: QGraph) -> QGraph:
     """
     nodes = []
     for node in graph.nodes:
-        if isinstance(node.op, Recurrent):
+        if isinstance(node.op, Recurrent) and (names is None or names.intersection(node.sources)):
             if node.op.reverse:
                 raise UnsupportedError("import", node.name, "it runs from the end of the sequence, which a stream does not have",
                                        "compile the model without streaming")

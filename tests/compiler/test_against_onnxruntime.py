@@ -26,7 +26,7 @@ MINIMUM = 0.995
 def test_every_layer_of_the_digits_network():
     """On images, and on noise that reaches the ends of every range."""
     images = (load_digits().images.astype(np.float32) / 16)[:, None, None]
-    model = quantise_model(onnx.load(DIGITS), {"image": images[:128]})
+    model = quantise_model(onnx.load(DIGITS), [{"image": image} for image in images[:128]])
     graph = import_model(model)
     tensor = graph.tensors["image"]
     io = IoTensor(name="image", shape=tensor.shape, dtype=tensor.dtype, scale=tensor.scale, zero_point=tensor.zero_point, offset=0, order=(0, 1, 2, 3))  # fmt: skip

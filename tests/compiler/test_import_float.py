@@ -71,7 +71,7 @@ def samples(count=24):
 )
 def test_float_models_are_quantised_and_stay_close(activations):
     model = cnn(*activations)
-    qdq = quantise_model(fold_batch_norm(load_model(model)), {"x": samples()})
+    qdq = quantise_model(fold_batch_norm(load_model(model)), [{"x": sample[None]} for sample in samples()])
     graph = import_model(qdq)
     assert (graph.inputs, graph.outputs) == (("x",), ("y",))
     for layer, difference in layer_differences(qdq, graph, 1).items():

@@ -43,5 +43,5 @@ def test_bad_text(tmp_path):
         ArchConfig.from_dict({**PRESETS["tiny"].to_dict(), "colour": 1})
     with pytest.raises(ArchError, match=r"^parameter 'rows' is missing$"):
         ArchConfig.from_dict({"name": "x"})
-    with pytest.raises(ArchError, match=r"^architecture 'nowhere' is neither a preset \(tiny, array8, array16\) nor"):
+    with pytest.raises(ArchError, match=rf"^architecture 'nowhere' is neither a preset \({', '.join(PRESETS)}\) nor"):
         load_arch("nowhere")

@@ -1,0 +1,369 @@
+"""The host link: requests from a serial line become accesses to memory and CSRs. `spec.link` defines the protocol."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from systolith.hw.soc.axi import Axi4LiteSignature, Axi4Signature
+from systolith.hw.soc.csr import CSR_ADDR_BITS
+from systolith.hw.soc.uart import UartReceiver, UartTransmitter
+from systolith.spec.link import (
+    CRC_BYTES,
+    CRC_INIT,
+    CRC_POLYNOMIAL,
+    CRC_RESIDUE,
+    ESCAPE,
+    FLIP,
+    MIN_DIVISOR,
+    PAYLOAD_BYTES,
+    REQUEST_FIELDS,
+    SYNC,
+    LinkStatus,
+    Op,
+    identity,
+)
+
+__all__ = ["HostLink", "LinkEngine"]
+
+_HEADER = data.StructLayout({name: bits for name, bits, _ in REQUEST_FIELDS})
+_HEADER_BYTES = _HEADER.size // 8
+#: Bytes of a CSR.
+_WORD = 4
+
+
+class _Phase(enum.Enum, shape=2):
+    """What the next byte of a request is."""
+
+    #: Of no frame: SYNC is awaited.
+    HUNT = 0
+    HEADER = 1
+    PAYLOAD = 2
+    CRC = 3
+
+
+class HostLink(wiring.Component):
+    """`LinkEngine` behind a serial line.
+
+    Parameters
+    ----------
+    bus_bits, addr_bits : int   of the memory bus
+    divisor : int               clock cycles per bit of the line, at least `MIN_DIVISOR`
+    payload_bytes : int         see `LinkEngine`
+
+    Members
+    -------
+    rx : In(1), tx : Out(1)                  the line, see `hw.soc.uart`
+    memory : Out(Axi4Signature)              manager
+    csr : Out(Axi4LiteSignature)             manager
+
+    Raises
+    ------
+    ValueError   If a parameter is out of range.
+    """
+
+    def __init__(self, *, bus_bits: int, addr_bits: int, divisor: int, payload_bytes: int = PAYLOAD_BYTES) -> None:
+        if divisor < MIN_DIVISOR:
+            raise ValueError(f"the host link needs {MIN_DIVISOR} or more clock cycles per bit, not {divisor!r}")
+        self._divisor = divisor
+        self._engine = {"bus_bits": bus_bits, "addr_bits": addr_bits, "payload_bytes": payload_bytes}
+        identity(payload_bytes)
+        super().__init__({
+            "rx": In(1, init=1), "tx": Out(1, init=1),
+            "memory": Out(Axi4Signature(bus_bits, addr_bits)), "csr": Out(Axi4LiteSignature(CSR_ADDR_BITS)),
+        })
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.receiver = receiver = UartReceiver(divisor=self._divisor)
+        m.submodules.transmitter = transmitter = UartTransmitter(divisor=self._divisor)
+        m.submodules.engine = engine = LinkEngine(**self._engine)
+        m.d.comb += [receiver.rx.eq(self.rx), self.tx.eq(transmitter.tx)]
+        wiring.connect(m, receiver.o, engine.i)
+        wiring.connect(m, engine.o, transmitter.i)
+        wiring.connect(m, engine.memory, wiring.flipped(self.memory))
+        wiring.connect(m, engine.csr, wiring.flipped(self.csr))
+        return m
+
+
+class LinkEngine(wiring.Component):
+    """Receives a request, verifies it, executes it, answers; bytes that come meanwhile are dropped.
+
+    Made for few LUTs, since even the slowest memory is far faster than a serial line: one CRC register, bit by bit, for both directions; one beat
+    at a time on the bus, in bursts of one; the payload passes through one block RAM, byte by byte.
+
+    Parameters
+    ----------
+    bus_bits, addr_bits : int   of the memory bus; the link reaches its first 4 GiB
+    payload_bytes : int         most bytes of one request, a power of two
+
+    Members
+    -------
+    i : In(stream)                  bytes of the line; at most one in 10 cycles
+    o : Out(stream)                 bytes for the line
+    memory : Out(Axi4Signature)     manager
+    csr : Out(Axi4LiteSignature)    manager
+
+    Timing
+    ------
+    A byte of the line takes 9 cycles, a beat about twice its bytes and the latency of the bus. Reset closes the link.
+
+    Raises
+    ------
+    LinkError   If the payload's limit is out of range.
+    """
+
+    def __init__(self, *, bus_bits: int, addr_bits: int, payload_bytes: int = PAYLOAD_BYTES) -> None:
+        self._bus_bytes = bus_bits // 8
+        self._addr_bits = addr_bits
+        self._identity = identity(payload_bytes)
+        self._payload_bytes = payload_bytes
+        super().__init__({
+            "i": In(stream.Signature(8, always_ready=True)), "o": Out(stream.Signature(8)),
+            "memory": Out(Axi4Signature(bus_bits, addr_bits)), "csr": Out(Axi4LiteSignature(CSR_ADDR_BITS)),
+        })
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        self._offset_bits = (self._payload_bytes - 1).bit_length()
+        self._lane_bits = (self._bus_bytes - 1).bit_length()
+        self._header = header = Signal(_HEADER, reset_less=True)
+        self._writes, self._narrow = header.op[0], header.op[1]
+        self._status = Signal(LinkStatus)
+        self._escaped = Signal()
+        self._done = Signal()
+        self._offset = Signal(self._offset_bits, reset_less=True)
+        self._address_valid = Signal()
+        self._data_valid = Signal()
+        m.submodules.buffer = buffer = Memory(shape=8, depth=self._payload_bytes, init=[])
+        self._store, self._load = buffer.write_port(), buffer.read_port()
+        self._counters(m)
+        self._checksum(m)
+        self._bus(m)
+        with m.FSM() as fsm:
+            self._receive(m)
+            self._execute(m)
+            self._move(m)
+            self._answer(m)
+        self._send(m, fsm)
+        return m
+
+    def _counters(self, m: Module) -> None:
+        """Bytes of the payload, and of what surrounds it; each stays but where a state says otherwise."""
+        self._index = Signal(self._offset_bits, reset_less=True)
+        self._first_byte, self._next_byte, self._last_byte = Signal(name="first_byte"), Signal(name="next_byte"), Signal(name="last_byte")
+        m.d.comb += [self._last_byte.eq(self._index == self._header.last[:self._offset_bits]),
+                     self._store.addr.eq(self._index), self._load.addr.eq(self._index), self._load.en.eq(1)]
+        with m.If(self._first_byte):
+            m.d.sync += self._index.eq(0)
+        with m.Elif(self._next_byte):
+            m.d.sync += self._index.eq(self._index + 1)
+        #: A frame begins, in either direction.
+        self._begin = Signal()
+        self._step = Signal(range(_HEADER_BYTES + CRC_BYTES), reset_less=True)
+        self._next_step = Signal()
+        with m.If(self._begin):
+            m.d.sync += self._step.eq(0)
+        with m.Elif(self._next_step):
+            m.d.sync += self._step.eq(self._step + 1)
+
+    def _checksum(self, m: Module) -> None:
+        """The CRC, one bit per cycle: over `byte`, or, to send it, shifted out with nothing fed back."""
+        self._crc = Signal(8 * CRC_BYTES, reset_less=True)
+        #: The byte that came or that is sent, and a pulse that takes it into the CRC.
+        self._byte = Signal(8)
+        self._take = Signal()
+        self._flush = Signal()
+        work = Signal(8, reset_less=True)
+        self._bits = bits = Signal(range(9))
+        feedback = Signal()
+        m.d.comb += feedback.eq((self._crc[0] ^ work[0]) & ~self._flush)
+        with m.If(self._begin):
+            m.d.sync += [bits.eq(0), self._crc.eq(CRC_INIT)]
+        with m.Elif(self._take):
+            m.d.sync += [bits.eq(8), work.eq(self._byte)]
+        with m.Elif(bits != 0):
+            m.d.sync += [bits.eq(bits - 1), work.eq(work >> 1), self._crc.eq((self._crc >> 1) ^ Mux(feedback, CRC_POLYNOMIAL, 0))]
+
+    def _bus(self, m: Module) -> None:
+        """Both buses from the same registers; addresses are those of whole beats."""
+        memory, csr = self.memory, self.csr
+        self._beat = beat = Signal(8 * self._bus_bytes, reset_less=True)
+        self._strobe = strobe = Signal(self._bus_bytes, reset_less=True)
+        address = Cat(self._offset, self._header.addr[self._offset_bits:])
+        m.d.comb += [
+            memory.awaddr.eq(Cat(Const(0, self._lane_bits), address[self._lane_bits:])), memory.araddr.eq(memory.awaddr),
+            memory.awsize.eq(self._lane_bits), memory.arsize.eq(self._lane_bits), memory.awburst.eq(1), memory.arburst.eq(1),
+            memory.awcache.eq(3), memory.arcache.eq(3), memory.wdata.eq(beat), memory.wstrb.eq(strobe), memory.wlast.eq(1),
+            csr.awaddr.eq(Cat(Const(0, 2), address[2:CSR_ADDR_BITS])), csr.araddr.eq(csr.awaddr),
+            # Bytes come in from above, so a word lies at the top.
+            csr.wdata.eq(beat[-8 * _WORD:]), csr.wstrb.eq(strobe[-_WORD:]),
+        ]
+        #: The beat that is being read is taken.
+        self._read_ready = Signal()
+        for bus, active in ((memory, ~self._narrow), (csr, self._narrow)):
+            m.d.comb += [
+                bus.awvalid.eq(self._address_valid & self._writes & active), bus.arvalid.eq(self._address_valid & ~self._writes & active),
+                bus.wvalid.eq(self._data_valid & active), bus.bready.eq(1), bus.rready.eq(self._read_ready),
+            ]
+
+        def chosen(name: str):
+            return Mux(self._narrow, getattr(csr, name), getattr(memory, name))
+
+        with m.If(Mux(self._writes, chosen("awready"), chosen("arready"))):
+            m.d.sync += self._address_valid.eq(0)
+        with m.If(chosen("wready")):
+            m.d.sync += self._data_valid.eq(0)
+        self._written, self._arrived = chosen("bvalid"), chosen("rvalid")
+        self._write_failed, self._read_failed = chosen("bresp")[1], chosen("rresp")[1]
+
+    def _receive(self, m: Module) -> None:
+        header, phase = self._header, Signal(_Phase)
+        with m.State("RECEIVE"):
+            m.d.comb += [self._byte.eq(self.i.payload ^ Mux(self._escaped, FLIP, 0)), self._store.data.eq(self._byte)]
+            with m.If(self.i.valid):
+                m.d.sync += self._escaped.eq(self.i.payload == ESCAPE)
+                with m.If(self.i.payload == SYNC):
+                    m.d.comb += [self._begin.eq(1), self._first_byte.eq(1)]
+                    m.d.sync += phase.eq(_Phase.HEADER)
+                with m.Elif(self.i.payload != ESCAPE):
+                    m.d.comb += self._take.eq(1)
+                    with m.Switch(phase):
+                        with m.Case(_Phase.HEADER):
+                            m.d.comb += self._next_step.eq(1)
+                            m.d.sync += header.eq(Cat(header.as_value()[8:], self._byte))
+                            with m.If(self._step == _HEADER_BYTES - 1):
+                                # One byte is still to come in, so `op` lies one byte further up.
+                                m.d.sync += phase.eq(Mux(header.as_value()[_HEADER["op"].offset + 8], _Phase.PAYLOAD, _Phase.CRC))
+                        with m.Case(_Phase.PAYLOAD):
+                            m.d.comb += [self._store.en.eq(1), self._next_byte.eq(1)]
+                            with m.If(self._last_byte):
+                                m.d.sync += phase.eq(_Phase.CRC)
+                        with m.Case(_Phase.CRC):
+                            m.d.comb += self._next_step.eq(1)
+                            with m.If(self._step == _HEADER_BYTES + CRC_BYTES - 1):
+                                m.d.sync += phase.eq(_Phase.HUNT)
+                                m.next = "CHECK"
+        with m.State("CHECK"):
+            with m.If(self._bits == 0):
+                m.next = "RECEIVE"
+                with m.If(self._crc == CRC_RESIDUE):
+                    m.next = "EXECUTE"
+
+    def _execute(self, m: Module) -> None:
+        header = self._header
+        is_open = Signal()
+        answered = Signal(8, reset_less=True)
+        known = Cat(header.op == member for member in Op).any()
+        repeated = (header.op == Op.CSR_WRITE) & (header.seq == answered)
+        with m.State("EXECUTE"):
+            m.d.comb += self._first_byte.eq(1)
+            m.d.sync += [self._done.eq(0), answered.eq(header.seq)]
+            m.next = "ANSWER"
+            with m.If(~known | (header.last[self._offset_bits:] != 0)):
+                m.d.sync += self._status.eq(LinkStatus.REFUSED)
+            with m.Elif(~is_open & (header.op != Op.HELLO)):
+                m.d.sync += self._status.eq(LinkStatus.CLOSED)
+            # What CSR_WRITE did, it does not do again: the status is still that of the request that was answered last.
+            with m.Elif(~repeated):
+                m.d.sync += [self._status.eq(LinkStatus.OK), is_open.eq(1)]
+                m.next = "BEAT"
+
+    def _move(self, m: Module) -> None:
+        """Between buffer and bus, beat by beat, in each lane by lane."""
+        lane = Signal(self._lane_bits, reset_less=True)
+        settled = Signal()
+        inside = Signal()
+        ends = Signal()
+        full = Signal()
+        identifies = Signal()
+        m.d.comb += [
+            identifies.eq(self._header.op == Op.HELLO),
+            inside.eq((lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits])) & ~self._done),
+            ends.eq(self._done | (inside & self._last_byte)), full.eq((lane == self._bus_bytes - 1) | (self._narrow & lane[:2].all())),
+        ]
+
+        def next_lane() -> None:
+            m.d.comb += self._next_byte.eq(inside)
+            m.d.sync += [lane.eq(lane + 1), self._done.eq(ends)]
+
+        with m.State("BEAT"):
+            m.d.sync += [self._offset.eq(self._header.addr[:self._offset_bits] + self._index), lane.eq(0), settled.eq(0)]
+            m.next = "FILL"
+            with m.If(~self._writes):
+                m.d.sync += self._address_valid.eq(~identifies)
+                m.next = "READ"
+        with m.State("FILL"):
+            # The buffer answers a cycle after the index has changed.
+            m.d.sync += settled.eq(~settled)
+            with m.If(settled):
+                m.d.sync += [self._beat.eq(Cat(self._beat[8:], self._load.data)), self._strobe.eq(Cat(self._strobe[1:], inside))]
+                next_lane()
+                with m.If(full):
+                    m.d.sync += [self._address_valid.eq(1), self._data_valid.eq(1)]
+                    m.next = "WRITE"
+        with m.State("WRITE"):
+            with m.If(self._written):
+                m.next = "BEAT"
+                with m.If(self._done | self._write_failed):
+                    self._finish(m, self._write_failed)
+        with m.State("READ"):
+            # The bus holds the beat until its last lane is in the buffer.
+            word = self.csr.rdata.word_select(lane[:2], 8)
+            m.d.comb += self._store.data.eq(Mux(self._narrow, word, self.memory.rdata.word_select(lane, 8)))
+            with m.If(identifies):
+                m.d.comb += self._store.data.eq(Const(int.from_bytes(self._identity, "little"), 32).word_select(lane[:2], 8))
+            with m.If(identifies | self._arrived):
+                m.d.comb += self._store.en.eq(inside)
+                next_lane()
+                with m.If(full | self._read_failed):
+                    m.d.comb += self._read_ready.eq(1)
+                    m.next = "BEAT"
+                    with m.If(ends | self._read_failed):
+                        self._finish(m, self._read_failed)
+
+    def _finish(self, m: Module, failed) -> None:
+        """Answer; an error of the bus ends the request."""
+        m.d.comb += self._first_byte.eq(1)
+        with m.If(failed):
+            m.d.sync += self._status.eq(LinkStatus.BUS_ERROR)
+        m.next = "ANSWER"
+
+    def _answer(self, m: Module) -> None:
+        """The answer's bytes in `byte`; `sent` when one is on its way."""
+        byte = self._byte
+        self._sent = sent = Signal()
+        with m.State("ANSWER"):
+            m.d.comb += [byte.eq(SYNC), self._begin.eq(sent)]
+            with m.If(sent):
+                m.next = "SEQ"
+        with m.State("SEQ"):
+            m.d.comb += [byte.eq(self._header.seq), self._take.eq(sent)]
+            with m.If(sent):
+                m.next = "STATUS"
+        with m.State("STATUS"):
+            m.d.comb += [byte.eq(self._status), self._take.eq(sent)]
+            with m.If(sent):
+                m.next = "CRC"
+                with m.If(~self._writes & (self._status == LinkStatus.OK)):
+                    m.next = "PAYLOAD"
+        with m.State("PAYLOAD"):
+            m.d.comb += [byte.eq(self._load.data), self._take.eq(sent), self._next_byte.eq(sent)]
+            with m.If(sent & self._last_byte):
+                m.next = "CRC"
+        with m.State("CRC"):
+            m.d.comb += [byte.eq(~self._crc[:8]), self._take.eq(sent), self._next_step.eq(sent), self._flush.eq(self._step != 0)]
+            with m.If(sent & (self._step == CRC_BYTES - 1)):
+                m.next = "RECEIVE"
+
+    def _send(self, m: Module, fsm) -> None:
+        """`byte` to the line, escaped where it must be, as soon as the byte before is in the CRC."""
+        escape = Signal()
+        m.d.comb += [
+            escape.eq(((self._byte == SYNC) | (self._byte == ESCAPE)) & ~fsm.ongoing("ANSWER") & ~self._escaped),
+            self.o.payload.eq(Mux(escape, ESCAPE, self._byte ^ Mux(self._escaped, FLIP, 0))),
+            self.o.valid.eq(Cat(fsm.ongoing(state) for state in ("ANSWER", "SEQ", "STATUS", "PAYLOAD", "CRC")).any() & (self._bits == 0)),
+            self._sent.eq(self.o.valid & self.o.ready & ~escape),
+        ]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += self._escaped.eq(escape)
