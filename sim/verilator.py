@@ -148,7 +148,7 @@ def run_tool(command: list[str], what: str, folder: str | Path | None = None) ->
         raise SimulationError(f"{what} did not finish within {_TIMEOUT} seconds") from error
     if result.returncode:
         lines = [x for x in (result.stderr + result.stdout).splitlines() if x.strip()]
-        first = next((x for x in lines if "rror" in x or "%Warning" in x), lines[0] if lines else "no message")
+        first = next((x for x in lines if "rror" in x or "%Warning" in x), lines[-1] if lines else f"status {result.returncode}")
         raise SimulationError(f"{what} failed: {first}\n" + "\n".join(lines[:40]))
     return result.stdout
 
