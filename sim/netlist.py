@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from systolith.hw.build import generate
-from systolith.sim.verilator import ToolError, default_cache_dir, run_tool, scratch_folder
+from systolith.sim.verilator import SimulationError, ToolError, default_cache_dir, run_tool, scratch_folder
 from systolith.spec.arch import ArchConfig
 
 __all__ = ["core_netlist", "netlist"]
@@ -23,7 +23,10 @@ __all__ = ["core_netlist", "netlist"]
 _SHARE, _MODELS = "ecp5", ("common_sim.vh", "ccu2c_sim.vh")
 #: What Yosys's Verilog and models trigger: open pins that do nothing, initial values set with <=, two ports that write one memory.
 _WARNINGS_OFF = ("PINMISSING", "INITIALDLY", "MULTIDRIVEN")
-_SCRIPT = "read_verilog {sources}; synth_ecp5 -top {top}; opt_clean -purge; splitnets; write_verilog -noattr netlist.v"
+#: `synth_ecp5`, but ABC in place of ABC9, on which Yosys 0.70 dies for some cores (an assertion in `abc_ops_reintegrate`). Nets of one bit each: in a
+#: vector whose bits depend on one another the simulation would evaluate all of them again and again.
+_SCRIPT = ("read_verilog {sources}; synth_ecp5 -top {top} -run :map_luts; abc -lut 4:7; clean; synth_ecp5 -top {top} -run map_cells:; "
+           "opt_clean -purge; splitnets; write_verilog -noattr netlist.v")
 
 
 def _bus(name: str, bits: int) -> str:
@@ -179,7 +182,14 @@ def netlist(sources: dict[str, str], top: str, cache_dir: Path | None = None) ->
         with scratch_folder(cache, top) as folder:
             for name, text in sources.items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")
-            run_tool([*command, "-q", "-p", _SCRIPT.format(sources=" ".join(sources), top=top)], "Yosys", folder)
+            try:
+                run_tool([*command, "-q", "-l", "yosys.log", "-p", _SCRIPT.format(sources=" ".join(sources), top=top)], "Yosys", folder)
+            except SimulationError as error:
+                # Not all that Yosys dies of is on the console.
+                log = Path(folder) / "yosys.log"
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+                reason = next((line for line in reversed(lines) if "ERROR" in line), None)
+                raise (SimulationError(f"Yosys failed: {reason}") if reason else error) from error
             os.replace(Path(folder) / "netlist.v", kept)
     text = kept.read_text(encoding="utf-8")
     off = "".join(f"/* verilator lint_off {warning} */\n" for warning in _WARNINGS_OFF)

@@ -22,7 +22,7 @@ from tests.graphs import random_graph, random_inputs
 TINY = PRESETS["tiny"]
 BUS32 = dataclasses.replace(TINY, name="bus32", bus_bits=32)
 #: The smallest core: its netlist takes a minute, and as long again to compile.
-GATES = dataclasses.replace(BUS32, name="gates", act_bytes=1 << 11, act_blocks=1, weight_bytes=1 << 9, acc_depth=16, param_rows=16, queue_depth=2)
+GATES = dataclasses.replace(BUS32, name="gates", act_bytes=1 << 11, act_blocks=1, weight_bytes=1 << 9, acc_depth=16, param_rows=16)
 
 
 def gates(bench, arch):
@@ -32,7 +32,7 @@ def gates(bench, arch):
 
 
 def test_the_sdram_controller_after_synthesis():
-    assert run_bench("sdram", BenchSettings(BUS32, seed=7, count=12), design=gates("sdram", BUS32)) == 2
+    assert run_bench("sdram", BenchSettings(BUS32, seed=7, count=6), design=gates("sdram", BUS32)) == 2
 
 
 @pytest.mark.slow
