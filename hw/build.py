@@ -15,7 +15,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
 
 from systolith import spec
-from systolith.hw.core.core import Core
+from systolith.hw.cores import core_for
 from systolith.spec.arch import ArchConfig
 
 __all__ = ["RAM_VERILOG", "BuildError", "VerilogFiles", "VerilogPlatform", "generate", "generate_component"]
@@ -149,7 +149,7 @@ def _ports(component: Component) -> tuple[tuple[str, str, int], ...]:
 
 def generate(arch: ArchConfig, *, build_dir: str | Path = "build") -> VerilogFiles:
     """The Verilog of one core, module ``core``; see `generate_component`."""
-    return generate_component("core", lambda: Core(arch), json.dumps(arch.to_dict()), build_dir=build_dir)
+    return generate_component("core", lambda: core_for(arch), json.dumps(arch.to_dict()), build_dir=build_dir)
 
 
 def generate_component(top: str, make: Callable[[], Component], parameters: str, *, build_dir: str | Path = "build") -> VerilogFiles:

@@ -72,6 +72,8 @@ class Session:
     Members
     -------
     load_cycles : cycles of the load stream, which runs once, here; after a reset of the board once more
+    ends        : per instruction of the run stream, the cycle since START in which the last run had done it (None: it has no engine);
+                  None without a clock, or without trace ports
 
     Raises
     ------
@@ -89,6 +91,7 @@ class Session:
         port: str | None = None,
     ) -> None:
         self.image = image
+        self.ends: list[int | None] | None = None
         self._segments = HostSegments(image.host)
         self._device = _make_device(backend, image, sources, memory, port)
         self._rtl = self._device if backend in ("rtl", "netlist") else None
@@ -173,6 +176,7 @@ class Session:
         begin = time.perf_counter()
         raw, cycles = self._recovering(lambda driver: (driver.run_int8(quantised), driver.cycles))
         seconds = time.perf_counter() - begin
+        self.ends = self._instruction_ends()
         results = {io.name: dequantise(raw[io.name], io) for io in self.image.outputs}
         return RunResult(
             outputs=self._segments.leave(entered, results),
@@ -182,11 +186,10 @@ class Session:
             seconds=seconds,
             host=self.image.host,
             host_seconds=dict(self._segments.seconds),
-            layer_cycles=self._layer_cycles(),
+            layer_cycles=None if self.ends is None else layer_cycles(self.image, self.ends),
         )
 
-    def _layer_cycles(self) -> tuple[int, ...] | None:
-        """Counted in RTL; None without a clock, or without trace ports."""
+    def _instruction_ends(self) -> list[int | None] | None:
         if self._rtl is None:
             return None
         sources = {index: Engine[name.removeprefix("done.").upper()] for index, name in enumerate(self._rtl.sources)
@@ -195,7 +198,7 @@ class Session:
         if len(sources) < len(Engine):
             return None
         dones = [(int(cycle), sources[int(source)]) for cycle, source in zip(events["cycle"], events["source"], strict=True)]
-        return layer_cycles(self.image, instruction_ends(self.image, dones, self._rtl.started))
+        return instruction_ends(self.image, dones, self._rtl.started)
 
 
 class Stream:

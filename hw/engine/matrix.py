@@ -80,6 +80,7 @@ class MatrixEngine(wiring.Component):
                 "last": 1,
                 "fault": 1,
                 "illegal": 1,
+                "high": 1,
                 "acc": range(arch.acc_depth),
             }
         )
@@ -124,10 +125,11 @@ class MatrixEngine(wiring.Component):
         # The tag is one stage ahead of the sums, for the accumulator read.
         stage = tag
         for i in range(depth - 1):
-            following = Signal(self._tag, name=f"tag{i}")
-            m.d.sync += following.eq(stage)
-            stage = following
-        self._accumulators(m, stage, psums)
+            before, stage = stage, Signal(self._tag, name=f"tag{i}")
+            m.d.sync += stage.eq(before)
+        again = Signal()
+        m.d.sync += again.eq(stage.write & (before.acc == stage.acc))
+        self._accumulators(m, stage, again, psums)
         return m
 
     # -- weights ---------------------------------------------------------------------------------------------
@@ -261,6 +263,7 @@ class MatrixEngine(wiring.Component):
                 (wanted & past_end) | (active & ~dead & (illegal | (first_of_tile & ~shadow_full & tile_bad)))
             ),
             tag.illegal.eq(illegal),
+            tag.high.eq(c.high),
             tag.acc.eq(index),
         ]
         with m.If(go):
@@ -425,7 +428,8 @@ class MatrixEngine(wiring.Component):
         return previous
 
     # -- accumulators ----------------------------------------------------------------------------------------
-    def _accumulators(self, m, tag, psums):
+    def _accumulators(self, m, tag, again, psums):
+        """Read, add, write; `again`: the entry is the one that is written just before, so that it need not be read."""
         arch = self._arch
         row = data.ArrayLayout(signed(ACC.width), arch.cols)
         banks = []
@@ -435,7 +439,7 @@ class MatrixEngine(wiring.Component):
             banks.append((memory.read_port(), memory.write_port()))
         now = Signal(self._tag)
         m.d.sync += now.eq(tag)
-        array_reads = tag.write & tag.accumulate
+        array_reads = tag.write & tag.accumulate & ~again
         m.d.comb += self.acc.ready.eq(~(array_reads & (tag.acc[0] == self.acc.addr[0])))
         granted = self.acc.valid & self.acc.ready
         for bank, (read, _) in enumerate(banks):
@@ -459,7 +463,7 @@ class MatrixEngine(wiring.Component):
         m.d.comb += forward.eq(written_valid & (written_at == now.acc))
         for c in range(arch.cols):
             base = Mux(now.accumulate, Mux(forward, written[c], stored[c]), Const(0, signed(ACC.width)))
-            m.d.comb += total[c].eq(base + psums[c])
+            m.d.comb += total[c].eq(base + Mux(now.high, psums[c] << 8, psums[c]))
         m.d.sync += [written.eq(total), written_at.eq(now.acc), written_valid.eq(now.write)]
         for bank, (_, write) in enumerate(banks):
             m.d.comb += [
