@@ -44,6 +44,7 @@ class Constants:
     dry: bool = True
     _ring: dict[Space, list] = field(default_factory=dict)
     _latest: dict[Space, _Entry] = field(default_factory=dict)
+    _by_data: dict[tuple[Space, bytes], _Entry] = field(default_factory=dict)
 
     def sizes(self) -> dict[Space, int]:
         """Capacity of each SRAM that holds constants."""
@@ -54,10 +55,14 @@ class Constants:
         return {Space.WEIGHT: self.arch.tile_bytes, Space.PARAM: self.arch.param_line_bytes, Space.TABLE: TABLE_SIZE}[space]
 
     def add(self, space: Space, key: Hashable, data: bytes) -> None:
-        """Make a constant known; equal keys are the same constant."""
-        if (space, key) not in self.entries:
-            self.entries[space, key] = _Entry(data, len(self.blob))
+        """Make a constant known; equal keys are the same constant, and so are equal bytes for the same memory."""
+        if (space, key) in self.entries:
+            return
+        entry = self._by_data.get((space, data))
+        if entry is None:
+            entry = self._by_data[space, data] = _Entry(data, len(self.blob))
             self.blob += data + bytes(-len(data) % 16)
+        self.entries[space, key] = entry
 
     def use(self, space: Space, key: Hashable, emit) -> int:
         """Address of the constant on chip; calls ``emit(instr)`` where it must be loaded first."""
@@ -105,7 +110,7 @@ class Constants:
         """
         resident = []
         for space, capacity in self.sizes().items():
-            entries = [entry for (where, _), entry in self.entries.items() if where is space]
+            entries = [entry for (where, _), entry in self._by_data.items() if where is space]
             rooms = [self._room(space, entry) for entry in entries]
             largest = max(rooms, default=0)
             if largest > capacity:

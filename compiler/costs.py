@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Instr, OperandA, Space
+from systolith.spec.isa import Cell, Instr, OperandA, Space
 
-__all__ = ["busy_cycles", "matrix_cycles", "transfer_beats"]
+__all__ = ["CELL_CYCLES", "CELL_LATENCY", "busy_cycles", "cell_cycles", "cell_latency", "matrix_cycles", "transfer_beats"]
 
-#: Cycles of a CELL for each chunk of units, one after another, from its last gate to its last write. LSTM; GRU takes 22, RNN 15.
-CELL_CYCLES = 18
+#: Cycles of a CELL from the last gate of one chunk of units to that of the next, and to the chunk's last write.
+CELL_CYCLES = {Cell.LSTM: 18, Cell.GRU: 22, Cell.RNN: 15}
+CELL_LATENCY = {Cell.LSTM: 17, Cell.GRU: 17, Cell.RNN: 10}
+
+
+def cell_cycles(instr: Instr) -> int:
+    """Cycles of a CELL from chunk to chunk; a hidden state of 16 bits is one write more, which GRU and RNN do while they read the next state."""
+    return CELL_CYCLES[instr.kind] + (instr.wide and instr.kind == Cell.LSTM)
+
+
+def cell_latency(instr: Instr) -> int:
+    """Cycles of a CELL from the last gate of a chunk to its last write."""
+    return CELL_LATENCY[instr.kind] + instr.wide
 
 
 def matrix_cycles(instr: Instr, arch: ArchConfig) -> int:
@@ -32,7 +43,7 @@ def busy_cycles(instr: Instr, arch: ArchConfig) -> int:
             chunks = instr.ny * instr.nx * -(-instr.bytes // arch.lanes)
             return chunks * (1 if instr.a_source == OperandA.OUTPUT else 2)
         case "CELL":
-            return CELL_CYCLES * -(-instr.units // arch.lanes)
+            return cell_cycles(instr) * -(-instr.units // arch.lanes)
         case "POOL":
             return instr.ny * instr.nx * -(-instr.bytes // arch.lanes) * instr.ky * instr.kx
         case "LOAD" | "STORE":

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from systolith.compiler.costs import busy_cycles, transfer_beats
+from systolith.compiler.costs import busy_cycles, cell_cycles, cell_latency, transfer_beats
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Engine, Instr, chained_outputs, isa_for
 from systolith.spec.memory import BURST_BEATS, FETCH_BEATS, FULL_RATE, MemoryTiming
@@ -28,6 +28,8 @@ _ARRAY_LATENCY = 8
 _OUTPUT_LATENCY = 12
 #: Cycles from a read by the vector unit to the write of its result.
 _VECTOR_LATENCY = 13
+#: Cycles from the end of one CELL to the last gate of the next, which needs the state.
+_STATE_READ = 7
 #: Cycles of a transfer beyond the memory's latency and its beats.
 _TRANSFER_LATENCY = 8
 
@@ -67,16 +69,17 @@ class _Fetch:
 
     def __init__(self, count: int, arch: ArchConfig, channel: _ReadChannel) -> None:
         self._channel = channel
-        self._word_beats = -(-isa_for(arch).word_bytes // arch.bus_bytes)
+        #: Of one instruction, which is put together while the one before is dispatched.
+        self.word_beats = -(-isa_for(arch).word_bytes // arch.bus_bytes)
         # The stream ends somewhere inside the PROGRAM region, behind which nothing is read.
-        self._bursts = -(-count * self._word_beats // BURST_BEATS)
+        self._bursts = -(-count * self.word_beats // BURST_BEATS)
         self._arrived: list[int] = []
         self._taken = 0
         self._ask(_TRANSFER_LATENCY)
 
     def next(self) -> int:
         """Cycle in which the next instruction is whole."""
-        burst, beat = divmod((self._taken + 1) * self._word_beats - 1, BURST_BEATS)
+        burst, beat = divmod((self._taken + 1) * self.word_beats - 1, BURST_BEATS)
         # The burst's later beats are still on their way.
         return math.ceil(self._arrived[burst] - (BURST_BEATS - 1 - beat) * self._channel.beat_cycles)
 
@@ -86,7 +89,7 @@ class _Fetch:
         self._ask(at)
 
     def _ask(self, at: int) -> None:
-        room = self._taken * self._word_beats + FETCH_BEATS
+        room = self._taken * self.word_beats + FETCH_BEATS
         while len(self._arrived) < self._bursts and (len(self._arrived) + 1) * BURST_BEATS <= room:
             self._arrived.append(self._channel.read(at, BURST_BEATS * self._channel.beat_cycles))
 
@@ -105,7 +108,7 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
     result: list[Timing] = []
     for instr in instrs:
         engine = isa.by_mnemonic[instr.mnemonic].engine
-        dispatched = max(dispatched + 1, fetch.next())
+        dispatched = max(dispatched + fetch.word_beats, fetch.next())
         if engine is None:
             fetch.taken(dispatched)
             last = max([dispatched, *(t.end for t in result)])
@@ -118,6 +121,8 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
         for producer in Engine:
             if instr.wait >> producer & 1:
                 start = max(start, tokens[producer, engine].pop(0) + 1)
+        # From here on it is the engine that waits, and not the queue.
+        starts[engine].append(start)
         busy = busy_cycles(instr, arch)
         if engine is Engine.MATRIX:
             end = start + busy + arch.rows + _ARRAY_LATENCY
@@ -132,14 +137,15 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
             if instr.dest != Destination.ACT:
                 chained.append((start + _OUTPUT_LATENCY, end))
         elif engine is Engine.VECTOR:
-            last = 0
-            for _ in range(chained_outputs(instr)):
-                first, last = chained.pop(0)
-                start = max(start, first)
-            # A cell computes once its last gate is there, and its cycles include the writes.
-            cell = instr.mnemonic == "CELL"
-            free[engine] = max(start + busy, last + (busy if cell else 0))
-            end = free[engine] + (0 if cell else _VECTOR_LATENCY)
+            operands = [chained.pop(0) for _ in range(chained_outputs(instr))]
+            if instr.mnemonic == "CELL":
+                # Its state is read first; its cycles count from the last gate to the next, and include the writes.
+                taken = max(start + _STATE_READ, operands[-1][0])
+                free[engine] = end = taken + busy - cell_cycles(instr) + cell_latency(instr)
+            else:
+                start = max([start, *(first for first, _ in operands)])
+                free[engine] = max([start + busy, *(last for _, last in operands)])
+                end = free[engine] + _VECTOR_LATENCY
         elif engine is Engine.LOAD:
             # Beats that wait for narrow lines hold up the channel.
             end = channel.read(start, transfer_cycles(instr, arch, memory)) + _TRANSFER_LATENCY
@@ -147,7 +153,6 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
             free[engine] = start + -(-transfer_beats(instr, arch) // BURST_BEATS)
         else:
             free[engine] = end = start + memory.latency + transfer_cycles(instr, arch, memory) + _TRANSFER_LATENCY
-        starts[engine].append(start)
         for consumer in Engine:
             if instr.signal >> consumer & 1:
                 tokens.setdefault((engine, consumer), []).append(end)

@@ -163,9 +163,10 @@ def _layers(low: Lowering, run: list[Instr], timings: list[Timing], memory: Memo
         else:
             limit = "weights" if slowest is Engine.MATRIX and weight_bound.get(number) else _LIMITS[slowest]
         index[number] = len(layers)
-        roofline = max(-(-macs // arch.macs_per_cycle), -(-compulsory // memory.rate(arch)))
+        skipped = low.skipped_macs.get(number, 0)
+        roofline = max(-(-(macs - skipped) // arch.macs_per_cycle), -(-compulsory // memory.rate(arch)))
         layers.append(LayerInfo(
             name=node.name, op=node.op_type, nodes=node.sources, tensor=node.output, macs=macs, cycles=max(0, ends[number] - reached),
-            roofline_cycles=roofline, limit=limit))
+            roofline_cycles=roofline, limit=limit, skipped_tiles=sum(low.skipped.get(number, {}).values()), skipped_macs=skipped))
         reached = max(reached, ends[number])
     return tuple(layers), tuple(index[node] for node in low.owners)

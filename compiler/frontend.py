@@ -282,6 +282,7 @@ class _Importer:
             proto=node,
             metadata={entry.key: entry.value for entry in self.model.metadata_props},
             used=frozenset(name for name in node.output if name in self.readers or name in self.results),
+            scope=self.values,
         )
         rule.check(view)
         values = rule.convert(self.builder, view)

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 
 from systolith.compiler.errors import InputError, UnsupportedError
+from systolith.compiler.passes.time_first import put_time_first
 
 __all__ = ["fix_shapes", "is_quantised", "is_quantising", "load_model", "name_nodes"]
 
@@ -14,7 +15,7 @@ _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QGemm")
 
 
 def load_model(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
-    """The model, checked by onnx.
+    """The model, checked by onnx; its nodes have names, and recurrent ones the time first.
 
     Raises
     ------
@@ -58,6 +59,8 @@ def load_model(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
             "model-local functions are not supported",
             "inline them with onnx.inliner",
         )
+    name_nodes(model)
+    put_time_first(model)
     name_nodes(model)
     fix_shapes(model)
     return model

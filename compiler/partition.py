@@ -26,6 +26,7 @@ from systolith.compiler.quantise import (
     segment_samples,
     unsupported_nodes,
 )
+from systolith.compiler.recurrent import set_hidden_bits
 from systolith.compiler.segments import Topology, extract, host_nodes, node_macs, serialised, typed_values
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
@@ -56,6 +57,8 @@ def partition_model(
     source: str | Path | onnx.ModelProto,
     calibration: dict[str, np.ndarray] | None = None,
     states: Mapping[str, str] | None = None,
+    hidden_bits: int | None = None,
+    percentile: float = 100.0,
 ) -> Partition:
     """The core's quantised graph and the host's segments of a model.
 
@@ -65,6 +68,8 @@ def partition_model(
     calibration : dict of input of the model -> samples stacked on the first axis; needed for float models. Where states are
                   bound the samples follow one another in a stream, and the bound inputs need none
     states      : output -> input of the model: state that stays on the core from run to run
+    hidden_bits : of the hidden states of recurrent layers, 8 or 16; None: what the model's metadata says, else 8
+    percentile  : of the values of each tensor on the calibration data that int8 covers
 
     Raises
     ------
@@ -87,9 +92,11 @@ def partition_model(
         try:
             integers = core
             if not quantised:
-                integers = quantise_model(core, samples if parts is None else parts.core_samples(samples))
+                integers = quantise_model(core, samples if parts is None else parts.core_samples(samples), percentile)
             if bound is not None:
                 integers = bound.cut_off(integers)
+            if hidden_bits is not None:
+                set_hidden_bits(integers, hidden_bits)
             # Before the import, which rewrites it.
             core_bytes = integers.SerializeToString(deterministic=True)
             graph = import_quantised(integers)

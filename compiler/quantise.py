@@ -10,22 +10,27 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from systolith.compiler.errors import InputError, QuantiseError, UnsupportedError
 from systolith.compiler.importer import is_quantising, name_nodes
 from systolith.compiler.ops import RULES
-from systolith.compiler.ops.recurrent import OPERATORS as RECURRENT
 from systolith.compiler.ops.registry import rule_of, unsupported
 from systolith.compiler.passes.batch_norm import batch_norm_to_conv
 from systolith.compiler.passes.computed_bias import split_computed_bias
-from systolith.compiler.recurrent import calibrate_recurrent, observe_recurrent
+from systolith.compiler.recurrent import SEQUENCE, calibrate_recurrent, hidden_scales, observe_recurrent
 
 __all__ = ["calibration_samples", "quantise_model", "segment_samples", "unsupported_nodes"]
 
 #: Not quantised on their own: they are folded, or carry no float tensor of their own.
-_PLAIN = ("BatchNormalization", "Identity", "Dropout", "Cast", *RECURRENT)
+_PLAIN = ("BatchNormalization", "Identity", "Dropout", "Cast", *SEQUENCE)
 
 
 class _Reader(CalibrationDataReader):
@@ -160,8 +165,14 @@ def _check_operators(model: onnx.ModelProto) -> None:
             )
 
 
-def quantise_model(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]]) -> onnx.ModelProto:
-    """The model in QDQ form: int8 activations, int8 weights per output channel; one dict of inputs per sample."""
+def quantise_model(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]], percentile: float = 100.0) -> onnx.ModelProto:
+    """The model in QDQ form: int8 activations, int8 weights per output channel.
+
+    Parameters
+    ----------
+    samples    : one dict of inputs per sample
+    percentile : of the values of each activation that its range covers; 100: all of them
+    """
     _check_operators(model)
     model = batch_norm_to_conv(model)
     # The quantiser's advice, and the sessions' remarks about what it leaves unused, are not for our users.
@@ -188,8 +199,14 @@ def quantise_model(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]])
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax if percentile == 100 else CalibrationMethod.Percentile,
                 op_types_to_quantize=[name for name in sorted(RULES) if name not in _PLAIN],
-                extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+                extra_options={
+                    "ActivationSymmetric": False,
+                    "WeightSymmetric": True,
+                    "CalibPercentile": percentile,
+                    "TensorQuantOverrides": hidden_scales(named),
+                },
             )
             quantised = onnx.load(str(result))
             calibrate_recurrent(quantised, observed)

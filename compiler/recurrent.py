@@ -5,37 +5,70 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnxruntime
+from onnxruntime.quantization import QuantType
 
-from systolith.compiler.ops.recurrent import CELL_RANGE, OPERATORS, gate_weights
+from systolith.compiler.ops.recurrent import CELL_RANGE, HIDDEN_BITS, HIDDEN_SCALE, OPERATORS, gate_weights
 
-__all__ = ["calibrate_recurrent", "observe_recurrent"]
+__all__ = ["SEQUENCE", "calibrate_recurrent", "hidden_scales", "observe_recurrent", "set_hidden_bits"]
+
+#: Recurrent operators, and which operand holds the sequence.
+SEQUENCE = {**dict.fromkeys(OPERATORS, 0), "Scan": 1}
 
 #: Operators that hand on their operand's values.
 _MOVERS = ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def observe_recurrent(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]]) -> dict[str, tuple[float, float, list[float]]]:
-    """Per recurrent node: least and largest value that enters, and the largest cell state of each direction."""
-    nodes = [node for node in model.graph.node if node.op_type in OPERATORS]
+    """Per recurrent node: least and largest value that enters, and the largest cell state of each direction.
+
+    Nodes with computed weights are left out; the import refuses them by name.
+    """
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type in SEQUENCE and {*node.input[1:4]} <= {"", _sequence(node), *constants}]
     if not nodes:
         return {}
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
-    names = list(dict.fromkeys(node.input[0] for node in nodes))
-    known = {value.name for value in (*shown.graph.output, *shown.graph.input)}
+    names = list(dict.fromkeys(name for node in nodes for name in (_sequence(node), *node.input[5:7]) if name))
+    known = {value.name for value in (*shown.graph.output, *shown.graph.input)} | constants.keys()
     shown.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in known)
     results = [value.name for value in shown.graph.output]
     session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     found = {node.name: (0.0, 0.0, []) for node in nodes}
     for sample in samples:
         values = {**sample, **dict(zip(results, session.run(None, sample), strict=True))}
         for node in nodes:
-            x = values[node.input[0]]
+            x = values[_sequence(node)]
             low, high, largest = found[node.name]
             reached = _cell_states(node, x, constants | values) if node.op_type == "LSTM" else []
             found[node.name] = min(low, float(x.min())), max(high, float(x.max())), [max(pair) for pair in zip(reached, largest or reached, strict=True)]
     return found
+
+
+def hidden_scales(model: onnx.ModelProto) -> dict[str, list[dict[str, object]]]:
+    """For ONNX Runtime's quantiser (`TensorQuantOverrides`): what holds a hidden state keeps its scale, so that its readers need no table."""
+    held: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type in SEQUENCE:
+            held.update(name for name in node.output if name)
+        elif node.op_type in _MOVERS and node.input[0] in held:
+            held.add(node.output[0])
+    # Y_c and what an unknown Scan gives are not hidden states; but then their nodes are no layers of the core.
+    override = {"quant_type": QuantType.QInt8, "scale": np.array(HIDDEN_SCALE, np.float32), "zero_point": np.array(0, np.int8)}
+    return {name: [override] for name in sorted(held)}
+
+
+def set_hidden_bits(model: onnx.ModelProto, bits: int) -> None:
+    """Note in the model's metadata how many bits the recurrence sees of a hidden state: 8 or 16."""
+    for entry in [entry for entry in model.metadata_props if entry.key == HIDDEN_BITS]:
+        model.metadata_props.remove(entry)
+    model.metadata_props.add(key=HIDDEN_BITS, value=str(bits))
+
+
+def _sequence(node: onnx.NodeProto) -> str:
+    """Name of the sequence that a recurrent node steps through."""
+    at = SEQUENCE[node.op_type]
+    return node.input[at] if at < len(node.input) else ""
 
 
 def _cell_states(node: onnx.NodeProto, x: np.ndarray, constants: dict[str, np.ndarray]) -> list[float]:
@@ -45,10 +78,11 @@ def _cell_states(node: onnx.NodeProto, x: np.ndarray, constants: dict[str, np.nd
         return constants.get(name) if name else None
 
     w, r, b, initial_h, initial_c = (operand(index) for index in (1, 2, 3, 5, 6))
-    direction = next((a.s.decode() for a in node.attribute if a.name == "direction"), "forward")
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    direction = attributes.get("direction", b"forward").decode()
     result = []
     for d in range(len(w)):
-        weights, recurrent, bias = gate_weights("LSTM", w[d], r[d], None if b is None else b[d])
+        weights, recurrent, bias = gate_weights("LSTM", w[d], r[d], None if b is None else b[d], bool(attributes.get("input_forget", 0)))
         h = np.zeros((x.shape[1], r.shape[2])) if initial_h is None else initial_h[d]
         c = np.zeros_like(h) if initial_c is None else initial_c[d]
         largest = float(np.abs(c).max())
@@ -67,20 +101,20 @@ def calibrate_recurrent(model: onnx.ModelProto, observed: dict[str, tuple[float,
     graph = model.graph
     producers = {name: node for node in graph.node for name in node.output}
     scale_of = {}
-    for node in [node for node in graph.node if node.op_type in OPERATORS]:
+    for node in [node for node in graph.node if node.name in observed]:
         low, high, largest = observed[node.name]
         if largest:
             entry = model.metadata_props.add()
             entry.key, entry.value = f"{CELL_RANGE}{node.name}", " ".join(f"{value:.9g}" for value in largest)
-        origin = producers.get(node.input[0])
+        origin = producers.get(_sequence(node))
         while origin is not None and origin.op_type in _MOVERS:
             origin = producers.get(origin.input[0])
-        if origin is not None and (origin.op_type == "DequantizeLinear" or origin.op_type in OPERATORS):
+        if origin is not None and (origin.op_type == "DequantizeLinear" or origin.op_type in SEQUENCE):
             continue
-        name = node.input[0]
+        name = _sequence(node)
         if name not in scale_of:
             scale_of[name] = _quantise(graph, name, min(low, 0.0), max(high, 0.0), list(graph.node).index(node))
-        node.input[0] = scale_of[name]
+        node.input[SEQUENCE[node.op_type]] = scale_of[name]
 
 
 def _quantise(graph: onnx.GraphProto, name: str, low: float, high: float, position: int) -> str:

@@ -73,6 +73,8 @@ class Topology:
     def has_weights(self, name: str) -> bool:
         """Whether a node multiplies by constant weights: a layer that the core is for."""
         node = self.nodes[name]
+        if node.op_type == "Scan":
+            return True
         at = _WEIGHTS.get(node.op_type, len(node.input))
         return at < len(node.input) and node.input[at] in self.constant
 

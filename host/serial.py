@@ -14,6 +14,8 @@ from systolith.spec.link import (
     IDENTITY_BYTES,
     LINK_VERSION,
     MIN_PAYLOAD_BYTES,
+    REACH,
+    SEQUENCE,
     Answer,
     LinkError,
     LinkStatus,
@@ -33,7 +35,6 @@ ATTEMPTS = 10
 _BITS = 10
 #: Seconds that the bus transactions of a core under RESET may take.
 _DRAIN_SECONDS = 0.05
-_ADDRESSES = 1 << 32
 
 
 class LinkDown(DeviceError):
@@ -161,7 +162,7 @@ class SerialDevice:
     """One core and its memory, behind a transport.
 
     Every request is repeated until its answer came undamaged; writes to CSRs take effect once however often they are sent. A board
-    that was reset says so, and the device raises `DeviceReset` until `open` is called again.
+    that was reset says so, and the device raises `DeviceReset` until `open` is called again; so it is with `LinkDown` after too many attempts.
 
     Parameters
     ----------
@@ -181,7 +182,8 @@ class SerialDevice:
         self._transport = transport
         self.statistics = LinkStatistics()
         self.payload_bytes = MIN_PAYLOAD_BYTES
-        self._seq = secrets.randbelow(256)
+        self._open = False
+        self._seq = secrets.randbelow(SEQUENCE)
         try:
             self.open()
         except BaseException:
@@ -196,6 +198,7 @@ class SerialDevice:
         LinkDown   If no board answers, or one with another protocol.
         """
         self._transport.discard()
+        self._open = True
         payload = self._request(Op.HELLO, 0, IDENTITY_BYTES)
         name, version, exponent = payload[:2], payload[2], payload[3]
         if name != identity(MIN_PAYLOAD_BYTES)[:2] or version != LINK_VERSION:
@@ -278,8 +281,8 @@ class SerialDevice:
     # -- the link -------------------------------------------------------------------------------------------------------
     def _blocks(self, addr: int, size: int) -> list[tuple[int, int]]:
         """A range, split where the addresses of a request would wrap."""
-        if not 0 <= addr <= addr + size <= _ADDRESSES:
-            raise DeviceError(f"the link reaches 4 GiB of memory, not {size} bytes at 0x{addr:x}")
+        if not 0 <= addr <= addr + size <= REACH:
+            raise DeviceError(f"the link reaches {REACH >> 20} MiB of memory, not {size} bytes at 0x{addr:x}")
         blocks = []
         while size:
             count = min(size, self.payload_bytes - addr % self.payload_bytes)
@@ -289,7 +292,10 @@ class SerialDevice:
 
     def _request(self, op: Op, addr: int, size: int, payload: bytes = b"") -> bytes:
         """One request, repeated until it is answered; returns the payload of its answer."""
-        self._seq = (self._seq + 1) % 256
+        if not self._open:
+            # What became of the last request is unknown, and the next one might be taken for it.
+            raise LinkDown(f"the link to {self._transport.name!r} was given up: open it again")
+        self._seq = (self._seq + 1) % SEQUENCE
         line = frame(Request(self._seq, op, addr, size, payload).body())
         before = (self.statistics.damaged, self.statistics.silent)
         for attempt in range(ATTEMPTS):
@@ -299,6 +305,7 @@ class SerialDevice:
             if answer is not None:
                 self.statistics.requests += 1
                 return self._accept(answer, op, addr)
+        self._open = False
         damaged, silent = self.statistics.damaged - before[0], self.statistics.silent - before[1]
         if damaged:
             raise LinkDown(f"too many errors on the line {self._transport.name!r}: {ATTEMPTS} attempts gave {damaged} damaged answers and "
@@ -320,7 +327,7 @@ class SerialDevice:
                 raw = unframer.raw
                 if len(raw) < header + CRC_BYTES:
                     continue
-                if len(raw) < header + CRC_BYTES + (size if raw[1] == LinkStatus.OK else 0):
+                if len(raw) < header + CRC_BYTES + (size if raw[0] >> 4 == LinkStatus.OK else 0):
                     continue
                 body = unframer.body()
                 unframer.clear()

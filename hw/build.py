@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
 
 from systolith import spec
-from systolith.hw.core.core import Core
+from systolith.hw.cores import core_for
 from systolith.spec.arch import ArchConfig
 
 __all__ = ["RAM_VERILOG", "BuildError", "VerilogFiles", "VerilogPlatform", "generate", "generate_component"]
@@ -114,12 +115,15 @@ class VerilogFiles:
 class VerilogPlatform:
     """Platform-like object that lowers memories to `RAM_VERILOG`, and read-only ones to a module with their contents.
 
+    `device` is the FPGA whose own cells may stand in the Verilog (see `hw.leaf.ice40`); '': none, and it can be simulated.
+
     Attributes
     ----------
     sources : dict   file name -> text of the modules that the memories became; those with the same contents share one
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "") -> None:
+        self.device = device
         self.sources = {"systolith_ram.v": RAM_VERILOG}
 
     def get_memory(self, memory: Memory):
@@ -190,10 +194,10 @@ def _ports(component: Component) -> tuple[tuple[str, str, int], ...]:
 
 def generate(arch: ArchConfig, *, build_dir: str | Path = "build") -> VerilogFiles:
     """The Verilog of one core, module ``core``; see `generate_component`."""
-    return generate_component("core", lambda: Core(arch), json.dumps(arch.to_dict()), build_dir=build_dir)
+    return generate_component("core", lambda: core_for(arch), json.dumps(arch.to_dict()), build_dir=build_dir)
 
 
-def generate_component(top: str, make: Callable[[], Component], parameters: str, *, build_dir: str | Path = "build") -> VerilogFiles:
+def generate_component(top: str, make: Callable[[], Component], parameters: str, *, build_dir: str | Path = "build", device: str = "") -> VerilogFiles:
     """The Verilog of a component, from the cache if it holds it.
 
     Parameters
@@ -202,12 +206,13 @@ def generate_component(top: str, make: Callable[[], Component], parameters: str,
     make : function    makes the component; called only where the cache does not hold it
     parameters : str   all that the component depends on, but the sources of `hw` and `spec`
     build_dir : path   the cache; each entry is a folder named by its digest, with the sources and ``build.json``
+    device : str       see `VerilogPlatform`
 
     Raises
     ------
     BuildError   If a memory cannot be lowered.
     """
-    digest = _digest(top, parameters)
+    digest = _digest(top, parameters + device)
     folder = Path(build_dir) / digest
     record = folder / "build.json"
     if record.is_file():
@@ -215,8 +220,10 @@ def generate_component(top: str, make: Callable[[], Component], parameters: str,
         sources = {name: (folder / name).read_text(encoding="utf-8") for name in stored["sources"]}
         return VerilogFiles(sources, digest, tuple((name, direction, bits) for name, direction, bits in stored["ports"]))
     component = make()
-    platform = VerilogPlatform()
+    platform = VerilogPlatform(device)
     text = verilog.convert(component, name=top, platform=platform, emit_src=False, strip_internal_attrs=True)
+    # yosys takes a name with brackets for a bit of another, and then fails in its ABC9 pass.
+    text = re.sub(r"\\\S+", lambda match: match[0].replace("[", "<").replace("]", ">"), text)
     files = VerilogFiles({f"{top}.v": text, **platform.sources}, digest, _ports(component))
     folder.mkdir(parents=True, exist_ok=True)
     contents = {**files.sources, "build.json": json.dumps({"parameters": parameters, "ports": files.ports,

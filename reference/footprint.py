@@ -39,7 +39,8 @@ def footprint(instr: Instr, arch: ArchConfig) -> list[Footprint]:
                     *_table(instr)]
         case "CELL":
             units = instr.units
-            return [_nest(instr.state, units, (), arch, True), _nest(instr.state_high, units, (), arch, True), _nest(instr.dst, units, (), arch, True)]
+            written = [instr.state, instr.state_high, instr.dst, *([instr.dst_low] if instr.wide else [])]
+            return [_nest(base, units, (), arch, True) for base in written]
     return []
 
 

@@ -19,7 +19,6 @@ from systolith.spec import cells, numerics
 from systolith.spec.arch import ArchConfig
 from systolith.spec.cells import GATE
 from systolith.spec.isa import (
-    SEMAPHORE_BITS,
     Cell,
     Destination,
     Engine,
@@ -30,6 +29,7 @@ from systolith.spec.isa import (
     Region,
     Space,
     isa_for,
+    semaphore_bits,
 )
 from systolith.spec.regs import ErrorCode
 
@@ -98,9 +98,9 @@ class Machine:
             "NOP": lambda instr: None, "HALT": lambda instr: None, "LOAD": self._load, "STORE": self._store, "MATMUL": self._matmul,
             "OUTPUT": self._output, "ADD": self._binary, "MUL": self._binary, "POOL": self._pool, "CELL": self._cell,
         }
-        missing = set(self.isa.by_mnemonic) ^ set(self._execute)
+        missing = set(self.isa.by_mnemonic) - set(self._execute)
         if missing:
-            raise AssertionError(f"instructions without a rule, or rules without an instruction: {sorted(missing)}")
+            raise AssertionError(f"instructions without a rule: {sorted(missing)}")
 
     def set_regions(self, program: np.ndarray, data: np.ndarray) -> None:
         """Other windows of external memory."""
@@ -155,7 +155,7 @@ class Machine:
         for consumer in Engine:
             if instr.signal >> consumer & 1:
                 self.tokens[engine, consumer] += 1
-                if self.tokens[engine, consumer] >> SEMAPHORE_BITS:
+                if self.tokens[engine, consumer] >> semaphore_bits(self.arch):
                     self._fail(ErrorCode.SEMAPHORE, f"{instr.mnemonic} gives {consumer.name} more tokens than a semaphore counts")
         self.instructions += 1
 
@@ -167,9 +167,9 @@ class Machine:
         """External and on-chip address of each row, checked."""
         region = self.regions[Region(instr.region)]
         p, r = np.arange(instr.planes)[:, None], np.arange(instr.rows)[None, :]
-        bits = next(f.bits for f in self.isa.by_mnemonic[instr.mnemonic].fields if f.name == "base")
-        ext = ((instr.offset + p * instr.ext_plane + r * instr.ext_row) % (1 << 32)).ravel()
-        local = ((instr.base + p * instr.plane + r * instr.row) % (1 << bits)).ravel()
+        bits = {f.name: f.bits for f in self.isa.by_mnemonic[instr.mnemonic].fields}
+        ext = ((instr.offset + p * instr.ext_plane + r * instr.ext_row) % (1 << bits["offset"])).ravel()
+        local = ((instr.base + p * instr.plane + r * instr.row) % (1 << bits["base"])).ravel()
         if (ext + instr.bytes > len(region)).any():
             self._fail(ErrorCode.REGION, f"{instr.mnemonic} leaves the {Region(instr.region).name} region")
         if (local + instr.bytes > sram_size).any():
@@ -205,7 +205,7 @@ class Machine:
         width = arch.cols if depthwise else arch.rows
         counted = np.arange(instr.taps - 1, instr.ox, instr.stride) if instr.ox >= instr.taps else np.arange(0)
         entries = instr.oy * len(counted)
-        tiles = instr.ky * instr.kx * instr.kt
+        tiles, counts = instr.ky * instr.kx * instr.kt, 256.0 if instr.high else 1.0
         if instr.acc + entries > arch.acc_depth or instr.tile + tiles > arch.weight_tiles:
             self._fail(ErrorCode.OPERAND_RANGE, "MATMUL passes the last accumulator entry or weight tile")
         oy, ox, lane = np.arange(instr.oy)[:, None, None], np.arange(instr.ox)[None, :, None], np.arange(width)
@@ -213,16 +213,16 @@ class Machine:
         partial = []
         index = 0
         for ky in range(instr.ky):
-            y = instr.y0 + ky * instr.ky_y + oy * instr.oy_y
+            y = self._coordinate("y0", instr.y0 + ky * instr.ky_y + oy * instr.oy_y)
             row_ok = (y >= 0) & (y < instr.height)
             for kx in range(instr.kx):
                 for kt in range(instr.kt):
                     step = kx * instr.kx_x + kt * arch.rows
-                    x = instr.x0 + step + ox * instr.ox_x + lane
+                    x = self._coordinate("x0", instr.x0 + step + ox * instr.ox_x) + lane
                     address = (instr.base + ky * instr.ky_addr + step + oy * instr.oy_addr + ox * instr.ox_x + lane) % arch.act_bytes
                     vectors = np.where(row_ok & (x >= 0) & (x < instr.row_bytes), self.act[address], instr.pad).astype(np.float64)
                     at = (instr.tile + index) * arch.tile_bytes
-                    tile = self.weight[at:at + arch.tile_bytes][self._tile_order].astype(np.float64)
+                    tile = self.weight[at:at + arch.tile_bytes][self._tile_order].astype(np.float64) * counts
                     index += 1
                     if depthwise:
                         for r in range(instr.taps):
@@ -242,6 +242,13 @@ class Machine:
         if self.on_instruction:
             rows = (np.stack(partial) + before).astype(np.int32).reshape(-1, arch.cols)
             self._notify(instr, "acc", np.tile(np.arange(instr.acc, instr.acc + entries), tiles), rows)
+
+    def _coordinate(self, field: str, value: np.ndarray) -> np.ndarray:
+        """A compact core has no more bits for a coordinate than the operand it starts from."""
+        if not self.arch.compact:
+            return value
+        half = 1 << (next(f.bits for f in self.isa.by_mnemonic["MATMUL"].fields if f.name == field) - 1)
+        return (value + half) % (2 * half) - half
 
     # -- output stage ---------------------------------------------------------------------------------------------------
     def _output(self, instr: Instr) -> None:
@@ -308,16 +315,20 @@ class Machine:
         gates = [np.concatenate([self.chain.popleft() for _ in range(chunks)]).astype(np.int64) for _ in range(kind.gates)]
         low, high, hidden = ((base + np.arange(instr.units)) % self.arch.act_bytes for base in (instr.state, instr.state_high, instr.dst))
         state = (self.act[high].astype(np.int64) << 8) + self.act[low].view(np.uint8)
-        rule = {Cell.LSTM: lambda: cells.lstm(*gates, state, instr.shift), Cell.GRU: lambda: cells.gru(*gates, state),
-                Cell.RNN: lambda: cells.rnn(*gates, state, instr.alpha)}[kind]
+        wide = bool(instr.wide)
+        rule = {Cell.LSTM: lambda: cells.lstm(*gates, state, instr.shift, wide), Cell.GRU: lambda: cells.gru(*gates, state, wide),
+                Cell.RNN: lambda: cells.rnn(*gates, state, instr.alpha, wide)}[kind]
         state, value = rule()
-        parts = (low, state & 255), (high, state >> 8), (hidden, value)
+        parts = [(low, state & 255), (high, state >> 8), (hidden, value)]
+        if wide:
+            value, rest = cells.split(value)
+            parts[2:] = [(hidden, value), ((instr.dst_low + np.arange(instr.units)) % self.arch.act_bytes, rest)]
         for address, data in parts:
             self.act[address] = data.astype(np.uint8).view(np.int8)
         if self.on_instruction:
             rows, kept = self._chunks(np.stack([data.astype(np.uint8).view(np.int8) for _, data in parts]))
-            # The hardware writes all three parts of one chunk before the next.
-            order = np.arange(len(rows)).reshape(3, chunks).T.ravel()
+            # The hardware writes all parts of one chunk before the next.
+            order = np.arange(len(rows)).reshape(len(parts), chunks).T.ravel()
             addresses = np.concatenate([address[::self.arch.lanes] for address, _ in parts])
             self._notify(instr, "act", addresses[order], rows[order], kept[order])
 

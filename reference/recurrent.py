@@ -20,6 +20,9 @@ class Recurrent(Op):
     The pre-activation of gate g and unit u is ``requantise(weights[g, u] @ (x - x_zero) + recurrent[g, u] @ h + bias[g, u])``, int16
     with 12 fractional bits; the int8 hidden state h has 7 fractional bits and no zero point. The rules are in `spec.cells`.
 
+    With `wide`, the h of the recurrence has 16 bits, 15 of them fractional, and the sums are 256 times as fine:
+    ``requantise(256 * weights[g, u] @ (x - x_zero) + recurrent[g, u] @ h + bias[g, u])``. The result holds its rounded high byte.
+
     Parameters
     ----------
     kind : Cell
@@ -31,7 +34,8 @@ class Recurrent(Op):
     cell_shift : int               LSTM: 12 minus the fractional bits of the cell state, 0 to 7
     alpha : int                    RNN: 2**15 times the share of the new value
     reverse : bool                 step from the end of the sequence to its beginning
-    hidden : int8 [N, H]           before the first step
+    wide : bool                    hidden state of 16 bits
+    hidden : int8 [N, H]           before the first step; int16 with `wide`
     state : int16 [N, H]           cell state of an LSTM, else the hidden state with 15 fractional bits, before the first step
     carried : bool                 a run continues from where the run before ended; `hidden` and `state` are for the first
     """
@@ -46,6 +50,7 @@ class Recurrent(Op):
     cell_shift: int = 0
     alpha: int = 1 << cells.UNIT_FRAC
     reverse: bool = False
+    wide: bool = False
     hidden: np.ndarray
     state: np.ndarray
     carried: bool = False
@@ -54,6 +59,11 @@ class Recurrent(Op):
     def planes(self) -> int:
         """int8 arrays whose sum is `weights`."""
         return max(1, -(-int(np.abs(self.weights.astype(np.int64)).max()) // 127))
+
+    @property
+    def unit(self) -> int:
+        """What a product of the input counts in the sums."""
+        return 256 if self.wide else 1
 
     @property
     def units(self) -> int:
@@ -68,25 +78,26 @@ class Recurrent(Op):
         """The same from the (hidden, state) that the run before left, and what this one leaves; None: from the beginning."""
         h, state = carried if carried is not None else (self.hidden.astype(np.int64), self.state.astype(np.int64))
         result = np.empty((x.shape[0], 1, x.shape[1], self.units), np.int8)
-        inputs = np.einsum("ghi,tni->tgnh", self.weights.astype(np.float64), x.astype(np.float64) - self.x_zero).astype(np.int64)
+        inputs = np.einsum("ghi,tni->tgnh", self.weights.astype(np.float64), x.astype(np.float64) - self.x_zero).astype(np.int64) * self.unit
         for t in range(x.shape[0])[:: -1 if self.reverse else 1]:
             recurrent = np.einsum("ghk,nk->gnh", self.recurrent.astype(np.float64), h.astype(np.float64)).astype(np.int64)
             sums = inputs[t] + recurrent + self.bias[:, None].astype(np.int64)
             gates = numerics.requantise(sums, self.mult[:, None].astype(np.int64), self.shift[:, None].astype(np.int64), 0, cells.GATE.min, cells.GATE.max)
             if self.kind is Cell.LSTM:
-                state, h = cells.lstm(*gates, state, self.cell_shift)
+                state, h = cells.lstm(*gates, state, self.cell_shift, self.wide)
             elif self.kind is Cell.GRU:
-                state, h = cells.gru(*gates, state)
+                state, h = cells.gru(*gates, state, self.wide)
             else:
-                state, h = cells.rnn(*gates, state, self.alpha)
-            result[t, 0] = h
+                state, h = cells.rnn(*gates, state, self.alpha, self.wide)
+            result[t, 0] = cells.split(h)[0] if self.wide else h
         return result, (h, state)
 
     @property
     def first_bytes(self) -> np.ndarray:
-        """int8 [N, 3, H]: hidden state, low and high bytes of the state, before the first step."""
-        state = self.state.astype(np.int64)
-        return np.stack([self.hidden.astype(np.int64), state & 255, state >> 8], axis=1).astype(np.uint8).view(np.int8)
+        """int8 [N, 3, H]: hidden state, low and high bytes of the state, before the first step; [N, 4, H] with the hidden state's low bytes last."""
+        state, hidden = self.state.astype(np.int64), self.hidden.astype(np.int64)
+        parts = (hidden,) if not self.wide else cells.split(hidden)
+        return np.stack([parts[0], state & 255, state >> 8, *parts[1:]], axis=1).astype(np.uint8).view(np.int8)
 
     def macs(self, x: tuple[int, ...]) -> int:
         """Multiply-accumulates; a gate that does not see the input, or the state, has none there."""

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import ctypes
-import json
-from dataclasses import asdict
 from pathlib import Path
 
+from systolith.hw.soc.on_chip import OnChipRam
 from systolith.hw.soc.sdram_chip import SdramTiming
+from systolith.hw.soc.system import generate_system
 from systolith.sim.sdram import chip_timing
 from systolith.sim.verilator import SimulationError, build, default_cache_dir, native_source
 from systolith.spec.arch import ArchConfig
@@ -35,7 +35,7 @@ class SimulatedBoard:
     Parameters
     ----------
     arch : ArchConfig
-    memory : SdramTiming
+    memory : SdramTiming, OnChipRam
     name : str                 for messages
     divisor, payload_bytes     see `hw.soc.system.System`
     pin_cycles : int           registers between controller and chip, see `hw.soc.sdram_engine.SdramEngine`
@@ -50,25 +50,32 @@ class SimulatedBoard:
     #: Seconds that memory may take to answer the link: it starts up after a reset.
     latency = 0.001
 
-    def __init__(self, arch: ArchConfig, memory: SdramTiming, *, name: str = "sim", divisor: int = MIN_DIVISOR, payload_bytes: int = PAYLOAD_BYTES,
+    def __init__(self, arch: ArchConfig, memory: SdramTiming | OnChipRam, *, name: str = "sim", divisor: int = MIN_DIVISOR, payload_bytes: int = PAYLOAD_BYTES,
                  pin_cycles: int = 0, waveform: str | Path | None = None, cache_dir: Path | None = None) -> None:
         self.name = name
         self.clock_hz = memory.clock_hz
+        #: Memory is a chip outside the design.
+        self.has_chip = isinstance(memory, SdramTiming)
         self.baud = self.clock_hz // divisor
-        sources = _sources(arch, memory, divisor, payload_bytes, pin_cycles)
+        files = generate_system(arch, memory, divisor=divisor, payload_bytes=payload_bytes, pin_cycles=pin_cycles,
+                                build_dir=default_cache_dir().parent / "verilog")
         trace = None if waveform is None else Path(waveform).suffix[1:]
         if trace not in (None, "vcd", "fst"):
             raise SimulationError(f"a waveform's name must end in .vcd or .fst, and {str(waveform)!r} does not")
-        library = ctypes.CDLL(str(build(sources, "system", _harness(), cache_dir, trace=trace)))
+        library = ctypes.CDLL(str(build(files.sources, "system", _harness(self.has_chip), cache_dir, trace=trace)))
         u64, handle = ctypes.c_uint64, ctypes.c_void_p
         settings = _settings(divisor, memory, pin_cycles)
         signatures = {
             "new": (handle, ctypes.POINTER(type(settings))), "delete": (None, handle), "error": (ctypes.c_char_p, handle), "cycle": (u64, handle),
             "send": (None, handle, ctypes.c_char_p, u64), "receive": (ctypes.c_int64, handle, ctypes.c_char_p, u64, u64),
             "run": (ctypes.c_int64, handle, u64), "reset": (ctypes.c_int64, handle), "hold_low": (None, handle, u64),
-            "cut": (None, handle, ctypes.c_int), "stuck": (None, handle, ctypes.c_uint32, ctypes.c_uint32),
-            "memory_write": (None, handle, u64, ctypes.c_char_p, u64), "memory_read": (None, handle, u64, ctypes.c_char_p, u64),
+            "cut": (None, handle, ctypes.c_int),
         }
+        if self.has_chip:
+            signatures |= {
+                "stuck": (None, handle, ctypes.c_uint32, ctypes.c_uint32),
+                "memory_write": (None, handle, u64, ctypes.c_char_p, u64), "memory_read": (None, handle, u64, ctypes.c_char_p, u64),
+            }
         if trace is not None:
             signatures["waveform"] = (None, handle, ctypes.c_char_p)
         self._lib = library
@@ -141,17 +148,24 @@ class SimulatedBoard:
 
     def stick_pins(self, address: int = 0, data: int = 0) -> None:
         """A fault of the memory: these of the chip's address pins, and of the data that the controller reads, are always low; masks."""
+        self._need_chip()
         self._lib.board_stuck(self._handle, address, data)
 
     def memory_read(self, addr: int, size: int) -> bytes:
         """Contents of the memory chip, past the link; takes no simulated time."""
+        self._need_chip()
         buffer = ctypes.create_string_buffer(size)
         self._lib.board_memory_read(self._handle, addr, buffer, size)
         return buffer.raw
 
     def memory_write(self, addr: int, data: bytes) -> None:
         """Set contents of the memory chip, past the link; takes no simulated time."""
+        self._need_chip()
         self._lib.board_memory_write(self._handle, addr, bytes(data), len(data))
+
+    def _need_chip(self) -> None:
+        if not self.has_chip:
+            raise SimulationError(f"{self.name} has no memory chip, whose contents and pins could be reached")
 
     def _check(self, result: int) -> int:
         if result < 0:
@@ -159,33 +173,19 @@ class SimulatedBoard:
         return result
 
 
-def _sources(arch: ArchConfig, memory: SdramTiming, divisor: int, payload_bytes: int, pin_cycles: int) -> dict[str, str]:
-    """Verilog of the design, module ``system``."""
-    from systolith.hw.build import generate_component
-    from systolith.hw.soc.sdram import SdramController
-    from systolith.hw.soc.system import System
-
-    def make() -> System:
-        controller = SdramController(memory, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, pin_cycles=pin_cycles)
-        return System(arch, controller, divisor=divisor, payload_bytes=payload_bytes)
-
-    parameters = {"arch": arch.to_dict(), "memory": asdict(memory), "divisor": divisor, "payload_bytes": payload_bytes, "pin_cycles": pin_cycles}
-    return generate_component("system", make, json.dumps(parameters), build_dir=default_cache_dir().parent / "verilog").sources
-
-
-def _harness() -> str:
+def _harness(has_chip: bool) -> str:
     glue = "".join(f"#include <{h}>\n" for h in _HEADERS) + (
         '#include "Vsystem.h"\n#include "verilated.h"\n'
         '#if VM_TRACE_FST\n#include "verilated_fst_c.h"\nusing Wave = VerilatedFstC;\n'
         '#elif VM_TRACE\n#include "verilated_vcd_c.h"\nusing Wave = VerilatedVcdC;\n#endif\n'
-        "#define MODEL Vsystem\n#define HAS_SDRAM 1\n")
-    return glue + native_source("memory.h", "sdram.h", "board.cpp")
+        f"#define MODEL Vsystem\n#define HAS_SDRAM {int(has_chip)}\n")
+    return glue + native_source(*(("memory.h", "sdram.h") if has_chip else ()), "board.cpp")
 
 
-def _settings(divisor: int, memory: SdramTiming, pin_cycles: int) -> ctypes.Structure:
-    timing = chip_timing(memory, pin_cycles)
+def _settings(divisor: int, memory: SdramTiming | OnChipRam, pin_cycles: int) -> ctypes.Structure:
+    chip = [("sdram", chip_timing(memory, pin_cycles))] if isinstance(memory, SdramTiming) else []
 
     class Settings(ctypes.Structure):
-        _fields_ = [("divisor", ctypes.c_uint32), ("sdram", type(timing))]
+        _fields_ = [("divisor", ctypes.c_uint32), *((name, type(value)) for name, value in chip)]
 
-    return Settings(divisor, timing)
+    return Settings(divisor, *(value for _, value in chip))

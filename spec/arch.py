@@ -14,11 +14,17 @@ from pathlib import Path
 
 from systolith.spec.numerics import PARAM_BYTES, TABLE_SIZE
 
-__all__ = ["PRESETS", "ArchConfig", "ArchError", "load_arch"]
+__all__ = ["COMPACT", "PRESETS", "ArchConfig", "ArchError", "load_arch"]
 
 
 class ArchError(ValueError):
     """A parameter that no core can be built with."""
+
+
+#: What a compact core has no choice in.
+COMPACT: dict[str, int | bool] = {
+    "rows": 4, "cols": 4, "bus_bits": 32, "act_blocks": 1, "weight_rows_per_cycle": 4, "table_slots": 0, "lanes": 1, "queue_depth": 2, "depthwise": False,
+}
 
 
 def _is_power_of_two(value: int) -> bool:
@@ -35,7 +41,7 @@ class ArchConfig:
     rows : int                  R, rows of the array (contraction): power of two, 2 to 32
     cols : int                  C, columns of the array (output channels): power of two, 2 to 32
     bus_bits : int              data width of the AXI4 master: 32, 64 or 128
-    addr_bits : int             address width of the AXI4 master: 32 to 64
+    addr_bits : int             address width of the AXI4 master: 32 to 64; 12 to 32 of a compact core
     act_bytes : int             activation SRAM
     act_blocks : int            independent blocks of the activation SRAM, each with one read and one write port
     weight_bytes : int          weight SRAM
@@ -46,6 +52,8 @@ class ArchConfig:
     lanes : int                 elements per cycle of the output stage and of the vector unit, at most C
     queue_depth : int           instructions queued in front of each engine
     depthwise : bool            the array has the depthwise (FIR) mode
+    compact : bool              the small core of `hw.compact`: 4 x 4 on a 32-bit bus, one instruction per engine at a time, no vector unit,
+                                no tables, no depthwise mode, no counters but CYCLES; see `COMPACT`
 
     Raises
     ------
@@ -67,6 +75,7 @@ class ArchConfig:
     lanes: int
     queue_depth: int = 4
     depthwise: bool = True
+    compact: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -81,10 +90,17 @@ class ArchConfig:
             ("lanes", 1, self.cols), ("queue_depth", 2, 32),
         ):
             value = getattr(self, field)
+            if self.compact and field in COMPACT:
+                continue
             if not low <= value <= high or not _is_power_of_two(value):
                 raise ArchError(f"{field} must be a power of two from {low} to {high}, not {value!r}")
-        if not 32 <= self.addr_bits <= 64:
-            raise ArchError(f"addr_bits must be from 32 to 64, not {self.addr_bits!r}")
+        low, high = (12, 32) if self.compact else (32, 64)
+        if not low <= self.addr_bits <= high:
+            raise ArchError(f"addr_bits must be from {low} to {high}, not {self.addr_bits!r}")
+        if self.compact:
+            for field, value in COMPACT.items():
+                if getattr(self, field) != value:
+                    raise ArchError(f"{field} must be {value!r} in a compact core, not {getattr(self, field)!r}")
         if self.act_bytes < self.act_blocks * self.act_width * 2:
             raise ArchError(f"act_bytes must give each of the {self.act_blocks} act_blocks at least two lines of "
                             f"{self.act_width} bytes, not {self.act_bytes!r}")
@@ -218,6 +234,11 @@ PRESETS: dict[str, ArchConfig] = {
                    weight_rows_per_cycle=8, acc_depth=1024, param_rows=1024, lanes=8),
         ArchConfig(name="array16", rows=16, cols=16, act_bytes=1 << 18, weight_bytes=1 << 19,
                    weight_rows_per_cycle=16, acc_depth=1024, param_rows=512, lanes=16),
+        ArchConfig(name="icebreaker", compact=True, rows=4, cols=4, bus_bits=32, addr_bits=16, act_bytes=1 << 15, act_blocks=1,
+                   weight_bytes=1 << 12, weight_rows_per_cycle=4, acc_depth=256, param_rows=32, table_slots=0, lanes=1,
+                   queue_depth=2, depthwise=False),
+        ArchConfig(name="arty_a7_100t", rows=8, cols=16, bus_bits=32, act_bytes=1 << 17, weight_bytes=1 << 17,
+                   weight_rows_per_cycle=8, acc_depth=512, param_rows=256, lanes=8),
         ArchConfig(name="ulx3s_85f", rows=8, cols=16, bus_bits=32, act_bytes=1 << 17, weight_bytes=1 << 17,
                    weight_rows_per_cycle=8, acc_depth=1024, param_rows=512, lanes=4),
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from systolith.spec.numerics import INT8, FixedFormat, round_shift, saturate
 
 __all__ = [
-    "GATE", "HIDDEN_FRAC", "SEGMENT_BITS", "SIGMOID", "STATE", "TANH", "UNIT_FRAC", "gru", "interpolate", "lstm", "rnn", "segments",
+    "GATE", "HIDDEN_FRAC", "SEGMENT_BITS", "SIGMOID", "STATE", "TANH", "UNIT_FRAC", "WIDE_MAX", "gru", "interpolate", "lstm", "rnn", "segments", "split",
 ]
 
 #: Gate pre-activations.
@@ -26,6 +26,8 @@ STATE = FixedFormat(16, frac=15)
 UNIT_FRAC = 15
 #: Fractional bits of the hidden state as int8.
 HIDDEN_FRAC = 7
+#: Largest hidden state of 16 bits: the largest whose rounded high byte is an int8.
+WIDE_MAX = (INT8.max << 8) + 127
 #: Bits of a pre-activation below its segment of the table.
 SEGMENT_BITS = 8
 
@@ -63,27 +65,35 @@ def _state(value):
     return saturate(value, STATE.min, STATE.max)
 
 
-def _hidden(value, frac: int):
+def _hidden(value, frac: int, wide: bool):
+    if wide:
+        return saturate(round_shift(value, frac - UNIT_FRAC), STATE.min, WIDE_MAX)
     return saturate(round_shift(value, frac - HIDDEN_FRAC), INT8.min, INT8.max)
 
 
-def lstm(i, f, g, o, c, shift: int):
-    """New cell state and int8 hidden state; `c` has ``12 - shift`` fractional bits."""
+def split(hidden):
+    """A hidden state of 16 bits as two int8, ``256 * high + low``: `high` is what a reader of int8 sees, rounded."""
+    high = (hidden + 128) >> 8
+    return high, hidden - (high << 8)
+
+
+def lstm(i, f, g, o, c, shift: int, wide: bool = False):
+    """New cell state and hidden state, int8 or (`wide`) int16; `c` has ``12 - shift`` fractional bits."""
     i, f, o = (interpolate(SIGMOID, gate) for gate in (i, f, o))
     entering = round_shift(i * interpolate(TANH, g), UNIT_FRAC)
     c = _state(round_shift(f * c + (entering << (GATE.frac - shift)), UNIT_FRAC))
-    return c, _hidden(o * interpolate(TANH, _state(c << shift)), 2 * UNIT_FRAC)
+    return c, _hidden(o * interpolate(TANH, _state(c << shift)), 2 * UNIT_FRAC, wide)
 
 
-def gru(r, z, x, h_part, h):
-    """New hidden state with 15 fractional bits, and as int8; `x` and `h_part` are the shares of the candidate."""
+def gru(r, z, x, h_part, h, wide: bool = False):
+    """New hidden state with 15 fractional bits, and as int8 (`wide`: int16); `x` and `h_part` are the shares of the candidate."""
     r, z = (interpolate(SIGMOID, gate) for gate in (r, z))
     new = interpolate(TANH, _state(x + round_shift(r * h_part, UNIT_FRAC)))
     h = _state(new + round_shift(z * (h - new), UNIT_FRAC))
-    return h, _hidden(h, UNIT_FRAC)
+    return h, _hidden(h, UNIT_FRAC, wide)
 
 
-def rnn(gate, h, alpha: int):
-    """New hidden state with 15 fractional bits, and as int8; `alpha` has 15 fractional bits, 2**15 is no leak."""
+def rnn(gate, h, alpha: int, wide: bool = False):
+    """New hidden state with 15 fractional bits, and as int8 (`wide`: int16); `alpha` has 15 fractional bits, 2**15 is no leak."""
     h = _state(h + round_shift(alpha * (interpolate(TANH, gate) - h), UNIT_FRAC))
-    return h, _hidden(h, UNIT_FRAC)
+    return h, _hidden(h, UNIT_FRAC, wide)

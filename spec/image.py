@@ -24,7 +24,7 @@ from systolith.spec.segments import HostNode, HostPart, Port
 __all__ = ["IMAGE_VERSION", "Image", "ImageError", "IoTensor", "LayerInfo", "StateInfo"]
 
 _MAGIC = b"SYSLIMG\0"
-IMAGE_VERSION = 3
+IMAGE_VERSION = 4
 #: Magic and version stay where they are in every version, so that each can name the other.
 _START = struct.Struct("<8sI")
 _PREFIX = struct.Struct("<8sIIQQQ32s")
@@ -91,10 +91,11 @@ class LayerInfo:
     name, op : the node's name and operator in the model (the first of those fused into it)
     nodes    : all nodes of the model that this layer computes
     tensor   : name of its result in the quantised graph
-    macs     : multiply-accumulates of one inference
-    roofline_cycles : the larger of macs / (R*C) and compulsory bytes / bus bytes
+    macs     : multiply-accumulates of one inference, as the model states them
+    roofline_cycles : the larger of (macs - skipped_macs) / (R*C) and compulsory bytes / bus bytes
     limit    : 'array', 'weights', 'memory' or 'vector': what the cycle model says holds it up
     cycles   : the cycle model's estimate
+    skipped_tiles, skipped_macs : tiles of the weights that are all zero and left out, and their share of `macs`
     """
 
     name: str
@@ -105,6 +106,8 @@ class LayerInfo:
     cycles: int
     roofline_cycles: int
     limit: str
+    skipped_tiles: int = 0
+    skipped_macs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

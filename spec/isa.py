@@ -7,6 +7,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import hashlib
 import json
@@ -17,13 +18,8 @@ from systolith.spec.arch import ArchConfig
 from systolith.spec.enums import Cell, Destination, Engine, Mode, OperandA, Region, Space
 from systolith.spec.numerics import INT8, SHIFT_BITS, VECTOR_MULT
 
-__all__ = ["MOST_TOKENS", "SEMAPHORE_BITS", "Cell", "Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region",
-           "Space", "chained_outputs", "isa_for", "token_budget"]
-
-#: Width of a semaphore: it holds up to 2**SEMAPHORE_BITS - 1 tokens.
-SEMAPHORE_BITS = 6
-#: Tokens that one semaphore holds.
-MOST_TOKENS = (1 << SEMAPHORE_BITS) - 1
+__all__ = ["Cell", "Destination", "Engine", "Field", "Format", "Instr", "Isa", "IsaError", "Mode", "OperandA", "Region",
+           "Space", "chained_outputs", "isa_for", "semaphore_bits", "token_budget"]
 
 
 class IsaError(ValueError):
@@ -68,7 +64,10 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One instruction: mnemonic, opcode, the engine that executes it, its fields, and its effect."""
+    """One instruction: mnemonic, opcode, the engine that executes it, its fields, and its effect.
+
+    `fixed` are operands that this core does not have, with the one value that is meant without them.
+    """
 
     mnemonic: str
     opcode: int
@@ -76,6 +75,7 @@ class Format:
     fields: tuple[Field, ...]
     effect: str
     doc: str = ""
+    fixed: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +160,13 @@ class Isa:
         IsaError   Naming the mnemonic, the field, the value and the range.
         """
         fields = self.fields(mnemonic)[1:]
+        full = dict(self.by_mnemonic[mnemonic].fixed)
         known = {f.name for f in fields}
-        for name in operands:
-            if name not in known:
+        for name, value in operands.items():
+            if full.get(name, value) != value:
+                raise IsaError(f"{mnemonic}.{name} must be {full[name]} on this core, not {value}")
+            if name not in known and name not in full:
                 raise IsaError(f"{mnemonic} has no operand {name!r}; it has {', '.join(sorted(known))}")
-        full = {}
         for f in fields:
             value = int(operands.get(f.name, max(f.min, f.bias, 0)))
             if not f.min <= value <= f.max:
@@ -201,7 +203,7 @@ class Isa:
             raise IsaError(f"illegal opcode {opcode}")
         fmt = self.by_opcode[opcode]
         word >>= self.header[0].bits
-        operands = {}
+        operands = dict(fmt.fixed)
         for f in self.fields(fmt.mnemonic)[1:]:
             raw = word & ((1 << f.bits) - 1)
             if f.signed and raw >> (f.bits - 1):
@@ -269,9 +271,14 @@ class Isa:
             raise IsaError(f"{mnemonic}: {text!r} is no value for operand {f.name if f else '?'!r}") from None
 
 
+def semaphore_bits(arch: ArchConfig) -> int:
+    """Width of a semaphore, which holds up to ``2**bits - 1`` tokens."""
+    return 4 if arch.compact else 6
+
+
 def token_budget(arch: ArchConfig) -> int:
     """Tokens that one semaphore may be owed in program order: its consumer may lag by as many instructions as wait in its queue."""
-    return MOST_TOKENS - arch.queue_depth - 2
+    return (1 << semaphore_bits(arch)) - 1 - arch.queue_depth - 2
 
 
 def chained_outputs(instr: Instr) -> int:
@@ -279,6 +286,17 @@ def chained_outputs(instr: Instr) -> int:
     if instr.mnemonic == "CELL":
         return Cell(instr.kind).gates
     return int(instr.operands.get("a_source") == OperandA.OUTPUT)
+
+
+#: Operands that a compact core does not have, and the one value that it knows.
+_COMPACT_FIXED = {"MATMUL": {"mode": Mode.DENSE, "taps": 1, "stride": 1}, "OUTPUT": {"dest": Destination.ACT, "table": 0, "slot": 0}}
+
+
+def _compact(fmt: Format) -> Format:
+    """A format as a compact core has it; `space` comes last, so that LOAD and STORE are alike."""
+    fixed = _COMPACT_FIXED.get(fmt.mnemonic, {})
+    fields = sorted((f for f in fmt.fields if f.name not in fixed), key=lambda f: f.name == "space")
+    return dataclasses.replace(fmt, fields=tuple(fields), fixed=tuple(fixed.items()))
 
 
 @lru_cache(maxsize=64)
@@ -293,7 +311,12 @@ def isa_for(arch: ArchConfig) -> Isa:
     slot = max(1, (arch.table_slots - 1).bit_length())
     channel = (arch.cols - 1).bit_length()
     row = (arch.rows - 1).bit_length()
-    coordinate = 16
+    external = min(32, arch.addr_bits)
+    # A compact core has narrower counts, and not what its units would never read.
+    coordinate, planes, rows, chunks, entries = (12, 8, 12, weight_tile, (m, m)) if arch.compact else (16, 12, 16, 16, (m + 1, m + 5))
+
+    # The vector unit comes last.
+    engines = len(Engine) - arch.compact
 
     def count(name: str, bits: int, doc: str, unit: str = "") -> Field:
         return Field(name, bits, doc, bias=1, unit=unit)
@@ -303,8 +326,8 @@ def isa_for(arch: ArchConfig) -> Isa:
 
     header = (
         Field("opcode", 4, "selects the format"),
-        Field("wait", len(Engine), "take one token from each engine whose bit is set before starting", unit="engines"),
-        Field("signal", len(Engine), "give one token to each engine whose bit is set when done", unit="engines"),
+        Field("wait", engines, "take one token from each engine whose bit is set before starting", unit="engines"),
+        Field("signal", engines, "give one token to each engine whose bit is set when done", unit="engines"),
     )
     window = (
         Field("y0", coordinate, "y of the first position", signed=True, unit="rows"),
@@ -321,12 +344,12 @@ def isa_for(arch: ArchConfig) -> Isa:
     )
     transfer = (
         Field("region", 1, "window of external memory", enum=Region),
-        Field("offset", 32, "first byte in the region", unit="bytes"),
-        count("planes", 12, "outer count"),
-        count("rows", 16, "inner count"),
+        Field("offset", external, "first byte in the region", unit="bytes"),
+        count("planes", planes, "outer count"),
+        count("rows", rows, "inner count"),
         count("bytes", sram, "contiguous bytes per row", unit="bytes"),
-        Field("ext_plane", 32, "external step per plane, modulo 2**32", unit="bytes"),
-        Field("ext_row", 32, "external step per row, modulo 2**32", unit="bytes"),
+        Field("ext_plane", external, f"external step per plane, modulo 2**{external}", unit="bytes"),
+        Field("ext_row", external, f"external step per row, modulo 2**{external}", unit="bytes"),
         Field("base", sram, "first byte in the SRAM", unit="bytes"),
         Field("plane", sram, "SRAM step per plane, modulo the address width", unit="bytes"),
         Field("row", sram, "SRAM step per row, modulo the address width", unit="bytes"),
@@ -364,25 +387,26 @@ def isa_for(arch: ArchConfig) -> Isa:
             count("ky", 8, "kernel rows"), address("ky_addr", "address step per kernel row"),
             Field("ky_y", 8, "y step per kernel row"),
             count("kx", 8, "kernel columns, or runs of taps"), Field("kx_x", a, "x and address step per kernel column", unit="bytes"),
-            count("kt", 16, "chunks of R bytes in a run"),
-            count("oy", m + 1, "output rows"), address("oy_addr", "address step per output row"), Field("oy_y", 8, "y step per output row"),
-            count("ox", m + 5, "vectors streamed per output row"), Field("ox_x", a, "x and address step per vector", unit="bytes"),
+            count("kt", chunks, "chunks of R bytes in a run"),
+            count("oy", entries[0], "output rows"), address("oy_addr", "address step per output row"), Field("oy_y", 8, "y step per output row"),
+            count("ox", entries[1], "vectors streamed per output row"), Field("ox_x", a, "x and address step per vector", unit="bytes"),
             count("taps", row, "vectors of a row that pass before the first sum counts, plus 1 (1 in DENSE)"),
             count("stride", 4, "of the vectors that follow, every stride-th counts (1 in DENSE)"),
             Field("tile", weight_tile, "first weight tile; each (ky, kx, kt) takes the next", unit="tiles"),
             Field("acc", m, "first accumulator entry", unit="entries"),
             Field("accumulate", 1, "1: add to the entries; 0: the first (ky, kx, kt) overwrites them"),
             Field("final", 1, "1: the last (ky, kx, kt) releases each entry it writes to OUTPUT, in order"),
+            Field("high", 1, "1: all sums count 256 times, as those of the high bytes of operands of 16 bits"),
         ),
             "for ky, kx, kt (each with the next weight tile W): i = acc; for oy: for ox: v = the R (DENSE) or C (DEPTHWISE) bytes at "
             "base + ky*ky_addr + kx*kx_x + kt*R + oy*oy_addr + ox*ox_x, with bytes outside the window replaced by pad; "
-            "if ox >= taps-1 and (ox-taps+1) % stride == 0: acc[i] (+)= sums(v, W); i += 1",
+            "if ox >= taps-1 and (ox-taps+1) % stride == 0: acc[i] (+)= (high ? 256 : 1) * sums(v, W); i += 1",
             "Byte j of a vector lies at y = y0 + ky*ky_y + oy*oy_y and x = x0 + kx*kx_x + kt*R + ox*ox_x + j. "
             "In DEPTHWISE mode kt must be 1. " + steps),
         Format("OUTPUT", 5, Engine.OUTPUT, (
             Field("dest", 2, "where the results go", enum=Destination),
             Field("acc", m, "first accumulator entry", unit="entries"),
-            count("ny", m + 1, "rows"), count("nx", m + 1, "pixels per row"),
+            count("ny", entries[0], "rows"), count("nx", entries[0], "pixels per row"),
             count("channels", channel, "channels of a pixel that are kept"),
             address("dst", "first byte of the result"), address("dst_row", "step per row"), address("dst_px", "step per pixel"),
             Field("param", param, "entry of the parameter SRAM: bias, mult, shift of each channel", unit="entries"),
@@ -417,12 +441,15 @@ def isa_for(arch: ArchConfig) -> Isa:
             count("units", channel, "units, as many as channels of each gate"),
             address("state", "low byte of the state of the first unit"), address("state_high", "high byte of the state of the first unit"),
             address("dst", "hidden state of the first unit, int8"),
+            Field("wide", 1, "1: the hidden state has 16 bits, and dst is its rounded high byte"),
+            address("dst_low", "with wide, low byte of the hidden state of the first unit, int8"),
             Field("shift", 3, "LSTM: 12 minus the fractional bits of the cell state", unit="bits"),
             Field("alpha", 16, "RNN: how far the state moves, in units of 2**-15, up to 2**15"),
         ),
-            "for u < units: (state[u], act[dst + u]) = the cell's rule on the gates and state[u]; see docs/numerics.md",
+            "for u < units: (state[u], h) = the cell's rule on the gates and state[u]; act[dst + u] = wide ? (h + 128) >> 8 : h; "
+            "if wide: act[dst_low + u] = h - 256 * act[dst + u]; see docs/numerics.md",
             "Takes the results of as many OUTPUT instructions with destination CELL as the rule has gates, in order. state[u] is int16: its low byte lies at "
             "state + u, its high byte at state_high + u. `shift` is for LSTM, `alpha` for RNN; the others ignore them. "
-            "The three ranges must not overlap."),
+            "dst_low is unused without wide. The ranges must not overlap."),
     )
-    return Isa(header, formats)
+    return Isa(header, tuple(_compact(fmt) for fmt in formats if fmt.engine is not Engine.VECTOR) if arch.compact else formats)

@@ -4,10 +4,10 @@ One request is under way at a time, and each is answered. A frame is SYNC, then 
 SYNC and ESCAPE are replaced by ESCAPE and the byte with `FLIP` inverted. So SYNC never occurs inside a frame: whatever was lost,
 inserted or inverted, the next SYNC begins a good frame, and bytes of a payload are never taken for one.
 
-    request   SYNC  seq  op and last (2 bytes)  addr (4)  payload (last + 1 bytes, for writes)  crc (4)
-    answer    SYNC  seq  status  payload (last + 1 bytes, for reads with status OK)  crc (4)
+    request   SYNC  header (6 bytes)  payload (last + 1 bytes, for writes)  crc (4)
+    answer    SYNC  header (1 byte)  payload (last + 1 bytes, for reads with status OK)  crc (4)
 
-Numbers are little endian, the first field of two in the lower bits. A request takes effect only after its CRC was verified.
+Numbers are little endian, the first field of a header in its lowest bits. A request takes effect only after its CRC was verified.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import zlib
 from dataclasses import dataclass
 
 __all__ = [
-    "ANSWER_FIELDS", "CRC_BYTES", "CRC_INIT", "CRC_POLYNOMIAL", "CRC_RESIDUE", "ESCAPE", "FLIP", "IDENTITY_BYTES", "LINK_VERSION", "MAX_PAYLOAD_BYTES", "MIN_DIVISOR",
-    "MIN_PAYLOAD_BYTES", "PAYLOAD_BYTES", "REQUEST_FIELDS", "SYNC", "Answer", "LinkError", "LinkStatus", "Op", "Request", "Unframer", "frame", "identity",
+    "ANSWER_FIELDS", "CRC_BYTES", "CRC_INIT", "CRC_POLYNOMIAL", "ESCAPE", "FLIP", "IDENTITY_BYTES", "LINK_VERSION", "MAX_PAYLOAD_BYTES", "MIN_DIVISOR",
+    "MIN_PAYLOAD_BYTES", "PAYLOAD_BYTES", "REACH", "REQUEST_FIELDS", "SEQUENCE", "SYNC", "Answer", "LinkError", "LinkStatus", "Op", "Request", "Unframer", "frame", "identity",
 ]
 
 #: Begins a frame. It and ESCAPE are rare in int8 weights, which crowd around 0.
 SYNC = 0xA5
-#: The next byte is sent with `FLIP` inverted.
-ESCAPE = 0xA4
+#: The next byte is sent with `FLIP` inverted. Differs from SYNC in the lowest bit, so the gateware finds both with one comparison.
+ESCAPE = SYNC ^ 1
 FLIP = 0x80
 
 #: Of the protocol; the host refuses another.
@@ -41,8 +41,6 @@ MIN_DIVISOR = 2
 CRC_POLYNOMIAL = 0xEDB8_8320
 CRC_INIT = 0xFFFF_FFFF
 CRC_BYTES = 4
-#: What the register holds, before the inversion, behind a body and its own CRC.
-CRC_RESIDUE = 0xDEBB_20E3
 
 
 class LinkError(ValueError):
@@ -50,15 +48,15 @@ class LinkError(ValueError):
 
 
 class Op(enum.IntEnum):
-    """What a request asks for. Bit 0: bytes are written. Bit 1: CSRs, in words of 4 bytes, instead of memory in beats of the bus."""
+    """What a request asks for. Bit 0: bytes are written, one after another. Bit 1: CSRs, in words of 4 bytes, instead of memory in beats of the bus."""
 
     #: Bytes of memory. Harmless when repeated.
     MEMORY_READ = 0
     #: Bytes of memory, of any alignment. Harmless when repeated.
     MEMORY_WRITE = 1
-    #: Bytes of CSRs. Harmless when repeated.
+    #: Bytes of CSRs; those of one register are read at once. Harmless when repeated.
     CSR_READ = 2
-    #: Bytes of CSRs. With the seq of the request before it, it is answered as then and not executed: a START is never repeated.
+    #: Bytes of CSRs, lowest first. With the seq of the request before it, it is answered as then and not executed: a START is never repeated.
     CSR_WRITE = 3
     #: Opens the link, which a reset closes, and reads the identity. So a host never goes on with a board that has forgotten everything.
     HELLO = 6
@@ -88,15 +86,18 @@ class LinkStatus(enum.IntEnum):
 
 #: Name, bits and meaning of the fields in front of the payload.
 REQUEST_FIELDS: tuple[tuple[str, int, str], ...] = (
-    ("seq", 8, "Chosen by the host, another for each request; a retry has the same."),
+    ("seq", 4, "Chosen by the host, the next for each request; a retry has the same."),
     ("op", 4, "What is asked for."),
     ("last", 12, "Bytes to read or write, minus 1."),
-    ("addr", 32, "Address of the first byte. Inside a request, addresses count modulo the board's limit of bytes, so a host splits there."),
+    ("addr", 28, "Address of the first byte. Inside a request, addresses count modulo the board's limit of bytes, so a host splits there."),
 )
 ANSWER_FIELDS: tuple[tuple[str, int, str], ...] = (
-    ("seq", 8, "That of the request."),
-    ("status", 8, "How it ended."),
+    ("seq", 4, "That of the request."),
+    ("status", 4, "How it ended."),
 )
+#: Numbers for requests, and bytes of memory that they reach.
+SEQUENCE = 1 << REQUEST_FIELDS[0][1]
+REACH = 1 << REQUEST_FIELDS[-1][1]
 #: Payload of the answer to HELLO: the letters SL, the version, log2 of the most bytes in a payload.
 IDENTITY_BYTES = 4
 

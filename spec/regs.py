@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, isa_for
 
-__all__ = ["CSR", "CSRS", "CSR_BYTES", "DEFAULT_WATCHDOG", "MAGIC", "VERSION", "Access", "Control", "ErrorCode", "Status", "config_values", "core_digest"]
+__all__ = ["CSR", "CSRS", "CSR_BYTES", "DEFAULT_WATCHDOG", "MAGIC", "VERSION", "WATCHDOG_BIT", "Access", "Control", "ErrorCode", "Status", "config_values", "core_digest"]
 
 #: First CSR of every core: "SYSL" read as a little-endian word.
 MAGIC = int.from_bytes(b"SYSL", "little")
@@ -17,6 +17,8 @@ MAGIC = int.from_bytes(b"SYSL", "little")
 VERSION = 0x0001_0000
 #: Reset value of WATCHDOG: cycles without progress before the core stops.
 DEFAULT_WATCHDOG = 1 << 20
+#: The one bit of WATCHDOG that a compact core has: 0 disables, 1 stands for that many cycles.
+WATCHDOG_BIT = 20
 
 
 class Access(enum.Enum):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import click
 
+from systolith.build_command import build
 from systolith.doctor import EXIT_REFUSED, doctor, json_option
-from systolith.options import ARCH_HELP, arch_option, calib_options, memory_options, port_option
+from systolith.options import ARCH_HELP, arch_option, import_options, memory_options, port_option
 from systolith.report import (
     HOST_COLUMNS,
     LAYER_COLUMNS,
@@ -23,6 +24,8 @@ from systolith.report import (
     host_cells,
     layer_rows,
     reporter_for,
+    skipped_lines,
+    snr_lines,
     write_json,
 )
 from systolith.spec.arch import ArchError, load_arch
@@ -50,7 +53,7 @@ def cli() -> None:
 @click.option("--streaming", is_flag=True, help="Recurrent layers continue from run to run.")
 @click.option("--dump", metavar="DIR", help="Write every level of the compilation there, as text and ONNX.")
 @memory_options
-@calib_options
+@import_options
 @json_option
 def compile_command(
     model: str,
@@ -59,8 +62,7 @@ def compile_command(
     streaming: bool,
     dump: str | None,
     memory: MemoryTiming,
-    calib: str | None,
-    states: dict[str, str],
+    importing: dict,
     json_path: str | None,
 ) -> None:
     """Compile MODEL (ONNX) into a program image."""
@@ -68,7 +70,7 @@ def compile_command(
 
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        image = api.compile(model, arch, calib, progress, memory, dump, streaming, states)
+        image = api.compile(model, arch, progress=progress, memory=memory, dump=dump, streaming=streaming, **importing)
     path = Path(output) if output else Path(model).with_suffix(".sysl")
     image.save(path)
     info = api.describe(image, image.cycles)
@@ -98,11 +100,11 @@ def compile_command(
     default="machine",
     show_default=True,
     metavar="BACKEND",
-    help="reference, machine, rtl or board.",
+    help="reference, machine, rtl, netlist or board.",
 )
 @port_option
 @memory_options
-@calib_options
+@import_options
 @json_option
 def run(
     model_or_image: str,
@@ -112,8 +114,7 @@ def run(
     backend: str,
     port: str | None,
     memory: MemoryTiming,
-    calib: str | None,
-    states: dict[str, str],
+    importing: dict,
     json_path: str | None,
 ) -> None:
     """Run MODEL_OR_IMAGE once on a backend."""
@@ -124,8 +125,7 @@ def run(
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         result = api.run(
-            model_or_image, inputs, on=backend, arch=arch, calib=calib, progress=progress, memory=memory, port=port,
-            states=states,
+            model_or_image, inputs, on=backend, arch=arch, progress=progress, memory=memory, port=port, **importing
         )
     if outputs is not None:
         # An open file keeps the name as given: numpy.savez would append .npz.
@@ -163,7 +163,7 @@ def run(
     default="reference,machine,rtl",
     show_default=True,
     metavar="LIST",
-    help="Backends to compare.",
+    help="Backends to compare; netlist is the RTL after synthesis by Yosys.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
 @click.option(
@@ -179,7 +179,7 @@ def run(
 )
 @port_option
 @memory_options
-@calib_options
+@import_options
 @json_option
 @click.pass_context
 def verify(
@@ -193,8 +193,7 @@ def verify(
     verilog: tuple[str, ...],
     port: str | None,
     memory: MemoryTiming,
-    calib: str | None,
-    states: dict[str, str],
+    importing: dict,
     json_path: str | None,
 ) -> None:
     """Run MODEL on every backend and compare every bit of every output; say where the first difference arises."""
@@ -208,8 +207,7 @@ def verify(
             arch,
             inputs,
             on=names,
-            calib=calib,
-            states=states,
+            **importing,
             seed=seed,
             progress=progress,
             sources=_sources(verilog),
@@ -228,6 +226,8 @@ def verify(
     for name, backend in result.backends.items():
         cycles = f", {backend.cycles:,} cycles, {backend.load_cycles:,} to load" if backend.cycles else ""
         reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
+    for text in snr_lines(result.snr_db):
+        reporter.line(text)
     compared = [name for name in result.backends if name != "reference"]
     for difference in result.differences:
         for text in difference_lines(difference):
@@ -252,18 +252,16 @@ def verify(
 @cli.command()
 @click.argument("model")
 @arch_option
-@calib_options
+@import_options
 @memory_options
 @json_option
-def explain(
-    model: str, arch: str, calib: str | None, states: dict[str, str], memory: MemoryTiming, json_path: str | None
-) -> None:
+def explain(model: str, arch: str, importing: dict, memory: MemoryTiming, json_path: str | None) -> None:
     """Estimated cycles, roofline and limit of each layer of MODEL, without running it."""
     from systolith import api
 
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        info = api.explain(model, arch, calib, progress, memory, states)
+        info = api.explain(model, arch, progress=progress, memory=memory, **importing)
     _print_layers(reporter, info)
     write_json(json_path, info)
 
@@ -355,6 +353,7 @@ def disasm(source: str, arch: str | None, stream: str, json_path: str | None) ->
     write_json(json_path, {"instructions": listing})
 
 
+cli.add_command(build)
 cli.add_command(doctor)
 
 
@@ -368,6 +367,8 @@ def _print_layers(
         f"{info['cycles']:,} cycles {total}, {info['macs']:,} MACs, {info['utilisation']:.1%} of "
         f"{info['peak_macs_per_cycle']} MACs a cycle, roofline {info['roofline_cycles']:,} cycles"
     )
+    for text in skipped_lines(info["layers"]):
+        reporter.line(text)
     _print_host(reporter, info["host_nodes"])
 
 
@@ -419,6 +420,9 @@ def _refusals() -> tuple[type[Exception], ...]:
         ("systolith.host.driver", "InputError"),
         ("systolith.host.segments", "SegmentError"),
         ("systolith.sim.verilator", "SimulationError"),
+        ("systolith.boards.build", "BitstreamError"),
+        ("systolith.boards.clocking", "ClockError"),
+        ("systolith.boards.tools", "ToolError"),
     ):
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None:

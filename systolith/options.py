@@ -9,7 +9,7 @@ import click
 from systolith.spec.arch import PRESETS
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 
-__all__ = ["ARCH_HELP", "arch_option", "calib_options", "memory_options", "port_option"]
+__all__ = ["ARCH_HELP", "arch_option", "import_options", "memory_options", "port_option"]
 
 ARCH_HELP = f"A preset ({', '.join(PRESETS)}) or a TOML file."
 arch_option = click.option("--arch", required=True, metavar="NAME_OR_TOML", help=ARCH_HELP)
@@ -27,16 +27,19 @@ class _State(click.ParamType):
         return output, source
 
 
-def calib_options(command):
-    """Options `--calib` and `--state`, which say how a model is to be imported."""
+def import_options(command):
+    """Options `--calib`, `--percentile`, `--state` and `--hidden`, which arrive as one parameter `importing`: keywords of the API's functions."""
 
     @click.option("--calib", metavar="DATA.npz", help="Calibration data for a float model: per input, samples stacked on the first axis.")
+    @click.option("--percentile", type=click.FloatRange(50, 100, min_open=True), default=100.0, show_default=True,
+                  help="Share of the calibration data's values that int8 covers, tensor by tensor; the rest saturates.")
     @click.option("--state", "states", multiple=True, type=_State(), help="State that stays on the core from run to run; may be given more than once.")
+    @click.option("--hidden", type=click.Choice(["8", "16", "auto"]), default="8", show_default=True, help="Bits of the hidden states of recurrent layers.")
     @functools.wraps(command)
-    def with_states(*args, states: tuple[tuple[str, str], ...], **kwargs):
-        return command(*args, states=dict(states), **kwargs)
+    def with_importing(*args, calib: str | None, percentile: float, states: tuple[tuple[str, str], ...], hidden: str, **kwargs):
+        return command(*args, importing={"calib": calib, "states": dict(states), "hidden": hidden, "percentile": percentile}, **kwargs)
 
-    return with_states
+    return with_importing
 
 
 port_option = click.option("--port", metavar="PORT", help="Of board: a serial port, or sim:NAME for a board in simulation.")

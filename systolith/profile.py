@@ -1,13 +1,14 @@
-"""Cycles of each layer, from when its instructions were done."""
+"""Cycles of each layer and of each step of a recurrent one, from when its instructions were done."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from systolith.spec.image import Image
 from systolith.spec.isa import Engine, isa_for
 
-__all__ = ["instruction_ends", "layer_cycles"]
+__all__ = ["instruction_ends", "layer_cycles", "step_cycles"]
 
 
 def instruction_ends(image: Image, dones: Sequence[tuple[int, Engine]], begin: int) -> list[int | None]:
@@ -38,3 +39,12 @@ def layer_cycles(image: Image, ends: Sequence[int | None]) -> tuple[int, ...]:
         result.append(max(0, last[layer] - reached))
         reached = max(reached, last[layer])
     return tuple(result)
+
+
+def step_cycles(image: Image, ends: Sequence[int | None]) -> tuple[int, ...]:
+    """Cycles from the last cell of each time step to the last cell of the next, in a program with one recurrent layer of batch 1."""
+    cells = [(instr.state, end) for (_, instr), end in zip(image.stream("run"), ends, strict=True) if instr.mnemonic == "CELL"]
+    # The blocks of a step follow one another in memory; the next step begins at the first again.
+    first = cells[0][0]
+    done = [end for (_, end), (state, _) in zip(cells, [*cells[1:], cells[0]], strict=True) if state == first]
+    return tuple(later - earlier for earlier, later in pairwise(done))

@@ -18,6 +18,8 @@ __all__ = [
     "host_cells",
     "layer_rows",
     "reporter_for",
+    "skipped_lines",
+    "snr_lines",
     "write_json",
 ]
 
@@ -115,6 +117,26 @@ def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
             layer["limit"],
         )
         for layer in layers
+    ]
+
+
+def skipped_lines(layers: Iterable[dict]) -> list[str]:
+    """What each layer saves by leaving out tiles of its weights."""
+    return [
+        f"{layer['name']}: {layer['skipped_tiles']:,} tiles of the weights are all zero and skipped, {layer['skipped_macs']:,} of "
+        f"{layer['macs']:,} MACs"
+        for layer in layers
+        if layer["skipped_tiles"]
+    ]
+
+
+def snr_lines(found: dict[str, dict[str, float | None]]) -> list[str]:
+    """Signal to noise against the float model, of each output and each recurrent layer."""
+    labels = {"outputs": "output", "recurrent": "recurrent layer"}
+    return [
+        f"{labels[kind]} {name!r}: " + ("equal to float" if value is None else f"{value:.1f} dB from float") + " on the calibration data"
+        for kind, values in found.items()
+        for name, value in values.items()
     ]
 
 

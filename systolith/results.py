@@ -110,7 +110,8 @@ class Difference:
 class VerifyResult:
     """The answer of `verify`; `as_dict` is the JSON of the command line.
 
-    `host_seconds` is the wall time of the nodes before and after the core, the shortest of all backends' inferences.
+    `host_seconds` is the wall time of the nodes before and after the core, the shortest of all backends' inferences; `snr_db` the signal to
+    noise against the float model, as `fidelity.signal_to_noise` gives it.
     """
 
     model: str
@@ -120,6 +121,7 @@ class VerifyResult:
     differences: tuple[Difference, ...]
     host_seconds: dict[str, float] = field(default_factory=dict)
     compile_seconds: float = 0.0
+    snr_db: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     @property
     def bit_exact(self) -> bool:
@@ -129,7 +131,7 @@ class VerifyResult:
     @property
     def cycles(self) -> int:
         """Cycles of the run stream: counted by RTL, else by the machine, else the compiler's estimate."""
-        for name in ("rtl", "machine"):
+        for name in ("rtl", "netlist", "machine"):
             if name in self.backends and self.backends[name].cycles:
                 return self.backends[name].cycles
         return self.image.cycles
@@ -139,7 +141,7 @@ class VerifyResult:
         load_cycles = next(
             (
                 self.backends[name].load_cycles
-                for name in ("rtl", "machine")
+                for name in ("rtl", "netlist", "machine")
                 if name in self.backends and self.backends[name].load_cycles
             ),
             0,
@@ -149,13 +151,14 @@ class VerifyResult:
             backends[name] = {"seconds": round(result.seconds, 6)}
             if result.cycles is not None:
                 backends[name]["cycles"] = result.cycles
-            if name == "rtl" and result.cycles:
+            if name in ("rtl", "netlist") and result.cycles:
                 backends[name]["cycles_per_second"] = round(result.cycles / max(result.seconds, 1e-9), 1)
         return {
             **describe(self.image, self.cycles, self.backends["rtl"].layer_cycles if "rtl" in self.backends else None),
             "compile_seconds": round(self.compile_seconds, 6),
             "bit_exact": self.bit_exact,
             "seed": self.seed,
+            "snr_db": self.snr_db,
             "backends": backends,
             "load_cycles": load_cycles,
             "host_nodes": host_rows(self.image.host, self.host_seconds),
@@ -178,6 +181,7 @@ def describe(image: Image, cycles: int, layer_cycles: Sequence[int] | None = Non
     `layer_cycles` are those counted on a device; where there are none, those of the cycle model stand for them.
     """
     macs = sum(layer.macs for layer in image.layers)
+    skipped = sum(layer.skipped_macs for layer in image.layers)
     peak = image.arch.macs_per_cycle
     return {
         "model": image.model,
@@ -186,14 +190,17 @@ def describe(image: Image, cycles: int, layer_cycles: Sequence[int] | None = Non
         "cycles": cycles,
         "estimated_cycles": image.cycles,
         "macs": macs,
+        "skipped_macs": skipped,
         "peak_macs_per_cycle": peak,
         "roofline_cycles": sum(layer.roofline_cycles for layer in image.layers),
-        "utilisation": round(macs / (peak * cycles), 6) if cycles else 0.0,
+        "utilisation": round((macs - skipped) / (peak * cycles), 6) if cycles else 0.0,
         "layers": [
             {
                 "name": layer.name,
                 "op": layer.op,
                 "macs": layer.macs,
+                "skipped_tiles": layer.skipped_tiles,
+                "skipped_macs": layer.skipped_macs,
                 "cycles": counted,
                 "estimated_cycles": layer.cycles,
                 "roofline_cycles": layer.roofline_cycles,

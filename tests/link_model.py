@@ -18,7 +18,7 @@ from systolith.spec.link import (
 
 __all__ = ["DeviceModel", "damage"]
 
-_HEADER_BYTES = 7
+_HEADER_BYTES = 6
 
 
 class DeviceModel:
@@ -32,7 +32,7 @@ class DeviceModel:
 
     def __init__(self, memory: bytearray, csrs: bytearray, payload_bytes: int, bus_bytes: int, bad: range = range(0)) -> None:
         self.memory, self.csrs, self.payload_bytes, self.bus_bytes, self.bad = memory, csrs, payload_bytes, bus_bytes, bad
-        #: Every write to a CSR that was executed: address of the word, strobe, and the bytes that it selects.
+        #: Every write to a CSR that was executed: address of the word, strobe of one byte, and that byte at its place.
         self.csr_writes: list[tuple[int, int, int]] = []
         self.unframer = Unframer()
         self.reset()
@@ -57,11 +57,11 @@ class DeviceModel:
         """Bytes of the frame, by its header."""
         if len(raw) < _HEADER_BYTES:
             return _HEADER_BYTES
-        last = (int.from_bytes(raw[1:3], "little") >> 4) % self.payload_bytes
-        return _HEADER_BYTES + (last + 1 if raw[1] & 1 else 0) + CRC_BYTES
+        last = (int.from_bytes(raw[1:3], "little") & 0xFFF) % self.payload_bytes
+        return _HEADER_BYTES + (last + 1 if raw[0] & 0x10 else 0) + CRC_BYTES
 
     def _execute(self, body: bytes) -> Answer:
-        seq = body[0]
+        seq = body[0] & 15
         try:
             request = Request.parse(body)
         except LinkError:
@@ -93,15 +93,14 @@ class DeviceModel:
         read = bytearray(request.size)
         for lanes in beats.values():
             first = lanes[0][1] - lanes[0][1] % beat_bytes
-            if first + beat_bytes > len(target) or (not request.op.narrow and first in self.bad):
+            if not 0 <= first <= len(target) - beat_bytes or (not request.op.narrow and first in self.bad):
                 return Answer(request.seq, LinkStatus.BUS_ERROR)
             for i, addr in lanes:
                 if request.op.writes:
                     target[addr] = request.payload[i]
                 read[i] = target[addr]
-            if request.op is Op.CSR_WRITE:
-                strobe = sum(1 << addr % 4 for _, addr in lanes)
-                self.csr_writes.append((first, strobe, sum(request.payload[i] << 8 * (addr % 4) for i, addr in lanes)))
+                if request.op is Op.CSR_WRITE:
+                    self.csr_writes.append((first, 1 << addr % 4, request.payload[i] << 8 * (addr % 4)))
         return Answer(request.seq, LinkStatus.OK, b"" if request.op.writes else bytes(read))
 
 

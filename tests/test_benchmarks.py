@@ -33,7 +33,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-accuracy, models = script("accuracy"), script("models")
+accuracy, models, recurrent = script("accuracy"), script("models"), script("recurrent")
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +196,24 @@ def test_models_on_rtl(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("digits_int8_qdq\ttiny\t") for line in lines) == 2
     assert "\t".join(models.COLUMNS) in lines and lines.count("\t".join(models.LAYER_COLUMNS)) == 2
+
+
+def test_recurrent_layers_are_measured_step_by_step(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    assert recurrent.main(["--arch", "tiny", "--units", "6", "--inputs", "4", "--steps", "3", "--json", str(path)]) == 0
+    results = json.loads(path.read_text())["results"]
+    assert [info["model"] for info in results] == ["lstm_4_6", "gru_4_6", "rnn_4_6"]
+    for info in results:
+        assert info["bit_exact"] and info["product_cycles"] < info["step_cycles"] < info["frame_cycles"] < info["cycles"]
+
+
+def test_a_wrong_recurrent_layer_fails_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    correct = recurrent.Session.run
+
+    def wrong(self, arrays):
+        result = correct(self, arrays)
+        result.raw["y"][0, 0, 0, 0] ^= 1
+        return result
+
+    monkeypatch.setattr(recurrent.Session, "run", wrong)
+    assert recurrent.main(["--arch", "tiny", "--units", "2", "--inputs", "2", "--steps", "2"]) == 1

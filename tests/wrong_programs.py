@@ -45,7 +45,7 @@ WRONG = {
 }
 
 
-def execute(device, words: list[bytes], data_size: int = 4096, watchdog: int = 2000) -> tuple[Status, ErrorCode, int]:
+def execute(device, words: list[bytes], data_size: int = 4096, watchdog: int = 2000, limit: int = 100_000) -> tuple[Status, ErrorCode, int]:
     """Run instruction words at PROGRAM offset 0; returns (status, code, offset of the fault)."""
     device.reset()
     program = b"".join(words)
@@ -54,7 +54,7 @@ def execute(device, words: list[bytes], data_size: int = 4096, watchdog: int = 2
                         ("DATA_SIZE", data_size), ("ENTRY", 0), ("WATCHDOG", watchdog)):  # fmt: skip
         device.csr_write(name, value)
     device.start()
-    device.wait(100_000)
+    device.wait(limit)
     status = Status(device.csr_read("STATUS"))
     result = (status & (Status.DONE | Status.ERROR), ErrorCode(device.csr_read("ERROR_CODE")), device.csr_read("ERROR_ADDR"))
     device.csr_write("WATCHDOG", 1 << 20)

@@ -10,16 +10,20 @@ import numpy as np
 
 from systolith.compiler.arena import Arena
 from systolith.compiler.constants import Constants
-from systolith.compiler.errors import AllocationError
+from systolith.compiler.errors import AllocationError, UnsupportedError
 from systolith.compiler.layout import Layout
 from systolith.reference.graph import QGraph, QNode, Requant
 from systolith.reference.params import pack_params
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Instr, Isa, Region, Space, isa_for
+from systolith.spec.isa import Format, Instr, Isa, IsaError, Region, Space, isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 from systolith.spec.numerics import TABLE_SIZE
 
 __all__ = ["Chain", "Lowering", "Place", "Residence"]
+
+_VECTOR_UNIT = "the vector unit (sums, products, maxima, copies, recurrent cells)"
+#: What a core without an operand lacks.
+_LACKS = {"dest": _VECTOR_UNIT, "table": "tables of activation functions", "slot": "tables of activation functions"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +108,8 @@ class Lowering:
     states : dict             offset, in the DATA region, of what a node leaves for the next run
     residences : list         what lay where in the activation SRAM, and when
     outside : list            what lay where in the DATA region
+    skipped : dict            per node, how many tiles of each block of weights are left out because they are all zero
+    skipped_macs : dict       per node, their multiply-accumulates
     """
 
     graph: QGraph
@@ -120,6 +126,8 @@ class Lowering:
     places: dict[str, Place] = field(default_factory=dict)
     residences: list[Residence] = field(default_factory=list)
     outside: list[tuple[str, Place]] = field(default_factory=list)
+    skipped: dict[int, dict[Hashable, int]] = field(default_factory=dict)
+    skipped_macs: dict[int, int] = field(default_factory=dict)
     node: QNode | None = None
     owner: int = -1
     chain: Chain | None = None
@@ -140,19 +148,54 @@ class Lowering:
     # -- program ----------------------------------------------------------------------------------------------------
     def emit(self, mnemonic: str, **operands: int) -> None:
         """Append an instruction of the current node. Address operands may be negative or too large: they are taken modulo the field."""
-        fields = {f.name: f for f in self.isa.by_mnemonic[mnemonic].fields}
-        for name, value in operands.items():
-            f = fields[name]
-            if f.unit == "bytes" and not f.signed and not f.bias and name not in ("row_bytes", "offset"):
-                operands[name] = int(value) % (1 << f.bits)
-        instr = self.isa.make(mnemonic, **operands)
+        for f in self.format(mnemonic, operands).fields:
+            if f.name in operands and f.unit == "bytes" and not f.signed and not f.bias and f.name not in ("row_bytes", "offset"):
+                operands[f.name] = int(operands[f.name]) % (1 << f.bits)
+        try:
+            instr = self.isa.make(mnemonic, **operands)
+        except IsaError as error:
+            raise UnsupportedError("lower", self.node.name, f"it is too large for architecture {self.arch.name!r}: {error}",
+                                   "use an architecture with wider operands, or a smaller layer") from error
         self.constants.spend(instr)
         self.append(instr)
+
+    def format(self, mnemonic: str, operands: dict[str, int] | None = None) -> Format:
+        """The format of an instruction.
+
+        Raises
+        ------
+        UnsupportedError   If the core lacks the unit that executes it so.
+        """
+        found = self.isa.by_mnemonic.get(mnemonic)
+        lacks = _VECTOR_UNIT if found is None else None
+        for name, value in found.fixed if found else ():
+            if (operands or {}).get(name, value) != value:
+                lacks = _LACKS[name]
+        if lacks:
+            raise UnsupportedError("lower", self.node.name, f"it needs {lacks}, which architecture {self.arch.name!r} does not have",
+                                   "use an architecture that is not compact, or leave the node out of the model")
+        return found
 
     def append(self, instr: Instr) -> None:
         """Append a finished instruction of the current node."""
         self.instrs.append(instr)
         self.owners.append(self.owner)
+
+    @property
+    def word_cycles(self) -> int:
+        """Cycles in which memory delivers an instruction."""
+        return -(-self.isa.word_bytes // self.memory.rate(self.arch))
+
+    # -- zero weights ---------------------------------------------------------------------------------------------------
+    def worth(self, vectors: int) -> int:
+        """How many tiles in a row must be all zero for it to take less time to begin another MATMUL behind them."""
+        return self.word_cycles // max(vectors, self.arch.weight_load_cycles) + 1
+
+    def skip(self, key: Hashable, tiles: int, macs: int) -> None:
+        """Note that a block of the current node's weights does without so many tiles, which are all zero."""
+        if tiles:
+            self.skipped.setdefault(self.owner, {})[key] = tiles
+            self.skipped_macs[self.owner] = self.skipped_macs.get(self.owner, 0) + macs
 
     # -- placement ----------------------------------------------------------------------------------------------------
     def allocate(self, size: int, what: str) -> int:

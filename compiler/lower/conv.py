@@ -68,10 +68,13 @@ def _emit(low: Lowering, layer: _Layer, views: Views, passes: list[Pass], requan
                     _output(low, layer, views, p, requant, rows, cols, acc, key)
         for p in passes[lead:]:
             acc = low.accumulators(pixels)
-            parts = segments(p, window.kernel[0], _most_tiles(arch))
+            parts = segments(p, window.kernel[0], _most_tiles(arch), low.worth(pixels))
+            whole = [*range(len(p.tiles))]
+            skipped = sorted({*whole}.difference(*(part.tiles(p) for part in parts)))
+            low.skip(p.key, len(skipped), p.macs(skipped, arch.rows) * pixels)
             for part in parts:
                 # Asked for just before its use: what is streamed stays only for a while.
-                tile = _tile(low, p, part if len(parts) > 1 else None)
+                tile = _tile(low, p, None if [*part.tiles(p)] == whole else part)
                 _matmul(low, layer, views, p, part, tile, rows, cols, acc, first=part is parts[0], final=part is parts[-1])
             _output(low, layer, views, p, requant, rows, cols, acc, key)
 
@@ -89,12 +92,12 @@ def _lead(low: Lowering, passes: list[Pass], window: Window, pixels: int) -> int
     arch, p = low.arch, passes[0]
     busy = p.kt * max(pixels, arch.weight_load_cycles)
     drain = arch.rows + _DRAIN
-    if p.mode is not Mode.DENSE or window.kernel != (1, 1) or p.kx > 1 or p.kt < 2 or p.kt > _most_tiles(arch) or busy > 4 * drain:
+    if (p.mode is not Mode.DENSE or window.kernel != (1, 1) or p.kx > 1 or p.kt < 2 or p.kt > _most_tiles(arch) or busy > 4 * drain
+            or not all(p.kept.all() for p in passes)):
         return 0
-    word_cycles = -(-low.isa.word_bytes // low.memory.rate(arch))
 
     def cycles(lead: int) -> int:
-        return max((2 * len(passes) + lead) * word_cycles, len(passes) * busy + max(0, drain - lead * (busy // 2)))
+        return max((2 * len(passes) + lead) * low.word_cycles, len(passes) * busy + max(0, drain - lead * (busy // 2)))
 
     return min(range(min(len(passes), arch.acc_depth // 2 // pixels) + 1), key=cycles)
 
@@ -104,7 +107,7 @@ def _tile(low: Lowering, p: Pass, part: Segment | None = None) -> int:
     if part is None:
         return low.weights(p.key, lambda: p.tiles)
     first = part.first(p)
-    return low.weights((*p.key, first), lambda: p.tiles[first:first + part.count])
+    return low.weights((*p.key, first, part.count), lambda: p.tiles[first:first + part.count])
 
 
 def _matmul(low: Lowering, layer: _Layer, views: Views, p: Pass, part: Segment, tile: int, rows: range, cols: range, acc: int, *,
@@ -146,6 +149,9 @@ def lower_conv(low: Lowering, op: Conv) -> None:
     """Conv; input and output lie channels last."""
     window, laid_down = spatial_window(low, op.weights.shape[2:], op.strides, op.dilations, op.pads)
     weights = op.weights.swapaxes(2, 3) if laid_down else op.weights
+    # What meets padding alone adds nothing, because the padding is the zero point.
+    rows, cols = taps = window.taps()
+    weights, window = weights[:, :, rows.start:rows.stop, cols.start:cols.stop], window.of_taps(taps)
     passes = convolution_passes(low.arch, weights, op.group, window)
     bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=(1, 2, 3))
 

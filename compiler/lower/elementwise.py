@@ -16,7 +16,7 @@ __all__ = ["binary_operands", "copy", "lower_binary", "lower_lookup"]
 
 def _emit_nest(low: Lowering, mnemonic: str, extents: list[int], strides: list[tuple[int, ...]], bases: tuple[int, ...], make) -> None:
     """Cover a nest with instructions of at most rows x pixels x bytes; ``make(bases, row, px, ny, nx, bytes)`` gives the operands."""
-    limits = {f.name: f.max for f in low.isa.by_mnemonic[mnemonic].fields}
+    limits = {f.name: f.max for f in low.format(mnemonic).fields}
     extents, strides = merge_loops(extents, strides)
     if extents and all(step == 1 for step in strides[-1]):
         length, extents, strides = extents[-1], extents[:-1], strides[:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -11,7 +12,7 @@ from systolith.compiler.lower.spatial import Window
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Mode
 
-__all__ = ["Pass", "Segment", "convolution_passes", "dense_passes", "segments"]
+__all__ = ["Pass", "Segment", "convolution_passes", "dense_passes", "kept_runs", "segments"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class Pass:
     kx, kx_x, kt : int      runs of a kernel row, bytes between them, chunks of R in each
     taps : int              vectors before the first result (DEPTHWISE), else 1
     tiles : int8 [kh * kx * kt, R, C]
+    length : int            bytes of a run that meet weights; 0 where a tile that is all zero has to stay
     """
 
     key: tuple
@@ -39,6 +41,27 @@ class Pass:
     kt: int
     taps: int
     tiles: np.ndarray
+    length: int = 0
+
+    @property
+    def kept(self) -> np.ndarray:
+        """bool [kh * kx * kt]: the tiles that the array must see."""
+        return self.tiles.any(axis=(1, 2)) if self.length else np.ones(len(self.tiles), bool)
+
+    def macs(self, tiles: Sequence[int], rows: int) -> int:
+        """Multiply-accumulates of one vector with these tiles of R rows."""
+        return self.count * sum(min(rows, self.length - tile % self.kt * rows) for tile in tiles)
+
+
+def kept_runs(kept: Sequence[bool], worth: int) -> list[range]:
+    """Maximal runs of what is kept, joined over gaps shorter than `worth`; something at least."""
+    found: list[range] = []
+    for index in np.flatnonzero(kept).tolist() or [0]:
+        if found and index - found[-1].stop < worth:
+            found[-1] = range(found[-1].start, index + 1)
+        else:
+            found.append(range(index, index + 1))
+    return found
 
 
 def dense_passes(weights: np.ndarray, group: int, dilation: int, rows: int, cols: int) -> list[Pass]:
@@ -64,7 +87,7 @@ def dense_passes(weights: np.ndarray, group: int, dilation: int, rows: int, cols
             tiles = np.zeros((kh * runs, kt * rows, cols), np.int8)
             tiles[:, :length] = dense.reshape(kh * runs, length, cols)
             passes.append(Pass(key=(g, first), first=g * mg + first, count=count, channel=g * per_group, mode=Mode.DENSE, kx=runs,
-                                kx_x=dilation * channels, kt=kt, taps=1, tiles=tiles.reshape(-1, rows, cols)))
+                                kx_x=dilation * channels, kt=kt, taps=1, tiles=tiles.reshape(-1, rows, cols), length=length if group == 1 else 0))
     return passes
 
 
@@ -116,13 +139,23 @@ class Segment:
         """How many there are."""
         return len(self.ky) * len(self.kx) * len(self.kt)
 
+    def tiles(self, p: Pass) -> range:
+        """Their numbers in the pass."""
+        return range(self.first(p), self.first(p) + self.count)
 
-def segments(p: Pass, kernel_rows: int, most: int) -> list[Segment]:
-    """A pass in pieces of at most `most` tiles, cut along kernel rows first."""
-    def cut(extent: int, size: int) -> list[range]:
-        return [range(i, min(i + size, extent)) for i in range(0, extent, size)]
 
-    kt = cut(p.kt, most)
-    kx = cut(p.kx, max(1, most // p.kt))
-    ky = cut(kernel_rows, max(1, most // (p.kt * p.kx)))
-    return [Segment(*parts) for parts in product(ky, kx, kt)]
+def segments(p: Pass, kernel_rows: int, most: int, worth: int) -> list[Segment]:
+    """A pass in pieces of at most `most` tiles, cut along kernel rows first.
+
+    Tiles that are all zero are left out: whole kernel rows of a convolution, chunks of a product, where at least `worth` follow
+    one another or they lie at an end.
+    """
+    def cut(extents: list[range], size: int) -> list[range]:
+        return [range(i, min(i + size, extent.stop)) for extent in extents for i in range(extent.start, extent.stop, size)]
+
+    kt, kx, ky = range(p.kt), range(p.kx), [range(kernel_rows)]
+    if kernel_rows * p.kx == 1:
+        return [Segment(ky[0], kx, part) for part in cut(kept_runs(p.kept, worth), most)]
+    row = p.kt * p.kx
+    ky = kept_runs(p.kept.reshape(kernel_rows, row).any(axis=1), -(-worth // row))
+    return [Segment(*parts) for parts in product(cut(ky, max(1, most // row)), cut([kx], max(1, most // p.kt)), cut([kt], most))]

@@ -72,7 +72,7 @@ class Operand:
 
 def transfer(low: Lowering, mnemonic: str, lengths: Sequence[int], outside: tuple[int, Sequence[int]], inside: tuple[int, Sequence[int]]) -> None:
     """LOAD or STORE ``outside[i...] <-> inside[i...]`` for all i below `lengths`; each side is (address, byte strides)."""
-    limits = {f.name: f.max for f in low.isa.by_mnemonic[mnemonic].fields}
+    limits = {f.name: f.max for f in low.format(mnemonic).fields}
     extents, strides = merge_loops(lengths, list(zip(outside[1], inside[1], strict=True)))
     loops = list(zip(extents, strides, strict=True))
     length = loops.pop()[0] if loops and loops[-1][1] == (1, 1) else 1

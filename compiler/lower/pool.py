@@ -14,7 +14,7 @@ def lower_max_pool(low: Lowering, op: MaxPool) -> None:
     window, _ = spatial_window(low, op.kernel, op.strides, op.dilations, op.pads)
     (sy, sx), (dy, dx) = window.strides, window.dilations
     operands = low.table(op.table)
-    most = next(f.max for f in low.isa.by_mnemonic["POOL"].fields if f.name == "bytes")
+    most = next(f.max for f in low.format("POOL").fields if f.name == "bytes")
 
     def compute(views: Views, rows: range, cols: range) -> None:
         x, y = views.x, views.y

@@ -10,8 +10,9 @@ from systolith.compiler.ops import (
     max_pool,
     mul,
     recurrent,
+    scan,
     shape,
 )
 from systolith.compiler.ops.registry import RULES
 
-__all__ = ["RULES", "add", "average_pool", "concat", "conv", "lookup", "matmul", "max_pool", "mul", "recurrent", "shape"]
+__all__ = ["RULES", "add", "average_pool", "concat", "conv", "lookup", "matmul", "max_pool", "mul", "recurrent", "scan", "shape"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,8 @@ __all__ = ["RULES", "NodeView", "Rule", "constant", "operand", "register", "rule
 class NodeView:
     """One node of the model with its operands' values (None where an optional operand is left out).
 
-    `metadata` is the model's; `used` are those of the node's results that something reads.
+    `metadata` is the model's; `used` are those of the node's results that something reads; `scope` holds every value known so far, which a
+    body may read by name.
     """
 
     name: str
@@ -30,6 +31,7 @@ class NodeView:
     proto: onnx.NodeProto
     metadata: dict[str, str] = field(default_factory=dict)
     used: frozenset[str] = frozenset()
+    scope: Mapping[str, Value] = field(default_factory=dict)
 
     def value(self, index: int) -> Value | None:
         """Operand `index`, or None."""

@@ -8,18 +8,13 @@ from systolith.hw.core.decode import Decode
 from systolith.hw.core.fetch import Fetch
 from systolith.hw.core.scratchpad import Scratchpad
 from systolith.hw.core.sequencer import Sequencer
+from systolith.hw.core.trace import TraceSignature
 from systolith.hw.engine.load import LoadEngine
 from systolith.hw.engine.matrix import MatrixEngine
 from systolith.hw.engine.output import OutputEngine
 from systolith.hw.engine.store import StoreEngine
 from systolith.hw.engine.vector import VectorEngine
-from systolith.hw.interfaces import (
-    AccTraceSignature,
-    ActWriteSignature,
-    BeatWriteSignature,
-    HwErrorCode,
-    chain_layout,
-)
+from systolith.hw.interfaces import HwErrorCode
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
 from systolith.hw.soc.axi import Axi4LiteSignature, Axi4Signature, ReadArbiter
 from systolith.hw.soc.csr import CSR_ADDR_BITS, CsrBlock
@@ -27,37 +22,7 @@ from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine
 from systolith.spec.regs import Status
 
-__all__ = ["Core", "TraceSignature"]
-
-
-class TraceSignature(wiring.Signature):
-    """What a checker observes; each item is valid in the cycle of its effect.
-
-    Members
-    -------
-    load, output, vector : Out   ``valid``, ``addr``, ``data``, ``mask`` of an accepted write to the activation SRAM
-    weight, param, table : Out   ``valid``, ``addr`` (a beat), ``data`` of a beat that LOAD wrote there
-    sums, acc : Out              ``valid``, ``addr``, ``data`` of the accumulators that MATRIX wrote, that OUTPUT read
-    chain : Out                  ``valid``, ``data`` of a chunk that VECTOR took from OUTPUT
-    done : Out                   one bit per engine: an instruction is done
-    """
-
-    def __init__(self, arch: ArchConfig) -> None:
-        port = ActWriteSignature(arch).members
-        write = wiring.Signature({"valid": Out(1), "addr": port["addr"], "mask": port["mask"], "data": Out(8 * arch.act_width)})
-        super().__init__({
-            "load": Out(write), "output": Out(write), "vector": Out(write),
-            **{name: Out(wiring.Signature({"valid": Out(1), "addr": Out(beats.members["beat"].shape), "data": Out(arch.bus_bits)}))
-               for name, beats in self._beats(arch).items()},
-            "sums": Out(AccTraceSignature(arch)), "acc": Out(AccTraceSignature(arch)),
-            "chain": Out(wiring.Signature({"valid": Out(1), "data": Out(chain_layout(arch).size)})),
-            "done": Out(wiring.Signature({e.name.lower(): Out(1) for e in Engine})),
-        })
-
-    @staticmethod
-    def _beats(arch: ArchConfig) -> dict[str, BeatWriteSignature]:
-        sizes = {"weight": arch.weight_bytes, "param": arch.param_bytes, "table": arch.table_bytes}
-        return {name: BeatWriteSignature(arch, size) for name, size in sizes.items()}
+__all__ = ["Core"]
 
 
 class _State(enum.Enum, shape=3):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from systolith.hw.interfaces import EngineSignature, HwErrorCode, command_layout
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import SEMAPHORE_BITS, Engine
+from systolith.spec.isa import Engine, semaphore_bits
 
 __all__ = ["IN_FLIGHT", "Sequencer", "entry_layout"]
 
@@ -53,7 +53,8 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        counts = {(giver, taker): Signal(SEMAPHORE_BITS, name=f"tokens_{giver.name.lower()}_{taker.name.lower()}")
+        bits = semaphore_bits(self._arch)
+        counts = {(giver, taker): Signal(bits, name=f"tokens_{giver.name.lower()}_{taker.name.lower()}")
                   for giver in Engine for taker in Engine}
         takes = {engine: Signal(len(Engine), name=f"takes_{engine.name.lower()}") for engine in Engine}
         gives = {engine: Signal(len(Engine), name=f"gives_{engine.name.lower()}") for engine in Engine}
@@ -75,7 +76,7 @@ class Sequencer(wiring.Component):
         for (giver, taker), count in counts.items():
             give, take = gives[giver][taker], takes[taker][giver]
             m.d.sync += count.eq(count + give - take)
-            with m.If(give & ~take & (count == (1 << SEMAPHORE_BITS) - 1)):
+            with m.If(give & ~take & (count == (1 << bits) - 1)):
                 m.d.sync += errors[giver][1].eq(1)
         m.d.comb += [self.empty.eq(Cat(empties).all() & ~Cat(error | overflow for error, overflow, _, _ in errors.values()).any()),
                      self.idle.eq(Cat(getattr(self, e.name.lower()).idle for e in Engine).all())]

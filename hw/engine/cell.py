@@ -15,6 +15,7 @@ from systolith.hw.leaf.cell_lane import CellLane, saturated
 from systolith.spec.arch import ArchConfig
 from systolith.spec.cells import GATE, STATE, UNIT_FRAC
 from systolith.spec.isa import Cell
+from systolith.spec.numerics import INT8
 
 __all__ = ["CellUnit"]
 
@@ -40,7 +41,7 @@ class CellUnit(wiring.Component):
     active : Out                     an instruction is under way
     chain : In(stream of chunks)     the gates: all chunks of the first, all of the second, ...
     read : Out(ActReadSignature)     per chunk: low bytes of the state, high bytes
-    write : Out(ActWriteSignature)   per chunk: low bytes, high bytes, hidden state
+    write : Out(ActWriteSignature)   per chunk: low bytes, high bytes, hidden state; of 16 bits: its high bytes, its low bytes
     done : Out                       with the last write
     stall : Out                      waits for a gate, or for the write port
 
@@ -48,7 +49,7 @@ class CellUnit(wiring.Component):
     ------
     Gates before the last are looked up as they come, one chunk per cycle, and kept. A chunk of the last gate is taken
     when the state of its units has been read and the chunk before it is written; ``CYCLES`` cycles later its hidden
-    state is offered. From chunk to chunk those are 18 (LSTM), 22 (GRU) and 15 (RNN) cycles.
+    state is offered. From chunk to chunk those are 18 (LSTM), 22 (GRU) and 15 (RNN) cycles; an LSTM with a hidden state of 16 bits takes 19.
     """
 
     #: From taking the last gate to the offer of the hidden state.
@@ -179,7 +180,7 @@ class CellUnit(wiring.Component):
                 (Cell.RNN, (_RNN_STATE, _RNN_HIDE), (), _RNN_HIDE),
             ):
                 with m.Case(kind):
-                    m.d.comb += [multiply.eq(Cat(step == s for s in products).any()), hidden.eq(step == hide),
+                    m.d.comb += [multiply.eq(Cat(step == s for s in products).any()), hidden.eq((step == hide) & ~c.wide),
                                  lookup.eq(Cat(step == s for s in lookups).any() if lookups else 0)]
         # Constant while an instruction runs, and ready long before they are used.
         align, shift = Signal(range(GATE.frac + 1)), Signal.like(c.shift)
@@ -224,9 +225,9 @@ class CellUnit(wiring.Component):
                 m.d.sync += state.eq(o)
 
     def _write_results(self, m: Module) -> None:
-        """Low bytes, high bytes and hidden state of the chunk under way."""
+        """Low bytes, high bytes and hidden state of the chunk under way, the latter in one or two parts."""
         c, write, arch = self._c, self.write, self._arch
-        low, high, hide = Signal(), Signal(), Signal()
+        low, high, hide, rest = Signal(), Signal(), Signal(), Signal()
         left = Signal(range(arch.cols + 1))
         accepted = Signal()
         keep = self._step == self._of_kind(_KEEP)
@@ -234,16 +235,20 @@ class CellUnit(wiring.Component):
         m.d.comb += [
             left.eq(c.units + 1 - (self._chunk << self._lane_bits)),
             # The address of the next request, before its register.
-            following.eq(Mux(keep, c.state, Mux(low, c.state_high, c.dst)) + (self._chunk << self._lane_bits)),
-            write.valid.eq(low | high | (hide & (self._step == self._of_kind(_END)))),
-            accepted.eq(write.valid & write.ready), self._high_written.eq(accepted & high), self._end.eq(accepted & hide),
+            following.eq(Mux(keep, c.state, Mux(low, c.state_high, Mux(high, c.dst, c.dst_low))) + (self._chunk << self._lane_bits)),
+            write.valid.eq(low | high | ((hide | rest) & (self._step == self._of_kind(_END)))),
+            accepted.eq(write.valid & write.ready), self._high_written.eq(accepted & high), self._end.eq(accepted & (rest | (hide & ~c.wide))),
         ]
         for lane in range(arch.lanes):
-            state = self._state[lane]
-            m.d.comb += write.data[lane].eq(Mux(low, state[:8], Mux(high, state[8:], self._lanes[lane].o[:8])))
+            state, o = self._state[lane], self._lanes[lane].o
+            # Beyond WIDE_MAX the rounded high byte would be no int8: both bytes are then the largest.
+            beyond = (o >= 0) & o[7:STATE.width - 1].all()
+            rounded = Mux(beyond, INT8.max, o[8:] + o[7])[:8]
+            hidden = Mux(hide & c.wide, rounded, Mux(rest & beyond, INT8.max, o[:8]))
+            m.d.comb += write.data[lane].eq(Mux(low, state[:8], Mux(high, state[8:], hidden)))
         m.d.sync += write.mask.eq(Cat(left > lane for lane in range(arch.lanes)))
         with m.If(accepted):
-            m.d.sync += [low.eq(0), high.eq(low), hide.eq(high)]
+            m.d.sync += [low.eq(0), high.eq(low), hide.eq(high), rest.eq(hide & c.wide)]
         with m.If(keep):
             m.d.sync += low.eq(1)
         with m.If(accepted | keep):

@@ -86,6 +86,7 @@ class MatrixEngine(wiring.Component):
                 "last": 1,
                 "fault": 1,
                 "illegal": 1,
+                "high": 1,
                 "acc": range(arch.acc_depth),
             }
         )
@@ -112,7 +113,7 @@ class MatrixEngine(wiring.Component):
             self.engine.idle.eq(1),
         ]
         m.d.sync += [pending_valid.eq(accept | (pending_valid & ~take)), tiles_valid.eq((accept & ~illegal) | (tiles_valid & ~tiles_taken))]
-        with m.If(accept):
+        with m.If(self.engine.cmd.ready):
             m.d.sync += [*(tiles[name].eq(command[name]) for name in ("kt", "kx", "ky", "tile")), pending.eq(command), pending_illegal.eq(illegal)]
 
         tile_bad = self._weight_sequencer(
@@ -129,10 +130,11 @@ class MatrixEngine(wiring.Component):
         # From the sequencer, one cycle before the request, to two cycles before the sums, for the accumulator read.
         stage = tag
         for i in range(arch.rows + self.LATENCY - 1):
-            following = Signal(self._tag, name=f"tag{i}")
-            m.d.sync += following.eq(stage)
-            stage = following
-        self._accumulators(m, stage, psums)
+            before, stage = stage, Signal(self._tag, name=f"tag{i}")
+            m.d.sync += stage.eq(before)
+        again = Signal()
+        m.d.sync += again.eq(stage.write & (before.acc == stage.acc))
+        self._accumulators(m, stage, again, psums)
         return m
 
     # -- weights ---------------------------------------------------------------------------------------------
@@ -252,6 +254,7 @@ class MatrixEngine(wiring.Component):
                 (go & past_end) | (active & ~dead & (illegal | (first_of_tile & ~shadow_full & tile_bad)))
             ),
             tag.illegal.eq(illegal),
+            tag.high.eq(c.high),
             tag.acc.eq(index),
         ]
         m.d.sync += [
@@ -432,7 +435,8 @@ class MatrixEngine(wiring.Component):
         return previous
 
     # -- accumulators ----------------------------------------------------------------------------------------
-    def _accumulators(self, m, tag, psums):
+    def _accumulators(self, m, tag, again, psums):
+        """Read, add, write; `again`: the entry is the one that is written just before, so that it need not be read."""
         arch = self._arch
         row = data.ArrayLayout(signed(ACC.width), arch.cols)
         banks = []
@@ -442,7 +446,7 @@ class MatrixEngine(wiring.Component):
             banks.append((memory.read_port(), memory.write_port()))
         late, now = Signal(self._tag), Signal(self._tag)
         m.d.sync += [late.eq(tag), now.eq(late)]
-        array_reads = tag.write & tag.accumulate
+        array_reads = tag.write & tag.accumulate & ~again
         m.d.comb += self.acc.ready.eq(~(array_reads & (tag.acc[0] == self.acc.addr[0])))
         granted = self.acc.valid & self.acc.ready
         for bank, (read, _) in enumerate(banks):
@@ -464,12 +468,13 @@ class MatrixEngine(wiring.Component):
         written_at = Signal(range(arch.acc_depth))
         written_valid = Signal()
         # Neither the sum of the vector before nor that of the one before it had reached the memory when this one was read.
-        forward, early_forward = Signal(), Signal()
-        m.d.sync += forward.eq(now.write & (now.acc == late.acc))
+        forward, late_again, early_forward = Signal(), Signal(), Signal()
+        m.d.sync += [late_again.eq(again), forward.eq(late_again)]
         m.d.comb += early_forward.eq(written_valid & (written_at == late.acc))
         for c in range(arch.cols):
             m.d.sync += base[c].eq(Mux(early_forward, written[c], stored[c]))
-            m.d.comb += total[c].eq(Mux(now.accumulate, Mux(forward, written[c], base[c]), Const(0, signed(ACC.width))) + psums[c])
+            sum_so_far = Mux(now.accumulate, Mux(forward, written[c], base[c]), Const(0, signed(ACC.width)))
+            m.d.comb += total[c].eq(sum_so_far + Mux(now.high, psums[c] << 8, psums[c]))
         m.d.sync += [written.eq(total), written_at.eq(now.acc), written_valid.eq(now.write)]
         for bank, (_, write) in enumerate(banks):
             m.d.comb += [

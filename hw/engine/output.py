@@ -125,11 +125,12 @@ class OutputEngine(wiring.Component):
                     m.d.sync += [row_addr.eq(following), px_addr.eq(following)]
             with m.If(last):
                 m.d.sync += active.eq(0)
-        with m.If(self.engine.cmd.valid & self.engine.cmd.ready):
+        with m.If(self.engine.cmd.ready):
+            # Also what is no command yet, so that its tokens are on no path but that to `active`.
             command = self.engine.cmd.payload.body.OUTPUT
             nx.begin(command.nx)
             ny.begin(command.ny)
-            m.d.sync += [c.eq(command), active.eq(1), chunk.eq(0), acc.eq(command.acc),
+            m.d.sync += [c.eq(command), active.eq(self.engine.cmd.valid), chunk.eq(0), acc.eq(command.acc),
                          row_addr.eq(command.dst), px_addr.eq(command.dst)]
 
         # -- pipeline ----------------------------------------------------------------------------------------

@@ -101,10 +101,11 @@ class RowWalker(wiring.Component):
         row, plane = Loop(m, len(body.rows), "row"), Loop(m, len(body.planes), "plane")
         self._final = final = Signal()
         m.d.comb += [self.cmd.ready.eq(~active), final.eq(row.last & plane.last)]
-        with m.If(self.cmd.ready & self.cmd.valid):
+        with m.If(self.cmd.ready):
+            # Also what is no command yet, so that its tokens are on no path but that to `active`.
             row.begin(body.rows)
             plane.begin(body.planes)
-            m.d.sync += [op.eq(body), active.eq(1), offset.eq(body.offset), plane_offset.eq(body.offset),
+            m.d.sync += [op.eq(body), active.eq(self.cmd.valid), offset.eq(body.offset), plane_offset.eq(body.offset),
                          sram.eq(body.base), plane_sram.eq(body.base)]
         with m.Elif(active & row_ready):
             with m.If(~row.last):

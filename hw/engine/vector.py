@@ -151,12 +151,13 @@ class VectorEngine(wiring.Component):
             self.engine.cmd.ready.eq(~active & (flight == 0) & cell.cmd.ready), cell.cmd.payload.eq(command.body.CELL),
             cell.cmd.valid.eq(self.engine.cmd.valid & self.engine.cmd.ready & is_cell),
         ]
-        with m.If(self.engine.cmd.valid & self.engine.cmd.ready):
+        with m.If(self.engine.cmd.ready):
+            # Also what is no command yet, so that its tokens are on no path but that to `active`.
             add, window = command.body.ADD, command.body.POOL
             fused = ~is_pool & (add.a_source == OperandA.OUTPUT)
             common = {name: Mux(is_pool, window[of_pool], add[name]) for name, of_pool in _COMMON.items()}
             m.d.sync += [b.eq(add), p.eq(window), pool.eq(is_pool), chained.eq(fused),
-                         multiply.eq(command.opcode == opcodes["MUL"]), active.eq(~is_cell)]
+                         multiply.eq(command.opcode == opcodes["MUL"]), active.eq(self.engine.cmd.valid & ~is_cell)]
             m.d.sync += [b[name].eq(value) for name, value in common.items()]
             # ADD and MUL are windows of two positions, a and b, or of b alone.
             with m.If(~is_pool):

@@ -6,7 +6,15 @@ from amaranth.lib.wiring import In, Out
 
 from systolith.hw.soc.axi import Axi4LiteSignature
 from systolith.spec.arch import ArchConfig
-from systolith.spec.regs import CSR_BYTES, CSRS, DEFAULT_WATCHDOG, Access, Control, config_values
+from systolith.spec.regs import (
+    CSR_BYTES,
+    CSRS,
+    DEFAULT_WATCHDOG,
+    WATCHDOG_BIT,
+    Access,
+    Control,
+    config_values,
+)
 
 __all__ = ["CSR_ADDR_BITS", "CsrBlock", "settings_layout", "values_layout"]
 
@@ -14,13 +22,18 @@ CSR_ADDR_BITS = (CSR_BYTES - 1).bit_length()
 _SLVERR = 2
 
 
-def settings_layout() -> data.StructLayout:
-    """Registers that the host writes, by lower-case name."""
+def settings_layout(arch: ArchConfig) -> data.StructLayout:
+    """Registers that the host writes, by lower-case name; of a compact core those that it has a use for."""
+    if arch.compact:
+        address = {name: arch.addr_bits for name in ("program_lo", "data_lo", "entry")}
+        return data.StructLayout({**address, "program_size": arch.addr_bits + 1, "data_size": arch.addr_bits + 1, "watchdog": WATCHDOG_BIT + 1})
     return data.StructLayout({name.lower(): 32 for name, csr in CSRS.items() if csr.access is Access.WRITE})
 
 
 def values_layout(arch: ArchConfig) -> data.StructLayout:
-    """Registers that the core supplies (all read-only ones that are not constants), by lower-case name."""
+    """Registers that the core supplies (all read-only ones that are not constants), by lower-case name; of a compact core few."""
+    if arch.compact:
+        return data.StructLayout({"status": 4, "error_code": 3, "error_addr": arch.addr_bits, "cycles_lo": 32})
     constants = config_values(arch)
     return data.StructLayout({name.lower(): 32 for name, csr in CSRS.items()
                               if csr.access is Access.READ and name not in constants})
@@ -46,14 +59,17 @@ class CsrBlock(wiring.Component):
         self._arch = arch
         super().__init__({
             "bus": In(Axi4LiteSignature(CSR_ADDR_BITS)), "values": In(values_layout(arch)),
-            "settings": Out(settings_layout(), init={"watchdog": DEFAULT_WATCHDOG}),
+            "settings": Out(settings_layout(arch), init={"watchdog": DEFAULT_WATCHDOG}),
             "start": Out(1), "reset": Out(1), "running": In(1),
         })
 
     def elaborate(self, platform) -> Module:
         m = Module()
         bus = self.bus
-        constants = config_values(self._arch)
+        # What a core does not have reads as zero.
+        values = {name.lower(): value for name, value in config_values(self._arch).items()}
+        for part in (self.settings, self.values):
+            values |= {name: part[name] for name, _ in part.shape()}
         read = Signal()
         m.d.comb += [read.eq(bus.arvalid & (~bus.rvalid | bus.rready)), bus.arready.eq(read)]
         with m.If(bus.rready):
@@ -65,13 +81,10 @@ class CsrBlock(wiring.Component):
                     with m.Case(csr.address // 4):
                         if csr.access is Access.TRIGGER:
                             continue
-                        if csr.access is Access.WRITE:
-                            value = self.settings[name.lower()]
-                        else:
-                            value = constants[name] if name in constants else self.values[name.lower()]
-                        m.d.sync += bus.rdata.eq(value)
+                        m.d.sync += bus.rdata.eq(values.get(name.lower(), 0))
                 with m.Default():
                     m.d.sync += bus.rresp.eq(_SLVERR)
+        settings = dict(self.settings.shape())
         write = Signal()
         m.d.comb += [write.eq(bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready)),
                      bus.awready.eq(write), bus.wready.eq(write)]
@@ -82,9 +95,9 @@ class CsrBlock(wiring.Component):
             with m.Switch(bus.awaddr[2:]):
                 for name, csr in CSRS.items():
                     with m.Case(csr.address // 4):
-                        if csr.access is Access.WRITE:
+                        if csr.access is Access.WRITE and name.lower() in settings:
                             with m.If(~self.running):
-                                self._write(m, self.settings[name.lower()])
+                                self._write(m, self.settings[name.lower()], self._kept(name))
                         elif csr.access is Access.TRIGGER:
                             bits = Signal(4, name="control")
                             m.d.comb += [bits.eq(Mux(bus.wstrb[0], bus.wdata, 0)),
@@ -94,7 +107,15 @@ class CsrBlock(wiring.Component):
                     m.d.sync += bus.bresp.eq(_SLVERR)
         return m
 
-    def _write(self, m: Module, register) -> None:
-        for byte in range(4):
-            with m.If(self.bus.wstrb[byte]):
-                m.d.sync += register[8 * byte:8 * byte + 8].eq(self.bus.wdata[8 * byte:8 * byte + 8])
+    def _kept(self, name: str) -> int:
+        """The bits of a setting that can be written."""
+        if not self._arch.compact:
+            return (1 << 32) - 1
+        # Of WATCHDOG one bit; the others are multiples of 16, but for the sizes of data.
+        return {"WATCHDOG": 1 << WATCHDOG_BIT, "DATA_SIZE": -1, "PROGRAM_SIZE": -1}.get(name, -16)
+
+    def _write(self, m: Module, register, kept: int) -> None:
+        for bit in range(len(register)):
+            if kept >> bit & 1:
+                with m.If(self.bus.wstrb[bit // 8]):
+                    m.d.sync += register[bit].eq(self.bus.wdata[bit])

@@ -12,8 +12,6 @@ from systolith.spec.link import (
     CRC_BYTES,
     CRC_INIT,
     CRC_POLYNOMIAL,
-    CRC_RESIDUE,
-    ESCAPE,
     FLIP,
     MIN_DIVISOR,
     PAYLOAD_BYTES,
@@ -89,12 +87,12 @@ class HostLink(wiring.Component):
 class LinkEngine(wiring.Component):
     """Receives a request, verifies it, executes it, answers; bytes that come meanwhile are dropped.
 
-    Made for few LUTs, since even the slowest memory is far faster than a serial line: one CRC register, bit by bit, for both directions; one beat
-    at a time on the bus, in bursts of one; the payload passes through one block RAM, byte by byte.
+    Made for few LUTs, since even the slowest memory is far faster than a serial line: one CRC register, bit by bit, for both directions; bursts of one
+    beat; writes of one byte each, straight from the block RAM that holds the payload, by which a beat is never put together.
 
     Parameters
     ----------
-    bus_bits, addr_bits : int   of the memory bus; the link reaches its first 4 GiB
+    bus_bits, addr_bits : int   of the memory bus; the link reaches its first `REACH` bytes
     payload_bytes : int         most bytes of one request, a power of two
 
     Members
@@ -106,7 +104,8 @@ class LinkEngine(wiring.Component):
 
     Timing
     ------
-    A byte of the line takes 9 cycles, a beat about twice its bytes and the latency of the bus. Reset closes the link.
+    A byte of the line takes 9 cycles; a byte that is written 3 and the latency of the bus, a beat that is read 2 more than its bytes and the latency.
+    Reset closes the link.
 
     Raises
     ------
@@ -131,10 +130,10 @@ class LinkEngine(wiring.Component):
         self._writes, self._narrow = header.op[0], header.op[1]
         self._status = Signal(LinkStatus)
         self._escaped = Signal()
-        self._done = Signal()
         self._offset = Signal(self._offset_bits, reset_less=True)
         self._address_valid = Signal()
         self._data_valid = Signal()
+        self._lane = Signal(self._lane_bits, reset_less=True)
         m.submodules.buffer = buffer = Memory(shape=8, depth=self._payload_bytes, init=[])
         self._store, self._load = buffer.write_port(), buffer.read_port()
         self._counters(m)
@@ -168,36 +167,40 @@ class LinkEngine(wiring.Component):
             m.d.sync += self._step.eq(self._step + 1)
 
     def _checksum(self, m: Module) -> None:
-        """The CRC, one bit per cycle: over `byte`, or, to send it, shifted out with nothing fed back."""
+        """The CRC, one bit per cycle: over `byte`, or shifted out with nothing fed back, to send it or to compare it with what comes."""
         self._crc = Signal(8 * CRC_BYTES, reset_less=True)
         #: The byte that came or that is sent, and a pulse that takes it into the CRC.
         self._byte = Signal(8)
         self._take = Signal()
         self._flush = Signal()
+        #: What came in place of the CRC is another.
+        self._damaged = Signal()
         work = Signal(8, reset_less=True)
         self._bits = bits = Signal(range(9))
         feedback = Signal()
         m.d.comb += feedback.eq((self._crc[0] ^ work[0]) & ~self._flush)
         with m.If(self._begin):
-            m.d.sync += [bits.eq(0), self._crc.eq(CRC_INIT)]
+            m.d.sync += [bits.eq(0), self._crc.eq(CRC_INIT), self._damaged.eq(0)]
         with m.Elif(self._take):
             m.d.sync += [bits.eq(8), work.eq(self._byte)]
         with m.Elif(bits != 0):
             m.d.sync += [bits.eq(bits - 1), work.eq(work >> 1), self._crc.eq((self._crc >> 1) ^ Mux(feedback, CRC_POLYNOMIAL, 0))]
+            # The CRC is sent inverted.
+            with m.If(self._flush & (work[0] == self._crc[0])):
+                m.d.sync += self._damaged.eq(1)
 
     def _bus(self, m: Module) -> None:
         """Both buses from the same registers; addresses are those of whole beats."""
         memory, csr = self.memory, self.csr
-        self._beat = beat = Signal(8 * self._bus_bytes, reset_less=True)
-        self._strobe = strobe = Signal(self._bus_bytes, reset_less=True)
         address = Cat(self._offset, self._header.addr[self._offset_bits:])
+        data = self._load.data
         m.d.comb += [
             memory.awaddr.eq(Cat(Const(0, self._lane_bits), address[self._lane_bits:])), memory.araddr.eq(memory.awaddr),
             memory.awsize.eq(self._lane_bits), memory.arsize.eq(self._lane_bits), memory.awburst.eq(1), memory.arburst.eq(1),
-            memory.awcache.eq(3), memory.arcache.eq(3), memory.wdata.eq(beat), memory.wstrb.eq(strobe), memory.wlast.eq(1),
+            memory.awcache.eq(3), memory.arcache.eq(3), memory.wdata.eq(data.replicate(self._bus_bytes)),
+            memory.wstrb.eq(1 << address[:self._lane_bits]), memory.wlast.eq(1),
             csr.awaddr.eq(Cat(Const(0, 2), address[2:CSR_ADDR_BITS])), csr.araddr.eq(csr.awaddr),
-            # Bytes come in from above, so a word lies at the top.
-            csr.wdata.eq(beat[-8 * _WORD:]), csr.wstrb.eq(strobe[-_WORD:]),
+            csr.wdata.eq(data.replicate(_WORD)), csr.wstrb.eq(1 << address[:2]),
         ]
         #: The beat that is being read is taken.
         self._read_ready = Signal()
@@ -219,14 +222,16 @@ class LinkEngine(wiring.Component):
 
     def _receive(self, m: Module) -> None:
         header, phase = self._header, Signal(_Phase)
+        special = (self.i.payload[1:] == SYNC >> 1)
         with m.State("RECEIVE"):
-            m.d.comb += [self._byte.eq(self.i.payload ^ Mux(self._escaped, FLIP, 0)), self._store.data.eq(self._byte)]
+            m.d.comb += [self._byte.eq(self.i.payload ^ Mux(self._escaped, FLIP, 0)), self._store.data.eq(self._byte),
+                         self._flush.eq((phase == _Phase.CRC) & (self._step != _HEADER_BYTES))]
             with m.If(self.i.valid):
-                m.d.sync += self._escaped.eq(self.i.payload == ESCAPE)
-                with m.If(self.i.payload == SYNC):
+                m.d.sync += self._escaped.eq(special & ~self.i.payload[0])
+                with m.If(special & self.i.payload[0]):
                     m.d.comb += [self._begin.eq(1), self._first_byte.eq(1)]
                     m.d.sync += phase.eq(_Phase.HEADER)
-                with m.Elif(self.i.payload != ESCAPE):
+                with m.Elif(~special):
                     m.d.comb += self._take.eq(1)
                     with m.Switch(phase):
                         with m.Case(_Phase.HEADER):
@@ -245,78 +250,67 @@ class LinkEngine(wiring.Component):
                                 m.d.sync += phase.eq(_Phase.HUNT)
                                 m.next = "CHECK"
         with m.State("CHECK"):
+            m.d.comb += self._flush.eq(1)
             with m.If(self._bits == 0):
-                m.next = "RECEIVE"
-                with m.If(self._crc == CRC_RESIDUE):
-                    m.next = "EXECUTE"
+                m.next = "EXECUTE"
+                with m.If(self._damaged):
+                    m.next = "RECEIVE"
 
     def _execute(self, m: Module) -> None:
         header = self._header
         is_open = Signal()
-        answered = Signal(8, reset_less=True)
+        answered = Signal.like(header.seq, reset_less=True)
         known = Cat(header.op == member for member in Op).any()
         repeated = (header.op == Op.CSR_WRITE) & (header.seq == answered)
         with m.State("EXECUTE"):
             m.d.comb += self._first_byte.eq(1)
-            m.d.sync += [self._done.eq(0), answered.eq(header.seq)]
+            m.d.sync += answered.eq(header.seq)
             m.next = "ANSWER"
             with m.If(~known | (header.last[self._offset_bits:] != 0)):
                 m.d.sync += self._status.eq(LinkStatus.REFUSED)
             with m.Elif(~is_open & (header.op != Op.HELLO)):
                 m.d.sync += self._status.eq(LinkStatus.CLOSED)
+            # Bits that a narrower bus has not: there is nothing at such an address.
+            with m.Elif(~self._narrow & (header.addr[self._addr_bits:] != 0)):
+                m.d.sync += self._status.eq(LinkStatus.BUS_ERROR)
             # What CSR_WRITE did, it does not do again: the status is still that of the request that was answered last.
             with m.Elif(~repeated):
                 m.d.sync += [self._status.eq(LinkStatus.OK), is_open.eq(1)]
                 m.next = "BEAT"
 
     def _move(self, m: Module) -> None:
-        """Between buffer and bus, beat by beat, in each lane by lane."""
-        lane = Signal(self._lane_bits, reset_less=True)
-        settled = Signal()
+        """Between buffer and bus: writes byte by byte, reads beat by beat and in each lane by lane."""
+        lane = self._lane
         inside = Signal()
         ends = Signal()
-        full = Signal()
         identifies = Signal()
         m.d.comb += [
             identifies.eq(self._header.op == Op.HELLO),
-            inside.eq((lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits])) & ~self._done),
-            ends.eq(self._done | (inside & self._last_byte)), full.eq((lane == self._bus_bytes - 1) | (self._narrow & lane[:2].all())),
+            inside.eq(lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits])), ends.eq(inside & self._last_byte),
         ]
-
-        def next_lane() -> None:
-            m.d.comb += self._next_byte.eq(inside)
-            m.d.sync += [lane.eq(lane + 1), self._done.eq(ends)]
-
         with m.State("BEAT"):
-            m.d.sync += [self._offset.eq(self._header.addr[:self._offset_bits] + self._index), lane.eq(0), settled.eq(0)]
-            m.next = "FILL"
-            with m.If(~self._writes):
-                m.d.sync += self._address_valid.eq(~identifies)
-                m.next = "READ"
-        with m.State("FILL"):
-            # The buffer answers a cycle after the index has changed.
-            m.d.sync += settled.eq(~settled)
-            with m.If(settled):
-                m.d.sync += [self._beat.eq(Cat(self._beat[8:], self._load.data)), self._strobe.eq(Cat(self._strobe[1:], inside))]
-                next_lane()
-                with m.If(full):
-                    m.d.sync += [self._address_valid.eq(1), self._data_valid.eq(1)]
-                    m.next = "WRITE"
+            # Here the buffer reads the byte that is to be written.
+            m.d.sync += [self._offset.eq(self._header.addr[:self._offset_bits] + self._index), lane.eq(0),
+                         self._address_valid.eq(~identifies), self._data_valid.eq(self._writes)]
+            m.next = "READ"
+            with m.If(self._writes):
+                m.next = "WRITE"
         with m.State("WRITE"):
             with m.If(self._written):
+                m.d.comb += self._next_byte.eq(1)
                 m.next = "BEAT"
-                with m.If(self._done | self._write_failed):
+                with m.If(self._last_byte | self._write_failed):
                     self._finish(m, self._write_failed)
         with m.State("READ"):
-            # The bus holds the beat until its last lane is in the buffer.
+            # The bus holds the beat until its last lane, or the last byte, is in the buffer.
             word = self.csr.rdata.word_select(lane[:2], 8)
             m.d.comb += self._store.data.eq(Mux(self._narrow, word, self.memory.rdata.word_select(lane, 8)))
             with m.If(identifies):
                 m.d.comb += self._store.data.eq(Const(int.from_bytes(self._identity, "little"), 32).word_select(lane[:2], 8))
             with m.If(identifies | self._arrived):
-                m.d.comb += self._store.en.eq(inside)
-                next_lane()
-                with m.If(full | self._read_failed):
+                m.d.comb += [self._store.en.eq(inside), self._next_byte.eq(inside)]
+                m.d.sync += lane.eq(lane + 1)
+                with m.If((lane == self._bus_bytes - 1) | (self._narrow & lane[:2].all()) | ends | self._read_failed):
                     m.d.comb += self._read_ready.eq(1)
                     m.next = "BEAT"
                     with m.If(ends | self._read_failed):
@@ -334,15 +328,11 @@ class LinkEngine(wiring.Component):
         byte = self._byte
         self._sent = sent = Signal()
         with m.State("ANSWER"):
-            m.d.comb += [byte.eq(SYNC), self._begin.eq(sent)]
-            with m.If(sent):
-                m.next = "SEQ"
-        with m.State("SEQ"):
-            m.d.comb += [byte.eq(self._header.seq), self._take.eq(sent)]
+            m.d.comb += self._begin.eq(sent)
             with m.If(sent):
                 m.next = "STATUS"
         with m.State("STATUS"):
-            m.d.comb += [byte.eq(self._status), self._take.eq(sent)]
+            m.d.comb += [byte.eq(Cat(self._header.seq, self._status)), self._take.eq(sent)]
             with m.If(sent):
                 m.next = "CRC"
                 with m.If(~self._writes & (self._status == LinkStatus.OK)):
@@ -358,11 +348,14 @@ class LinkEngine(wiring.Component):
 
     def _send(self, m: Module, fsm) -> None:
         """`byte` to the line, escaped where it must be, as soon as the byte before is in the CRC."""
+        # Both have this above their lowest bit.
+        special = SYNC >> 1
+        sync = fsm.ongoing("ANSWER")
         escape = Signal()
         m.d.comb += [
-            escape.eq(((self._byte == SYNC) | (self._byte == ESCAPE)) & ~fsm.ongoing("ANSWER") & ~self._escaped),
-            self.o.payload.eq(Mux(escape, ESCAPE, self._byte ^ Mux(self._escaped, FLIP, 0))),
-            self.o.valid.eq(Cat(fsm.ongoing(state) for state in ("ANSWER", "SEQ", "STATUS", "PAYLOAD", "CRC")).any() & (self._bits == 0)),
+            escape.eq((self._byte[1:] == special) & ~sync & ~self._escaped),
+            self.o.payload.eq(Mux(sync | escape, Cat(sync, Const(special, 7)), self._byte ^ Mux(self._escaped, FLIP, 0))),
+            self.o.valid.eq(Cat(fsm.ongoing(state) for state in ("ANSWER", "STATUS", "PAYLOAD", "CRC")).any() & (self._bits == 0)),
             self._sent.eq(self.o.valid & self.o.ready & ~escape),
         ]
         with m.If(self.o.valid & self.o.ready):

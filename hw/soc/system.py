@@ -1,16 +1,38 @@
 """All of a board but its clocks and pins: the core, its memory, and the link by which a host reaches both."""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.core.core import Core
+from systolith.hw.build import VerilogFiles, generate_component
+from systolith.hw.cores import core_for
 from systolith.hw.soc.link import HostLink
 from systolith.hw.soc.memory_arbiter import MemoryArbiter
+from systolith.hw.soc.on_chip import OnChipMemory, OnChipRam
+from systolith.hw.soc.sdram import SdramController
+from systolith.hw.soc.sdram_chip import SdramTiming
+from systolith.hw.soc.turn_arbiter import TurnArbiter
 from systolith.spec.arch import ArchConfig
 from systolith.spec.link import PAYLOAD_BYTES
 
-__all__ = ["System"]
+__all__ = ["System", "generate_system", "make_memory"]
+
+
+def make_memory(memory: SdramTiming | OnChipRam, arch: ArchConfig, *, pin_cycles: int = 0) -> wiring.Component:
+    """The memory of a board: subordinate ``axi`` of the core's widths, and ``pins`` where it has a chip outside.
+
+    Parameters
+    ----------
+    memory : SdramTiming | OnChipRam
+    pin_cycles : int       registers between SDRAM controller and chip, see `SdramEngine`
+    """
+    if isinstance(memory, OnChipRam):
+        return OnChipMemory(memory.bytes, addr_bits=arch.addr_bits)
+    return SdramController(memory, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, pin_cycles=pin_cycles)
 
 
 class System(wiring.Component):
@@ -19,7 +41,7 @@ class System(wiring.Component):
     Parameters
     ----------
     arch : ArchConfig
-    memory : Component     subordinate ``axi`` of the core's widths, and ``pins`` where it has any
+    memory : Component     see `make_memory`
     divisor : int          clock cycles per bit of the serial line
     payload_bytes : int    most bytes of one request of the link
 
@@ -39,9 +61,11 @@ class System(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         arch = self._arch
-        m.submodules.core = core = Core(arch)
+        m.submodules.core = core = core_for(arch)
         m.submodules.link = link = HostLink(**self._link)
-        m.submodules.arbiter = arbiter = MemoryArbiter(bus_bits=arch.bus_bits, addr_bits=arch.addr_bits)
+        # On-chip memory serves one burst at a time, so there is nothing to gain from more under way.
+        kind = TurnArbiter if isinstance(self._memory, OnChipMemory) else MemoryArbiter
+        m.submodules.arbiter = arbiter = kind(bus_bits=arch.bus_bits, addr_bits=arch.addr_bits)
         m.submodules.memory = memory = self._memory
         wiring.connect(m, core.axi, arbiter.core)
         wiring.connect(m, link.memory, arbiter.link)
@@ -51,3 +75,25 @@ class System(wiring.Component):
         if "pins" in memory.signature.members:
             wiring.connect(m, memory.pins, wiring.flipped(self.pins))
         return m
+
+
+def generate_system(arch: ArchConfig, memory: SdramTiming | OnChipRam, *, divisor: int, payload_bytes: int = PAYLOAD_BYTES, pin_cycles: int = 0,
+                    build_dir: str | Path = "build", device: str = "") -> VerilogFiles:
+    """The Verilog of a system with its memory, module ``system``, from the cache if it holds it.
+
+    Parameters
+    ----------
+    memory, pin_cycles : see `make_memory`
+    divisor, payload_bytes : see `System`
+    build_dir : path       the cache
+    device : str           see `VerilogPlatform`
+
+    Raises
+    ------
+    BuildError, SdramError
+    """
+    def make() -> System:
+        return System(arch, make_memory(memory, arch, pin_cycles=pin_cycles), divisor=divisor, payload_bytes=payload_bytes)
+
+    parameters = {"arch": arch.to_dict(), "memory": asdict(memory), "divisor": divisor, "payload_bytes": payload_bytes, "pin_cycles": pin_cycles}
+    return generate_component("system", make, json.dumps(parameters), build_dir=build_dir, device=device)

@@ -72,7 +72,7 @@ def random_matmul(arch: ArchConfig, rng: random.Random, acc: int, tiles: int) ->
         ky=ky, ky_addr=rng.randrange(bytes_), ky_y=rng.choice([0, 1, 2, 255]), kx=kx, kx_x=rng.choice([1, 4, bytes_ - 1]), kt=kt,
         oy=oy, oy_addr=rng.randrange(bytes_), oy_y=rng.choice([0, 1, 2]), ox=ox, ox_x=rng.choice([1, 3, 8, bytes_ - 1]),
         taps=taps, stride=rng.randint(1, 3) if depthwise else 1, tile=rng.randrange(tiles - ky * kx * kt), acc=acc,
-        accumulate=rng.randint(0, 1), final=rng.randint(0, 1))
+        accumulate=rng.randint(0, 1), final=rng.randint(0, 1), high=rng.randint(0, 1))
 
 
 def acc_entries(instr: Instr) -> int:
@@ -131,13 +131,13 @@ def random_pool(arch: ArchConfig, rng: random.Random) -> Instr:
 
 
 def random_cell(arch: ArchConfig, rng: random.Random, kind: Cell | None = None) -> Instr:
-    """A CELL anywhere in the SRAM; its state's low bytes, high bytes and hidden state do not meet."""
-    starts = rng.sample(range(0, arch.act_bytes, arch.cols), 3)
+    """A CELL anywhere in the SRAM; its state's low bytes, high bytes and the bytes of the hidden state do not meet."""
+    starts = rng.sample(range(0, arch.act_bytes, arch.cols), 4)
     skew = rng.randrange(arch.cols)
-    state, state_high, dst = ((start + skew) % arch.act_bytes for start in starts)
+    state, state_high, dst, dst_low = ((start + skew) % arch.act_bytes for start in starts)
     return isa_for(arch).make(
         "CELL", kind=rng.choice(list(Cell)) if kind is None else kind, units=rng.randint(1, arch.cols), state=state, state_high=state_high, dst=dst,
-        shift=rng.randint(0, 7), alpha=rng.choice((0, 1, 1 << 15, rng.randint(0, 1 << 15))))
+        wide=rng.randrange(2), dst_low=dst_low, shift=rng.randint(0, 7), alpha=rng.choice((0, 1, 1 << 15, rng.randint(0, 1 << 15))))
 
 
 def _extremes(rng: random.Random, count: int, low: int, high: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 // Test bench of a whole board, driven from Python through the extern "C" functions at the end: the host's side of the serial line,
 // bit by bit, and the SDRAM chip where the board has one.
 //
-// Python puts in front of this file: memory.h, sdram.h, the model's header and MODEL (its class), HAS_SDRAM, and VM_TRACE.
+// Python puts in front of this file: memory.h and sdram.h where the board has such a chip, the model's header and MODEL (its class), HAS_SDRAM, and VM_TRACE.
 //
 // A cycle: outputs are sampled while the clock is low; rising edge; then line and chip compute their inputs for the next cycle
 // from what was sampled. No input depends combinationally on an output.
@@ -66,12 +66,18 @@ private:
 
 struct Settings {
     uint32_t divisor;  // clock cycles per bit
+#if HAS_SDRAM
     SdramTiming sdram;
+#endif
 };
 
 class Board {
 public:
-    explicit Board(const Settings& settings) : line(settings.divisor), chip(settings.sdram) {
+    explicit Board(const Settings& settings) : line(settings.divisor)
+#if HAS_SDRAM
+        , chip(settings.sdram)
+#endif
+    {
         context_ = std::make_unique<VerilatedContext>();
         context_->randReset(0);
 #if VM_TRACE
@@ -144,9 +150,11 @@ public:
 #endif
 
     Line line;
+#if HAS_SDRAM
     SdramChip chip;
-    bool cut = false;    // what the board sends is lost
     uint32_t stuck = 0, stuck_data = 0;  // address pins of the chip, and data pins of the controller, that are always low
+#endif
+    bool cut = false;  // what the board sends is lost
     uint64_t cycle = 0;
 
 private:
@@ -197,8 +205,8 @@ int64_t board_run(Handle* h, uint64_t cycles) {
 int64_t board_reset(Handle* h) { return guard(h, [](Board& b) -> int64_t { b.reset(); return 0; }); }
 void board_hold_low(Handle* h, uint64_t cycles) { h->board->line.hold_low(cycles); }
 void board_cut(Handle* h, int cut) { h->board->cut = cut != 0; }
-void board_stuck(Handle* h, uint32_t address, uint32_t data) { h->board->stuck = address; h->board->stuck_data = data; }
 #if HAS_SDRAM
+void board_stuck(Handle* h, uint32_t address, uint32_t data) { h->board->stuck = address; h->board->stuck_data = data; }
 void board_memory_write(Handle* h, uint64_t addr, const uint8_t* data, uint64_t size) {
     h->board->chip.memory.each(addr, size, [&](uint8_t* p, uint64_t at, uint64_t n) { std::memcpy(p, data + at, n); });
 }

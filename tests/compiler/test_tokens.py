@@ -5,9 +5,10 @@ import pytest
 from systolith.compiler.tokens import add_tokens
 from systolith.reference.hazards import check_order
 from systolith.spec.arch import PRESETS
-from systolith.spec.isa import MOST_TOKENS, Engine, isa_for
+from systolith.spec.isa import Engine, isa_for, semaphore_bits
 
 ARCH = PRESETS["array8"]
+MOST_TOKENS = (1 << semaphore_bits(ARCH)) - 1
 
 
 @pytest.mark.parametrize("count", [MOST_TOKENS - 1, MOST_TOKENS, MOST_TOKENS + 1, 3 * MOST_TOKENS])

@@ -98,7 +98,8 @@ def test_every_write_to_a_csr_happens_once_over_a_bad_line(seed):
         device.start()
         assert device.csr_read("ENTRY") == value
     address = CSRS["CONTROL"].address
-    expected = [write for value in range(40) for write in ((CSRS["ENTRY"].address, 15, value), (address, 15, Control.START))]
+    expected = [(at, 1 << i, byte << 8 * i) for value in range(40) for at, word in ((CSRS["ENTRY"].address, value), (address, Control.START))
+                for i, byte in enumerate(int(word).to_bytes(4, "little"))]
     assert device_model.csr_writes == expected, f"seed {seed}"
     assert device.statistics.retries > 10, "the line was better than it should be"
 
@@ -144,10 +145,23 @@ def test_a_hopeless_line_is_given_up_with_its_count():
         SerialDevice(Hopeless(model()))
 
 
+def test_a_device_that_was_given_up_must_be_opened_again():
+    line = ModelLine(model())
+    device = SerialDevice(line)
+    line.write, write = (lambda data: None), line.write
+    with pytest.raises(LinkDown, match="no board answers"):
+        device.start()
+    line.write = write
+    with pytest.raises(LinkDown, match="the link to 'model' was given up"):
+        device.start()
+    device.open()
+    device.start()
+
+
 def test_another_protocol_is_refused():
     class Other(ModelLine):
         def write(self, data):
-            self.waiting += frame(Answer(data[1] if data[1] != 0xA4 else data[2] ^ 0x80, LinkStatus.OK, b"SL\x63\x09").body())
+            self.waiting += frame(Answer((data[1] if data[1] != 0xA4 else data[2]) & 15, LinkStatus.OK, b"SL\x63\x09").body())
 
     with pytest.raises(LinkDown, match=f"speaks version 99 of the link, this host version {LINK_VERSION}"):
         SerialDevice(Other(model()))
@@ -159,8 +173,8 @@ def test_errors_of_the_bus_and_of_addresses_name_the_place():
         device.read(256, 4)
     with pytest.raises(DeviceError, match="answered a memory write at 0x1000 with an error"):
         device.write(MEMORY_BYTES, b"x")
-    with pytest.raises(DeviceError, match="the link reaches 4 GiB of memory, not 8 bytes at 0xfffffffc"):
-        device.read(0xFFFF_FFFC, 8)
+    with pytest.raises(DeviceError, match="the link reaches 256 MiB of memory, not 8 bytes at 0xffffffc"):
+        device.read(0xFFF_FFFC, 8)
 
 
 def test_wait_counts_the_cores_own_cycles():

@@ -2,7 +2,7 @@
 
 from amaranth.sim import Simulator
 
-from systolith.hw.core.core import Core
+from systolith.hw.cores import core_for
 from systolith.spec.isa import isa_for
 from systolith.spec.regs import CSRS, Control, Status
 from tests.hw.axi_memory import AxiMemory, csr_read, csr_write
@@ -22,7 +22,7 @@ class CoreBench:
 
     def __init__(self, arch, body, *, latency=3, stall=0.0, seed=0, bad=None):
         self.arch = arch
-        self.core = Core(arch)
+        self.core = core_for(arch)
         self.isa = isa_for(arch)
         self.seed = seed
         self.memory = AxiMemory(self.core.axi, bytearray(DATA + DATA_SIZE - PROGRAM), base=PROGRAM, latency=latency,

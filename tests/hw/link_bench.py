@@ -83,12 +83,12 @@ class LiteRegisters:
 
 
 def run(chunks, *, bus_bits: int = 32, payload_bytes: int = 32, stall: float = 0.0, seed: int = 0, latency: int = 1,
-        bad: range = range(0), joint: bool = True) -> list[bytes]:
+        bad: range = range(0), joint: bool = True, addr_bits: int = 34) -> list[bytes]:
     """Feed bytes; compare every answer, memory and CSRs with the model's. Returns the answers, as they went over the line.
 
     Each item of `chunks` is bytes, or None for a reset of the link. Bytes come every 10 cycles, and none while an answer is due.
     """
-    dut = LinkEngine(bus_bits=bus_bits, addr_bits=34, payload_bytes=payload_bytes)
+    dut = LinkEngine(bus_bits=bus_bits, addr_bits=addr_bits, payload_bytes=payload_bytes)
     reset = Signal()
     rng = random.Random(seed)
     contents, registers = bytearray(rng.randbytes(MEMORY_BYTES)), bytearray(rng.randbytes(CSR_BYTES))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from systolith.compiler.costs import CELL_LATENCY, cell_cycles, cell_latency
 from systolith.hw.engine.cell import CellUnit
 from systolith.hw.engine.vector import VectorEngine
 from systolith.hw.interfaces import ActReadSignature
@@ -211,26 +212,29 @@ def test_equals_the_machine(arch, stall):
 def test_every_shift_and_both_ends_of_alpha(kind):
     arch = EQUAL
     make, rng = isa_for(arch).make, random.Random(3)
-    common = {"kind": kind, "units": arch.cols, "state": 16, "state_high": 40, "dst": 64}
+    common = {"kind": kind, "units": arch.cols, "state": 16, "state_high": 40, "dst": 64, "dst_low": 96}
     variants = {Cell.LSTM: [{"shift": s} for s in range(8)], Cell.GRU: [{"shift": 7, "alpha": 77}] * 8,
                 Cell.RNN: [{"alpha": a, "shift": 5} for a in (0, 1, 1 << 14, (1 << 15) - 1, 1 << 15, rng.randrange(1 << 15))]}[kind]
-    checker, _ = run(arch, [make("CELL", **common, **v) for v in variants for _ in range(3)], seed=3, stall=0.0)
+    checker, _ = run(arch, [make("CELL", **common, **v, wide=i % 2) for v in variants for i in range(4)], seed=3, stall=0.0)
     assert checker.complete
 
 
-@pytest.mark.parametrize(("kind", "again"), [(Cell.LSTM, 18), (Cell.GRU, 22), (Cell.RNN, 15)])
-def test_cycles_from_the_last_gate_and_from_chunk_to_chunk(kind, again):
+@pytest.mark.parametrize("wide", [0, 1])
+@pytest.mark.parametrize("kind", Cell)
+def test_cycles_from_the_last_gate_and_from_chunk_to_chunk(kind, wide):
+    assert CellUnit.CYCLES[kind] == CELL_LATENCY[kind]
     for arch in (EQUAL, MIXED):
         chunks = arch.cols // arch.lanes
-        instr = isa_for(arch).make("CELL", kind=kind, units=arch.cols, state=16, state_high=40, dst=64)
+        instr = isa_for(arch).make("CELL", kind=kind, units=arch.cols, state=16, state_high=40, dst=64, wide=wide, dst_low=96)
         checker, result = run(arch, [instr], seed=1, stall=0.0)
-        hidden, last_gates = checker.cycles[2::3], result["chain"][-chunks:]
+        hidden, last_gates = checker.cycles[2::3 + wide], result["chain"][-chunks:]
         assert [b - a for a, b in zip(last_gates, hidden, strict=True)] == [CellUnit.CYCLES[kind]] * chunks
-        assert all(b - a == again for a, b in itertools.pairwise(last_gates))
+        assert all(b - a == cell_cycles(instr) for a, b in itertools.pairwise(last_gates))
+        assert checker.cycles[-1] - last_gates[-1] == cell_latency(instr)
         assert not any(a <= cycle <= b for a, b in zip(last_gates, hidden, strict=True) for cycle in result["stalls"])
         # In all other cycles it waits for the state, or for a chunk.
-        idle = set(range(result["commands"][0] + 1, hidden[-1])) - set(result["chain"])
-        idle -= {cycle for a, b in zip(last_gates, hidden, strict=True) for cycle in range(a, b + 1)}
+        idle = set(range(result["commands"][0] + 1, hidden[-1] + wide)) - set(result["chain"])
+        idle -= {cycle for a, b in zip(last_gates, hidden, strict=True) for cycle in range(a, b + 1 + wide)}
         assert set(result["stalls"]) == idle
         # The gates before come one chunk per cycle, after the first has met its command.
         assert result["chain"][1:-chunks] == list(range(result["chain"][0] + 1, result["chain"][0] + chunks * (kind.gates - 1)))

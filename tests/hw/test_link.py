@@ -4,8 +4,11 @@
 import random
 
 import pytest
+from amaranth.hdl import Module
+from amaranth.sim import Simulator
 
 from systolith.hw.soc.link import HostLink, LinkEngine
+from systolith.hw.soc.uart import UartReceiver, UartTransmitter
 from systolith.spec.link import (
     ESCAPE,
     SYNC,
@@ -50,7 +53,7 @@ def random_requests(rng: random.Random, count: int, payload_bytes: int) -> list[
             size = min(size, 8)
         limit = CSR_BYTES + payload_bytes if op.narrow else MEMORY_BYTES
         payload = bytes(rng.choice((SYNC, ESCAPE, 0, rng.randrange(256))) for _ in range(size)) if op.writes else b""
-        requests.append(request(seq % 256, op, rng.randrange(limit), size, payload))
+        requests.append(request(seq % 16, op, rng.randrange(limit), size, payload))
     return requests
 
 
@@ -68,12 +71,12 @@ def test_a_bad_line_costs_requests_but_never_does_anything_else(seed):
     rng = random.Random(seed)
     bus_bits, payload_bytes = SHAPES[seed % len(SHAPES)]
     requests = random_requests(rng, 24, payload_bytes)
-    chunks = [hello(255)] + [damage(r, rng, rng.choice((0, 0, 1, 2, 4))) for r in requests]
+    chunks = [hello(15)] + [damage(r, rng, rng.choice((0, 0, 1, 2, 4))) for r in requests]
     # Behind a break, an undamaged request is always understood.
     chunks.insert(12, bytes(40))
-    chunks.append(request(77, Op.MEMORY_READ, 64, 8))
+    chunks.append(request(13, Op.MEMORY_READ, 64, 8))
     answers = run(chunks, bus_bits=bus_bits, payload_bytes=payload_bytes, stall=0.3, seed=seed)
-    assert body(answers[-1]).seq == 77 and len(answers) > 6, f"seed {seed}"
+    assert body(answers[-1]).seq == 13 and len(answers) > 6, f"seed {seed}"
 
 
 def test_an_identity_opens_the_link_and_a_reset_closes_it():
@@ -110,8 +113,46 @@ def test_an_error_of_the_bus_is_reported_without_payload(bus_bits, payload_bytes
     assert not answers[1].payload
 
 
+def test_an_address_that_the_bus_does_not_have_is_an_error():
+    # With fewer bits it would be another place.
+    chunks = [hello(1), request(2, Op.MEMORY_WRITE, 0x1_0000, 4, b"abcd"), request(3, Op.MEMORY_READ, 0x800_0000, 4), request(4, Op.MEMORY_READ, 0, 4)]
+    answers = [body(a) for a in run(chunks, addr_bits=16)]
+    assert [a.status for a in answers] == [LinkStatus.OK, LinkStatus.BUS_ERROR, LinkStatus.BUS_ERROR, LinkStatus.OK]
+
+
+@pytest.mark.parametrize("divisor", [2, 7])
+def test_the_link_speaks_over_its_line(divisor):
+    top = Module()
+    top.submodules.link = link = HostLink(bus_bits=32, addr_bits=32, divisor=divisor, payload_bytes=32)
+    top.submodules.transmitter = transmitter = UartTransmitter(divisor=divisor)
+    top.submodules.receiver = receiver = UartReceiver(divisor=divisor)
+    top.d.comb += [link.rx.eq(transmitter.tx), receiver.rx.eq(link.tx)]
+    expected = frame(Answer(9, LinkStatus.OK, identity(32)).body())
+    got = bytearray()
+
+    async def send(ctx):
+        for byte in hello(9):
+            ctx.set(transmitter.i.payload, byte)
+            ctx.set(transmitter.i.valid, 1)
+            await ctx.tick().until(transmitter.i.ready)
+        ctx.set(transmitter.i.valid, 0)
+
+    async def receive(ctx):
+        for _ in range(10 * divisor * (len(hello(9)) + len(expected) + 4)):
+            _, _, valid, payload = await ctx.tick().sample(receiver.o.valid, receiver.o.payload)
+            if valid:
+                got.append(payload)
+
+    simulator = Simulator(top)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(send)
+    simulator.add_testbench(receive)
+    simulator.run()
+    assert got == expected
+
+
 def test_what_the_protocol_does_not_have_is_refused():
-    unknown = frame(bytes((5, 0x34, 0, 0, 0, 0, 0)))
+    unknown = frame(bytes((0x45, 3, 0, 0, 0, 0)))
     too_long = request(6, Op.MEMORY_READ, 0, 33)
     answers = [body(a) for a in run([hello(1), unknown, too_long])]
     assert [a.status for a in answers] == [LinkStatus.OK, LinkStatus.REFUSED, LinkStatus.REFUSED]

@@ -86,7 +86,7 @@ class Model:
                     else:
                         sums = sum(past[r] * tile[r] for r in range(i.taps))
                     before = self.acc[entry] if i.accumulate or number > 1 else 0
-                    self.acc[entry] = (before + sums + 2**31) % 2**32 - 2**31
+                    self.acc[entry] = (before + sums * (256 if i.high else 1) + 2**31) % 2**32 - 2**31
                     if i.final and number == tiles:
                         self.released.append((entry, self.acc[entry].tolist()))
                     entry += 1
@@ -409,13 +409,20 @@ def test_random_instructions_with_random_reads(arch, seed):
 
 
 def test_output_reads_wait_for_the_array():
-    # The second instruction reads bank 0 in every cycle: reads of even entries wait, the array never does.
+    # After the first, each instruction reads bank 0: reads of even entries wait, the array never does.
     first = matmul(SQUARE, ox=8, ox_x=4, final=1)
-    instrs = [first, matmul(SQUARE, kt=16, acc=40), matmul(SQUARE, kt=12, ox=4, ox_x=4, acc=8)]
-    run = check(SQUARE, instrs, seed=8, read=0.4)
-    # Its first tile overwrites, so it does not read.
-    assert 4 < run.refused <= 15
+    later = [matmul(SQUARE, acc=40 + 2 * (n % 2), accumulate=1) for n in range(16)]
+    run = check(SQUARE, [first, *later, matmul(SQUARE, kt=12, ox=4, ox_x=4, acc=8)], seed=8, read=0.4)
+    assert 4 < run.refused <= 20
     assert run.issued == list(range(run.issued[0], run.issued[0] + 8 + 16 + 48))
+
+
+def test_output_reads_do_not_wait_for_sums_that_are_forwarded():
+    # One entry for all tiles: each sum takes the one before it from the adder.
+    first = matmul(SQUARE, ox=8, ox_x=4, final=1)
+    run = check(SQUARE, [first, matmul(SQUARE, kt=24, acc=40), matmul(SQUARE, kt=24, acc=40, accumulate=1)], seed=8, read=1.0)
+    assert run.refused == 0
+    assert run.issued == list(range(run.issued[0], run.issued[0] + 8 + 48))
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])

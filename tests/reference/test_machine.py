@@ -191,7 +191,7 @@ def matmul_operands(bench, mode):
     return dict(
         mode=mode, base=bench.address(), y0=bench.pick(-2, 1), x0=bench.pick(-12, 6), height=bench.pick(0, 5), row_bytes=bench.pick(0, 40),
         pad=bench.int8(), ky_y=bench.pick(0, 2), oy_y=bench.pick(0, 2), tile=bench.pick(0, bench.arch.weight_tiles - 12),
-        acc=bench.pick(0, 100), accumulate=bench.pick(0, 1), final=bench.pick(0, 1),
+        acc=bench.pick(0, 100), accumulate=bench.pick(0, 1), final=bench.pick(0, 1), high=bench.pick(0, 1),
         **bench.steps("ky_addr", "kx_x", "oy_addr", "ox_x"), **shape, **size, **tap,
     )  # fmt: skip
 
@@ -225,7 +225,7 @@ def sums_of(instr, arch, before):
                     # With weights only in the taps, no vector before the row's first is needed.
                     vector, lane = (ox - r, c) if depthwise else (ox, r)
                     total += w * byte_at(instr, arch, act, oy, vector, ky, kx, kt, lane) if w else 0
-                acc[entry, c] = total + (0 if first else acc[entry, c])
+                acc[entry, c] = total * (256 if instr.high else 1) + (0 if first else acc[entry, c])
         tile, first = tile + 1, False
     return ((acc + (1 << 31)) % (1 << 32) - (1 << 31)).astype(np.int32), entries
 

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from systolith import api, cli, session
-from systolith.boards.board import BOARDS
+from systolith.board_doctor import built_in_program
+from systolith.boards.board import BOARDS, Board
 from systolith.compiler.driver import compile_graph
 from systolith.host.device import DeviceError, DeviceReset
 from systolith.host.driver import Driver
 from systolith.host.serial import SerialDevice
+from systolith.hw.soc.on_chip import OnChipRam
 from systolith.sim.board import BoardError, SimulatedBoard
+from systolith.sim.verilator import SimulationError
 from systolith.spec.arch import PRESETS
 from tests.boards_bench import SMALL, FaultyBoard, simulate
 from tests.compiler.qdq import QdqModel
@@ -181,3 +184,28 @@ def test_a_port_that_is_missing_is_refused_by_verify_too(model, monkeypatch, cap
     monkeypatch.setitem(PRESETS, "small", SMALL.arch)
     assert cli.main(["verify", str(model), "--arch", "small", "--on", "board", "--port", "/dev/nowhere"]) == 2
     assert "cannot open the port '/dev/nowhere' at 3,000,000 baud" in capsys.readouterr().err
+
+
+def test_a_board_without_a_memory_chip(monkeypatch):
+    # The smallest core with memory on its own chip, as on an iCEBreaker.
+    arch = PRESETS["icebreaker"]
+    board = Board(name="chipless", arch=arch, memory=OnChipRam(bytes=1 << 16, clock_hz=18_000_000), baud=1_000_000)
+    monkeypatch.setitem(BOARDS, "chipless", board)
+    result = api.verify(built_in_program(), arch, on=("machine", "board"), port="sim:chipless")
+    assert result.bit_exact and result.backends["board"].cycles > 0
+    device = SerialDevice(simulate(board))
+    with pytest.raises(DeviceError, match="memory write at 0x10000 with an error"):
+        device.write(1 << 16, b"x")
+    with pytest.raises(SimulationError, match="sim:chipless has no memory chip"):
+        device.transport.memory_read(0, 4)
+    device.close()
+
+
+# Building such a simulation takes a minute.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(BOARDS))
+def test_a_board_as_it_is_sold(tmp_path, name):
+    graph = random_graph(4, steps=8, largest=14)
+    result = api.verify(graph, BOARDS[name].arch, on=("machine", "board"), port=f"sim:{name}")
+    assert result.bit_exact and result.backends["board"].cycles > 0
+    assert cli.main(["doctor", "--board", name, "--port", f"sim:{name}", "--json", str(tmp_path / "doctor.json")]) == 0

@@ -7,7 +7,9 @@ from systolith import api
 from systolith.reference.conv import Conv
 from systolith.reference.graph import QGraph
 from systolith.reference.shape import Reshape
+from systolith.spec.isa import Cell
 from systolith.spec.memory import FULL_RATE, MemoryTiming
+from tests.compiler.test_recurrent import random_layer
 from tests.graphs import ARCHS, GraphBuilder
 
 #: A 16-bit SDRAM.
@@ -57,12 +59,31 @@ def perceptron() -> QGraph:
     return b.finish(x)
 
 
+def recurrent(kind: Cell, inputs: int, units: int) -> QGraph:
+    """Two layers over a sequence; of few units, so that the cells are the limit, or of many."""
+    b = GraphBuilder(4)
+    x = random_layer(b, b.input((9, 1, inputs)), kind, units, reverse=False)
+    x = b.append(Reshape(shape=(9, 1, units)), x)
+    return b.finish(random_layer(b, x, kind, units, reverse=True))
+
+
 @pytest.mark.parametrize("memory", [FULL_RATE, SLOW], ids=["full", "slow"])
 @pytest.mark.parametrize(("network", "arch"), [
     (separable, "array8"), (residual, "array8"), (perceptron, "array8"), (separable, "bus64"), (perceptron, "bus64"), (separable, "tiny"),
     (perceptron, "tiny")])
 def test_the_model_is_near_the_rtl(network, arch, memory):
-    result = api.verify(network(), ARCHS[arch], on=("rtl",), memory=memory).as_dict()
+    near(network(), arch, memory)
+
+
+@pytest.mark.parametrize("memory", [FULL_RATE, SLOW], ids=["full", "slow"])
+@pytest.mark.parametrize(("inputs", "units", "arch"), [(16, 20, "array8"), (40, 48, "array8"), (16, 20, "bus64"), (24, 28, "bus64"), (10, 12, "tiny")])
+@pytest.mark.parametrize("kind", Cell)
+def test_the_model_is_near_the_rtl_of_recurrent_layers(kind, inputs, units, arch, memory):
+    near(recurrent(kind, inputs, units), arch, memory)
+
+
+def near(graph: QGraph, arch: str, memory: MemoryTiming) -> None:
+    result = api.verify(graph, ARCHS[arch], on=("rtl",), memory=memory).as_dict()
     assert result["bit_exact"]
     assert abs(result["estimated_cycles"] / result["cycles"] - 1) <= 0.03, (result["estimated_cycles"], result["cycles"])
     for layer in result["layers"]:
