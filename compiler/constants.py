@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from systolith.compiler.costs import matrix_cycles
 from systolith.compiler.errors import AllocationError
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Instr, Region, Space, isa_for
@@ -21,6 +22,9 @@ __all__ = ["Constants"]
 class _Entry:
     data: bytes
     offset: int
+    #: Of the array, and how often it begins to use this one, in the dry pass.
+    cycles: int = 0
+    uses: int = 0
     resident: int | None = None
     streamed: int | None = None
 
@@ -39,6 +43,7 @@ class Constants:
     base: int = 0
     dry: bool = True
     _ring: dict[Space, list] = field(default_factory=dict)
+    _latest: dict[Space, _Entry] = field(default_factory=dict)
     _by_data: dict[tuple[Space, bytes], _Entry] = field(default_factory=dict)
 
     def sizes(self) -> dict[Space, int]:
@@ -63,6 +68,8 @@ class Constants:
         """Address of the constant on chip; calls ``emit(instr)`` where it must be loaded first."""
         entry = self.entries[space, key]
         if self.dry:
+            entry.uses += 1
+            self._latest[space] = entry
             return 0
         if entry.resident is not None:
             return entry.resident
@@ -81,6 +88,11 @@ class Constants:
             emit(self.load(space, entry, start))
         return entry.streamed
 
+    def spend(self, instr: Instr) -> None:
+        """Note in the dry pass that a MATMUL uses the latest weights."""
+        if self.dry and instr.mnemonic == "MATMUL":
+            self._latest[Space.WEIGHT].cycles += matrix_cycles(instr, self.arch)
+
     def load(self, space: Space, entry: _Entry, address: int) -> Instr:
         """The LOAD that brings one constant on chip."""
         return isa_for(self.arch).make("LOAD", space=space, region=Region.PROGRAM, offset=self.base + entry.offset,
@@ -88,6 +100,9 @@ class Constants:
 
     def plan(self) -> list[tuple[Space, _Entry, int]]:
         """Decide what is resident; returns (space, entry, address) of each for the load stream. Ends the dry pass.
+
+        Streamed are those that are used least often, and of these what the array uses for the most cycles per byte: the load of
+        the next hides behind it.
 
         Raises
         ------
@@ -105,7 +120,10 @@ class Constants:
             unit = self.unit(space)
             ring += -ring % unit
             address = 0
-            for entry, room in zip(entries, rooms, strict=True):
+            placed = list(zip(entries, rooms, strict=True))
+            if ring:
+                placed.sort(key=lambda item: (-item[0].uses, item[0].cycles / item[1]))
+            for entry, room in placed:
                 if address + room <= capacity - ring:
                     entry.resident = address
                     resident.append((space, entry, address))

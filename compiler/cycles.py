@@ -21,17 +21,17 @@ from systolith.spec.memory import BURST_BEATS, FETCH_BEATS, FULL_RATE, MemoryTim
 __all__ = ["Timing", "estimate", "transfer_cycles"]
 
 #: Cycles from dispatch to the first request of an engine.
-_ISSUE = 3
+_ISSUE = 4
 #: Cycles from a MATMUL's first vector to its first accumulator write, beyond the R rows it passes.
-_ARRAY_LATENCY = 6
+_ARRAY_LATENCY = 8
 #: Cycles from an accumulator read to the write of its result.
-_OUTPUT_LATENCY = 10
+_OUTPUT_LATENCY = 12
 #: Cycles from a read by the vector unit to the write of its result.
-_VECTOR_LATENCY = 10
+_VECTOR_LATENCY = 13
 #: Cycles from the end of one CELL to the last gate of the next, which needs the state.
-_STATE_READ = 6
+_STATE_READ = 7
 #: Cycles of a transfer beyond the memory's latency and its beats.
-_TRANSFER_LATENCY = 6
+_TRANSFER_LATENCY = 8
 
 
 @dataclass(frozen=True, slots=True)

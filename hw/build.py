@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from systolith.spec.arch import ArchConfig
 
 __all__ = ["RAM_VERILOG", "BuildError", "VerilogFiles", "VerilogPlatform", "generate", "generate_component"]
 
-#: The one behavioural RAM: a write port with lane enables, a read port that delivers the old value on a collision.
+#: The one behavioural RAM: a write port with lane enables, a read port. With the macro ``SYSTOLITH_COLLISIONS`` a collision
+#: delivers what nobody wants, for the test that nothing depends on it.
 RAM_VERILOG = """\
-// One write port with one enable per lane, one registered read port. On a collision the read delivers the old value,
-// or, with TRANSPARENT, the new one.
+// One write port with one enable per lane, one registered read port. On a collision the read delivers anything, or, with
+// TRANSPARENT, the new value: nothing reads what is written in the same cycle, so block RAM needs no bypass.
 module systolith_ram #(
     parameter WIDTH = 8,
     parameter DEPTH = 2,
@@ -39,13 +41,17 @@ module systolith_ram #(
     input wire [ADDR-1:0] r_addr,
     output wire [WIDTH-1:0] r_data
 );
-    reg [WIDTH-1:0] memory [0:DEPTH-1];
+    (* no_rw_check *) reg [WIDTH-1:0] memory [0:DEPTH-1];
     reg [WIDTH-1:0] stored;
     integer lane;
     always @(posedge clk) begin
         for (lane = 0; lane < WIDTH / LANE; lane = lane + 1)
             if (w_en[lane]) memory[w_addr][lane*LANE +: LANE] <= w_data[lane*LANE +: LANE];
         if (r_en) stored <= memory[r_addr];
+`ifdef SYSTOLITH_COLLISIONS
+        for (lane = 0; lane < WIDTH / LANE; lane = lane + 1)
+            if (r_en & w_en[lane] & w_addr == r_addr) stored[lane*LANE +: LANE] <= ~w_data[lane*LANE +: LANE];
+`endif
     end
     generate
         if (TRANSPARENT) begin : bypass
@@ -64,6 +70,21 @@ module systolith_ram #(
             assign r_data = stored;
         end
     endgenerate
+endmodule
+"""
+
+#: A memory with contents and without a write port.
+ROM_VERILOG = """\
+module {name} (
+    input wire clk,
+    input wire r_en,
+    input wire [{bits}-1:0] r_addr,
+    output reg [{width}-1:0] r_data
+);
+    reg [{width}-1:0] memory [0:{depth}-1];
+    initial begin
+{words}    end
+    always @(posedge clk) if (r_en) r_data <= memory[r_addr];
 endmodule
 """
 
@@ -92,18 +113,23 @@ class VerilogFiles:
 
 
 class VerilogPlatform:
-    """Platform-like object that lowers memories to `RAM_VERILOG`.
+    """Platform-like object that lowers memories to `RAM_VERILOG`, and read-only ones to a module with their contents.
 
     `device` is the FPGA whose own cells may stand in the Verilog (see `hw.leaf.ice40`); '': none, and it can be simulated.
+
+    Attributes
+    ----------
+    sources : dict   file name -> text of the modules that the memories became; those with the same contents share one
     """
 
     def __init__(self, device: str = "") -> None:
         self.device = device
+        self.sources = {"systolith_ram.v": RAM_VERILOG}
 
     def get_memory(self, memory: Memory):
-        """One RAM instance per read port, for a memory with one write port, registered reads, and no contents.
+        """One instance per read port, for a memory with registered reads that has one write port or contents.
 
-        Small memories that are otherwise (asynchronous reads, contents) become registers.
+        Small memories that are otherwise (asynchronous reads, contents that change) become registers.
 
         Raises
         ------
@@ -111,9 +137,10 @@ class VerilogPlatform:
         """
         reads, writes = memory.read_ports, memory.write_ports
         width = Shape.cast(memory.shape).width
-        fits = (len(writes) == 1 and writes[0].domain == "sync" and reads and width > 0 and memory.depth > 1
-                and not any(memory.init._raw) and all(port.domain == "sync" for port in reads))
-        if not fits:
+        sync = reads and width > 0 and memory.depth > 1 and all(port.domain == "sync" for port in reads)
+        if sync and not writes:
+            return self._rom(memory, width)
+        if not (sync and len(writes) == 1 and writes[0].domain == "sync" and not any(memory.init._raw)):
             if width * memory.depth > _REGISTER_BITS:
                 raise BuildError(f"a memory of {memory.depth} x {width} bits needs one write port, registered reads, and no contents")
             return memory.elaborate(None)
@@ -126,6 +153,18 @@ class VerilogPlatform:
                 i_clk=ClockSignal("sync"), i_w_en=write.en, i_w_addr=write.addr, i_w_data=_bits(write.data),
                 i_r_en=read.en, i_r_addr=read.addr, o_r_data=_bits(read.data),
             )
+        return m
+
+    def _rom(self, memory: Memory, width: int) -> Module:
+        """Instances of the module with these contents."""
+        mask = (1 << width) - 1
+        words = "".join(f"        memory[{index}] = {width}'h{value & mask:x};\n" for index, value in enumerate(memory.init._raw))
+        name = f"systolith_rom_{hashlib.sha256(words.encode()).hexdigest()[:8]}"
+        bits = (memory.depth - 1).bit_length()
+        self.sources[f"{name}.v"] = ROM_VERILOG.format(name=name, width=width, depth=memory.depth, bits=bits, words=words)
+        m = Module()
+        for index, read in enumerate(memory.read_ports):
+            m.submodules[f"rom_{index}"] = Instance(name, i_clk=ClockSignal("sync"), i_r_en=read.en, i_r_addr=read.addr, o_r_data=_bits(read.data))
         return m
 
 
@@ -181,8 +220,11 @@ def generate_component(top: str, make: Callable[[], Component], parameters: str,
         sources = {name: (folder / name).read_text(encoding="utf-8") for name in stored["sources"]}
         return VerilogFiles(sources, digest, tuple((name, direction, bits) for name, direction, bits in stored["ports"]))
     component = make()
-    text = verilog.convert(component, name=top, platform=VerilogPlatform(device), emit_src=False, strip_internal_attrs=True)
-    files = VerilogFiles({f"{top}.v": text, "systolith_ram.v": RAM_VERILOG}, digest, _ports(component))
+    platform = VerilogPlatform(device)
+    text = verilog.convert(component, name=top, platform=platform, emit_src=False, strip_internal_attrs=True)
+    # yosys takes a name with brackets for a bit of another, and then fails in its ABC9 pass.
+    text = re.sub(r"\\\S+", lambda match: match[0].replace("[", "<").replace("]", ">"), text)
+    files = VerilogFiles({f"{top}.v": text, **platform.sources}, digest, _ports(component))
     folder.mkdir(parents=True, exist_ok=True)
     contents = {**files.sources, "build.json": json.dumps({"parameters": parameters, "ports": files.ports,
                                                            "sources": list(files.sources)}, indent=1)}

@@ -4,7 +4,7 @@ Instruction operands reach the engines as the table encodes them: a count is sto
 the *last index* of its loop.
 """
 
-from amaranth.hdl import Shape, signed, unsigned
+from amaranth.hdl import Const, Shape, Value, signed, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,6 +17,7 @@ from systolith.spec.regs import ErrorCode
 __all__ = [
     "AccReadSignature", "AccTraceSignature", "ActReadSignature", "ActWriteSignature", "BeatWriteSignature", "EngineSignature", "HwErrorCode",
     "ParamReadSignature", "WeightReadSignature", "chain_layout", "chunk_layout", "command_layout", "field_shape", "format_layout", "param_layout",
+    "touched_blocks",
 ]
 
 #: Error codes as hardware values: the same members as `spec.regs.ErrorCode`.
@@ -78,31 +79,44 @@ class EngineSignature(wiring.Signature):
         })
 
 
+def touched_blocks(arch: ArchConfig, addr: Value) -> Value:
+    """Mask of the blocks of the activation SRAM in which the `act_width` bytes from `addr` lie."""
+    if arch.act_blocks == 1:
+        return Const(1, 1)
+    first, size = (arch.act_block_bytes - 1).bit_length(), (arch.act_bytes - 1).bit_length()
+    return (1 << addr[first:size]) | (1 << (addr + (arch.act_width - 1))[first:size])
+
+
 class ActReadSignature(wiring.Signature):
     """A read port of the activation SRAM.
 
     Members
     -------
     valid, addr : Out     request `act_width` bytes from any byte address (modulo the size)
+    blocks : Out          `touched_blocks` of the address, best from a register: the arbiter begins with it
     ready : In(1)         granted in this cycle
-    data : In             byte j is act[addr + j], valid exactly `LATENCY` (2) cycles after the grant, for one cycle
+    data : In             byte j is act[addr + j], valid exactly `LATENCY` (3) cycles after the grant, for one cycle
     """
 
-    LATENCY = 2
+    LATENCY = 3
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__({
-            "valid": Out(1), "addr": Out(range(arch.act_bytes)), "ready": In(1), "data": In(data.ArrayLayout(unsigned(8), arch.act_width)),
+            "valid": Out(1), "addr": Out(range(arch.act_bytes)), "blocks": Out(arch.act_blocks), "ready": In(1),
+            "data": In(data.ArrayLayout(unsigned(8), arch.act_width)),
         })
 
 
 class ActWriteSignature(wiring.Signature):
-    """A write port of the activation SRAM: byte j goes to act[addr + j] where mask[j] is set, when `valid` and `ready`."""
+    """A write port of the activation SRAM: byte j goes to act[addr + j] where mask[j] is set, when `valid` and `ready`.
+
+    `blocks` is as in `ActReadSignature`. Reads that are granted two cycles later, or after that, see the bytes.
+    """
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__({
-            "valid": Out(1), "addr": Out(range(arch.act_bytes)), "data": Out(data.ArrayLayout(unsigned(8), arch.act_width)),
-            "mask": Out(arch.act_width), "ready": In(1),
+            "valid": Out(1), "addr": Out(range(arch.act_bytes)), "blocks": Out(arch.act_blocks),
+            "data": Out(data.ArrayLayout(unsigned(8), arch.act_width)), "mask": Out(arch.act_width), "ready": In(1),
         })
 
 

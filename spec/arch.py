@@ -240,7 +240,7 @@ PRESETS: dict[str, ArchConfig] = {
         ArchConfig(name="arty_a7_100t", rows=8, cols=16, bus_bits=32, act_bytes=1 << 17, weight_bytes=1 << 17,
                    weight_rows_per_cycle=8, acc_depth=512, param_rows=256, lanes=8),
         ArchConfig(name="ulx3s_85f", rows=8, cols=16, bus_bits=32, act_bytes=1 << 17, weight_bytes=1 << 17,
-                   weight_rows_per_cycle=1, acc_depth=512, param_rows=256, lanes=4),
+                   weight_rows_per_cycle=8, acc_depth=1024, param_rows=512, lanes=4),
     )
 }
 

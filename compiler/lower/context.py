@@ -152,10 +152,12 @@ class Lowering:
             if f.name in operands and f.unit == "bytes" and not f.signed and not f.bias and f.name not in ("row_bytes", "offset"):
                 operands[f.name] = int(operands[f.name]) % (1 << f.bits)
         try:
-            self.append(self.isa.make(mnemonic, **operands))
+            instr = self.isa.make(mnemonic, **operands)
         except IsaError as error:
             raise UnsupportedError("lower", self.node.name, f"it is too large for architecture {self.arch.name!r}: {error}",
                                    "use an architecture with wider operands, or a smaller layer") from error
+        self.constants.spend(instr)
+        self.append(instr)
 
     def format(self, mnemonic: str, operands: dict[str, int] | None = None) -> Format:
         """The format of an instruction.

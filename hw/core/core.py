@@ -1,7 +1,7 @@
 """The core: engines and memories, fed by fetch, decode and the sequencer, behind an AXI4 manager and AXI4-Lite CSRs."""
 
-from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal
-from amaranth.lib import enum, wiring
+from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
+from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.core.decode import Decode
@@ -155,28 +155,38 @@ class Core(wiring.Component):
         fetched, decode, sequencer = self._fetch.o, self._decode, self._sequencer
         self._bad = bad = Signal()
         self._skipped = skipped = Signal()
-        bad_code = Signal(HwErrorCode)
-        go = Signal()
+        # The instruction that is dispatched, in a register: decoding takes a cycle. An instruction takes several beats, so the
+        # register may be empty between two.
+        self._word_valid = valid = Signal()
+        self._word = word = Signal(data.StructLayout({
+            "offset": 32, "error": HwErrorCode, "legal": 1, "halt": 1, "engine": len(Engine), "wait": len(Engine), "signal": len(Engine),
+            "commands": decode.commands.shape(),
+        }))
+        taken, go = Signal(), Signal()
         m.d.comb += [
-            decode.word.eq(fetched.payload.word), go.eq(fetched.valid & ~self._halted & ~self._stop),
-            bad_code.eq(Mux(fetched.payload.error == HwErrorCode.NONE, HwErrorCode.ILLEGAL_INSTRUCTION.value,
-                            fetched.payload.error)),
-            bad.eq(go & ((fetched.payload.error != HwErrorCode.NONE) | ~decode.legal)),
-            self._fetch.halt.eq(self._halted | self._stop),
+            decode.word.eq(fetched.payload.word), fetched.ready.eq(~valid), go.eq(valid & ~self._halted & ~self._stop),
+            bad.eq(go & ((word.error != HwErrorCode.NONE) | ~word.legal)), self._fetch.halt.eq(self._halted | self._stop),
         ]
-        self._bad_code = bad_code
+        m.d.sync += valid.eq((valid & ~taken) | (fetched.valid & ~valid))
+        with m.If(fetched.ready):
+            m.d.sync += [
+                word.offset.eq(fetched.payload.offset), word.error.eq(fetched.payload.error), word.legal.eq(decode.legal),
+                word.halt.eq(decode.halt), word.engine.eq(decode.engine), word.wait.eq(decode.wait), word.signal.eq(decode.signal),
+                word.commands.eq(decode.commands),
+            ]
+        with m.If(self._wipe):
+            m.d.sync += valid.eq(0)
         with m.If(go & ~bad):
-            with m.If(decode.engine == 0):
-                m.d.comb += [fetched.ready.eq(1), skipped.eq(1)]
-                with m.If(decode.halt):
+            with m.If(word.engine == 0):
+                m.d.comb += [taken.eq(1), skipped.eq(1)]
+                with m.If(word.halt):
                     m.d.sync += self._halted.eq(1)
             for engine in Engine:
                 queue = getattr(sequencer, f"dispatch_{engine.name.lower()}")
-                m.d.comb += [queue.payload.offset.eq(fetched.payload.offset), queue.payload.wait.eq(decode.wait),
-                             queue.payload.signal.eq(decode.signal),
-                             queue.payload.command.eq(decode.commands[engine.name.lower()])]
-                with m.If(decode.engine[engine]):
-                    m.d.comb += [queue.valid.eq(1), fetched.ready.eq(queue.ready)]
+                m.d.comb += [queue.payload.offset.eq(word.offset), queue.payload.wait.eq(word.wait), queue.payload.signal.eq(word.signal),
+                             queue.payload.command.eq(word.commands[engine.name.lower()])]
+                with m.If(word.engine[engine]):
+                    m.d.comb += [queue.valid.eq(1), taken.eq(queue.ready)]
 
     def _control(self, m: Module) -> None:
         """Start, stop, errors, watchdog, counters."""
@@ -193,7 +203,6 @@ class Core(wiring.Component):
         m.d.comb += [
             quiet.eq(sequencer.idle & self._fetch.idle & ~self.axi.arvalid),
             running.eq((state == _State.CLEAR) | (state == _State.BEGIN) | (state == _State.RUN)),
-            self._stop.eq((state == _State.FAIL) | (state == _State.ABORT) | ((state == _State.IDLE) & (error_code != HwErrorCode.NONE))),
             sequencer.stop.eq(self._stop), self._wipe.eq((state == _State.CLEAR) | (state == _State.WIPE)),
             self._fetch.start.eq(state == _State.BEGIN), csrs.running.eq(state != _State.IDLE),
             fault.eq((state == _State.RUN) & (sequencer.error | self._bad | self._expired)),
@@ -204,6 +213,8 @@ class Core(wiring.Component):
             values.error_code.eq(error_code), values.error_addr.eq(error_offset),
             starts.eq(csrs.start & (state == _State.IDLE)),
         ]
+        # A cycle late, so that no path begins in the state; what begins meanwhile is waited for.
+        m.d.sync += self._stop.eq((state == _State.FAIL) | (state == _State.ABORT) | ((state == _State.IDLE) & (error_code != HwErrorCode.NONE)))
         with m.Switch(state):
             with m.Case(_State.IDLE):
                 with m.If(starts):
@@ -218,17 +229,18 @@ class Core(wiring.Component):
                     with m.If(sequencer.error):
                         m.d.sync += [error_code.eq(sequencer.error_code), error_offset.eq(sequencer.error_offset)]
                     with m.Elif(self._bad):
-                        m.d.sync += [error_code.eq(self._bad_code), error_offset.eq(self._fetch.o.payload.offset)]
+                        m.d.sync += [error_code.eq(Mux(self._word.error == HwErrorCode.NONE, HwErrorCode.ILLEGAL_INSTRUCTION.value, self._word.error)),
+                                     error_offset.eq(self._word.offset)]
                     with m.Else():
                         m.d.sync += [error_code.eq(HwErrorCode.WATCHDOG), error_offset.eq(
-                            Mux(sequencer.empty, self._fetch.o.payload.offset, sequencer.oldest))]
+                            Mux(~sequencer.empty, sequencer.oldest, Mux(self._word_valid, self._word.offset, self._fetch.o.payload.offset)))]
                 with m.Elif(self._halted & sequencer.empty & quiet):
                     m.d.sync += [state.eq(_State.IDLE), done.eq(1)]
             with m.Case(_State.FAIL):
-                with m.If(quiet):
+                with m.If(quiet & self._stop):
                     m.d.sync += state.eq(_State.IDLE)
             with m.Case(_State.ABORT):
-                with m.If(quiet):
+                with m.If(quiet & self._stop):
                     m.d.sync += state.eq(_State.WIPE)
             with m.Case(_State.WIPE):
                 m.d.sync += [state.eq(_State.IDLE), self._halted.eq(0)]
@@ -248,20 +260,24 @@ class Core(wiring.Component):
         m.d.comb += [
             progress.eq(sequencer.done.any() | read_beat | write_beat | (axi.bvalid & axi.bready) | self._skipped
                         | Cat(port.valid & port.ready for port in ports).any()),
-            self._expired.eq((settings.watchdog != 0) & (since >= settings.watchdog)),
         ]
-        m.d.sync += since.eq(Mux(progress | ~running, 0, since + 1))
+        late_progress = Signal()
+        m.d.sync += [late_progress.eq(progress), since.eq(Mux(late_progress | ~running, 0, since + 1)),
+                     self._expired.eq((settings.watchdog != 0) & (since >= settings.watchdog) & running)]
         cycles = Cat(values.cycles_lo, values.cycles_hi)
         total = Signal(64)
         m.d.comb += cycles.eq(total)
 
-        def counter(name: str, step) -> None:
+        def counter(name: str, step: Value) -> None:
+            # Steps come from all over the core, so they are counted one cycle late.
             count = Signal(32, name=name)
+            late = Signal(len(step), name=f"{name}_step")
             m.d.comb += values[name].eq(count)
+            m.d.sync += late.eq(step)
             with m.If(starts):
                 m.d.sync += count.eq(0)
             with m.Else():
-                m.d.sync += count.eq(count + step)
+                m.d.sync += count.eq(count + late)
 
         with m.If(starts):
             m.d.sync += total.eq(0)

@@ -33,7 +33,7 @@ class Fetch(wiring.Component):
 
     Timing
     ------
-    One instruction per ``word_bytes / bus_bytes`` cycles.
+    One instruction per ``word_bytes / bus_bytes`` cycles. A burst is offered three cycles after the one before it was accepted.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -53,36 +53,40 @@ class Fetch(wiring.Component):
         end = Signal(32 - lanes)
         reserved = Signal(range(FETCH_BEATS + 1))
         under_way = Signal(range(FETCH_BEATS + 1))
-        address = Signal(arch.addr_bits)
+        # Address and length of the next burst take two cycles; `settled` says that they are those of `beat`.
+        address = Signal(arch.addr_bits, reset_less=True)
         page_left = Signal(range(PAGE_BYTES // arch.bus_bytes))
-        count = Signal(range(BURST_BEATS))
-        region_left = Signal(33 - lanes)
-        m.d.comb += [
-            end.eq(self.size >> lanes), address.eq(self.base + (beat << lanes)),
-            page_left.eq(~address[lanes:lanes + len(page_left)]), region_left.eq(end - beat - 1),
-        ]
+        count, late_count = Signal(range(BURST_BEATS)), Signal(range(BURST_BEATS), reset_less=True)
+        region_left = Signal(33 - lanes, reset_less=True)
+        inside, late_inside = Signal(reset_less=True), Signal(reset_less=True)
+        settled = Signal(2)
+        m.d.comb += [end.eq(self.size >> lanes), page_left.eq(~address[lanes:lanes + len(page_left)])]
         limit = Mux(page_left < BURST_BEATS, page_left, BURST_BEATS - 1)
         m.d.comb += count.eq(Mux(region_left < limit, region_left, limit))
+        m.d.sync += [
+            address.eq(self.base + (beat << lanes)), region_left.eq(end - beat - 1), inside.eq(beat < end),
+            late_count.eq(count), late_inside.eq(inside), settled.eq(Cat(1, settled)),
+        ]
         room = reserved <= FETCH_BEATS - BURST_BEATS
         begun = Signal()
         taken = Signal()
         burst = self.bus.bursts
         m.d.comb += [
-            burst.valid.eq(active & ~self.halt & room & (beat < end)),
-            burst.payload.addr.eq(Cat(Const(0, lanes), address[lanes:])), burst.payload.len.eq(count),
+            burst.valid.eq(active & ~self.halt & room & late_inside & settled.all()),
+            burst.payload.addr.eq(Cat(Const(0, lanes), address[lanes:])), burst.payload.len.eq(late_count),
             begun.eq(burst.valid & burst.ready),
             self.bus.beats.ready.eq(1), beats.w_en.eq(self.bus.beats.valid & ~self.halt),
             beats.w_data.eq(Cat(self.bus.beats.payload.data, self.bus.beats.payload.error)),
             self.idle.eq(under_way == 0),
         ]
         m.d.sync += [
-            reserved.eq(reserved + Mux(begun, count + 1, 0) - taken),
+            reserved.eq(reserved + Mux(begun, late_count + 1, 0) - taken),
             under_way.eq(under_way + begun - (self.bus.beats.valid & self.bus.beats.payload.last)),
         ]
         with m.If(self.start):
-            m.d.sync += [active.eq(1), beat.eq(self.entry >> lanes)]
+            m.d.sync += [active.eq(1), beat.eq(self.entry >> lanes), settled.eq(0)]
         with m.Elif(begun):
-            m.d.sync += beat.eq(beat + count + 1)
+            m.d.sync += [beat.eq(beat + late_count + 1), settled.eq(0)]
         self._assemble(m, beats, taken, active)
         return m
 
@@ -95,10 +99,10 @@ class Fetch(wiring.Component):
         bad = Signal()
         offset = Signal(33)
         count = Signal(range(total + 1))
+        # A cycle late: an instruction takes several beats, so none is complete before its end is compared.
         outside = Signal()
         moved = self.o.valid & self.o.ready
         m.d.comb += [
-            outside.eq(active & (offset + word_bytes > self.size)),
             taken.eq(beats.r_rdy & ((count != total) | moved)), beats.r_en.eq(taken),
             self.o.valid.eq((count == total) | outside), self.o.payload.word.eq(word),
             self.o.payload.offset.eq(offset),
@@ -107,6 +111,7 @@ class Fetch(wiring.Component):
             m.d.comb += self.o.payload.error.eq(HwErrorCode.REGION)
         with m.Elif(bad):
             m.d.comb += self.o.payload.error.eq(HwErrorCode.BUS_READ)
+        m.d.sync += outside.eq(active & (offset + word_bytes > self.size))
         with m.If(moved):
             m.d.sync += [count.eq(0), offset.eq(offset + word_bytes), bad.eq(0)]
         with m.If(taken):

@@ -22,8 +22,8 @@ class Scratchpad(wiring.Component):
 
     Timing
     ------
-    Data two cycles after the grant. A write is seen by reads granted in later cycles; a read granted in
-    the same cycle sees the old value.
+    Data three cycles after the grant: the banks' addresses, their data, the data aligned. A write reaches its banks one
+    cycle after the grant. What a read granted in the same cycle or the next one sees of those bytes is undefined.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -50,87 +50,82 @@ class Scratchpad(wiring.Component):
                 m.submodules[f"bank{block}_{bank}"] = memory
                 row.append((memory.read_port(), memory.write_port()))
             ports.append(row)
-        lines = {id(port): self._lines(m, port, name) for name,
-                 group in (("read", reads), ("write", writes)) for port in group}
-        rotated = {id(port): self._rotate(m, [Cat(port.data[j], port.mask[j]) for j in range(width)],
-                                          self._offset(port), right=True) for port in writes}
-        for block in range(blocks):
-            for bank in range(width):
-                read, write = ports[block][bank]
-                for port, select in zip(reads, read_selects, strict=True):
-                    with m.If(select[block]):
-                        m.d.comb += read.addr.eq(lines[id(port)][bank][:len(read.addr)])
-                m.d.comb += read.en.eq(Cat(s[block] for s in read_selects).any())
-                for port, select in zip(writes, write_selects, strict=True):
-                    line = lines[id(port)][bank]
-                    with m.If(select[block]):
-                        m.d.comb += [write.addr.eq(line[:len(write.addr)]),
-                                     write.data.eq(rotated[id(port)][bank][:8]),
-                                     write.en.eq(rotated[id(port)][bank][8]
-                                                 & (line[len(write.addr):] == block))]
+        for port, select in zip(writes, write_selects, strict=True):
+            self._write_banks(m, [[write for _, write in row] for row in ports], port, select)
+        lines = [self._lines(m, port.addr, "read") for port in reads]
+        # A bank reads for the last port where none before it is granted, so that the last one's grant is not on the way.
+        for block, row in enumerate(ports):
+            for bank, (read, _) in enumerate(row):
+                matrix, vector, store = (line[bank][:len(read.addr)] for line in lines)
+                m.d.comb += [read.en.eq(1), read.addr.eq(Mux(read_selects[0][block], matrix, Mux(read_selects[1][block], vector, store)))]
+        shift = (depth - 1).bit_length() + (width - 1).bit_length()
         for index, port in enumerate(reads):
             offset = Signal(range(width), name=f"offset{index}", reset_less=True)
+            aligned_offset = Signal(range(width), name=f"offset{index}_late", reset_less=True)
             base = Signal(range(max(2, blocks)), name=f"block{index}", reset_less=True)
             following = Signal(range(max(2, blocks)), name=f"next_block{index}", reset_less=True)
-            m.d.sync += offset.eq(self._offset(port))
-            shift = (depth - 1).bit_length() + (width - 1).bit_length()
+            m.d.sync += [offset.eq(self._offset(port.addr)), aligned_offset.eq(offset)]
             if blocks > 1:
                 next_line = (port.addr >> (width - 1).bit_length()) + 1
                 m.d.sync += [base.eq(port.addr >> shift), following.eq(next_line[(depth - 1).bit_length():])]
             raw = []
             for bank in range(width):
-                byte = Signal(8, name=f"raw{index}_{bank}")
+                byte = Signal(8, name=f"raw{index}_{bank}", reset_less=True)
                 where = Mux(offset > bank, following, base)
                 with m.Switch(where):
                     for block in range(blocks):
                         with m.Case(block):
-                            m.d.comb += byte.eq(ports[block][bank][0].data)
+                            m.d.sync += byte.eq(ports[block][bank][0].data)
                 raw.append(byte)
-            aligned = self._rotate(m, raw, offset, right=False)
             result = Signal(data.ArrayLayout(unsigned(8), width), name=f"data{index}", reset_less=True)
-            m.d.sync += result.eq(Cat(aligned))
+            m.d.sync += result.eq(Cat(self._rotate(m, raw, aligned_offset, right=False)))
             m.d.comb += port.data.eq(result)
         return m
 
-    def _offset(self, port):
-        return port.addr[:(self._arch.act_width - 1).bit_length()]
+    def _write_banks(self, m, ports, port, select):
+        """One port's granted writes to the banks, aligned in the cycle before, so that alignment has a cycle of its own."""
+        width = self._arch.act_width
+        late_select, address = Signal.like(select), Signal.like(port.addr, reset_less=True)
+        lanes = Signal(data.ArrayLayout(9, width), reset_less=True)
+        rotated = self._rotate(m, [Cat(port.data[j], port.mask[j]) for j in range(width)], self._offset(port.addr), right=True)
+        m.d.sync += [late_select.eq(select), address.eq(port.addr), lanes.eq(Cat(rotated))]
+        lines = self._lines(m, address, "write")
+        for block, row in enumerate(ports):
+            for write, line, lane in zip(row, lines, lanes, strict=True):
+                with m.If(late_select[block]):
+                    m.d.comb += [write.addr.eq(line[:len(write.addr)]), write.data.eq(lane[:8]),
+                                 write.en.eq(lane[8] & (line[len(write.addr):] == block))]
 
-    def _lines(self, m, port, name):
+    def _offset(self, addr):
+        return addr[:(self._arch.act_width - 1).bit_length()]
+
+    def _lines(self, m, addr, name):
         """The line (of the whole memory) of each bank: the next one for banks before the first byte."""
         arch = self._arch
         bits = (arch.act_width - 1).bit_length()
-        line = port.addr[bits:]
+        line = addr[bits:]
         following = Signal(len(line), name=f"{name}_next_line")
         m.d.comb += following.eq(line + 1)
         result = []
         for bank in range(arch.act_width):
             own = Signal(len(line), name=f"{name}_line{bank}")
-            m.d.comb += own.eq(Mux(self._offset(port) > bank, following, line))
+            m.d.comb += own.eq(Mux(self._offset(addr) > bank, following, line))
             result.append(own)
         return result
 
     def _arbitrate(self, m, ports, name):
-        """Grant ports in order of priority; returns for each the blocks that it drives."""
+        """Grant ports in order of priority, each if none before it wants one of its blocks; returns for each the blocks that it drives."""
         arch = self._arch
-        bits = (arch.act_width - 1).bit_length()
-        block_bits = (arch.act_block_bytes - 1).bit_length()
         taken = 0
         selects = []
         for index, port in enumerate(ports):
-            needed = Signal(arch.act_blocks, name=f"{name}_needed{index}")
-            if arch.act_blocks == 1:
-                m.d.comb += needed.eq(1)
-            else:
-                last = Signal(len(port.addr), name=f"{name}_last{index}")
-                m.d.comb += last.eq(((port.addr >> bits) + (self._offset(port) != 0)) << bits)
-                m.d.comb += needed.eq((1 << port.addr[block_bits:]) | (1 << last[block_bits:]))
+            needed = port.blocks
             grant = Signal(name=f"{name}_grant{index}")
             select = Signal(arch.act_blocks, name=f"{name}_select{index}")
             m.d.comb += [grant.eq((needed & taken) == 0), port.ready.eq(grant),
                          select.eq(Mux(port.valid & grant, needed, 0))]
-            used = Signal(arch.act_blocks, name=f"{name}_used{index}")
-            m.d.comb += used.eq(taken | select)
-            taken = used
+            # Also what it does not get, so that a grant does not depend on the grants before it.
+            taken = taken | Mux(port.valid, needed, 0)
             selects.append(select)
         return selects
 

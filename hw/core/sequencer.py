@@ -29,16 +29,16 @@ class Sequencer(wiring.Component):
     dispatch_<engine> : In(stream)        instructions in order
     <engine> : Out(EngineSignature)
     stop : In(1)                          issue nothing more; passed on to the engines
-    error, error_code, error_offset : Out the first error in engine order, in the cycle it happens
-    empty : Out(1)                        all queues are empty and every issued instruction is done
+    error, error_code, error_offset : Out the first error in engine order, two cycles after it happens
+    empty : Out(1)                        all queues are empty, every issued instruction is done, and no error is on its way
     idle : Out(1)                         no engine has a bus transaction under way
     done, busy, waiting, stall : Out      masks: done now, executing, held back by a token, executing but held up
-    oldest : Out(32)                      lowest offset of those issued or queued, all ones without; one cycle late
+    oldest : Out(32)                      lowest offset of those issued or queued, all ones without; a few cycles late
 
     Timing
     ------
-    Two cycles from dispatch to issue in an idle engine; one instruction per cycle and engine. A token given in one
-    cycle can be taken in the next.
+    Two cycles from dispatch to issue in an idle engine; one instruction per cycle and engine, one in two cycles if both take
+    a token of the same engine. A token given in one cycle can be taken in the next.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -66,27 +66,43 @@ class Sequencer(wiring.Component):
             offsets[engine], empty, oldest = self._sequence(m, engine, present, takes[engine], gives[engine])
             empties.append(empty)
             candidates.append(oldest)
-        overflow = {engine: Signal(name=f"overflow_{engine.name.lower()}") for engine in Engine}
+        errors = {}
+        for engine in Engine:
+            port, name = getattr(self, engine.name.lower()), engine.name.lower()
+            errors[engine] = (Signal(name=f"{name}_error"), Signal(name=f"{name}_overflow"), Signal(32, name=f"{name}_at", reset_less=True),
+                              Signal(HwErrorCode, name=f"{name}_code", reset_less=True))
+            error, overflow, at, code = errors[engine]
+            m.d.sync += [error.eq(port.error), overflow.eq(0), at.eq(offsets[engine]), code.eq(port.error_code)]
         for (giver, taker), count in counts.items():
             give, take = gives[giver][taker], takes[taker][giver]
             m.d.sync += count.eq(count + give - take)
             with m.If(give & ~take & (count == (1 << bits) - 1)):
-                m.d.comb += overflow[giver].eq(1)
-        m.d.comb += [self.empty.eq(Cat(empties).all()),
+                m.d.sync += errors[giver][1].eq(1)
+        m.d.comb += [self.empty.eq(Cat(empties).all() & ~Cat(error | overflow for error, overflow, _, _ in errors.values()).any()),
                      self.idle.eq(Cat(getattr(self, e.name.lower()).idle for e in Engine).all())]
-        while len(candidates) > 1:
-            first, second, *candidates = candidates
-            candidates.append(Mux(first < second, first, second))
-        m.d.sync += self.oldest.eq(candidates[0])
+        m.d.sync += self.oldest.eq(self._lowest(m, candidates))
         # The last assignment wins, so the first engine comes last.
+        m.d.sync += self.error.eq(0)
         for engine in reversed(Engine):
-            port = getattr(self, engine.name.lower())
-            with m.If(port.error | overflow[engine]):
-                m.d.comb += [self.error.eq(1), self.error_offset.eq(offsets[engine]),
-                             self.error_code.eq(HwErrorCode.SEMAPHORE)]
-                with m.If(port.error):
-                    m.d.comb += self.error_code.eq(port.error_code)
+            error, overflow, at, code = errors[engine]
+            with m.If(error | overflow):
+                m.d.sync += [self.error.eq(1), self.error_offset.eq(at), self.error_code.eq(Mux(error, code, HwErrorCode.SEMAPHORE))]
         return m
+
+    def _lowest(self, m: Module, values: list) -> Signal:
+        """The lowest of the values, with a register behind each comparison and before all."""
+        level = 0
+        while True:
+            registers = []
+            for index, value in enumerate(values):
+                register = Signal(32, name=f"lowest{level}_{index}", reset_less=True)
+                m.d.sync += register.eq(value)
+                registers.append(register)
+            if len(registers) == 1:
+                return registers[0]
+            pairs = [registers[i:i + 2] for i in range(0, len(registers), 2)]
+            values = [pair[0] if len(pair) == 1 else Mux(pair[0] < pair[1], *pair) for pair in pairs]
+            level += 1
 
     def _sequence(self, m: Module, engine: Engine, present: Cat, takes: Signal, gives: Signal) -> tuple:
         """Queue and in-flight list of one engine; returns the offset of the oldest issued, 'empty', the oldest offset."""
@@ -105,17 +121,21 @@ class Sequencer(wiring.Component):
         oldest = Signal(issued_layout, name=f"{name}_oldest")
         ready = Signal(name=f"{name}_tokens_ready")
         issue = Signal(name=f"{name}_issue")
+        taking = Signal(len(Engine), name=f"{name}_taking")
         m.d.comb += [
             queue.w_en.eq(dispatch.valid), queue.w_data.eq(dispatch.payload), dispatch.ready.eq(queue.w_rdy),
-            entry.eq(queue.r_data), ready.eq((entry.wait & ~present) == 0),
+            entry.eq(queue.r_data),
+            # Tokens are taken a cycle after the issue, so the next instruction that wants one has to wait so long.
+            ready.eq((entry.wait & (~present | taking)) == 0), takes.eq(taking),
             port.cmd.valid.eq(queue.r_rdy & ready & flight.w_rdy & ~self.stop), port.cmd.payload.eq(entry.command),
             port.stop.eq(self.stop), issue.eq(port.cmd.valid & port.cmd.ready),
             queue.r_en.eq(issue), flight.w_en.eq(issue), issued.offset.eq(entry.offset), issued.signal.eq(entry.signal),
             flight.w_data.eq(issued), oldest.eq(flight.r_data), flight.r_en.eq(port.done),
-            takes.eq(Mux(issue, entry.wait, 0)), gives.eq(Mux(port.done, oldest.signal, 0)),
+            gives.eq(Mux(port.done, oldest.signal, 0)),
             self.done[engine].eq(port.done), self.busy[engine].eq(flight.r_rdy), self.stall[engine].eq(port.stall & flight.r_rdy),
             self.waiting[engine].eq(queue.r_rdy & ~ready),
         ]
+        m.d.sync += taking.eq(Mux(issue, entry.wait, 0))
         first = Mux(flight.r_rdy, oldest.offset, Mux(queue.r_rdy, entry.offset, (1 << 32) - 1))
         # `level` counts what the buffered queue has not shown yet.
         return oldest.offset, (queue.level == 0) & ~flight.r_rdy, first

@@ -4,7 +4,13 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.interfaces import ActReadSignature, ActWriteSignature, chain_layout, format_layout
+from systolith.hw.interfaces import (
+    ActReadSignature,
+    ActWriteSignature,
+    chain_layout,
+    format_layout,
+    touched_blocks,
+)
 from systolith.hw.leaf.cell_lane import CellLane, saturated
 from systolith.spec.arch import ArchConfig
 from systolith.spec.cells import GATE, STATE, UNIT_FRAC
@@ -43,7 +49,7 @@ class CellUnit(wiring.Component):
     ------
     Gates before the last are looked up as they come, one chunk per cycle, and kept. A chunk of the last gate is taken
     when the state of its units has been read and the chunk before it is written; ``CYCLES`` cycles later its hidden
-    state is offered. From chunk to chunk those are 18 (LSTM), 21 (GRU) and 14 (RNN) cycles; an LSTM with a hidden state of 16 bits takes 19.
+    state is offered. From chunk to chunk those are 18 (LSTM), 22 (GRU) and 15 (RNN) cycles; an LSTM with a hidden state of 16 bits takes 19.
     """
 
     #: From taking the last gate to the offer of the hidden state.
@@ -107,15 +113,24 @@ class CellUnit(wiring.Component):
     def _read_state(self, m: Module) -> None:
         """Two reads for the next chunk, as soon as the state of the one before is on its way to memory."""
         c, read, arch = self._c, self.read, self._arch
-        chunk = Signal.like(self._chunk)
         low, high = Signal(), Signal()
         granted = Signal()
-        m.d.comb += [read.valid.eq(low | high), read.addr.eq(Mux(low, c.state, c.state_high) + (chunk << self._lane_bits)),
-                     granted.eq(read.valid & read.ready)]
+        begin = Signal()
+        following = Signal.like(read.addr)
+        # The address of the next request, before its register. While nothing is under way, that of a command that may come.
+        following_chunk = self._high_written & ~self._last_chunk
+        m.d.comb += [
+            read.valid.eq(low | high), granted.eq(read.valid & read.ready),
+            begin.eq((self.cmd.valid & self.cmd.ready) | following_chunk),
+            following.eq(Mux(~self.active, self.cmd.payload.state,
+                             Mux(self._high_written, c.state + ((self._chunk + 1) << self._lane_bits), read.addr - c.state + c.state_high))),
+        ]
         with m.If(granted):
             m.d.sync += [low.eq(0), high.eq(low)]
-        with m.If((self.cmd.valid & self.cmd.ready) | (self._high_written & ~self._last_chunk)):
-            m.d.sync += [low.eq(1), high.eq(0), chunk.eq(Mux(self.active, self._chunk + 1, 0))]
+        with m.If(begin):
+            m.d.sync += [low.eq(1), high.eq(0)]
+        with m.If(granted | self._high_written | ~self.active):
+            m.d.sync += [read.addr.eq(following), read.blocks.eq(touched_blocks(arch, following))]
         with m.If(self._taken & self._last_gate):
             m.d.sync += self._state_valid.eq(0)
         arrives_low, arrives_high = granted & low, granted & ~low
@@ -167,15 +182,16 @@ class CellUnit(wiring.Component):
                 with m.Case(kind):
                     m.d.comb += [multiply.eq(Cat(step == s for s in products).any()), hidden.eq((step == hide) & ~c.wide),
                                  lookup.eq(Cat(step == s for s in lookups).any() if lookups else 0)]
-        align = Signal(range(GATE.frac + 1))
-        m.d.comb += align.eq(GATE.frac - c.shift)
+        # Constant while an instruction runs, and ready long before they are used.
+        align, shift = Signal(range(GATE.frac + 1)), Signal.like(c.shift)
+        m.d.sync += [align.eq(GATE.frac - c.shift), shift.eq(Mux(gru, 0, c.shift))]
         for index, lane in enumerate(self._lanes):
             state, o = self._state[index], lane.o
             first, second, third, last = (gate[index] for gate in gates)
             scaled = Signal(signed(STATE.width + (1 << len(c.shift)) - 1), name=f"scaled{index}")
             argument = Signal(signed(STATE.width), name=f"argument{index}")
             m.d.comb += [
-                scaled.eq(o << Mux(gru, 0, c.shift)), argument.eq(saturated(scaled, STATE.min, STATE.max)),
+                scaled.eq(o << shift), argument.eq(saturated(scaled, STATE.width)),
                 lane.x.eq(Mux(lookup, argument, self.chain.payload[index])),
                 lane.lookup.eq(self._taken | lookup),
                 lane.plain.eq(gru & ~lookup & self._gate[1]),
@@ -212,13 +228,15 @@ class CellUnit(wiring.Component):
         """Low bytes, high bytes and hidden state of the chunk under way, the latter in one or two parts."""
         c, write, arch = self._c, self.write, self._arch
         low, high, hide, rest = Signal(), Signal(), Signal(), Signal()
-        base = Mux(low, c.state, Mux(high, c.state_high, Mux(hide, c.dst, c.dst_low)))
         left = Signal(range(arch.cols + 1))
         accepted = Signal()
+        keep = self._step == self._of_kind(_KEEP)
+        following = Signal.like(write.addr)
         m.d.comb += [
             left.eq(c.units + 1 - (self._chunk << self._lane_bits)),
+            # The address of the next request, before its register.
+            following.eq(Mux(keep, c.state, Mux(low, c.state_high, Mux(high, c.dst, c.dst_low))) + (self._chunk << self._lane_bits)),
             write.valid.eq(low | high | ((hide | rest) & (self._step == self._of_kind(_END)))),
-            write.addr.eq(base + (self._chunk << self._lane_bits)), write.mask.eq(Cat(left > lane for lane in range(arch.lanes))),
             accepted.eq(write.valid & write.ready), self._high_written.eq(accepted & high), self._end.eq(accepted & (rest | (hide & ~c.wide))),
         ]
         for lane in range(arch.lanes):
@@ -228,7 +246,10 @@ class CellUnit(wiring.Component):
             rounded = Mux(beyond, INT8.max, o[8:] + o[7])[:8]
             hidden = Mux(hide & c.wide, rounded, Mux(rest & beyond, INT8.max, o[:8]))
             m.d.comb += write.data[lane].eq(Mux(low, state[:8], Mux(high, state[8:], hidden)))
+        m.d.sync += write.mask.eq(Cat(left > lane for lane in range(arch.lanes)))
         with m.If(accepted):
             m.d.sync += [low.eq(0), high.eq(low), hide.eq(high), rest.eq(hide & c.wide)]
-        with m.If(self._step == self._of_kind(_KEEP)):
+        with m.If(keep):
             m.d.sync += low.eq(1)
+        with m.If(accepted | keep):
+            m.d.sync += [write.addr.eq(following), write.blocks.eq(touched_blocks(arch, following))]

@@ -1,12 +1,13 @@
 """LOAD: external memory to the on-chip memories."""
 
 from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.engine.transfer import RegionSignature, RowWalker, row_layout
 from systolith.hw.interfaces import ActWriteSignature, BeatWriteSignature, EngineSignature, HwErrorCode
+from systolith.hw.leaf.request_slot import RequestSlot
 from systolith.hw.soc.axi import READ_BURSTS, ReadSignature
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Space
@@ -28,7 +29,7 @@ class LoadEngine(wiring.Component):
     Timing
     ------
     One burst begins and one beat moves per cycle; up to `READ_BURSTS` bursts are under way. A beat is written in the
-    cycle it comes, and waits on the bus while the port is taken. `done` is in the cycle of the last write.
+    cycle after it comes; while the port is taken, the next one waits on the bus. `done` is in the cycle of the last write.
     Errors are reported in order, when all older beats are written.
     """
 
@@ -87,34 +88,45 @@ class LoadEngine(wiring.Component):
             m.d.comb += first_mask.eq(Cat(row.first <= lane for lane in range(arch.bus_bytes)))
         with m.If(last):
             m.d.comb += last_mask.eq(Cat(row.last >= lane for lane in range(arch.bus_bytes)))
+        tag_layout = data.StructLayout({"space": row.space.shape(), "beat": len(row.sram) - lanes, "data": arch.bus_bits, "mask": arch.bus_bytes, "final": 1})
+        m.submodules.slot = slot = RequestSlot(arch, tag_layout)
+        taken = Signal()
+        bus_error = Signal()
         m.d.comb += [
-            self.act.addr.eq(address), self.act.mask.eq(first_mask & last_mask),
-            self.act.data.as_value()[:arch.bus_bits].eq(beats.payload.data),
+            slot.i.payload.addr.eq(address), slot.i.payload.tag.space.eq(row.space), slot.i.payload.tag.beat.eq(address >> lanes),
+            slot.i.payload.tag.data.eq(beats.payload.data), slot.i.payload.tag.mask.eq(first_mask & last_mask),
+            slot.i.payload.tag.final.eq(last & row.final),
+            slot.i.valid.eq(beats.valid & rows.r_rdy & ~stopped & ~beats.payload.error), taken.eq(slot.i.valid & slot.i.ready),
+            bus_error.eq(beats.valid & rows.r_rdy & ~stopped & beats.payload.error & ~slot.valid),
+            # On a stop, what still comes is taken and dropped.
+            beats.ready.eq(stopped | taken | bus_error),
         ]
-        write = Signal()
-        moves = Signal()
+        with m.If(taken):
+            m.d.sync += [index.eq(index + 1), moved.eq(moved + arch.bus_bytes)]
+            with m.If(last):
+                m.d.comb += rows.r_en.eq(1)
+                m.d.sync += [index.eq(0), moved.eq(0)]
+        tag = slot.tag
+        write = slot.valid & ~stopped
         accepted = Signal()
-        # On a stop, what still comes is taken and dropped.
-        m.d.comb += beats.ready.eq(stopped | accepted | (beats.payload.error & rows.r_rdy))
-        m.d.comb += write.eq(beats.valid & rows.r_rdy & ~stopped & ~beats.payload.error)
+        m.d.comb += [
+            self.act.addr.eq(slot.addr), self.act.blocks.eq(slot.blocks), self.act.mask.eq(tag.mask),
+            self.act.data.as_value()[:arch.bus_bits].eq(tag.data), slot.ready.eq(accepted),
+        ]
         ports = {Space.WEIGHT: self.weights, Space.PARAM: self.params, Space.TABLE: self.tables}
         for port in ports.values():
-            m.d.comb += [port.beat.eq(address >> lanes), port.data.eq(beats.payload.data)]
-        with m.Switch(row.space):
+            m.d.comb += [port.beat.eq(tag.beat), port.data.eq(tag.data)]
+        with m.Switch(tag.space):
             for space, port in {Space.ACT: self.act, **ports}.items():
                 with m.Case(space):
                     m.d.comb += [port.valid.eq(write), accepted.eq(write & port.ready)]
-        m.d.comb += moves.eq(write & accepted)
-        with m.If(moves):
-            m.d.sync += [index.eq(index + 1), moved.eq(moved + arch.bus_bytes)]
-            with m.If(last):
-                m.d.comb += [rows.r_en.eq(1), self.engine.done.eq(row.final)]
-                m.d.sync += [index.eq(0), moved.eq(0)]
-        with m.If(~stopped & rows.r_rdy):
-            m.d.comb += self.engine.stall.eq(~moves)
-            with m.If(row.error != HwErrorCode.NONE):
-                m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(row.error)]
-            with m.Elif(beats.valid & beats.payload.error):
-                m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(HwErrorCode.BUS_READ)]
+        m.d.comb += self.engine.done.eq(accepted & tag.final)
+        with m.If(~stopped & (rows.r_rdy | slot.valid)):
+            m.d.comb += self.engine.stall.eq(~accepted)
+        # What is at fault is reported when all before it is written.
+        with m.If(~stopped & rows.r_rdy & (row.error != HwErrorCode.NONE) & ~slot.valid):
+            m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(row.error)]
+        with m.Elif(bus_error):
+            m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(HwErrorCode.BUS_READ)]
         with m.If(self.engine.error):
             m.d.sync += failed.eq(1)

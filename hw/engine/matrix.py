@@ -3,8 +3,8 @@
 Two sequencers walk the same nest. The weight sequencer reads tiles into the shadow registers, one tile ahead
 and into the next instruction; the vector sequencer streams activations. Neither ever stalls inside a tile, so
 everything behind them is a fixed pipeline: with the first vector of a tile requested in cycle t, row r swaps
-its weights at the end of cycle t + 2 + r, multiplies in t + 3 + r, and the sums meet the accumulators in
-cycle t + R + 4.
+its weights at the end of cycle t + 3 + r, multiplies in t + 4 + r, and the sums meet the accumulators in
+cycle t + R + 5.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
@@ -20,12 +20,17 @@ from systolith.hw.interfaces import (
     HwErrorCode,
     WeightReadSignature,
     format_layout,
+    touched_blocks,
 )
+from systolith.hw.leaf.loop import Loop
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Mode
 from systolith.spec.numerics import ACC
 
 __all__ = ["MatrixEngine"]
+
+#: Cycles from the beginning of a tile in the weight sequencer to its first weight's address, so that the weight swaps in step with the vectors.
+_WEIGHT_LEAD = ActReadSignature.LATENCY - 1
 
 
 class MatrixEngine(wiring.Component):
@@ -41,8 +46,9 @@ class MatrixEngine(wiring.Component):
 
     Timing
     ------
-    One vector per cycle; consecutive tiles follow every max(vectors, G) cycles, across instructions too. A
-    vector's sums are written ``LATENCY`` + R cycles after its request; `done` comes with the last of them.
+    One vector per cycle; consecutive tiles follow every max(vectors, G) cycles, across instructions too (where
+    an instruction takes less than three, one in three: its words take longer to fetch). A vector's sums are written
+    ``LATENCY`` + R cycles after its request; `done` comes with the last of them.
     Reset drops what is in flight and keeps the accumulators.
 
     Errors
@@ -54,7 +60,7 @@ class MatrixEngine(wiring.Component):
     """
 
     #: Cycles from a vector's request to its accumulator write, beyond the R rows.
-    LATENCY = 4
+    LATENCY = ActReadSignature.LATENCY + 2
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
@@ -96,22 +102,22 @@ class MatrixEngine(wiring.Component):
         shadow_full = Signal()
         m.d.sync += shadow_full.eq(begin | (shadow_full & ~swap))
 
-        # A command goes to the weight sequencer at once, and waits for the vector sequencer.
-        weights_idle = Signal(init=1)
-        weights_last = Signal()  # the weight sequencer ends its command
+        # A command waits for either sequencer by itself; the weights' part of an illegal one is dropped.
+        tiles = Signal(data.StructLayout({name: command[name].shape() for name in ("kt", "kx", "ky", "tile")}))
+        tiles_valid, tiles_taken = Signal(), Signal()
         accept = Signal()
         illegal = (command.mode == Mode.DEPTHWISE) & ((command.kt != 0) | (not arch.depthwise))
         m.d.comb += [
-            self.engine.cmd.ready.eq((weights_idle | weights_last) & (~pending_valid | take) & ~dead),
+            self.engine.cmd.ready.eq(~tiles_valid & ~pending_valid & ~dead),
             accept.eq(self.engine.cmd.valid & self.engine.cmd.ready),
             self.engine.idle.eq(1),
         ]
-        m.d.sync += pending_valid.eq(accept | (pending_valid & ~take))
-        with m.If(accept):
-            m.d.sync += [pending.eq(command), pending_illegal.eq(illegal)]
+        m.d.sync += [pending_valid.eq(accept | (pending_valid & ~take)), tiles_valid.eq((accept & ~illegal) | (tiles_valid & ~tiles_taken))]
+        with m.If(self.engine.cmd.ready):
+            m.d.sync += [*(tiles[name].eq(command[name]) for name in ("kt", "kx", "ky", "tile")), pending.eq(command), pending_illegal.eq(illegal)]
 
         tile_bad = self._weight_sequencer(
-            m, command, accept & ~illegal, weights_idle, weights_last, begin, swap, shadow_full, dead
+            m, tiles, tiles_valid, tiles_taken, begin, swap, shadow_full, dead
         )
         tag, mode, x, y, fields = self._vector_sequencer(
             m, pending, pending_valid, pending_illegal, take, swap, shadow_full, tile_bad, dead
@@ -120,11 +126,10 @@ class MatrixEngine(wiring.Component):
             m.d.sync += dead.eq(1)
 
         vector = self._window(m, x, y, fields)
-        depth = arch.rows + self.LATENCY
         psums = self._array(m, vector, begin, swap, mode)
-        # The tag is one stage ahead of the sums, for the accumulator read.
+        # From the sequencer, one cycle before the request, to two cycles before the sums, for the accumulator read.
         stage = tag
-        for i in range(depth - 1):
+        for i in range(arch.rows + self.LATENCY - 1):
             before, stage = stage, Signal(self._tag, name=f"tag{i}")
             m.d.sync += stage.eq(before)
         again = Signal()
@@ -133,63 +138,58 @@ class MatrixEngine(wiring.Component):
         return m
 
     # -- weights ---------------------------------------------------------------------------------------------
-    def _weight_sequencer(self, m, command, accept, idle, ending, begin, swap, shadow_full, dead):
+    def _weight_sequencer(self, m, command, valid, accept, begin, swap, shadow_full, dead):
         """Reads the tiles of each command in order; returns whether the next tile lies past the last."""
         arch = self._arch
         lines = arch.weight_load_cycles
-        kt, kx, ky = (Signal.like(command[name], name=f"weights_{name}") for name in ("kt", "kx", "ky"))
-        kt_last, kx_last, ky_last = (
-            Signal.like(command[name], name=f"weights_{name}_last") for name in ("kt", "kx", "ky")
-        )
+        idle, ending = Signal(init=1), Signal()
+        m.d.comb += accept.eq(valid & (idle | ending))
+        names = ("kt", "kx", "ky")
+        kt, kx, ky = (Loop(m, len(command[name]), f"weights_{name}") for name in names)
+        kt_count, kx_count, ky_count = (Signal.like(command[name], name=f"weights_{name}_count") for name in names)
         tile = Signal(range(arch.weight_tiles + 1))
         line = Signal(range(max(2, lines)))
         busy = Signal()  # in the middle of a tile
         bad = Signal()
         reading = Signal()
         m.d.comb += [
-            bad.eq(~idle & ~busy & (tile == arch.weight_tiles)),
+            # One past the last tile, a power of two.
+            bad.eq(~idle & ~busy & tile[-1]),
             begin.eq(~idle & ~busy & ~bad & (~shadow_full | swap) & ~dead),
             reading.eq(begin | busy),
         ]
         done = Signal()
         m.d.comb += [
             done.eq(reading & (line == lines - 1)),
-            ending.eq(done & (kt == kt_last) & (kx == kx_last) & (ky == ky_last)),
+            ending.eq(done & kt.last & kx.last & ky.last),
         ]
         with m.If(reading):
             m.d.sync += [line.eq(Mux(done, 0, line + 1)), busy.eq(~done)]
         with m.If(done):
             m.d.sync += tile.eq(tile + 1)
-            with m.If(kt != kt_last):
-                m.d.sync += kt.eq(kt + 1)
+            with m.If(~kt.last):
+                kt.step()
             with m.Else():
-                m.d.sync += kt.eq(0)
-                with m.If(kx != kx_last):
-                    m.d.sync += kx.eq(kx + 1)
+                kt.begin(kt_count)
+                with m.If(~kx.last):
+                    kx.step()
                 with m.Else():
-                    m.d.sync += kx.eq(0)
-                    with m.If(ky != ky_last):
-                        m.d.sync += ky.eq(ky + 1)
-                    with m.Else():
-                        m.d.sync += idle.eq(1)
+                    kx.begin(kx_count)
+                    ky.step()
+        with m.If(ending):
+            m.d.sync += idle.eq(1)
         with m.If(accept):
-            m.d.sync += [
-                idle.eq(0),
-                kt.eq(0),
-                kx.eq(0),
-                ky.eq(0),
-                tile.eq(command.tile),
-                line.eq(0),
-                kt_last.eq(command.kt),
-                kx_last.eq(command.kx),
-                ky_last.eq(command.ky),
-            ]
+            m.d.sync += [idle.eq(0), tile.eq(command.tile), line.eq(0)]
+            for loop, count, name in ((kt, kt_count, "kt"), (kx, kx_count, "kx"), (ky, ky_count, "ky")):
+                loop.begin(command[name])
+                m.d.sync += count.eq(command[name])
         # Bank b sees the address sequence b*G cycles after bank 0.
         address = Signal(range(arch.weight_tiles * lines))
         m.d.comb += address.eq((tile << (lines - 1).bit_length()) | line)
         enable, current = reading, address
         for bank in range(arch.weight_rows_per_cycle):
-            for i in range(1 if bank == 0 else lines):
+            # What follows is in the cycle of the request, and at the array with the vectors.
+            for i in range(_WEIGHT_LEAD if bank == 0 else lines):
                 next_enable = Signal(name=f"weight_en_{bank}_{i}")
                 next_address = Signal(
                     range(arch.weight_tiles * lines), name=f"weight_line_{bank}_{i}", reset_less=True
@@ -208,19 +208,12 @@ class MatrixEngine(wiring.Component):
         c = Signal(self._layout)
         active = Signal()
         first_of_tile = Signal()
-        go = Signal()
+        go = Signal()  # a vector is due and its weights are there
         illegal = Signal()
-        wanted = Signal()  # a vector is due and its weights are there
         write = Signal()
         past_end = Signal()
         a_bits = len(pending.base)
-        loops = {
-            name: Signal.like(pending[name], name=f"vectors_{name}")
-            for name in ("ox", "oy", "kt", "kx", "ky")
-        }
-        last = {name: Signal(name=f"last_{name}") for name in loops}
-        for name, counter in loops.items():
-            m.d.comb += last[name].eq(counter == c[name])
+        loops = {name: Loop(m, len(pending[name]), f"vectors_{name}") for name in ("ox", "oy", "kt", "kx", "ky")}
         # Wide enough for every operand: a coordinate that wrapped could enter the window again.
         x_steps = (
             len(pending.kx) + len(pending.kx_x),
@@ -244,27 +237,30 @@ class MatrixEngine(wiring.Component):
         tag = Signal(self._tag)
         last_tile, last_vector = Signal(), Signal()
         m.d.comb += [
-            wanted.eq(active & ~illegal & (~first_of_tile | shadow_full) & ~dead),
             write.eq((lead == c.taps) & (phase == 0)),
-            past_end.eq(write & (index >= arch.acc_depth)),
-            go.eq(wanted & ~past_end),
+            past_end.eq(write & index[-1]),
+            # A vector at fault enters the array too, but has no effect.
+            go.eq(active & ~illegal & (~first_of_tile | shadow_full) & ~dead),
             swap.eq(go & first_of_tile),
-            last_tile.eq(last["kt"] & last["kx"] & last["ky"]),
-            last_vector.eq(last["ox"] & last["oy"] & last_tile),
+            last_tile.eq(loops["kt"].last & loops["kx"].last & loops["ky"].last),
+            last_vector.eq(loops["ox"].last & loops["oy"].last & last_tile),
             take.eq(pending_valid & (~active | (go & last_vector))),
-            self.act.valid.eq(go),
-            self.act.addr.eq(address),
             self.engine.stall.eq(active & ~go),
-            tag.write.eq(go & write),
+            tag.write.eq(go & write & ~past_end),
             tag.accumulate.eq(c.accumulate | ~first_tile),
             tag.release.eq(tag.write & last_tile & c.final),
-            tag.last.eq(go & last_vector),
+            tag.last.eq(go & last_vector & ~past_end),
             tag.fault.eq(
-                (wanted & past_end) | (active & ~dead & (illegal | (first_of_tile & ~shadow_full & tile_bad)))
+                (go & past_end) | (active & ~dead & (illegal | (first_of_tile & ~shadow_full & tile_bad)))
             ),
             tag.illegal.eq(illegal),
             tag.high.eq(c.high),
             tag.acc.eq(index),
+        ]
+        m.d.sync += [
+            self.act.valid.eq(go),
+            self.act.addr.eq(address),
+            self.act.blocks.eq(touched_blocks(arch, address)),
         ]
         with m.If(go):
             m.d.sync += first_of_tile.eq(0)
@@ -274,41 +270,44 @@ class MatrixEngine(wiring.Component):
                 m.d.sync += phase.eq(Mux(phase == c.stride, 0, phase + 1))
             with m.Else():
                 m.d.sync += lead.eq(lead + 1)
-            with m.If(~last["ox"]):
-                m.d.sync += [loops["ox"].eq(loops["ox"] + 1), address.eq(address + c.ox_x), x.eq(x + c.ox_x)]
+            with m.If(~loops["ox"].last):
+                loops["ox"].step()
+                m.d.sync += [address.eq(address + c.ox_x), x.eq(x + c.ox_x)]
             with m.Else():
-                m.d.sync += [loops["ox"].eq(0), lead.eq(0), phase.eq(0)]
-                with m.If(~last["oy"]):
+                loops["ox"].begin(c.ox)
+                m.d.sync += [lead.eq(0), phase.eq(0)]
+                with m.If(~loops["oy"].last):
                     following = Signal(a_bits)
                     m.d.comb += following.eq(row_address + c.oy_addr)
+                    loops["oy"].step()
                     m.d.sync += [
-                        loops["oy"].eq(loops["oy"] + 1),
                         row_address.eq(following),
                         address.eq(following),
                         y.eq(y + c.oy_y),
                         x.eq(tile_x),
                     ]
                 with m.Else():
-                    m.d.sync += [loops["oy"].eq(0), first_of_tile.eq(1), first_tile.eq(0), index.eq(c.acc)]
+                    loops["oy"].begin(c.oy)
+                    m.d.sync += [first_of_tile.eq(1), first_tile.eq(0), index.eq(c.acc)]
                     new_address, new_x, new_y = Signal(a_bits), Signal(x_shape), Signal(y_shape)
                     m.d.comb += new_y.eq(ky_y)
-                    with m.If(~last["kt"]):
+                    with m.If(~loops["kt"].last):
                         m.d.comb += [new_address.eq(tile_address + arch.rows), new_x.eq(tile_x + arch.rows)]
-                        m.d.sync += loops["kt"].eq(loops["kt"] + 1)
+                        loops["kt"].step()
                     with m.Else():
-                        m.d.sync += loops["kt"].eq(0)
-                        with m.If(~last["kx"]):
+                        loops["kt"].begin(c.kt)
+                        with m.If(~loops["kx"].last):
                             m.d.comb += [new_address.eq(kx_address + c.kx_x), new_x.eq(kx_x + c.kx_x)]
-                            m.d.sync += loops["kx"].eq(loops["kx"] + 1)
+                            loops["kx"].step()
                         with m.Else():
                             m.d.comb += [
                                 new_address.eq(ky_address + c.ky_addr),
                                 new_x.eq(c.x0),
                                 new_y.eq(ky_y + c.ky_y),
                             ]
+                            loops["kx"].begin(c.kx)
+                            loops["ky"].step()
                             m.d.sync += [
-                                loops["kx"].eq(0),
-                                loops["ky"].eq(loops["ky"] + 1),
                                 ky_address.eq(new_address),
                                 ky_y.eq(new_y),
                             ]
@@ -334,7 +333,8 @@ class MatrixEngine(wiring.Component):
                 phase.eq(0),
                 index.eq(pending.acc),
             ]
-            m.d.sync += [counter.eq(0) for counter in loops.values()]
+            for name, loop in loops.items():
+                loop.begin(pending[name])
             m.d.sync += [
                 s.eq(pending.base) for s in (address, row_address, tile_address, kx_address, ky_address)
             ]
@@ -350,12 +350,16 @@ class MatrixEngine(wiring.Component):
         return tag, mode, x, y, window
 
     def _window(self, m, x, y, window):
-        """The vector that enters row 0, three cycles after its request, with padding where it is outside."""
+        """The vector that enters row 0, the cycle after its data, with padding where it is outside."""
         arch = self._arch
         width = max(arch.rows, arch.cols)
+        # The position of the request.
+        early_x, early_y, early_window = Signal.like(x, reset_less=True), Signal.like(y, reset_less=True), Signal.like(window, reset_less=True)
+        m.d.sync += [early_x.eq(x), early_y.eq(y), early_window.eq(window)]
+        x, y, window = early_x, early_y, early_window
         lead, tail = Signal(range(width + 1)), Signal(range(width + 1))
         outside = Signal()
-        pad1, pad2 = Signal(signed(8)), Signal(signed(8))
+        pad1, pad2, pad3 = (Signal(signed(8), name=f"pad{i}") for i in range(3))
         remaining = Signal(signed(len(x) + 1))
         m.d.comb += remaining.eq(window.row_bytes - x)
         m.d.sync += [
@@ -364,12 +368,13 @@ class MatrixEngine(wiring.Component):
             outside.eq((y < 0) | (y >= window.height)),
             pad1.eq(window.pad),
             pad2.eq(pad1),
+            pad3.eq(pad2),
         ]
-        inside = Signal(width)
-        m.d.sync += inside.eq(Cat((lead <= j) & (tail > j) & ~outside for j in range(width)))
+        early, inside = Signal(width), Signal(width)
+        m.d.sync += [early.eq(Cat((lead <= j) & (tail > j) & ~outside for j in range(width))), inside.eq(early)]
         vector = Signal(data.ArrayLayout(signed(8), width), reset_less=True)
         for j in range(width):
-            m.d.sync += vector[j].eq(Mux(inside[j], self.act.data[j].as_signed(), pad2))
+            m.d.sync += vector[j].eq(Mux(inside[j], self.act.data[j].as_signed(), pad3))
         return vector
 
     # -- array -----------------------------------------------------------------------------------------------
@@ -386,10 +391,12 @@ class MatrixEngine(wiring.Component):
             return signal
 
         load, change, depthwise = (
-            delayed(begin, 2, "load"),
-            delayed(swap, 2, "swap"),
-            delayed(mode, 3, "mode"),
+            delayed(begin, _WEIGHT_LEAD + 2, "load"),
+            delayed(swap, ActReadSignature.LATENCY + 1, "swap"),
+            delayed(mode, ActReadSignature.LATENCY + 2, "mode"),
         )
+        weights = Signal.like(self.weights.data, reset_less=True)
+        m.d.sync += weights.eq(self.weights.data)
         pixels = vector
         previous = None
         lanes = [vector[r] for r in range(rows)]
@@ -397,7 +404,7 @@ class MatrixEngine(wiring.Component):
             shadow = Signal(data.ArrayLayout(signed(8), cols), name=f"shadow{r}", reset_less=True)
             active = Signal(data.ArrayLayout(signed(8), cols), name=f"weight{r}", reset_less=True)
             with m.If(load):
-                m.d.sync += shadow.eq(self.weights.data[r // arch.weight_load_cycles])
+                m.d.sync += shadow.eq(weights[r // arch.weight_load_cycles])
             with m.If(change):
                 m.d.sync += active.eq(shadow)
             sums = Signal(data.ArrayLayout(signed(arch.psum_bits), cols), name=f"sum{r}", reset_less=True)
@@ -437,8 +444,8 @@ class MatrixEngine(wiring.Component):
             memory = Memory(shape=row, depth=arch.acc_depth // 2, init=[])
             m.submodules[f"acc{bank}"] = memory
             banks.append((memory.read_port(), memory.write_port()))
-        now = Signal(self._tag)
-        m.d.sync += now.eq(tag)
+        late, now = Signal(self._tag), Signal(self._tag)
+        m.d.sync += [late.eq(tag), now.eq(late)]
         array_reads = tag.write & tag.accumulate & ~again
         m.d.comb += self.acc.ready.eq(~(array_reads & (tag.acc[0] == self.acc.addr[0])))
         granted = self.acc.valid & self.acc.ready
@@ -455,15 +462,19 @@ class MatrixEngine(wiring.Component):
         )
 
         stored = Signal(row)
-        m.d.comb += stored.eq(Mux(now.acc[0], banks[1][0].data.as_value(), banks[0][0].data.as_value()))
-        total, written = Signal(row), Signal(row, reset_less=True)
+        m.d.comb += stored.eq(Mux(late.acc[0], banks[1][0].data.as_value(), banks[0][0].data.as_value()))
+        base, total = Signal(row, reset_less=True), Signal(row)
+        written = Signal(row, reset_less=True)
         written_at = Signal(range(arch.acc_depth))
         written_valid = Signal()
-        forward = Signal()
-        m.d.comb += forward.eq(written_valid & (written_at == now.acc))
+        # Neither the sum of the vector before nor that of the one before it had reached the memory when this one was read.
+        forward, late_again, early_forward = Signal(), Signal(), Signal()
+        m.d.sync += [late_again.eq(again), forward.eq(late_again)]
+        m.d.comb += early_forward.eq(written_valid & (written_at == late.acc))
         for c in range(arch.cols):
-            base = Mux(now.accumulate, Mux(forward, written[c], stored[c]), Const(0, signed(ACC.width)))
-            m.d.comb += total[c].eq(base + Mux(now.high, psums[c] << 8, psums[c]))
+            m.d.sync += base[c].eq(Mux(early_forward, written[c], stored[c]))
+            sum_so_far = Mux(now.accumulate, Mux(forward, written[c], base[c]), Const(0, signed(ACC.width)))
+            m.d.comb += total[c].eq(sum_so_far + Mux(now.high, psums[c] << 8, psums[c]))
         m.d.sync += [written.eq(total), written_at.eq(now.acc), written_valid.eq(now.write)]
         for bank, (_, write) in enumerate(banks):
             m.d.comb += [

@@ -14,8 +14,11 @@ from systolith.hw.interfaces import (
     ParamReadSignature,
     chain_layout,
     format_layout,
+    param_layout,
+    touched_blocks,
 )
-from systolith.hw.leaf.rounding import add_clamp, round_shift
+from systolith.hw.leaf.loop import Loop
+from systolith.hw.leaf.rounding import add_clamp, round_saturate, shift_right, shifted_layout
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
 from systolith.spec.cells import GATE
@@ -39,12 +42,12 @@ class OutputEngine(wiring.Component):
 
     Timing
     ------
-    One chunk of `lanes` elements per cycle, across instructions too; ``LATENCY`` cycles from the
+    One chunk of `lanes` elements per cycle, with one cycle between instructions; ``LATENCY`` cycles from the
     accumulator's grant to the offer of the result. Results wait in a queue, so backpressure stops the issue
     of new chunks and never the pipeline.
     """
 
-    LATENCY = 9
+    LATENCY = 11
     _QUEUE = 16
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -73,34 +76,36 @@ class OutputEngine(wiring.Component):
         credits = Signal(range(2 * arch.acc_depth))
         flight = Signal(range(self._QUEUE + 1))
         chunk = Signal(range(max(2, chunks)))
-        nx, ny = Signal.like(c.nx), Signal.like(c.ny)
+        nx, ny = Loop(m, len(c.nx), "nx"), Loop(m, len(c.ny), "ny")
+        owed = Signal()                              # credits != 0
         acc = Signal(range(2 * arch.acc_depth))
         row_addr, px_addr = Signal(range(arch.act_bytes)), Signal(range(arch.act_bytes))
         issue, popped = Signal(), Signal()
         last_chunk, last_px, last = Signal(), Signal(), Signal()
-        room = flight != self._QUEUE
+        room = ~flight[-1]                           # `_QUEUE` is a power of two
         info = Signal(info_layout)
         kept = Signal(range(arch.cols + 1))
         overflow = Signal()
         gate = Signal()
         m.d.comb += [
-            overflow.eq(acc >= arch.acc_depth),
+            overflow.eq(acc[-1]),
             self.acc.addr.eq(acc),
-            self.acc.valid.eq(active & (chunk == 0) & (credits != 0) & room & ~overflow & ~dead),
+            self.acc.valid.eq(active & (chunk == 0) & owed & room & ~overflow & ~dead),
             issue.eq(active & room & ~dead & ((chunk != 0) | (self.acc.valid & self.acc.ready))),
             self.engine.stall.eq(active & ~issue),
             last_chunk.eq(chunk == (c.channels >> (lanes - 1).bit_length())),
-            last_px.eq(nx == c.nx), last.eq(last_chunk & last_px & (ny == c.ny)),
+            last_px.eq(nx.last), last.eq(last_chunk & last_px & ny.last),
             kept.eq(c.channels + 1 - (chunk << (lanes - 1).bit_length())),
             self.params.en.eq(1), self.params.addr.eq(c.param),
             gate.eq(c.dest == Destination.CELL), info.zero.eq(Mux(gate, 0, c.zero)), info.low.eq(Mux(gate, GATE.min, c.low)),
             info.high.eq(Mux(gate, GATE.max, c.high)), info.table.eq(c.table & ~gate), info.slot.eq(c.slot), info.dest.eq(c.dest),
             info.addr.eq(px_addr + (chunk << (lanes - 1).bit_length())), info.last.eq(last),
             info.mask.eq(Cat(kept > lane for lane in range(lanes))),
-            self.engine.cmd.ready.eq((~active | (issue & last)) & ~dead),
+            self.engine.cmd.ready.eq(~active & ~dead),
         ]
         granted = self.acc.valid & self.acc.ready
-        m.d.sync += [credits.eq(credits + self.acc.release - granted), flight.eq(flight + issue - popped)]
+        m.d.sync += [credits.eq(credits + self.acc.release - granted), owed.eq(self.acc.release | (credits > 1) | ((credits != 0) & ~granted)),
+                     flight.eq(flight + issue - popped)]
         bad = Signal()
         # Only when nothing is in flight is this the oldest instruction that is not done.
         m.d.comb += bad.eq(active & overflow & (chunk == 0) & (flight == 0) & ~dead)
@@ -110,21 +115,26 @@ class OutputEngine(wiring.Component):
         with m.If(issue):
             m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
             with m.If(last_chunk):
-                m.d.sync += [acc.eq(acc + 1), nx.eq(nx + 1), px_addr.eq(px_addr + c.dst_px)]
+                nx.step()
+                m.d.sync += [acc.eq(acc + 1), px_addr.eq(px_addr + c.dst_px)]
                 with m.If(last_px):
                     following = Signal(range(arch.act_bytes))
                     m.d.comb += following.eq(row_addr + c.dst_row)
-                    m.d.sync += [nx.eq(0), ny.eq(ny + 1), row_addr.eq(following), px_addr.eq(following)]
+                    nx.begin(c.nx)
+                    ny.step()
+                    m.d.sync += [row_addr.eq(following), px_addr.eq(following)]
             with m.If(last):
                 m.d.sync += active.eq(0)
-        with m.If(self.engine.cmd.valid & self.engine.cmd.ready):
+        with m.If(self.engine.cmd.ready):
+            # Also what is no command yet, so that its tokens are on no path but that to `active`.
             command = self.engine.cmd.payload.body.OUTPUT
-            m.d.sync += [c.eq(command), active.eq(1), chunk.eq(0), nx.eq(0), ny.eq(0), acc.eq(command.acc),
+            nx.begin(command.nx)
+            ny.begin(command.ny)
+            m.d.sync += [c.eq(command), active.eq(self.engine.cmd.valid), chunk.eq(0), acc.eq(command.acc),
                          row_addr.eq(command.dst), px_addr.eq(command.dst)]
 
         # -- pipeline ----------------------------------------------------------------------------------------
-        valid = issue
-        stage = info
+        valid, stage = issue, info
 
         def advance(step):
             nonlocal valid, stage
@@ -133,78 +143,82 @@ class OutputEngine(wiring.Component):
             m.d.sync += [following_valid.eq(valid), following.eq(stage)]
             valid, stage = following_valid, following
 
-        first = Signal()
-        where = Signal.like(chunk)
+        first, where = Signal(), Signal.like(chunk)
         m.d.sync += [first.eq(chunk == 0), where.eq(chunk)]
+        advance("_read")
         held = Signal(data.ArrayLayout(signed(32), arch.cols), reset_less=True)
-        sums = Signal(data.ArrayLayout(signed(32), arch.cols))
-        m.d.comb += sums.eq(Mux(first, self.acc.data.as_value(), held.as_value()))
+        held_where = Signal.like(chunk)
+        params = Signal.like(self.params.data, reset_less=True)
+        m.d.sync += [held_where.eq(where), params.eq(self.params.data)]
         with m.If(first):
             m.d.sync += held.eq(self.acc.data)
-        advance(1)
+        advance("_held")
+        sums, chosen = [], []
+        for lane in range(lanes):
+            total = Signal(signed(32), name=f"sum{lane}", reset_less=True)
+            param = Signal(param_layout(), name=f"param{lane}", reset_less=True)
+            with m.Switch(held_where):
+                for index in range(chunks):
+                    with m.Case(index):
+                        m.d.sync += [total.eq(held[index * lanes + lane]), param.eq(params[index * lanes + lane])]
+            sums.append(total), chosen.append(param)
+        advance("_chosen")
         biased, mults, shifts = [], [], []
         for lane in range(lanes):
             total = Signal(signed(33), name=f"biased{lane}", reset_less=True)
             mult = Signal(MULT_BITS, name=f"mult{lane}", reset_less=True)
             shift = Signal(SHIFT_BITS, name=f"shift{lane}", reset_less=True)
-            with m.Switch(where):
-                for index in range(chunks):
-                    with m.Case(index):
-                        param = self.params.data[index * lanes + lane]
-                        m.d.sync += [total.eq(sums[index * lanes + lane] + param.bias), mult.eq(param.mult),
-                                     shift.eq(param.shift)]
+            m.d.sync += [total.eq(sums[lane] + chosen[lane].bias), mult.eq(chosen[lane].mult), shift.eq(chosen[lane].shift)]
             biased.append(total), mults.append(mult), shifts.append(shift)
-        advance(2)
-        products, shifts3 = [], []
+        advance("_biased")
+        products, late_shifts = [], []
         for lane in range(lanes):
             product = Signal(signed(33 + MULT_BITS), name=f"product{lane}", reset_less=True)
             shift = Signal(SHIFT_BITS, name=f"product_shift{lane}", reset_less=True)
             m.d.sync += [product.eq(biased[lane] * mults[lane]), shift.eq(shifts[lane])]
-            products.append(product), shifts3.append(shift)
-        advance(3)
-        products4, shifts4 = [], []
+            products.append(product), late_shifts.append(shift)
+        advance("_product")
+        shifted = []
         for lane in range(lanes):
-            # A second register behind the multiplier, for the DSP block to absorb.
-            product = Signal.like(products[lane], name=f"product{lane}_b")
-            shift = Signal.like(shifts3[lane], name=f"shift{lane}_b")
-            m.d.sync += [product.eq(products[lane]), shift.eq(shifts3[lane])]
-            products4.append(product), shifts4.append(shift)
-        advance(4)
+            value = Signal(shifted_layout(len(products[lane])), name=f"shifted{lane}", reset_less=True)
+            m.d.sync += value.eq(shift_right(m, products[lane], late_shifts[lane], f"lane{lane}"))
+            shifted.append(value)
+        advance("_shifted")
         rounded = []
         for lane in range(lanes):
             # As wide as a gate, whose zero point is 0; more than an int8 needs with any zero point.
             value = Signal(signed(GATE.width), name=f"rounded{lane}", reset_less=True)
-            m.d.sync += value.eq(round_shift(m, products4[lane], shifts4[lane], f"lane{lane}", GATE.width))
+            m.d.sync += value.eq(round_saturate(m, shifted[lane], f"lane{lane}", GATE.width))
             rounded.append(value)
-        advance(5)
+        advance("_rounded")
         clamped = Signal(chain_layout(arch), reset_less=True)
         for lane in range(lanes):
             m.d.sync += clamped[lane].eq(add_clamp(m, rounded[lane], stage.zero, stage.low, stage.high,
                                                    f"lane{lane}"))
-        advance(6)
+        advance("_clamped")
         m.submodules.table = table = Table(arch)
         wiring.connect(m, wiring.flipped(self.table_write), table.write)
         plain = Signal(chain_layout(arch), reset_less=True)
         m.d.comb += table.slot.eq(stage.slot)
         m.d.sync += plain.eq(clamped)
-        advance(7)
+        advance("_table")
         result = Signal(chain_layout(arch))
         for lane in range(lanes):
             m.d.comb += [table.i[lane].eq(clamped[lane]), result[lane].eq(Mux(stage.table, table.o[lane], plain[lane]))]
 
         # -- queue -------------------------------------------------------------------------------------------
-        entry = data.StructLayout({"addr": range(arch.act_bytes), "mask": lanes, "dest": layout["dest"].shape, "last": 1,
+        entry = data.StructLayout({"addr": range(arch.act_bytes), "blocks": arch.act_blocks, "mask": lanes, "dest": layout["dest"].shape, "last": 1,
                                    "data": chain_layout(arch)})
         m.submodules.queue = queue = SyncFIFOBuffered(width=entry.size, depth=self._QUEUE)
         head = Signal(entry)
         tail = Signal(entry)
         m.d.comb += [
-            tail.addr.eq(stage.addr), tail.mask.eq(stage.mask), tail.dest.eq(stage.dest),
+            tail.addr.eq(stage.addr), tail.blocks.eq(touched_blocks(arch, stage.addr)), tail.mask.eq(stage.mask), tail.dest.eq(stage.dest),
             tail.last.eq(stage.last), tail.data.eq(result),
             queue.w_en.eq(valid), queue.w_data.eq(tail), head.eq(queue.r_data),
             self.act.valid.eq(queue.r_rdy & (head.dest == Destination.ACT)),
             self.chain.valid.eq(queue.r_rdy & (head.dest != Destination.ACT)),
-            self.act.addr.eq(head.addr), self.act.mask.eq(head.mask),
+            self.act.addr.eq(head.addr), self.act.blocks.eq(head.blocks), self.act.mask.eq(head.mask),
             *(self.act.data[lane].eq(head.data[lane]) for lane in range(lanes)),
             self.chain.payload.eq(head.data),
             popped.eq((self.act.valid & self.act.ready) | (self.chain.valid & self.chain.ready)),

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from systolith.hw.engine.transfer import RegionSignature, RowWalker
 from systolith.hw.interfaces import ActReadSignature, EngineSignature, HwErrorCode
+from systolith.hw.leaf.request_slot import RequestSlot
 from systolith.hw.soc.axi import WriteSignature
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine
@@ -95,6 +96,7 @@ class StoreEngine(wiring.Component):
         taken = Signal()
         granted = Signal()
         last = index == burst.len
+        m.submodules.slot = slot = RequestSlot(arch, data.StructLayout({"strobe": arch.bus_bytes, "last": 1}))
         first_mask = Signal(arch.bus_bytes)
         last_mask = Signal(arch.bus_bytes)
         m.d.comb += [burst.eq(bursts.r_data), first_mask.eq(-1), last_mask.eq(-1)]
@@ -103,16 +105,18 @@ class StoreEngine(wiring.Component):
         with m.If(last & burst.ends):
             m.d.comb += last_mask.eq(Cat(burst.last >= lane for lane in range(arch.bus_bytes)))
         m.d.comb += [
-            self.read.valid.eq(bursts.r_rdy & (reserved < WRITE_BEATS)),
-            self.read.addr.eq(burst.sram + (index << (arch.bus_bytes - 1).bit_length())),
-            granted.eq(self.read.valid & self.read.ready), bursts.r_en.eq(granted & last),
+            slot.i.valid.eq(bursts.r_rdy & (reserved < WRITE_BEATS)),
+            slot.i.payload.addr.eq(burst.sram + (index << (arch.bus_bytes - 1).bit_length())),
+            slot.i.payload.tag.strobe.eq(first_mask & last_mask), slot.i.payload.tag.last.eq(last),
+            granted.eq(slot.i.valid & slot.i.ready), bursts.r_en.eq(granted & last),
+            self.read.valid.eq(slot.valid), self.read.addr.eq(slot.addr), self.read.blocks.eq(slot.blocks), slot.ready.eq(self.read.ready),
         ]
         with m.If(granted):
             m.d.sync += index.eq(index + 1)
             with m.If(last):
                 m.d.sync += index.eq(0)
         # What is known of a beat travels beside its data.
-        valid, strobe, final = granted, first_mask & last_mask, last
+        valid, strobe, final = slot.valid & slot.ready, slot.tag.strobe, slot.tag.last
         for step in range(ActReadSignature.LATENCY):
             next_valid = Signal(name=f"valid_{step}")
             next_strobe = Signal(arch.bus_bytes, name=f"strobe_{step}", reset_less=True)

@@ -5,6 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.interfaces import HwErrorCode, command_layout
+from systolith.hw.leaf.loop import Loop
+from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import PAGE_BYTES
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Region, Space, isa_for
@@ -65,7 +67,7 @@ class RowWalker(wiring.Component):
 
     Timing
     ------
-    One piece per cycle, also over the border of rows; the first two cycles after its command, with one bubble between commands.
+    One piece per cycle, also over the border of rows; the first three cycles after its command, with one bubble between commands.
     """
 
     def __init__(self, arch: ArchConfig, engine: Engine) -> None:
@@ -96,18 +98,23 @@ class RowWalker(wiring.Component):
         self._sram = sram = Signal(sram_bits, reset_less=True)
         plane_offset = Signal(32, reset_less=True)
         plane_sram = Signal(sram_bits, reset_less=True)
-        row = Signal.like(body.rows, reset_less=True)
-        plane = Signal.like(body.planes, reset_less=True)
+        row, plane = Loop(m, len(body.rows), "row"), Loop(m, len(body.planes), "plane")
         self._final = final = Signal()
-        m.d.comb += [self.cmd.ready.eq(~active), final.eq((row == op.rows) & (plane == op.planes))]
-        with m.If(self.cmd.ready & self.cmd.valid):
-            m.d.sync += [op.eq(body), active.eq(1), offset.eq(body.offset), plane_offset.eq(body.offset),
-                         sram.eq(body.base), plane_sram.eq(body.base), row.eq(0), plane.eq(0)]
+        m.d.comb += [self.cmd.ready.eq(~active), final.eq(row.last & plane.last)]
+        with m.If(self.cmd.ready):
+            # Also what is no command yet, so that its tokens are on no path but that to `active`.
+            row.begin(body.rows)
+            plane.begin(body.planes)
+            m.d.sync += [op.eq(body), active.eq(self.cmd.valid), offset.eq(body.offset), plane_offset.eq(body.offset),
+                         sram.eq(body.base), plane_sram.eq(body.base)]
         with m.Elif(active & row_ready):
-            with m.If(row != op.rows):
-                m.d.sync += [row.eq(row + 1), offset.eq(offset + op.ext_row), sram.eq(sram + op.row)]
+            with m.If(~row.last):
+                row.step()
+                m.d.sync += [offset.eq(offset + op.ext_row), sram.eq(sram + op.row)]
             with m.Else():
-                m.d.sync += [row.eq(0), plane.eq(plane + 1), offset.eq(plane_offset + op.ext_plane),
+                row.begin(op.rows)
+                plane.step()
+                m.d.sync += [offset.eq(plane_offset + op.ext_plane),
                              plane_offset.eq(plane_offset + op.ext_plane), sram.eq(plane_sram + op.plane),
                              plane_sram.eq(plane_sram + op.plane)]
             with m.If(final):
@@ -143,11 +150,14 @@ class RowWalker(wiring.Component):
         return error
 
     def _split(self, m: Module, row_ready: Signal) -> None:
-        """Registers one row and cuts it at 16 beats and at pages."""
+        """Registers one row, cuts it at 16 beats and at pages, and registers the piece."""
         arch, op = self._arch, self._op
         lane_bits = (arch.bus_bytes - 1).bit_length()
-        piece = self.pieces.payload
+        piece = Signal(piece_layout(arch))
         valid = Signal()
+        moved = Signal()
+        m.submodules.register = register = StreamRegister(piece.shape())
+        wiring.connect(m, register.o, wiring.flipped(self.pieces))
         failed = Signal()
         row = Signal(row_layout(arch), reset_less=True)
         beat = Signal(arch.addr_bits - lane_bits, reset_less=True)
@@ -160,16 +170,17 @@ class RowWalker(wiring.Component):
             page_left.eq(~beat[:len(page_left)]),
             count.eq(BURST_BEATS - 1),
         ]
-        with m.If((left <= page_left) & (left < BURST_BEATS)):
+        ends = (left <= page_left) & (left < BURST_BEATS)
+        with m.If(ends):
             m.d.comb += count.eq(left)
         with m.Elif(page_left < BURST_BEATS):
             m.d.comb += count.eq(page_left)
         m.d.comb += [
-            self.pieces.valid.eq(valid), piece.addr.eq(Cat(Const(0, lane_bits), beat)), piece.len.eq(count),
-            piece.row.eq(row), piece.begins.eq(begins), piece.ends.eq((left == count) | (row.error != HwErrorCode.NONE)),
-            row_ready.eq((~valid | (self.pieces.ready & piece.ends)) & ~failed),
+            register.i.valid.eq(valid), register.i.payload.eq(piece), moved.eq(valid & register.i.ready), piece.addr.eq(Cat(Const(0, lane_bits), beat)), piece.len.eq(count),
+            piece.row.eq(row), piece.begins.eq(begins), piece.ends.eq(ends | (row.error != HwErrorCode.NONE)),
+            row_ready.eq((~valid | (register.i.ready & piece.ends)) & ~failed),
         ]
-        with m.If(self.pieces.ready & valid):
+        with m.If(moved):
             m.d.sync += [beat.eq(beat + count + 1), left.eq(left - count - 1), begins.eq(0),
                          row.sram.eq(row.sram + ((count + 1) << lane_bits))]
             with m.If(piece.ends):

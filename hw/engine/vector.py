@@ -14,13 +14,20 @@ from systolith.hw.interfaces import (
     chain_layout,
     chunk_layout,
     format_layout,
+    touched_blocks,
 )
-from systolith.hw.leaf.rounding import add_clamp, round_shift
+from systolith.hw.leaf.loop import Loop
+from systolith.hw.leaf.request_slot import RequestSlot
+from systolith.hw.leaf.rounding import add_clamp, round_saturate, shift_right, shifted_layout
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Field, OperandA, isa_for
 
 __all__ = ["VectorEngine"]
+
+#: Operands that ADD and MUL have as POOL has them, maybe by another name: kept once.
+_COMMON = {"ny": "ny", "nx": "nx", "bytes": "bytes", "a": "base", "a_row": "oy_addr", "a_px": "ox_x", "dst": "dst", "dst_row": "dst_row",
+           "dst_px": "dst_px", "table": "table", "slot": "slot"}
 
 
 class VectorEngine(wiring.Component):
@@ -42,7 +49,7 @@ class VectorEngine(wiring.Component):
     backpressure stops the issue of new chunks and never the pipeline.
     """
 
-    LATENCY = 11
+    LATENCY = 13
     _QUEUE = 16
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -59,7 +66,8 @@ class VectorEngine(wiring.Component):
         arch = self._arch
         lanes = arch.lanes
         opcodes = {f.mnemonic: f.opcode for f in isa_for(arch).formats if f.engine is Engine.VECTOR}
-        b = Signal(format_layout(arch, "ADD"))       # ADD and MUL have the same fields
+        # ADD and MUL have the same fields; what is common to POOL is kept here too.
+        b = Signal(format_layout(arch, "ADD"))
         p = Signal(format_layout(arch, "POOL"))
         pool, multiply, active = Signal(), Signal(), Signal()
         flight = Signal(range(self._QUEUE + 1))
@@ -70,85 +78,71 @@ class VectorEngine(wiring.Component):
         # -- issue: one read per cycle -----------------------------------------------------------------------
         a_bits = (arch.act_bytes - 1).bit_length()
         address = range(arch.act_bytes)
-        chunk, nx, ny = Signal(len(b.bytes)), Signal.like(b.nx), Signal.like(b.ny)
-        kx, ky = Signal.like(p.kx), Signal.like(p.ky)
-        second = Signal()                            # operand b of a pair
-        src_row, src_px = Signal(address), Signal(address)
-        b_row, b_px, dst_row, dst_px = (Signal(address, name=name)
-                                        for name in ("b_row", "b_px", "dst_row", "dst_px"))
-        k_row, k_px = Signal(a_bits), Signal(a_bits)   # offset of the window position
+        nx, ny, kx, ky = (Loop(m, len(field), name) for name, field in (("nx", b.nx), ("ny", b.ny), ("kx", p.kx), ("ky", p.ky)))
+        chunks = Loop(m, len(b.bytes), "chunks")
+        first = Signal()                             # of a window, or of a pair of operands
+        #: Where the row, the pixel and the chunk of an operand begin.
+        places = {name: [Signal(address, name=f"{name}_{of}", reset_less=True) for of in ("row", "px", "at")] for name in ("a", "b", "dst")}
+        k_row, k_at = Signal(a_bits), Signal(a_bits)   # offset of the window's row and position
         # Wide enough for every program: a coordinate that wrapped around could look like one in the window.
         fields = {f.name: f for f in isa_for(arch).by_mnemonic["POOL"].fields}
         y_span = self._span(fields["y0"], (fields["oy_y"], fields["ny"]), (fields["ky_y"], fields["ky"]))
         x_span = self._span(fields["x0"], (fields["ox_x"], fields["nx"]), (fields["kx_x"], fields["kx"]))
         y_out, x_out, y_k, x_k = Signal(y_span), Signal(x_span), Signal(y_span), Signal(x_span)
-        issue, first, last = Signal(), Signal(), Signal()
+        issue, last = Signal(), Signal()
         request, source = Signal(), Signal(address)
         chained = Signal()
-        last_chunk, last_px, last_row = Signal(), Signal(), Signal()
-        bytes_last = Signal.like(b.bytes)
-        room = flight != self._QUEUE
+        tail = Signal(lanes)                         # lanes of a pixel's last chunk
+        room = ~flight[-1]                           # `_QUEUE` is a power of two
         tag_layout = data.StructLayout({"first": 1, "last": 1, "second": 1, "addr": address, "mask": lanes,
                                         "end": 1,
-                                        "a": chunk_layout(arch)})
+                                        "y": y_span, "x": x_span, "a": chunk_layout(arch)})
         tag = Signal(tag_layout)
-        y, x = Signal(y_span, reset_less=True), Signal(x_span, reset_less=True)
-        inside = Signal(reset_less=True)
-        kept = Signal(len(b.bytes) + 1)
-        offset = Signal(a_bits)
+        m.submodules.slot = slot = RequestSlot(arch, tag_layout)
         m.d.comb += [
-            bytes_last.eq(Mux(pool, p.bytes, b.bytes)),
-            chained.eq(~pool & (b.a_source == OperandA.OUTPUT)),
-            first.eq(Mux(pool, (kx == 0) & (ky == 0), chained | ~second)),
-            last.eq(Mux(pool, (kx == p.kx) & (ky == p.ky), chained | second)),
+            last.eq(kx.last & ky.last),
             request.eq(active & (~first | room) & (~chained | self.chain.valid)),
-            issue.eq(request & self.read.ready),
+            issue.eq(request & slot.i.ready), slot.i.valid.eq(request), slot.i.payload.addr.eq(source), slot.i.payload.tag.eq(tag),
             self.engine.stall.eq((active & ~issue) | cell.stall),
-            offset.eq(chunk << lane_bits),
-            source.eq(Mux(pool, src_px + k_row + k_px, Mux(chained | second, b_px, src_px)) + offset),
+            source.eq(Mux(~pool & (chained | ~first), places["b"][2], places["a"][2] + k_at)),
             # The cell unit is active only when nothing else is.
-            self.read.valid.eq(request | cell.read.valid), self.read.addr.eq(Mux(cell.active, cell.read.addr, source)),
+            self.read.valid.eq(slot.valid | cell.read.valid), self.read.addr.eq(Mux(cell.active, cell.read.addr, slot.addr)),
+            self.read.blocks.eq(Mux(cell.active, cell.read.blocks, slot.blocks)), slot.ready.eq(self.read.ready),
             cell.read.ready.eq(self.read.ready), cell.read.data.eq(self.read.data),
             self.chain.ready.eq((issue & chained) | cell.chain.ready),
             cell.chain.valid.eq(self.chain.valid), cell.chain.payload.eq(self.chain.payload),
-            last_chunk.eq(chunk == (bytes_last >> lane_bits)),
-            last_px.eq(nx == Mux(pool, p.nx, b.nx)), last_row.eq(ny == Mux(pool, p.ny, b.ny)),
-            kept.eq(bytes_last + 1 - (chunk << lane_bits)),
-            tag.first.eq(first), tag.last.eq(last), tag.second.eq(second | chained),
+            tag.first.eq(first), tag.last.eq(last), tag.second.eq(chained | ~first),
             *(tag.a[lane].eq(self.chain.payload[lane]) for lane in range(lanes)),
-            tag.addr.eq(dst_px + offset), tag.mask.eq(Cat(kept > lane for lane in range(lanes))),
-            tag.end.eq(last & last_chunk & last_px & last_row),
+            tag.y.eq(y_out + y_k), tag.x.eq(x_out + x_k),
+            tag.addr.eq(places["dst"][2]), tag.mask.eq(Mux(chunks.last, tail, -1)),
+            tag.end.eq(last & chunks.last & nx.last & ny.last),
         ]
-        # Two cycles, as long as the data takes.
-        m.d.sync += [y.eq(y_out + y_k), x.eq(x_out + x_k),
-                     inside.eq((y >= 0) & (y < p.height) & (x >= 0) & (x < p.row_bytes))]
         popped = Signal()
         m.d.sync += flight.eq(flight + (issue & first) - popped)
         with m.If(issue):
+            m.d.sync += first.eq(last)
             with m.If(~last):
-                with m.If(pool):
-                    m.d.sync += [kx.eq(kx + 1), k_px.eq(k_px + p.kx_x), x_k.eq(x_k + p.kx_x)]
-                    with m.If(kx == p.kx):
-                        m.d.sync += [kx.eq(0), k_px.eq(0), x_k.eq(0), ky.eq(ky + 1),
-                                     k_row.eq(k_row + p.ky_addr), y_k.eq(y_k + p.ky_y)]
-                with m.Else():
-                    m.d.sync += second.eq(1)
+                kx.step()
+                m.d.sync += [k_at.eq(k_at + p.kx_x), x_k.eq(x_k + p.kx_x)]
+                with m.If(kx.last):
+                    kx.begin(p.kx)
+                    ky.step()
+                    m.d.sync += [k_at.eq(k_row + p.ky_addr), k_row.eq(k_row + p.ky_addr), x_k.eq(0), y_k.eq(y_k + p.ky_y)]
             with m.Else():
-                m.d.sync += [second.eq(0), kx.eq(0), ky.eq(0), k_row.eq(0), k_px.eq(0), x_k.eq(0), y_k.eq(0),
-                             chunk.eq(chunk + 1)]
-                with m.If(last_chunk):
-                    m.d.sync += [chunk.eq(0), nx.eq(nx + 1), src_px.eq(src_px + Mux(pool, p.ox_x, b.a_px)),
-                                 b_px.eq(b_px + b.b_px),
-                                 dst_px.eq(dst_px + Mux(pool, p.dst_px, b.dst_px)), x_out.eq(x_out + p.ox_x)]
-                    with m.If(last_px):
-                        new = {name: Signal(address, name=f"new_{name}") for name in ("src", "b", "dst")}
-                        m.d.comb += [new["src"].eq(src_row + Mux(pool, p.oy_addr, b.a_row)),
-                                     new["b"].eq(b_row + b.b_row),
-                                     new["dst"].eq(dst_row + Mux(pool, p.dst_row, b.dst_row))]
-                        m.d.sync += [nx.eq(0), ny.eq(ny + 1), src_row.eq(new["src"]), src_px.eq(new["src"]),
-                                     b_row.eq(new["b"]), b_px.eq(new["b"]),
-                                     dst_row.eq(new["dst"]), dst_px.eq(new["dst"]), x_out.eq(p.x0),
-                                     y_out.eq(y_out + p.oy_y)]
+                kx.begin(p.kx)
+                ky.begin(p.ky)
+                chunks.step()
+                m.d.sync += [*(s.eq(0) for s in (k_row, k_at, y_k, x_k)), *(at.eq(at + lanes) for _, _, at in places.values())]
+                with m.If(chunks.last):
+                    chunks.begin(b.bytes >> lane_bits)
+                    nx.step()
+                    m.d.sync += [s.eq(px + b[f"{name}_px"]) for name, (_, px, at) in places.items() for s in (px, at)]
+                    m.d.sync += x_out.eq(x_out + b.a_px)
+                    with m.If(nx.last):
+                        nx.begin(b.nx)
+                        ny.step()
+                        m.d.sync += [s.eq(row + b[f"{name}_row"]) for name, (row, px, at) in places.items() for s in (row, px, at)]
+                        m.d.sync += [x_out.eq(p.x0), y_out.eq(y_out + p.oy_y)]
             with m.If(tag.end):
                 m.d.sync += active.eq(0)
         command = self.engine.cmd.payload
@@ -157,19 +151,34 @@ class VectorEngine(wiring.Component):
             self.engine.cmd.ready.eq(~active & (flight == 0) & cell.cmd.ready), cell.cmd.payload.eq(command.body.CELL),
             cell.cmd.valid.eq(self.engine.cmd.valid & self.engine.cmd.ready & is_cell),
         ]
-        with m.If(self.engine.cmd.valid & self.engine.cmd.ready):
+        with m.If(self.engine.cmd.ready):
+            # Also what is no command yet, so that its tokens are on no path but that to `active`.
             add, window = command.body.ADD, command.body.POOL
-            m.d.sync += [b.eq(add), p.eq(window), pool.eq(is_pool),
-                         multiply.eq(command.opcode == opcodes["MUL"]), active.eq(~is_cell)]
-            m.d.sync += [s.eq(0) for s in (chunk, nx, ny, kx, ky, second, k_row, k_px, y_k, x_k)]
-            m.d.sync += [s.eq(Mux(is_pool, window.base, add.a)) for s in (src_row, src_px)]
-            m.d.sync += [s.eq(add.b) for s in (b_row, b_px)]
-            m.d.sync += [s.eq(Mux(is_pool, window.dst, add.dst)) for s in (dst_row, dst_px)]
-            m.d.sync += [x_out.eq(window.x0), y_out.eq(window.y0)]
+            fused = ~is_pool & (add.a_source == OperandA.OUTPUT)
+            common = {name: Mux(is_pool, window[of_pool], add[name]) for name, of_pool in _COMMON.items()}
+            m.d.sync += [b.eq(add), p.eq(window), pool.eq(is_pool), chained.eq(fused),
+                         multiply.eq(command.opcode == opcodes["MUL"]), active.eq(self.engine.cmd.valid & ~is_cell)]
+            m.d.sync += [b[name].eq(value) for name, value in common.items()]
+            # ADD and MUL are windows of two positions, a and b, or of b alone.
+            with m.If(~is_pool):
+                m.d.sync += [p.kx.eq(~fused), p.ky.eq(0)]
+            kx.begin(Mux(is_pool, window.kx, ~fused))
+            ky.begin(Mux(is_pool, window.ky, 0))
+            nx.begin(common["nx"])
+            ny.begin(common["ny"])
+            chunks.begin(common["bytes"] >> lane_bits)
+            m.d.sync += [first.eq(1), *(s.eq(0) for s in (k_row, k_at, y_k, x_k)),
+                         tail.eq(Cat(common["bytes"][:lane_bits] >= lane for lane in range(lanes))),
+                         *(s.eq(common[name] if name in common else add[name]) for name, of in places.items() for s in of),
+                         x_out.eq(window.x0), y_out.eq(window.y0)]
 
         # -- responses ---------------------------------------------------------------------------------------
-        valid, stage = issue, tag
+        valid, stage = slot.valid & self.read.ready, slot.tag
+        inside = (stage.y >= 0) & (stage.y < p.height) & (stage.x >= 0) & (stage.x < p.row_bytes)
         for step in range(ActReadSignature.LATENCY):
+            following_inside = Signal(name=f"inside{step}", reset_less=True)
+            m.d.sync += following_inside.eq(inside)
+            inside = following_inside
             following_valid = Signal(name=f"response{step}")
             following = Signal(tag_layout, name=f"tag{step}", reset_less=True)
             m.d.sync += [following_valid.eq(valid), following.eq(stage)]
@@ -177,11 +186,11 @@ class VectorEngine(wiring.Component):
         bytes_in = [self.read.data[lane].as_signed() for lane in range(lanes)]
         a, best = Signal(chunk_layout(arch), reset_less=True), Signal(chunk_layout(arch), reset_less=True)
         info_layout = data.StructLayout({"addr": address, "mask": lanes, "end": 1})
-        carried = [Signal(info_layout, name=f"info{i}", reset_less=True) for i in range(7)]
-        flags = [Signal(name=f"valid{i}") for i in range(7)]
+        carried = [Signal(info_layout, name=f"info{i}", reset_less=True) for i in range(8)]
+        flags = [Signal(name=f"valid{i}") for i in range(8)]
         m.d.sync += [carried[0].addr.eq(stage.addr), carried[0].mask.eq(stage.mask),
                      carried[0].end.eq(stage.end), flags[0].eq(valid & stage.last)]
-        for i in range(1, 7):
+        for i in range(1, 8):
             m.d.sync += [carried[i].eq(carried[i - 1]), flags[i].eq(flags[i - 1])]
         a9, b9 = [], []
         for lane in range(lanes):
@@ -221,10 +230,12 @@ class VectorEngine(wiring.Component):
             totals.append(total)
         rounded = []
         for lane in range(lanes):
+            shifted = Signal(shifted_layout(len(totals[lane])), name=f"shifted{lane}", reset_less=True)
             value = Signal(signed(11), name=f"rounded{lane}", reset_less=True)
-            m.d.sync += value.eq(round_shift(m, totals[lane], b.shift, f"lane{lane}"))
+            m.d.sync += [shifted.eq(shift_right(m, totals[lane], b.shift, f"lane{lane}")),
+                         value.eq(round_saturate(m, shifted, f"lane{lane}"))]
             rounded.append(value)
-        for i in range(4):
+        for i in range(5):
             following = Signal(chunk_layout(arch), name=f"pool{i}", reset_less=True)
             m.d.sync += following.eq(pools)
             pools = following
@@ -235,19 +246,20 @@ class VectorEngine(wiring.Component):
         m.submodules.table = table = Table(arch)
         wiring.connect(m, wiring.flipped(self.table_write), table.write)
         plain = Signal(chunk_layout(arch), reset_less=True)
-        m.d.comb += [table.i.eq(clamped), table.slot.eq(Mux(pool, p.slot, b.slot))]
+        m.d.comb += [table.i.eq(clamped), table.slot.eq(b.slot)]
         m.d.sync += plain.eq(clamped)
         result = Signal(chunk_layout(arch))
-        m.d.comb += result.eq(Mux(Mux(pool, p.table, b.table), table.o.as_value(), plain.as_value()))
+        m.d.comb += result.eq(Mux(b.table, table.o.as_value(), plain.as_value()))
 
-        entry = data.StructLayout({"addr": address, "mask": lanes, "end": 1, "data": chunk_layout(arch)})
+        entry = data.StructLayout({"addr": address, "blocks": arch.act_blocks, "mask": lanes, "end": 1, "data": chunk_layout(arch)})
         m.submodules.queue = queue = SyncFIFOBuffered(width=entry.size, depth=self._QUEUE)
-        head, tail = Signal(entry), Signal(entry)
+        head, made = Signal(entry), Signal(entry)
         m.d.comb += [
-            tail.addr.eq(carried[6].addr), tail.mask.eq(carried[6].mask), tail.end.eq(carried[6].end),
-            tail.data.eq(result),
-            queue.w_en.eq(flags[6]), queue.w_data.eq(tail), head.eq(queue.r_data),
+            made.addr.eq(carried[-1].addr), made.blocks.eq(touched_blocks(arch, carried[-1].addr)), made.mask.eq(carried[-1].mask),
+            made.end.eq(carried[-1].end), made.data.eq(result),
+            queue.w_en.eq(flags[-1]), queue.w_data.eq(made), head.eq(queue.r_data),
             self.write.valid.eq(queue.r_rdy | cell.write.valid), self.write.addr.eq(Mux(cell.active, cell.write.addr, head.addr)),
+            self.write.blocks.eq(Mux(cell.active, cell.write.blocks, head.blocks)),
             self.write.mask.eq(Mux(cell.active, cell.write.mask, head.mask)),
             self.write.data.eq(Mux(cell.active, cell.write.data.as_value(), head.data.as_value())),
             cell.write.ready.eq(self.write.ready), popped.eq(queue.r_rdy & self.write.ready), queue.r_en.eq(popped),

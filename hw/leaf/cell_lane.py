@@ -18,9 +18,11 @@ PRE = signed(STATE.width + GATE.frac)
 _HIDDEN_BITS = UNIT_FRAC - HIDDEN_FRAC
 
 
-def saturated(value, low: int, high: int):
-    """`value`, or the bound that it passes."""
-    return Mux(value > high, high, Mux(value < low, low, value))
+def saturated(value, bits: int):
+    """`value`, or the bound of signed(bits) that it passes."""
+    top = value[bits - 1:]
+    bound = Mux(value[-1], -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    return Mux(top.all() | ~top.any(), value[:bits].as_signed(), bound)
 
 
 class CellLane(wiring.Component):
@@ -96,5 +98,5 @@ class CellLane(wiring.Component):
             result.eq(whole + post_late + up),
         ]
         with m.If(busy_late):
-            m.d.sync += self.o.eq(Mux(hidden_late, saturated(result, INT8.min, INT8.max), saturated(result, STATE.min, STATE.max)))
+            m.d.sync += self.o.eq(Mux(hidden_late, saturated(result, INT8.width), saturated(result, STATE.width)))
         return m

@@ -1,31 +1,45 @@
 """Rounding and clamping as combinational helpers: `spec.numerics` in hardware."""
 
 from amaranth.hdl import Const, Mux, Signal, signed
+from amaranth.lib import data
 
-__all__ = ["add_clamp", "round_shift"]
+__all__ = ["add_clamp", "round_saturate", "shift_right", "shifted_layout"]
 
 
-def round_shift(m, value: Signal, shift: Signal, name: str, bits: int = 11) -> Signal:
-    """``value / 2**shift``, nearest, ties to even, saturated to signed(bits).
+def shifted_layout(bits: int) -> data.StructLayout:
+    """A number of so many bits after a right shift: its integer part, and of what was dropped the first bit and whether any
+    other was 1."""
+    return data.StructLayout({"whole": signed(bits), "half": 1, "rest": 1})
+
+
+def shift_right(m, value: Signal, shift: Signal, name: str) -> data.View:
+    """``value / 2**shift``, exact enough to be rounded by `round_saturate`, a cycle later where the clock asks for it."""
+    width = len(value)
+    doubled = Signal(signed(width + 1), name=f"{name}_doubled")
+    moved = Signal(signed(width + 1), name=f"{name}_moved")
+    dropped = Signal(width + 1, name=f"{name}_dropped")
+    result = Signal(shifted_layout(width), name=f"{name}_shifted")
+    # One more bit below the point, which is the half. What the shift drops from it decides a tie.
+    m.d.comb += [
+        doubled.eq(value << 1), moved.eq(doubled >> shift), dropped.eq(doubled & ((Const(1, 1) << shift) - 1)),
+        result.whole.eq(moved >> 1), result.half.eq(moved[0]), result.rest.eq(dropped.any()),
+    ]
+    return result
+
+
+def round_saturate(m, shifted: data.View, name: str, bits: int = 11) -> Signal:
+    """The nearest integer, ties to even, saturated to signed(bits).
 
     11 bits are enough for any int8 result with any zero point.
     """
-    width = len(value)
-    doubled = Signal(signed(width + 1), name=f"{name}_doubled")
-    shifted = Signal(signed(width + 1), name=f"{name}_shifted")
-    dropped = Signal(width + 1, name=f"{name}_dropped")
-    whole = Signal(signed(width), name=f"{name}_whole")
-    up = Signal(name=f"{name}_up")
-    rounded = Signal(signed(width + 1), name=f"{name}_rounded")
-    # One more bit below the point: the guard bit. What the shift drops from it decides a tie.
-    m.d.comb += [
-        doubled.eq(value << 1), shifted.eq(doubled >> shift), whole.eq(shifted >> 1),
-        dropped.eq(doubled & ((Const(1, 1) << shift) - 1)),
-        up.eq(shifted[0] & (dropped.any() | whole[0])), rounded.eq(whole + up),
-    ]
     result = Signal(signed(bits), name=f"{name}_result")
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-    m.d.comb += result.eq(Mux(rounded > high, high, Mux(rounded < low, low, rounded)))
+    up = Signal(name=f"{name}_up")
+    # Rounding up cannot bring a number back into the range, nor out of it where it is below `high`.
+    m.d.comb += [
+        up.eq(shifted.half & (shifted.rest | shifted.whole[0])),
+        result.eq(Mux(shifted.whole >= high, high, Mux(shifted.whole < low, low, shifted.whole[:bits].as_signed() + up))),
+    ]
     return result
 
 

@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from systolith.spec.arch import ArchConfig
@@ -100,7 +100,7 @@ class ReadArbiter(wiring.Component):
 
     Timing
     ------
-    One burst and one beat per cycle; a burst takes one cycle, a beat none. A client that does not take its beats blocks
+    One burst and one beat per cycle; a burst takes one cycle, a beat none, but not before the third cycle after its burst. A client that does not take its beats blocks
     those behind them.
     """
 
@@ -113,7 +113,7 @@ class ReadArbiter(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.sources = sources = SyncFIFO(width=max(1, (self._count - 1).bit_length()), depth=READ_BURSTS)
+        m.submodules.sources = sources = SyncFIFOBuffered(width=max(1, (self._count - 1).bit_length()), depth=READ_BURSTS)
         free = Signal()
         m.d.comb += free.eq((~self.bursts.valid | self.bursts.ready) & sources.w_rdy)
         with m.If(self.bursts.ready):

@@ -7,7 +7,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.build import RAM_VERILOG, VerilogPlatform, generate
+from systolith.hw.build import VerilogPlatform, generate
 from systolith.hw.engine.load import LoadEngine
 from systolith.hw.engine.matrix import MatrixEngine
 from systolith.hw.engine.output import OutputEngine
@@ -132,5 +132,6 @@ def component_verilog(component: wiring.Component, name: str) -> tuple[dict[str,
     """Verilog of any component as the benches take it; the top module is ``<name>_top``."""
     # Not the bare name: `output` is a word of Verilog.
     top = f"{name}_top"
-    text = verilog.convert(component, name=top, platform=VerilogPlatform(), emit_src=False, strip_internal_attrs=True)
-    return {f"{top}.v": text, "systolith_ram.v": RAM_VERILOG}, top
+    platform = VerilogPlatform()
+    text = verilog.convert(component, name=top, platform=platform, emit_src=False, strip_internal_attrs=True)
+    return {f"{top}.v": text, **platform.sources}, top

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from amaranth.back import verilog
-from amaranth.hdl import Module
+from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -52,6 +52,31 @@ def test_a_memory_becomes_one_ram_instance_with_its_lanes(transparent):
     text = verilog.convert(Small(64, transparent=transparent), platform=VerilogPlatform())
     parameters = dict(re.findall(r"\.(\w+)\(32'd(\d+)\)", text))
     assert parameters == {"WIDTH": "16", "DEPTH": "64", "ADDR": "6", "LANE": "8", "TRANSPARENT": str(int(transparent))}
+
+
+class Rom(wiring.Component):
+    """One memory without a write port."""
+
+    def __init__(self, init):
+        self._init = init
+        super().__init__({"addr": In(range(len(init))), "q": Out(signed(6))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=signed(6), depth=len(self._init), init=self._init)
+        read = memory.read_port()
+        m.d.comb += [read.addr.eq(self.addr), self.q.eq(read.data)]
+        return m
+
+
+def test_memories_that_are_only_read_share_a_module_with_their_contents():
+    platform = VerilogPlatform()
+    texts = [verilog.convert(Rom(init), platform=platform) for init in ([1, -1, 5], [1, -1, 5], [1, -1, 4])]
+    names = [re.search(r"systolith_rom_\w+", text)[0] for text in texts]
+    assert names[0] == names[1] != names[2]
+    assert set(platform.sources) == {"systolith_ram.v", f"{names[0]}.v", f"{names[2]}.v"}
+    words = re.findall(r"memory\[(\d)\] = 6'h(\w+);", platform.sources[f"{names[0]}.v"])
+    assert words == [("0", "1"), ("1", "3f"), ("2", "5")]
 
 
 def test_a_large_memory_with_contents_is_refused():

@@ -170,18 +170,22 @@ def test_equals_the_formula(arch, stall):
 
 
 @ARCHS
-def test_one_chunk_per_cycle_across_instructions(arch):
+def test_one_chunk_per_cycle_with_one_cycle_between_instructions(arch):
     rng = random.Random(5)
     contents = Contents(arch, rng)
     make = isa_for(arch).make
     instrs = [make("OUTPUT", dest=dest, acc=0, ny=1, nx=nx, channels=arch.cols, low=-128, high=127,
                    dst_px=arch.cols)
               for dest in Destination for nx in (1, 5, 1, 4, 3)]
-    pixels = sum(instr.nx for instr in instrs)
-    checker, result = run(arch, instrs, contents, seed=5, stall=0.0, release=pixels)
+    checker, result = run(arch, instrs, contents, seed=5, stall=0.0, release=sum(instr.nx for instr in instrs))
     assert checker.complete
-    first = checker.cycles[0]
-    assert checker.cycles == list(range(first, first + pixels * arch.cols // arch.lanes))
+    first = at = checker.cycles[0]
+    expected = []
+    for instr in instrs:
+        chunks = instr.nx * arch.cols // arch.lanes
+        expected += range(at, at + chunks)
+        at += chunks + 1
+    assert checker.cycles == expected
     assert first - result["grants"][0][0] == OutputEngine.LATENCY
 
 

@@ -101,7 +101,8 @@ def test_a_missing_token_holds_back_only_its_engine():
 def test_the_64th_token_is_an_error_of_its_giver():
     log, errors = run({Engine.LOAD: [(0, 1 << Engine.STORE)] * 70})
     assert errors == [(ErrorCode.SEMAPHORE, 63)]
-    assert sum(event[0] == "done" for event in log) == 63
+    # 64 were given until then; the error is told two cycles later, in which the engine may be done with more.
+    assert 63 <= sum(event[0] == "done" for event in log) <= 65
 
 
 def test_an_error_names_the_oldest_instruction_of_its_engine():

@@ -6,6 +6,7 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
+from systolith.hw.interfaces import ActReadSignature
 from systolith.sim.benches.stimulus import random_store
 from systolith.sim.benches.tops import StoreTop
 from systolith.spec.arch import PRESETS
@@ -30,7 +31,7 @@ def run(arch, instrs, *, stall=0.0, latency=1, seed=0, bad=None, limit=20000, st
     result = {"done": 0, "error": None, "cycles": 0, "sram": sram, "before": before, "after": contents, "memory": memory}
 
     async def sram_process(ctx):
-        pipe = [None, None]
+        pipe = [None] * ActReadSignature.LATENCY
         while True:
             grant = rng.random() >= stall
             ctx.set(dut.read.ready, grant)

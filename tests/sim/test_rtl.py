@@ -4,14 +4,15 @@ import pytest
 
 from systolith.compiler.driver import compile_graph
 from systolith.host.driver import Driver
+from systolith.hw.build import generate
 from systolith.sim.native import RtlDevice
 from tests.graphs import ARCHS, assert_same_bits, random_graph
 
 
-def check(arch, seed, stalls, **size):
+def check(arch, seed, stalls, sources=None, **size):
     graph = random_graph(seed, **size)
     image = compile_graph(graph, ARCHS[arch])
-    with RtlDevice(ARCHS[arch], stall_seed=seed, stall_probability=stalls) as device:
+    with RtlDevice(ARCHS[arch], stall_seed=seed, stall_probability=stalls, sources=sources) as device:
         assert_same_bits(Driver(device, image, timeout_cycles=5_000_000), graph, seed)
 
 
@@ -20,6 +21,18 @@ def check(arch, seed, stalls, **size):
 @pytest.mark.parametrize("arch", ["tiny", "array8", "bus32", "bus64"])
 def test_rtl_gives_the_bits_of_the_reference(arch, seed, stalls):
     check(arch, seed, stalls)
+
+
+@pytest.fixture(scope="module")
+def collisions(tmp_path_factory):
+    """The core's Verilog, with RAMs that read nonsense where they are written in the same cycle."""
+    sources = dict(generate(ARCHS["bus64"], build_dir=tmp_path_factory.mktemp("verilog")).sources)
+    return {**sources, "systolith_ram.v": "`define SYSTOLITH_COLLISIONS\n" + sources["systolith_ram.v"]}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_depends_on_what_a_ram_reads_while_it_is_written(seed, collisions):
+    check("bus64", seed, 0.1 * (seed % 3), collisions)
 
 
 # Building its simulation takes minutes.
