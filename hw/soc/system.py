@@ -62,7 +62,7 @@ class System(wiring.Component):
         arch = self._arch
         m.submodules.core = core = core_for(arch)
         m.submodules.link = link = HostLink(**self._link)
-        m.submodules.arbiter = arbiter = MemoryArbiter(bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, **({"bursts": 1} if arch.compact else {}))
+        m.submodules.arbiter = arbiter = MemoryArbiter(bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, **({"bursts": 2} if arch.compact else {}))
         m.submodules.memory = memory = self._memory
         wiring.connect(m, core.axi, arbiter.core)
         wiring.connect(m, link.memory, arbiter.link)

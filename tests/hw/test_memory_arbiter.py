@@ -12,9 +12,9 @@ from tests.hw.axi_memory import AxiMemory
 SIZE = 1 << 15
 
 
-def run(core, link, *, bus_bits=32, stall=0.0, seed=0, latency=1):
+def run(core, link, *, bus_bits=32, stall=0.0, seed=0, latency=1, **options):
     """Both managers at the same time; returns the memory."""
-    dut = MemoryArbiter(bus_bits=bus_bits, addr_bits=32)
+    dut = MemoryArbiter(bus_bits=bus_bits, addr_bits=32, **options)
     memory = AxiMemory(dut.memory, bytearray(SIZE), latency=latency, stall=stall, seed=seed)
     grants = []
 
@@ -38,12 +38,12 @@ def run(core, link, *, bus_bits=32, stall=0.0, seed=0, latency=1):
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])
-@pytest.mark.parametrize("bus_bits", [32, 128])
-def test_each_manager_sees_its_own_bursts_in_order(bus_bits, stall):
+@pytest.mark.parametrize(("bus_bits", "options"), [(32, {}), (128, {}), (32, {"bursts": 2})])
+def test_each_manager_sees_its_own_bursts_in_order(bus_bits, options, stall):
     seed = f"{bus_bits} {stall}"
     rng = random.Random(seed)
     parts = [random_bursts(rng, pages, 1024, bus_bits // 8, 60) for pages in ((0, 4096), (0x5000, 0x7000))]
-    data = run(*(bursts for bursts, *_ in parts), bus_bits=bus_bits, stall=stall, seed=seed, latency=5)
+    data = run(*(bursts for bursts, *_ in parts), bus_bits=bus_bits, stall=stall, seed=seed, latency=5, **options)
     for bursts, expected, memory in parts:
         for index, (burst, want) in enumerate(zip(bursts, expected, strict=True)):
             assert set(burst.responses) == {0} and (want is None or burst.data == want), f"seed {seed}, burst {index}: {burst}"
