@@ -171,11 +171,13 @@ def test_a_pointwise_layer_keeps_the_array_busy():
     window = {"kernel": (1, 1), "dilations": (1, 1), "strides": (1, 1), "pads": (0, 0, 0, 0)}
     graph = graph.finish(graph.convolve(x, window, 64, 1))
     with RtlDevice(PRESETS["icebreaker"], latency=2) as device:
-        driver = Driver(device, compile_graph(graph, PRESETS["icebreaker"]), timeout_cycles=200_000)
+        image = compile_graph(graph, PRESETS["icebreaker"])
+        driver = Driver(device, image, timeout_cycles=200_000)
         driver.run({"in0": rng.integers(-128, 128, (1, 64, 5, 25)).astype(np.int8)})
         # Input and output go byte by byte, before and after.
         moved = 8000 + 2000 * 4 + 3000
         assert 32_000 < driver.cycles < 32_000 + 16 * (2 * 16 + 125 + 40) + moved + 2500, driver.cycles
+        assert abs(image.cycles / driver.cycles - 1) < 0.03, (image.cycles, driver.cycles)
 
 
 def test_what_a_compact_core_lacks_is_refused_in_one_sentence():
