@@ -12,7 +12,7 @@ STAMP  := $(VENV)/.ready
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all bench bitstream bitstreams lint docs clean
+.PHONY: help env demo test test-all netlist bench bitstream bitstreams lint docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: env  ## the quick suite
 
 test-all: env  ## every test, the slow ones too
 	$(BIN)/python -m pytest -q -n $(JOBS)
+
+netlist: env  ## blocks and a small core after synthesis give the RTL's bits in the RTL's cycles
+	$(BIN)/python -m pytest -q tests/sim/test_netlist.py
 
 bench: env  ## speed of the simulation, models and recurrent layers on RTL; MODELS=FOLDER takes its *_qdq.onnx
 	@mkdir -p build

@@ -34,7 +34,7 @@ from systolith.host.serial import LinkDown
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
 from systolith.results import BackendResult, Difference, RunResult, VerifyResult, describe, host_rows
-from systolith.session import BACKENDS, SIMULATED, Session, run_reference
+from systolith.session import BACKENDS, DEFAULT_BACKENDS, Session, core_sources, run_reference
 from systolith.spec.arch import ArchConfig, load_arch
 from systolith.spec.image import Image, ImageError
 from systolith.spec.memory import FULL_RATE, MemoryTiming
@@ -245,7 +245,7 @@ def verify(
     model: str | Path | QGraph | Partition,
     arch: str | Path | ArchConfig,
     inputs: Source = None,
-    on: Sequence[str] = SIMULATED,
+    on: Sequence[str] = DEFAULT_BACKENDS,
     calib: Source = None,
     seed: int = 0,
     locate: bool = True,
@@ -268,8 +268,8 @@ def verify(
     on       : backends; the reference always runs, as the one to compare with
     seed     : of the random inputs that are drawn where `inputs` is None
     locate   : where something differs, search the first instruction and cycle that went wrong
-    sources  : Verilog to run as 'rtl' instead of the generated core, file name to text: an edited one, a netlist
-    waveform : where the RTL differs, write the cycles around the first wrong beat here (.vcd or .fst)
+    sources  : Verilog to run as 'rtl', and to synthesise for 'netlist', instead of the generated core, file name to text
+    waveform : where RTL or netlist differ, write the cycles around the first wrong beat here (.vcd or .fst)
     memory   : external memory of the simulated core and of the estimates
     port     : of 'board', see `device_port.open_device`
     states, hidden, percentile : as for `compile`
@@ -279,7 +279,7 @@ def verify(
     ApiError, ArchError, CompileError, LinkDown   One sentence naming the culprit.
     """
     _check_backends(on)
-    if waveform is not None and "rtl" in on:
+    if waveform is not None and not {"rtl", "netlist"}.isdisjoint(on):
         _check_waveform(waveform)
     config = load_arch(arch)
     partition = _imported(model, calib, progress, states, hidden, percentile)
@@ -304,7 +304,7 @@ def verify(
         _tell(progress, f"preparing {name}")
         found: list[Difference]
         try:
-            with Session(name, image, sources if name == "rtl" else None, memory, port) as session:
+            with Session(name, image, sources if name in ("rtl", "netlist") else None, memory, port) as session:
                 _tell(progress, f"running on {name}")
                 result = session.run(arrays)
         except LinkDown:
@@ -326,10 +326,18 @@ def verify(
                 found = _compare_host(name, expected.outputs, result.outputs)
         if found and locate:
             _tell(progress, f"{name} differs: searching the first instruction")
-            options = {"sources": sources, "waveform": waveform, "progress": progress, "memory": memory} if name == "rtl" else {}
+            options = {}
+            if name in ("rtl", "netlist"):
+                core = core_sources(name, config, sources)
+                options = {"sources": core, "waveform": waveform, "progress": progress, "memory": memory}
             entered = HostSegments(partition.host).enter(arrays)
             found = [_locate(found[0], graph, image, entered, **options), *found[1:]]
         differences += found
+    if not differences and {"rtl", "netlist"} <= backends.keys():
+        rtl, gates = (backends[name] for name in ("rtl", "netlist"))
+        if (rtl.load_cycles, rtl.cycles) != (gates.load_cycles, gates.cycles):
+            text = f"takes {gates.load_cycles} + {gates.cycles} cycles, and the RTL {rtl.load_cycles} + {rtl.cycles}"
+            differences.append(Difference(backend="netlist", error=text))
     return VerifyResult(
         snr_db=_fidelity(model, partition, calib, progress, states),
         model=graph.name,
@@ -461,7 +469,7 @@ def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays,
 
     inputs = {name: quantise(np.asarray(arrays[name]), graph.tensors[name]) for name in graph.inputs}
     try:
-        location = locate_rtl(graph, image, inputs, **options) if difference.backend == "rtl" else None
+        location = locate_rtl(graph, image, inputs, **options) if options else None
     except DeviceError as error:
         return replace(difference, note=str(error))
     note = ""
@@ -469,10 +477,11 @@ def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays,
         location = locate_machine(graph, image, inputs)
         if difference.backend == "board" and location is None:
             note = "the machine gives what the reference gives: run on rtl, which says where, or systolith doctor"
-        if difference.backend == "rtl":
+        if options:
+            core = "RTL" if difference.backend == "rtl" else difference.backend
             note = (
-                "the RTL writes what the machine writes, so the compiler is wrong"
+                f"the {core} writes what the machine writes, so the compiler is wrong"
                 if location is not None
-                else "every beat that the RTL writes is right"
+                else f"every beat that the {core} writes is right"
             )
     return replace(difference, location=location, note=note)

@@ -100,7 +100,7 @@ def compile_command(
     default="machine",
     show_default=True,
     metavar="BACKEND",
-    help="reference, machine, rtl or board.",
+    help="reference, machine, rtl, netlist or board.",
 )
 @port_option
 @memory_options
@@ -163,7 +163,7 @@ def run(
     default="reference,machine,rtl",
     show_default=True,
     metavar="LIST",
-    help="Backends to compare.",
+    help="Backends to compare; netlist is the RTL after synthesis by Yosys.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
 @click.option(

@@ -9,6 +9,8 @@ from systolith.hw.soc.axi import Axi4Signature
 
 __all__ = ["MemoryArbiter"]
 
+#: Bursts of each direction under way at most: more than any of the memories accepts before it answers.
+_BURSTS = 16
 _ADDRESS = ("addr", "len", "size", "burst", "lock", "cache", "prot")
 
 
@@ -20,7 +22,6 @@ class MemoryArbiter(wiring.Component):
     Parameters
     ----------
     bus_bits, addr_bits : int   as of `Axi4Signature`
-    bursts : int                of each direction under way at most; the default is more than any of the memories accepts before it answers
 
     Members
     -------
@@ -33,17 +34,16 @@ class MemoryArbiter(wiring.Component):
     cycle in which they come. A manager that does not give or take its beats blocks the bursts behind them.
     """
 
-    def __init__(self, *, bus_bits: int, addr_bits: int, bursts: int = 16) -> None:
-        self._bursts = bursts
+    def __init__(self, *, bus_bits: int, addr_bits: int) -> None:
         signature = Axi4Signature(bus_bits, addr_bits)
         super().__init__({"core": In(signature), "link": In(signature), "memory": Out(signature)})
 
     def elaborate(self, platform) -> Module:
         m = Module()
         # Whose burst it is, in order: 0 the core's, 1 the link's.
-        m.submodules.reads = reads = SyncFIFO(width=1, depth=self._bursts)
-        m.submodules.writes = writes = SyncFIFO(width=1, depth=self._bursts)
-        m.submodules.responses = responses = SyncFIFO(width=1, depth=self._bursts)
+        m.submodules.reads = reads = SyncFIFO(width=1, depth=_BURSTS)
+        m.submodules.writes = writes = SyncFIFO(width=1, depth=_BURSTS)
+        m.submodules.responses = responses = SyncFIFO(width=1, depth=_BURSTS)
         self._addresses(m, "ar", reads)
         self._addresses(m, "aw", writes, responses)
         memory = self.memory

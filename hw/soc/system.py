@@ -15,6 +15,7 @@ from systolith.hw.soc.memory_arbiter import MemoryArbiter
 from systolith.hw.soc.on_chip import OnChipMemory, OnChipRam
 from systolith.hw.soc.sdram import SdramController
 from systolith.hw.soc.sdram_chip import SdramTiming
+from systolith.hw.soc.turn_arbiter import TurnArbiter
 from systolith.spec.arch import ArchConfig
 from systolith.spec.link import PAYLOAD_BYTES
 
@@ -62,7 +63,9 @@ class System(wiring.Component):
         arch = self._arch
         m.submodules.core = core = core_for(arch)
         m.submodules.link = link = HostLink(**self._link)
-        m.submodules.arbiter = arbiter = MemoryArbiter(bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, **({"bursts": 2} if arch.compact else {}))
+        # On-chip memory serves one burst at a time, so there is nothing to gain from more under way.
+        kind = TurnArbiter if isinstance(self._memory, OnChipMemory) else MemoryArbiter
+        m.submodules.arbiter = arbiter = kind(bus_bits=arch.bus_bits, addr_bits=arch.addr_bits)
         m.submodules.memory = memory = self._memory
         wiring.connect(m, core.axi, arbiter.core)
         wiring.connect(m, link.memory, arbiter.link)
