@@ -22,6 +22,8 @@ __all__ = ["Timing", "estimate", "transfer_cycles"]
 
 #: Cycles from dispatch to the first request of an engine.
 _ISSUE = 4
+#: Cycles from the end of one instruction to the start of the next, in a unit of a compact core: its beats come then.
+_COMPACT_ISSUE = 10
 #: Cycles from a MATMUL's first vector to its first accumulator write, beyond the R rows it passes.
 _ARRAY_LATENCY = 8
 #: Cycles from an accumulator read to the write of its result.
@@ -117,7 +119,7 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
         if len(starts[engine]) >= arch.queue_depth:
             dispatched = max(dispatched, starts[engine][-arch.queue_depth])
         fetch.taken(dispatched)
-        start = max(dispatched + _ISSUE, free[engine])
+        start = max(dispatched + _ISSUE, free[engine] + _COMPACT_ISSUE * arch.compact)
         for producer in Engine:
             if instr.wait >> producer & 1:
                 start = max(start, tokens[producer, engine].pop(0) + 1)
@@ -147,12 +149,18 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
                 free[engine] = max([start + busy, *(last for _, last in operands)])
                 end = free[engine] + _VECTOR_LATENCY
         elif engine is Engine.LOAD:
-            # Beats that wait for narrow lines hold up the channel.
-            end = channel.read(start, transfer_cycles(instr, arch, memory)) + _TRANSFER_LATENCY
+            # Beats that wait for narrow lines hold up the channel; a compact core waits for each burst.
+            bursts = max(0, -(-transfer_beats(instr, arch) // BURST_BEATS) - 1) if arch.compact else 0
+            end = bursts * memory.latency + channel.read(start, transfer_cycles(instr, arch, memory)) + _TRANSFER_LATENCY
             # The next one asks for its data while this one's are on their way.
             free[engine] = start + -(-transfer_beats(instr, arch) // BURST_BEATS)
         else:
             free[engine] = end = start + memory.latency + transfer_cycles(instr, arch, memory) + _TRANSFER_LATENCY
+        if arch.compact:
+            # No queue: what waits holds up all behind it. LOAD and STORE are one unit.
+            dispatched = starts[engine][-1]
+            for other in (Engine.LOAD, Engine.STORE) if engine in (Engine.LOAD, Engine.STORE) else (engine,):
+                free[other] = end
         for consumer in Engine:
             if instr.signal >> consumer & 1:
                 tokens.setdefault((engine, consumer), []).append(end)

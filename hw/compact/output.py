@@ -2,7 +2,7 @@
 
 Rounding and saturation work on magnitudes: halves go to even on both sides of zero alike, and ~v stands for the magnitude minus one
 of a negative v. An element spends a pair of cycles in each of three stages: bias (both words of its parameters come), multiply (lower
-half, upper half), round (shift by 16 and 32; the rest, zero point and bounds).
+half, upper half), round (shift by 16 and 32; the rest and the zero point), and one cycle for the bounds and the write.
 """
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
@@ -167,41 +167,39 @@ class CompactOutput(wiring.Component):
             value, over, sticky = step(value, level, fine[level], over, sticky)
         whole, up = Signal(_WHOLE), Signal()
         rounded = Signal(_WHOLE + 1)
-        total = Signal(signed(_WHOLE + 3))
+        total = Signal(signed(_WHOLE + 3), reset_less=True)
         least, result = Signal(signed(_WHOLE + 3)), Signal(signed(8))
         m.d.comb += [
             whole.eq(value[1:] | over.replicate(_WHOLE)), up.eq(value[0] & (sticky | whole[0]) & ~over), rounded.eq(whole + up),
-            total.eq(o["zero"] + Cat(rounded ^ sign.replicate(_WHOLE + 1), sign).as_signed() + sign),
             least.eq(Mux(total < o["low"], o["low"], total)), result.eq(Mux(least > o["high"], o["high"], least)),
         ]
-        ready = Signal()
-        m.d.sync += ready.eq(valid)
-        self._gather(m, ready, tag, result)
+        ready = Signal(2)
+        bounded = Signal.like(tag, reset_less=True)
+        m.d.sync += [ready.eq(Cat(valid, ready)), bounded.eq(tag),
+                     total.eq(o["zero"] + Cat(rounded ^ sign.replicate(_WHOLE + 1), sign).as_signed() + sign)]
+        self._gather(m, ready[1], bounded, result)
 
     def _gather(self, m: Module, ready, tag, result) -> None:
         """Puts results where they belong in their word, and writes it when it is full or the pixel ends."""
         o, px, row = self._o, self._px, self._row
         kept, ends, flush = Signal(), Signal(), Signal()
-        last = Signal()
         lane = Signal(3)
-        word = Signal(32, reset_less=True)
-        mask = Signal(4)
-        at = Signal(len(px) - 2, reset_less=True)
+        word, mask = Signal(32, reset_less=True), Signal(4)
+        with_this, with_mask = Signal(32), Signal(4)
         following = Signal.like(px)
         m.d.comb += [
             kept.eq(ready & (tag.channel <= o["channels"])), ends.eq(tag.channel == o["channels"]), lane.eq(px[:2] + tag.channel),
             following.eq(Mux(tag.pixel.row_end, row, px) + Mux(tag.pixel.row_end, o["dst_row"], o["dst_px"])),
-            self.write.valid.eq(flush), self.write.word.eq(at), self.write.data.eq(word), self.write.mask.eq(mask), self.unit.done.eq(last),
+            flush.eq(kept & (ends | (lane[:2] == 3))), with_this.eq(word), with_mask.eq(mask),
+            self.write.valid.eq(flush), self.write.word.eq(px[2:] + lane[2]), self.write.data.eq(with_this), self.write.mask.eq(with_mask),
+            self.unit.done.eq(kept & ends & tag.pixel.last),
             self.result.valid.eq(kept), self.result.addr.eq(px + tag.channel), self.result.data.eq(result),
         ]
-        m.d.sync += [flush.eq(kept & (ends | (lane[:2] == 3))), last.eq(kept & ends & tag.pixel.last)]
-        with m.If(flush):
-            m.d.sync += mask.eq(0)
+        for i in range(4):
+            with m.If(lane[:2] == i):
+                m.d.comb += [with_this[8 * i:8 * i + 8].eq(result), with_mask[i].eq(1)]
         with m.If(kept):
-            m.d.sync += at.eq(px[2:] + lane[2])
-            for i in range(4):
-                with m.If(lane[:2] == i):
-                    m.d.sync += [word[8 * i:8 * i + 8].eq(result), mask[i].eq(1)]
+            m.d.sync += [word.eq(with_this), mask.eq(Mux(flush, 0, with_mask))]
             with m.If(ends):
                 m.d.sync += px.eq(following)
                 with m.If(tag.pixel.row_end):

@@ -11,10 +11,11 @@ from systolith.compiler.errors import CompileError
 from systolith.host.driver import Driver
 from systolith.reference.machine_device import MachineDevice
 from systolith.sim.native import DECERR, RtlDevice
+from systolith.sim.netlist import core_netlist
 from systolith.spec.arch import PRESETS
 from systolith.spec.isa import IsaError, isa_for
 from systolith.spec.regs import ErrorCode, Status
-from tests.graphs import GraphBuilder, assert_same_bits
+from tests.graphs import GraphBuilder, assert_same_bits, random_inputs
 from tests.wrong_programs import execute
 
 #: The board's, with room for a whole model, and a small one in which everything wraps, splits and streams.
@@ -171,11 +172,30 @@ def test_a_pointwise_layer_keeps_the_array_busy():
     window = {"kernel": (1, 1), "dilations": (1, 1), "strides": (1, 1), "pads": (0, 0, 0, 0)}
     graph = graph.finish(graph.convolve(x, window, 64, 1))
     with RtlDevice(PRESETS["icebreaker"], latency=2) as device:
-        driver = Driver(device, compile_graph(graph, PRESETS["icebreaker"]), timeout_cycles=200_000)
+        image = compile_graph(graph, PRESETS["icebreaker"])
+        driver = Driver(device, image, timeout_cycles=200_000)
         driver.run({"in0": rng.integers(-128, 128, (1, 64, 5, 25)).astype(np.int8)})
         # Input and output go byte by byte, before and after.
         moved = 8000 + 2000 * 4 + 3000
         assert 32_000 < driver.cycles < 32_000 + 16 * (2 * 16 + 125 + 40) + moved + 2500, driver.cycles
+        assert abs(image.cycles / driver.cycles - 1) < 0.03, (image.cycles, driver.cycles)
+
+
+@pytest.mark.slow
+def test_the_cells_of_the_ice40_give_the_same_bits_in_the_same_cycles():
+    """Its DSP blocks, single-port and block RAM, with Yosys's models."""
+    graphs = [CompactGraphs(seed).build() for seed in range(6)]
+    images, results = [compile_graph(graph, ARCH) for graph in graphs], []
+    for sources in (None, core_netlist(ARCH)):
+        with RtlDevice(ARCH, sources=sources, latency=4) as device:
+            results.append([])
+            for graph, image in zip(graphs, images, strict=True):
+                driver = Driver(device, image, timeout_cycles=1_000_000)
+                results[-1].append((driver.run_int8(random_inputs(graph, 1)), driver.cycles))
+    for seed, ((outputs, cycles), (gate_outputs, gate_cycles)) in enumerate(zip(*results, strict=True)):
+        assert cycles == gate_cycles, f"seed {seed}"
+        for output in outputs:
+            np.testing.assert_array_equal(gate_outputs[output], outputs[output], err_msg=f"seed {seed}, output {output}")
 
 
 def test_what_a_compact_core_lacks_is_refused_in_one_sentence():
