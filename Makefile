@@ -12,10 +12,10 @@ STAMP  := $(VENV)/.ready
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all bench lint docs clean
+.PHONY: help env demo test test-all netlist bench bitstream bitstreams lint docs clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP)  ## create .venv with everything in it (PyPI only); instant the second time
 
@@ -37,11 +37,22 @@ test: env  ## the quick suite
 test-all: env  ## every test, the slow ones too
 	$(BIN)/python -m pytest -q -n $(JOBS)
 
+netlist: env  ## blocks and a small core after synthesis give the RTL's bits in the RTL's cycles
+	$(BIN)/python -m pytest -q tests/sim/test_netlist.py
+
 bench: env  ## speed of the simulation, models and recurrent layers on RTL; MODELS=FOLDER takes its *_qdq.onnx
 	@mkdir -p build
 	$(BIN)/python benchmarks/speed.py --json build/bench-speed.json
 	$(BIN)/python benchmarks/models.py $(MODELS) --json build/bench-models.json
 	$(BIN)/python benchmarks/recurrent.py --json build/bench-recurrent.json
+
+bitstream: env  ## of one board: make bitstream BOARD=ulx3s_85f (several minutes)
+	@test -n "$(BOARD)" || { echo "make bitstream: say which board, as in make bitstream BOARD=ulx3s_85f" >&2; exit 2; }
+	$(BIN)/systolith build --board $(BOARD) --json build/$(BOARD).json
+
+bitstreams: env  ## of all boards, one after another (an hour)
+	set -e; for board in $$($(BIN)/python -c 'from systolith.boards.board import BOARDS; print(*BOARDS)'); do \
+	    $(BIN)/systolith build --board $$board --json build/$$board.json; done
 
 lint: env  ## ruff
 	$(BIN)/ruff check .

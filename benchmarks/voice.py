@@ -1,6 +1,6 @@
 """Silero VAD, a voice detector, frame by frame on RTL with its state on the core: accuracy, bits and cycles.
 
-    .venv/bin/python benchmarks/voice.py FOLDER [--arch A]... [--memory LATENCY:BYTES]... [--frames N] [--json FILE]
+    .venv/bin/python benchmarks/voice.py FOLDER [--arch A]... [--memory LATENCY:BYTES]... [--frames N] [--percentile P] [--json FILE]
 
 FOLDER holds `silero_vad_16k_sequence.onnx` and a mono recording of 16 bit and 16 kHz, `speech_16k.wav`; docs/silero-vad.md says where they
 come from. The first half of the recording calibrates, the figures of the other half are given apart. The benchmark fails where a bit
@@ -99,6 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--arch", action="append", help="may be repeated; default: array8 and array16")
     parser.add_argument("--memory", action="append", type=memory_timing, help="LATENCY:BYTES per cycle; may be repeated; default: 32 and the bus width")
     parser.add_argument("--frames", type=int, default=None, help="of the recording, from its beginning; default: all")
+    parser.add_argument("--percentile", type=float, default=100.0, help="of the calibration data's values that int8 covers")
     parser.add_argument("--json", default=None)
     given = parser.parse_args(arguments)
     model, path = given.folder / MODEL, given.folder / RECORDING
@@ -111,7 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
     floats = in_float(model, frames)
     with reporter.progress() as progress:
         progress("calibrating")
-        partition = api.import_model(model, {"input": frames[:half]}, STATES)
+        partition = api.import_model(model, {"input": frames[:half]}, STATES, percentile=given.percentile)
         progress("running on reference")
         expected = on_reference(partition, frames)
     rows, results, compared = [], [], []

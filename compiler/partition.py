@@ -58,6 +58,7 @@ def partition_model(
     calibration: dict[str, np.ndarray] | None = None,
     states: Mapping[str, str] | None = None,
     hidden_bits: int | None = None,
+    percentile: float = 100.0,
 ) -> Partition:
     """The core's quantised graph and the host's segments of a model.
 
@@ -68,6 +69,7 @@ def partition_model(
                   bound the samples follow one another in a stream, and the bound inputs need none
     states      : output -> input of the model: state that stays on the core from run to run
     hidden_bits : of the hidden states of recurrent layers, 8 or 16; None: what the model's metadata says, else 8
+    percentile  : of the values of each tensor on the calibration data that int8 covers
 
     Raises
     ------
@@ -90,7 +92,7 @@ def partition_model(
         try:
             integers = core
             if not quantised:
-                integers = quantise_model(core, samples if parts is None else parts.core_samples(samples))
+                integers = quantise_model(core, samples if parts is None else parts.core_samples(samples), percentile)
             if bound is not None:
                 integers = bound.cut_off(integers)
             if hidden_bits is not None:

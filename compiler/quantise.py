@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from systolith.compiler.errors import InputError, QuantiseError, UnsupportedError
@@ -159,8 +165,14 @@ def _check_operators(model: onnx.ModelProto) -> None:
             )
 
 
-def quantise_model(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]]) -> onnx.ModelProto:
-    """The model in QDQ form: int8 activations, int8 weights per output channel; one dict of inputs per sample."""
+def quantise_model(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]], percentile: float = 100.0) -> onnx.ModelProto:
+    """The model in QDQ form: int8 activations, int8 weights per output channel.
+
+    Parameters
+    ----------
+    samples    : one dict of inputs per sample
+    percentile : of the values of each activation that its range covers; 100: all of them
+    """
     _check_operators(model)
     model = batch_norm_to_conv(model)
     # The quantiser's advice, and the sessions' remarks about what it leaves unused, are not for our users.
@@ -187,10 +199,12 @@ def quantise_model(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]])
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax if percentile == 100 else CalibrationMethod.Percentile,
                 op_types_to_quantize=[name for name in sorted(RULES) if name not in _PLAIN],
                 extra_options={
                     "ActivationSymmetric": False,
                     "WeightSymmetric": True,
+                    "CalibPercentile": percentile,
                     "TensorQuantOverrides": hidden_scales(named),
                 },
             )

@@ -92,7 +92,13 @@ class VerilogFiles:
 
 
 class VerilogPlatform:
-    """Platform-like object that lowers memories to `RAM_VERILOG`."""
+    """Platform-like object that lowers memories to `RAM_VERILOG`.
+
+    `device` is the FPGA whose own cells may stand in the Verilog (see `hw.leaf.ice40`); '': none, and it can be simulated.
+    """
+
+    def __init__(self, device: str = "") -> None:
+        self.device = device
 
     def get_memory(self, memory: Memory):
         """One RAM instance per read port, for a memory with one write port, registered reads, and no contents.
@@ -152,7 +158,7 @@ def generate(arch: ArchConfig, *, build_dir: str | Path = "build") -> VerilogFil
     return generate_component("core", lambda: core_for(arch), json.dumps(arch.to_dict()), build_dir=build_dir)
 
 
-def generate_component(top: str, make: Callable[[], Component], parameters: str, *, build_dir: str | Path = "build") -> VerilogFiles:
+def generate_component(top: str, make: Callable[[], Component], parameters: str, *, build_dir: str | Path = "build", device: str = "") -> VerilogFiles:
     """The Verilog of a component, from the cache if it holds it.
 
     Parameters
@@ -161,12 +167,13 @@ def generate_component(top: str, make: Callable[[], Component], parameters: str,
     make : function    makes the component; called only where the cache does not hold it
     parameters : str   all that the component depends on, but the sources of `hw` and `spec`
     build_dir : path   the cache; each entry is a folder named by its digest, with the sources and ``build.json``
+    device : str       see `VerilogPlatform`
 
     Raises
     ------
     BuildError   If a memory cannot be lowered.
     """
-    digest = _digest(top, parameters)
+    digest = _digest(top, parameters + device)
     folder = Path(build_dir) / digest
     record = folder / "build.json"
     if record.is_file():
@@ -174,7 +181,7 @@ def generate_component(top: str, make: Callable[[], Component], parameters: str,
         sources = {name: (folder / name).read_text(encoding="utf-8") for name in stored["sources"]}
         return VerilogFiles(sources, digest, tuple((name, direction, bits) for name, direction, bits in stored["ports"]))
     component = make()
-    text = verilog.convert(component, name=top, platform=VerilogPlatform(), emit_src=False, strip_internal_attrs=True)
+    text = verilog.convert(component, name=top, platform=VerilogPlatform(device), emit_src=False, strip_internal_attrs=True)
     files = VerilogFiles({f"{top}.v": text, "systolith_ram.v": RAM_VERILOG}, digest, _ports(component))
     folder.mkdir(parents=True, exist_ok=True)
     contents = {**files.sources, "build.json": json.dumps({"parameters": parameters, "ports": files.ports,

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import ctypes
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 from systolith.hw.soc.on_chip import OnChipRam
 from systolith.hw.soc.sdram_chip import SdramTiming
+from systolith.hw.soc.system import generate_system
 from systolith.sim.sdram import chip_timing
 from systolith.sim.verilator import SimulationError, build, default_cache_dir, native_source
 from systolith.spec.arch import ArchConfig
@@ -58,11 +57,12 @@ class SimulatedBoard:
         #: Memory is a chip outside the design.
         self.has_chip = isinstance(memory, SdramTiming)
         self.baud = self.clock_hz // divisor
-        sources = _sources(arch, memory, divisor, payload_bytes, pin_cycles)
+        files = generate_system(arch, memory, divisor=divisor, payload_bytes=payload_bytes, pin_cycles=pin_cycles,
+                                build_dir=default_cache_dir().parent / "verilog")
         trace = None if waveform is None else Path(waveform).suffix[1:]
         if trace not in (None, "vcd", "fst"):
             raise SimulationError(f"a waveform's name must end in .vcd or .fst, and {str(waveform)!r} does not")
-        library = ctypes.CDLL(str(build(sources, "system", _harness(self.has_chip), cache_dir, trace=trace)))
+        library = ctypes.CDLL(str(build(files.sources, "system", _harness(self.has_chip), cache_dir, trace=trace)))
         u64, handle = ctypes.c_uint64, ctypes.c_void_p
         settings = _settings(divisor, memory, pin_cycles)
         signatures = {
@@ -171,18 +171,6 @@ class SimulatedBoard:
         if result < 0:
             raise BoardError(f"{self.name}: {self._lib.board_error(self._handle).decode()}")
         return result
-
-
-def _sources(arch: ArchConfig, memory: SdramTiming | OnChipRam, divisor: int, payload_bytes: int, pin_cycles: int) -> dict[str, str]:
-    """Verilog of the design, module ``system``."""
-    from systolith.hw.build import generate_component
-    from systolith.hw.soc.system import System, make_memory
-
-    def make() -> System:
-        return System(arch, make_memory(memory, arch, pin_cycles=pin_cycles), divisor=divisor, payload_bytes=payload_bytes)
-
-    parameters = {"arch": arch.to_dict(), "memory": asdict(memory), "divisor": divisor, "payload_bytes": payload_bytes, "pin_cycles": pin_cycles}
-    return generate_component("system", make, json.dumps(parameters), build_dir=default_cache_dir().parent / "verilog").sources
 
 
 def _harness(has_chip: bool) -> str:

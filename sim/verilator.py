@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 __all__ = ["WARNINGS_OFF", "SimulationError", "ToolError", "build", "compile_library", "cpp_name", "default_cache_dir", "find_verilator", "module_ports",
-           "native_source"]
+           "native_source", "run_tool", "scratch_folder"]
 
 #: Oldest Verilator that is known to work.
 _MINIMUM = (5, 36)
@@ -127,21 +127,28 @@ def _root(verilator: Path) -> Path:
     local = verilator.parent.parent
     if (local / "include" / "verilated.cpp").is_file():
         return local
-    text = _run([str(verilator), "--getenv", "VERILATOR_ROOT"], "verilator").strip()
+    text = run_tool([str(verilator), "--getenv", "VERILATOR_ROOT"], "verilator").strip()
     return Path(text)
 
 
-def _run(command: list[str], what: str) -> str:
+def run_tool(command: list[str], what: str, folder: str | Path | None = None) -> str:
+    """Run a tool, in `folder`; returns its standard output.
+
+    Raises
+    ------
+    ToolError         If it is not there.
+    SimulationError   If it fails, with its first message, or takes too long.
+    """
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "VERILATOR_ROOT")}
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, env=environment)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, env=environment, cwd=folder)
     except FileNotFoundError as error:
         raise ToolError(f"{command[0]} was not found: install it with the system's package manager") from error
     except subprocess.TimeoutExpired as error:
         raise SimulationError(f"{what} did not finish within {_TIMEOUT} seconds") from error
     if result.returncode:
         lines = [x for x in (result.stderr + result.stdout).splitlines() if x.strip()]
-        first = next((x for x in lines if "rror" in x or "%Warning" in x), lines[0] if lines else "no message")
+        first = next((x for x in lines if "rror" in x or "%Warning" in x), lines[-1] if lines else f"status {result.returncode}")
         raise SimulationError(f"{what} failed: {first}\n" + "\n".join(lines[:40]))
     return result.stdout
 
@@ -189,12 +196,12 @@ def build(sources: dict[str, str], top: str, cpp: str, cache_dir: Path | None = 
     library = cache / f"{top}-{key}.so"
     if library.is_file():
         return library
-    with _scratch(cache, top) as folder:
+    with scratch_folder(cache, top) as folder:
         work = Path(folder)
         for name, text in sources.items():
             (work / name).write_text(text, encoding="utf-8")
         out = work / "obj"
-        _run([str(verilator), *flags, "--top-module", top, "--prefix", f"V{top}", "--Mdir", str(out),
+        run_tool([str(verilator), *flags, "--top-module", top, "--prefix", f"V{top}", "--Mdir", str(out),
               *(str(work / name) for name in sources)], "Verilator")
         (out / "harness.cpp").write_text(cpp, encoding="utf-8")
         include = _root(verilator) / "include"
@@ -208,11 +215,11 @@ def build(sources: dict[str, str], top: str, cpp: str, cache_dir: Path | None = 
             jobs.append(([*base, level, "-c", str(unit), "-o", str(unit.with_suffix(".o"))], f"g++ ({name} unit)"))
         with ThreadPoolExecutor(2) as pool:
             runtime = pool.submit(_runtime, cache, include, [*compiler, *_CXX, *defines], trace, tools)
-            for job in [pool.submit(_run, *job) for job in jobs]:
+            for job in [pool.submit(run_tool, *job) for job in jobs]:
                 job.result()
             objects = [str(out / "unit_slow.o"), str(out / "unit_fast.o"), *map(str, runtime.result())]
         made = work / "out.so"
-        _run([compiler[-1], "-shared", "-pthread", *objects, "-o", str(made)], "linking")
+        run_tool([compiler[-1], "-shared", "-pthread", *objects, "-o", str(made)], "linking")
         os.replace(made, library)
     return library
 
@@ -230,15 +237,15 @@ def compile_library(cpp: str, name: str, cache_dir: Path | None = None) -> Path:
     library = cache / f"{name}-{hashlib.sha256(repr((cpp, command)).encode()).hexdigest()[:24]}.so"
     if library.is_file():
         return library
-    with _scratch(cache, name) as folder:
+    with scratch_folder(cache, name) as folder:
         source, made = Path(folder) / f"{name}.cpp", Path(folder) / "out.so"
         source.write_text(cpp, encoding="utf-8")
-        _run([*command, str(source), "-o", str(made)], f"g++ ({name})")
+        run_tool([*command, str(source), "-o", str(made)], f"g++ ({name})")
         os.replace(made, library)
     return library
 
 
-def _scratch(cache: Path, name: str) -> tempfile.TemporaryDirectory:
+def scratch_folder(cache: Path, name: str) -> tempfile.TemporaryDirectory:
     """A folder of its own for one build, inside the cache, so that its result can be moved there."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -261,7 +268,7 @@ def _runtime(cache: Path, include: Path, command: list[str], trace: str | None, 
             handle, temporary = tempfile.mkstemp(suffix=".o", dir=cache)
             os.close(handle)
             try:
-                _run([*command, f"-I{include}", f"-I{include / 'vltstd'}", f"-I{_FST}", "-O1", "-c", str(source), "-o", temporary],
+                run_tool([*command, f"-I{include}", f"-I{include / 'vltstd'}", f"-I{_FST}", "-O1", "-c", str(source), "-o", temporary],
                      f"g++ ({name})")
                 os.replace(temporary, target)
             finally:

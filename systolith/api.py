@@ -34,7 +34,7 @@ from systolith.host.serial import LinkDown
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
 from systolith.results import BackendResult, Difference, RunResult, VerifyResult, describe, host_rows
-from systolith.session import BACKENDS, SIMULATED, Session, run_reference
+from systolith.session import BACKENDS, DEFAULT_BACKENDS, Session, core_sources, run_reference
 from systolith.spec.arch import ArchConfig, load_arch
 from systolith.spec.image import Image, ImageError
 from systolith.spec.memory import FULL_RATE, MemoryTiming
@@ -69,13 +69,19 @@ States = Mapping[str, str] | None
 
 # -- the verbs -----------------------------------------------------------------------------------------------
 def import_model(
-    model: str | Path, calib: Source = None, states: States = None, hidden: int | str = 8, progress: Progress = None
+    model: str | Path,
+    calib: Source = None,
+    states: States = None,
+    hidden: int | str = 8,
+    percentile: float = 100.0,
+    progress: Progress = None,
 ) -> Partition:
     """An ONNX file as its quantised graph for the core, and what the host runs before and after that.
 
     `states` binds outputs of the model to the inputs that they are to be given as in the next run: that state stays on the core. `hidden` is the
     bits that the recurrence of recurrent layers sees of their hidden states: 8, 16, or 'auto', which takes 16 where that brings the worst output
-    1 dB nearer to the float model on the calibration data.
+    1 dB nearer to the float model on the calibration data. `percentile` is the share of the calibration data's values, tensor by tensor, that int8
+    covers; where few are far from the others, less than 100 leaves more steps for these.
 
     Raises
     ------
@@ -86,16 +92,18 @@ def import_model(
     from systolith.fidelity import chosen_hidden, has_recurrent_layers
 
     path, data = _existing(model), load_arrays(calib, "calibration data")
+    if not 50 < percentile <= 100:
+        raise ApiError(f"percentile is {percentile!r}: give more than 50, up to 100")
     if str(hidden) not in HIDDEN:
         raise ApiError(f"hidden is {hidden!r}: choose from {', '.join(HIDDEN)}")
     if hidden != "auto":
-        partition = partition_model(path, data, states, int(hidden))
+        partition = partition_model(path, data, states, int(hidden), percentile)
         if int(hidden) == 16 and not has_recurrent_layers(partition):
             raise ApiError("the model has no recurrent layer on the core, so there is no hidden state of 16 bits: leave hidden out")
         return partition
     if data is None:
         raise ApiError("hidden 'auto' compares with the float model on calibration data: give a float model and that data, or 8 or 16")
-    return chosen_hidden(path, data, states, lambda text: _tell(progress, text))
+    return chosen_hidden(path, data, states, percentile, lambda text: _tell(progress, text))
 
 
 def import_graph(model: str | Path, calib: Source = None) -> QGraph:
@@ -120,6 +128,7 @@ def compile(
     streaming: bool = False,
     states: States = None,
     hidden: int | str = 8,
+    percentile: float = 100.0,
 ) -> Image:
     """Compile a model for an architecture.
 
@@ -128,7 +137,7 @@ def compile(
     memory : external memory for which the program is made; it runs with any other too
     streaming : recurrent layers continue from run to run, see `Session`; else each run begins anew
     states : output -> input of the model: state that stays on the core from run to run, zero at first
-    hidden : bits of hidden states, 8, 16 or 'auto', as for `import_model`
+    hidden, percentile : as for `import_model`
     dump   : directory for every level of the compilation as text, see `compiler.dump`; made where it is missing
 
     Raises
@@ -136,7 +145,7 @@ def compile(
     ApiError, ArchError, CompileError, SegmentError   One sentence naming the culprit.
     """
     config = load_arch(arch)
-    partition = _imported(model, calib, progress, states, hidden)
+    partition = _imported(model, calib, progress, states, hidden, percentile)
     from systolith.compiler.driver import compile_levels
 
     if streaming:
@@ -165,9 +174,10 @@ def explain(
     memory: MemoryTiming = FULL_RATE,
     states: States = None,
     hidden: int | str = 8,
+    percentile: float = 100.0,
 ) -> dict:
     """Estimated cycles, roofline and limit of every layer, and the nodes on the host, before anything runs."""
-    image = compile(model, arch, calib, progress, memory, states=states, hidden=hidden)
+    image = compile(model, arch, calib, progress, memory, states=states, hidden=hidden, percentile=percentile)
     return describe(image, image.cycles)
 
 
@@ -182,6 +192,7 @@ def run(
     port: str | None = None,
     states: States = None,
     hidden: int | str = 8,
+    percentile: float = 100.0,
 ) -> RunResult:
     """One inference on a backend.
 
@@ -192,7 +203,7 @@ def run(
     arch           : where it is None, that of the board in simulation
     memory         : external memory of the simulated core
     port           : of 'board', see `device_port.open_device`
-    states, hidden : as for `compile`
+    states, hidden, percentile : as for `compile`
 
     Raises
     ------
@@ -209,14 +220,14 @@ def run(
                 "an image holds instructions, not the model: run the ONNX file on 'reference', or the "
                 "image on 'machine'"
             )
-        return run_reference(_imported(model_or_image, calib, progress, states, hidden), arrays)
+        return run_reference(_imported(model_or_image, calib, progress, states, hidden, percentile), arrays)
     if image is None:
         arch = arch or simulated_arch(port)
         if arch is None:
             raise ApiError(
                 "running a model needs an architecture: give --arch, or an image that was compiled for one"
             )
-        image = compile(model_or_image, arch, calib, progress, states=states, hidden=hidden)
+        image = compile(model_or_image, arch, calib, progress, states=states, hidden=hidden, percentile=percentile)
     elif arch is not None and load_arch(arch).digest() != image.arch.digest():
         raise ApiError(
             f"the image was compiled for {image.arch.name!r}, not for {load_arch(arch).name!r}: compile "
@@ -234,7 +245,7 @@ def verify(
     model: str | Path | QGraph | Partition,
     arch: str | Path | ArchConfig,
     inputs: Source = None,
-    on: Sequence[str] = SIMULATED,
+    on: Sequence[str] = DEFAULT_BACKENDS,
     calib: Source = None,
     seed: int = 0,
     locate: bool = True,
@@ -245,6 +256,7 @@ def verify(
     port: str | None = None,
     states: States = None,
     hidden: int | str = 8,
+    percentile: float = 100.0,
 ) -> VerifyResult:
     """Run one inference on every backend and compare every bit that the core gives with the reference.
 
@@ -256,21 +268,21 @@ def verify(
     on       : backends; the reference always runs, as the one to compare with
     seed     : of the random inputs that are drawn where `inputs` is None
     locate   : where something differs, search the first instruction and cycle that went wrong
-    sources  : Verilog to run as 'rtl' instead of the generated core, file name to text: an edited one, a netlist
-    waveform : where the RTL differs, write the cycles around the first wrong beat here (.vcd or .fst)
+    sources  : Verilog to run as 'rtl', and to synthesise for 'netlist', instead of the generated core, file name to text
+    waveform : where RTL or netlist differ, write the cycles around the first wrong beat here (.vcd or .fst)
     memory   : external memory of the simulated core and of the estimates
     port     : of 'board', see `device_port.open_device`
-    states, hidden : as for `compile`
+    states, hidden, percentile : as for `compile`
 
     Raises
     ------
     ApiError, ArchError, CompileError, LinkDown   One sentence naming the culprit.
     """
     _check_backends(on)
-    if waveform is not None and "rtl" in on:
+    if waveform is not None and not {"rtl", "netlist"}.isdisjoint(on):
         _check_waveform(waveform)
     config = load_arch(arch)
-    partition = _imported(model, calib, progress, states, hidden)
+    partition = _imported(model, calib, progress, states, hidden, percentile)
     graph = partition.graph
     arrays = load_arrays(inputs, "inputs")
     if arrays is None:
@@ -292,7 +304,7 @@ def verify(
         _tell(progress, f"preparing {name}")
         found: list[Difference]
         try:
-            with Session(name, image, sources if name == "rtl" else None, memory, port) as session:
+            with Session(name, image, sources if name in ("rtl", "netlist") else None, memory, port) as session:
                 _tell(progress, f"running on {name}")
                 result = session.run(arrays)
         except LinkDown:
@@ -314,10 +326,18 @@ def verify(
                 found = _compare_host(name, expected.outputs, result.outputs)
         if found and locate:
             _tell(progress, f"{name} differs: searching the first instruction")
-            options = {"sources": sources, "waveform": waveform, "progress": progress, "memory": memory} if name == "rtl" else {}
+            options = {}
+            if name in ("rtl", "netlist"):
+                core = core_sources(name, config, sources)
+                options = {"sources": core, "waveform": waveform, "progress": progress, "memory": memory}
             entered = HostSegments(partition.host).enter(arrays)
             found = [_locate(found[0], graph, image, entered, **options), *found[1:]]
         differences += found
+    if not differences and {"rtl", "netlist"} <= backends.keys():
+        rtl, gates = (backends[name] for name in ("rtl", "netlist"))
+        if (rtl.load_cycles, rtl.cycles) != (gates.load_cycles, gates.cycles):
+            text = f"takes {gates.load_cycles} + {gates.cycles} cycles, and the RTL {rtl.load_cycles} + {rtl.cycles}"
+            differences.append(Difference(backend="netlist", error=text))
     return VerifyResult(
         snr_db=_fidelity(model, partition, calib, progress, states),
         model=graph.name,
@@ -363,11 +383,11 @@ def _check_backends(names: Sequence[str]) -> None:
             raise ApiError(f"there is no backend {name!r}; choose from {', '.join(BACKENDS)}")
 
 
-def _imported(model: str | Path | QGraph | Partition, calib: Source, progress: Progress, states: States, hidden: int | str) -> Partition:
+def _imported(model: str | Path | QGraph | Partition, calib: Source, progress: Progress, states: States, hidden: int | str, percentile: float) -> Partition:
     """The model, imported where it is a file."""
     if not isinstance(model, QGraph | Partition):
         _tell(progress, f"importing {model}")
-        model = import_model(model, calib, states, hidden, progress)
+        model = import_model(model, calib, states, hidden, percentile, progress)
     return as_partition(model)
 
 
@@ -449,7 +469,7 @@ def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays,
 
     inputs = {name: quantise(np.asarray(arrays[name]), graph.tensors[name]) for name in graph.inputs}
     try:
-        location = locate_rtl(graph, image, inputs, **options) if difference.backend == "rtl" else None
+        location = locate_rtl(graph, image, inputs, **options) if options else None
     except DeviceError as error:
         return replace(difference, note=str(error))
     note = ""
@@ -457,10 +477,11 @@ def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays,
         location = locate_machine(graph, image, inputs)
         if difference.backend == "board" and location is None:
             note = "the machine gives what the reference gives: run on rtl, which says where, or systolith doctor"
-        if difference.backend == "rtl":
+        if options:
+            core = "RTL" if difference.backend == "rtl" else difference.backend
             note = (
-                "the RTL writes what the machine writes, so the compiler is wrong"
+                f"the {core} writes what the machine writes, so the compiler is wrong"
                 if location is not None
-                else "every beat that the RTL writes is right"
+                else f"every beat that the {core} writes is right"
             )
     return replace(difference, location=location, note=note)

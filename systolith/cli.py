@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from systolith.build_command import build
 from systolith.doctor import EXIT_REFUSED, doctor, json_option
 from systolith.options import ARCH_HELP, arch_option, import_options, memory_options, port_option
 from systolith.report import (
@@ -99,7 +100,7 @@ def compile_command(
     default="machine",
     show_default=True,
     metavar="BACKEND",
-    help="reference, machine, rtl or board.",
+    help="reference, machine, rtl, netlist or board.",
 )
 @port_option
 @memory_options
@@ -162,7 +163,7 @@ def run(
     default="reference,machine,rtl",
     show_default=True,
     metavar="LIST",
-    help="Backends to compare.",
+    help="Backends to compare; netlist is the RTL after synthesis by Yosys.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the random inputs.")
 @click.option(
@@ -352,6 +353,7 @@ def disasm(source: str, arch: str | None, stream: str, json_path: str | None) ->
     write_json(json_path, {"instructions": listing})
 
 
+cli.add_command(build)
 cli.add_command(doctor)
 
 
@@ -418,6 +420,9 @@ def _refusals() -> tuple[type[Exception], ...]:
         ("systolith.host.driver", "InputError"),
         ("systolith.host.segments", "SegmentError"),
         ("systolith.sim.verilator", "SimulationError"),
+        ("systolith.boards.build", "BitstreamError"),
+        ("systolith.boards.clocking", "ClockError"),
+        ("systolith.boards.tools", "ToolError"),
     ):
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None:

@@ -94,7 +94,9 @@ def has_recurrent_layers(partition: Partition) -> bool:
     return any(isinstance(node.op, Recurrent) for node in partition.graph.nodes)
 
 
-def chosen_hidden(model: str | Path, calibration: dict[str, np.ndarray], states: Mapping[str, str] | None, tell: Callable[[str], None]) -> Partition:
+def chosen_hidden(
+    model: str | Path, calibration: dict[str, np.ndarray], states: Mapping[str, str] | None, percentile: float, tell: Callable[[str], None]
+) -> Partition:
     """The model with hidden states of 8 bits, or of 16 where they bring it `WORTH` nearer to float.
 
     Raises
@@ -105,13 +107,13 @@ def chosen_hidden(model: str | Path, calibration: dict[str, np.ndarray], states:
     from systolith.compiler.importer import is_quantised, load_model
     from systolith.compiler.partition import partition_model
 
-    narrow = partition_model(model, calibration, states, 8)
+    narrow = partition_model(model, calibration, states, 8, percentile)
     if not has_recurrent_layers(narrow):
         return narrow
     if is_quantised(load_model(model)):
         raise QuantiseError("quantise", "", "the bits of hidden states cannot be chosen without the float model", "give --hidden 8 or 16")
     try:
-        wide = partition_model(model, calibration, states, 16)
+        wide = partition_model(model, calibration, states, 16, percentile)
     except QuantiseError as error:
         tell(f"hidden states have 8 bits: with 16, {error.reason}")
         return narrow

@@ -28,14 +28,16 @@ class _State(click.ParamType):
 
 
 def import_options(command):
-    """Options `--calib`, `--state` and `--hidden`, which arrive as one parameter `importing`: keywords of the API's functions."""
+    """Options `--calib`, `--percentile`, `--state` and `--hidden`, which arrive as one parameter `importing`: keywords of the API's functions."""
 
     @click.option("--calib", metavar="DATA.npz", help="Calibration data for a float model: per input, samples stacked on the first axis.")
+    @click.option("--percentile", type=click.FloatRange(50, 100, min_open=True), default=100.0, show_default=True,
+                  help="Share of the calibration data's values that int8 covers, tensor by tensor; the rest saturates.")
     @click.option("--state", "states", multiple=True, type=_State(), help="State that stays on the core from run to run; may be given more than once.")
     @click.option("--hidden", type=click.Choice(["8", "16", "auto"]), default="8", show_default=True, help="Bits of the hidden states of recurrent layers.")
     @functools.wraps(command)
-    def with_importing(*args, calib: str | None, states: tuple[tuple[str, str], ...], hidden: str, **kwargs):
-        return command(*args, importing={"calib": calib, "states": dict(states), "hidden": hidden}, **kwargs)
+    def with_importing(*args, calib: str | None, percentile: float, states: tuple[tuple[str, str], ...], hidden: str, **kwargs):
+        return command(*args, importing={"calib": calib, "states": dict(states), "hidden": hidden, "percentile": percentile}, **kwargs)
 
     return with_importing
 

@@ -131,7 +131,7 @@ class VerifyResult:
     @property
     def cycles(self) -> int:
         """Cycles of the run stream: counted by RTL, else by the machine, else the compiler's estimate."""
-        for name in ("rtl", "machine"):
+        for name in ("rtl", "netlist", "machine"):
             if name in self.backends and self.backends[name].cycles:
                 return self.backends[name].cycles
         return self.image.cycles
@@ -141,7 +141,7 @@ class VerifyResult:
         load_cycles = next(
             (
                 self.backends[name].load_cycles
-                for name in ("rtl", "machine")
+                for name in ("rtl", "netlist", "machine")
                 if name in self.backends and self.backends[name].load_cycles
             ),
             0,
@@ -151,7 +151,7 @@ class VerifyResult:
             backends[name] = {"seconds": round(result.seconds, 6)}
             if result.cycles is not None:
                 backends[name]["cycles"] = result.cycles
-            if name == "rtl" and result.cycles:
+            if name in ("rtl", "netlist") and result.cycles:
                 backends[name]["cycles_per_second"] = round(result.cycles / max(result.seconds, 1e-9), 1)
         return {
             **describe(self.image, self.cycles, self.backends["rtl"].layer_cycles if "rtl" in self.backends else None),

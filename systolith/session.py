@@ -17,18 +17,19 @@ from systolith.profile import instruction_ends, layer_cycles
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
 from systolith.results import RunResult
+from systolith.spec.arch import ArchConfig
 from systolith.spec.image import Image
 from systolith.spec.isa import Engine
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 
-__all__ = ["BACKENDS", "SIMULATED", "Session", "Stream", "run_reference"]
+__all__ = ["BACKENDS", "DEFAULT_BACKENDS", "Session", "Stream", "core_sources", "run_reference"]
 
 Result = TypeVar("Result")
 
 #: Where a program can run, in the order of the ladder.
-BACKENDS = ("reference", "machine", "rtl", "board")
-#: Those that need nothing but this computer.
-SIMULATED = BACKENDS[:3]
+BACKENDS = ("reference", "machine", "rtl", "netlist", "board")
+#: Those that are compared where nothing else is said: a netlist takes minutes, and a board has to be there.
+DEFAULT_BACKENDS = BACKENDS[:3]
 #: How often a board may be reset while something is done on it.
 _RESETS = 3
 
@@ -62,10 +63,10 @@ class Session:
 
     Parameters
     ----------
-    backend : 'machine', or 'rtl', which is built first where its model is not cached, or 'board'
+    backend : 'machine'; 'rtl' or 'netlist', which are built first where their model is not cached; or 'board'
     image   : what runs on it
-    sources : Verilog to run instead of the generated core, file name to text; only on 'rtl'
-    memory  : external memory of 'rtl'
+    sources : Verilog to run instead of the generated core, file name to text; only on 'rtl' and 'netlist'
+    memory  : external memory of 'rtl' and 'netlist'
     port    : of 'board', see `device_port.open_device`
 
     Members
@@ -93,7 +94,7 @@ class Session:
         self.ends: list[int | None] | None = None
         self._segments = HostSegments(image.host)
         self._device = _make_device(backend, image, sources, memory, port)
-        self._rtl = self._device if backend == "rtl" else None
+        self._rtl = self._device if backend in ("rtl", "netlist") else None
         self._driver: Driver | None = None
         try:
             # The core that comes with this package stops by its watchdog; another one may not.
@@ -233,12 +234,24 @@ def _make_device(
 
         # Program and data, each from a page of its own.
         return MachineDevice(image.arch, memory_bytes=len(image.program) + image.data_bytes + 4 * 4096)
-    if backend == "rtl":
+    if backend in ("rtl", "netlist"):
         from systolith.sim.native import RtlDevice
 
         return RtlDevice(
-            image.arch, latency=memory.latency, bytes_per_cycle=memory.bytes_per_cycle, sources=sources
+            image.arch,
+            latency=memory.latency,
+            bytes_per_cycle=memory.bytes_per_cycle,
+            sources=core_sources(backend, image.arch, sources),
         )
     if backend == "board":
         return open_device(port, image.arch)
     raise ApiError(f"{backend!r} is no device; choose from {', '.join(BACKENDS[1:])}")
+
+
+def core_sources(backend: str, arch: ArchConfig, sources: dict[str, str] | None) -> dict[str, str] | None:
+    """What `RtlDevice` runs as a backend: `sources`, None for the generated core, or what synthesis makes of either."""
+    if backend != "netlist":
+        return sources
+    from systolith.sim.netlist import core_netlist
+
+    return core_netlist(arch, sources)

@@ -3,7 +3,7 @@
 import dataclasses
 import random
 
-from systolith.boards.board import Board
+from systolith.boards.board import ECP5_85, Board
 from systolith.hw.soc.sdram_chip import ULX3S_SDRAM
 from systolith.sim.board import SimulatedBoard
 from systolith.spec.arch import PRESETS
@@ -13,7 +13,7 @@ __all__ = ["SMALL", "FaultyBoard", "simulate"]
 
 _ARCH = dataclasses.replace(PRESETS["tiny"], name="small", bus_bits=32)
 #: Its chip starts up faster than a real one, which costs nothing but the wait.
-SMALL = Board(name="small", arch=_ARCH, memory=dataclasses.replace(ULX3S_SDRAM, power_up=5_000.0), baud=3_000_000)
+SMALL = Board(name="small", title="small", arch=_ARCH, part=ECP5_85, memory=dataclasses.replace(ULX3S_SDRAM, power_up=5_000.0), baud=3_000_000)
 
 
 def simulate(board: Board, kind: type[SimulatedBoard] = SimulatedBoard, **options) -> SimulatedBoard:

@@ -74,7 +74,7 @@ def test_auto_takes_16_bits_where_they_are_worth_it(tmp_path, capsys):
     print(f"slow RNN: {found:.1f} dB gained")
     assert found > 1
     said = []
-    assert [node.op.wide for node in chosen_hidden(path, data, None, said.append).graph.nodes if node.op_type == "RNN"] == [True]
+    assert [node.op.wide for node in chosen_hidden(path, data, None, 100.0, said.append).graph.nodes if node.op_type == "RNN"] == [True]
     assert "16 bits" in said[0]
     model, samples = float_model("RNN", outputs=("Y",))
     onnx.save(model, path)

@@ -49,6 +49,20 @@ def test_frame_by_frame_is_the_whole_sequence(kind, arch, backend):
         np.testing.assert_array_equal(carry_states(frame).run({"in0": x[t:t + 1]}, states)[result][0], expected[t])
 
 
+def test_the_cells_of_a_frame_keep_up_with_the_array():
+    """The array reads the hidden state in every cycle; the cells find their own state in another block."""
+    units, arch = 64, ARCHS["array8"]
+    b = GraphBuilder(32)
+    frame = b.finish(random_layer(b, b.input((1, 1, units)), Cell.LSTM, units, reverse=False))
+    (node,) = frame.nodes
+    image = api.compile(Partition(graph=frame), arch, streaming=True)
+    with systolith.Session("rtl", image) as session:
+        (cycles,) = session.run({"in0": np.ones((1, 1, units), np.int8)}).layer_cycles
+    products = (node.op.planes + 1) * Cell.LSTM.gates * units**2 // arch.macs_per_cycle
+    # Beyond the products: START, fetch, loads of frame and state, and the last cell.
+    assert cycles <= products + 200
+
+
 def test_streams_take_turns_without_mixing():
     whole, frame, result = networks(Cell.LSTM)
     rng = np.random.default_rng(6)

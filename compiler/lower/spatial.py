@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from systolith.compiler.lower.context import Lowering
 from systolith.compiler.lower.pieces import Box, Operand, View, in_boxes
@@ -37,6 +37,21 @@ class Window:
             end = min(max((out.stop - 1) * self.strides[axis] - self.pads[axis] + span, first + 1), extent)
             spans.append(range(first, end))
         return (box[0], *spans, range(self.x[3]))
+
+    def taps(self) -> tuple[range, range]:
+        """The part of the kernel, rows and columns, outside of which it meets padding alone; at least one tap of each."""
+        def met(axis: int) -> range:
+            extent, out, dilation = self.x[1 + axis], self.y[1 + axis], self.dilations[axis]
+            starts = range(-self.pads[axis], out * self.strides[axis] - self.pads[axis], self.strides[axis])
+            inside = [tap for tap in range(self.kernel[axis]) if any(0 <= start + tap * dilation < extent for start in starts)]
+            return range(inside[0], inside[-1] + 1) if inside else range(1)
+
+        return met(0), met(1)
+
+    def of_taps(self, taps: tuple[range, range]) -> Window:
+        """The same window with these taps of the kernel alone."""
+        pads = (self.pads[axis] - taps[axis].start * self.dilations[axis] for axis in (0, 1))
+        return replace(self, kernel=(len(taps[0]), len(taps[1])), pads=tuple(pads))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ HIDDEN_SCALE = 2.0 ** -cells.HIDDEN_FRAC
 
 #: How many times the range of int8 the input's weights may have; each costs one more product of the input.
 _PLANES = 4
+#: How much coarser than int8 allows the state's weights may become before the input's get another product: a third of a bit.
+_COARSER = 1.25
 _KINDS = {"LSTM": Cell.LSTM, "GRU": Cell.GRU, "RNN": Cell.RNN}
 _ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 
@@ -150,7 +152,7 @@ def quantised_layer(name: str, kind: Cell, parts: tuple[np.ndarray, np.ndarray, 
     """One direction in integers.
 
     The sums of input and state share an accumulator, so that both halves of a row of weights have one scale. Where the input
-    weighs more, its weights exceed int8, up to `_PLANES` times, so that the state's keep their resolution.
+    weighs more, its weights exceed int8, up to `_PLANES` times, so that the state's keep their resolution, or nearly (`_COARSER`).
 
     Parameters
     ----------
@@ -168,7 +170,7 @@ def quantised_layer(name: str, kind: Cell, parts: tuple[np.ndarray, np.ndarray, 
     weights, recurrent = weights * x_scale, recurrent * HIDDEN_SCALE
     of_input, of_state = np.abs(weights).max(axis=2), np.abs(recurrent).max(axis=2)
     both = (of_input > 0) & (of_state > 0)
-    planes = int(np.clip(np.ceil(np.median(of_input[both] / of_state[both])) if both.any() else 1, 1, _PLANES))
+    planes = int(np.clip(np.ceil(np.median(of_input[both] / of_state[both]) / _COARSER) if both.any() else 1, 1, _PLANES))
     scale = np.maximum(of_input / planes, of_state) / 127
     scale[scale == 0] = 1.0 / (1 << 20)
     try:

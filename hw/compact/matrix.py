@@ -199,7 +199,7 @@ class CompactMatrix(wiring.Component):
         """Read in the cycle of `tag`, add and write in the next."""
         arch = self._arch
         width = ACC.width
-        # The upper half is never written: what does not accumulate adds to a zero from there.
+        # The upper half is never written, and block RAM is zero after configuration: what does not accumulate adds to a zero from there.
         m.submodules.acc_memory = memory = Memory(shape=width * arch.cols, depth=2 * arch.acc_depth, init=[])
         read, write = memory.read_port(), memory.write_port()
         now = Signal(self._tag)

@@ -36,7 +36,7 @@ class PairMultiplier(wiring.Component):
     o: Out(signed(17))
 
     def __init__(self, *, logic: bool = False) -> None:
-        # `logic`: always plain logic.
+        # `logic`: no DSP block on any platform.
         self._logic = logic
         super().__init__()
 
@@ -47,7 +47,11 @@ class PairMultiplier(wiring.Component):
             m.d.sync += a.eq(self.a)
             with m.If(self.take):
                 m.d.sync += b.eq(self.b)
-            m.d.comb += self.o.eq(a[:8].as_signed() * b[:8].as_signed() + a[8:].as_signed() * b[8:].as_signed())
+            if self._logic:
+                (low, low_carry), (high, high_carry) = (_booth(m, a.word_select(i, 8), b.word_select(i, 8), f"product{i}") for i in range(2))
+                m.d.comb += self.o.eq(low + high + ((low_carry + high_carry) << _BOOTH_CARRY))
+            else:
+                m.d.comb += self.o.eq(a[:8].as_signed() * b[:8].as_signed() + a[8:].as_signed() * b[8:].as_signed())
             return m
         out = Signal(32)
         m.submodules.mac = Instance(
@@ -94,6 +98,37 @@ class WideMultiplier(wiring.Component):
             i_CLK=ClockSignal(), i_CE=Const(1), i_A=self.a, i_B=self.b, i_AHOLD=Const(0), i_BHOLD=~self.take, i_C=Const(0, 16), i_D=self.c,
             o_O=self.o, **_IDLE)
         return m
+
+
+#: What the carry that `_booth` leaves over is shifted by.
+_BOOTH_CARRY = 6
+#: Sums of three and more must stay apart for the device's carry chains: merged, they would become twice as many LUTs.
+_KEEP = {"keep": "true"}
+
+
+def _booth(m: Module, a, b, name: str) -> tuple[Signal, Signal]:
+    """The product of two int8, as ``result + (carry << _BOOTH_CARRY)``: four rows of 0, 1 or 2 times `a`, by pairs of bits of `b`."""
+    wide = Signal(signed(9), name=f"{name}_a")
+    m.d.comb += wide.eq(a.as_signed())
+    bits = Cat(Const(0, 1), b)
+    rows, negative = [], []
+    for k in range(4):
+        one, two, minus = (Signal(name=f"{name}_{what}{k}") for what in ("one", "two", "minus"))
+        row = Signal(signed(9), name=f"{name}_row{k}", attrs=_KEEP)
+        once = bits[2 * k] ^ bits[2 * k + 1]
+        # A row is negated bit by bit; the 1 that is missing enters two rows further up, where its place is free.
+        m.d.comb += [one.eq(once), two.eq((bits[2 * k + 2] ^ bits[2 * k + 1]) & ~once), minus.eq(bits[2 * k + 2]),
+                     row.eq((Mux(one, wide, 0) | Mux(two, wide << 1, 0))[:9] ^ minus.replicate(9))]
+        rows.append(row)
+        negative.append(minus)
+    halves = []
+    for k in (0, 2):
+        half = Signal(signed(12), name=f"{name}_half{k}", attrs=_KEEP)
+        m.d.comb += half.eq(rows[k] + Cat(negative[k], Const(0, 1), rows[k + 1]).as_signed())
+        halves.append(half)
+    result = Signal(signed(16), name=f"{name}_result", attrs=_KEEP)
+    m.d.comb += result.eq(halves[0] + Cat(Const(0, 2), negative[1], Const(0, 1), halves[1]).as_signed())
+    return result, negative[3]
 
 
 #: Inputs of the DSP block that are not used.

@@ -64,7 +64,7 @@ class SdramEngine(wiring.Component):
     writes : In(stream)     ``data``, ``strobe`` of the next beat to be written; has all beats of a segment before the segment comes
     reads : Out             ``valid``, ``data``, ``last``, ``error``: beats in order, which must be taken
     written : Out           ``valid``, ``error``: the last beat of a burst was written
-    pins : Out(SdramSignature)   all from registers
+    pins : Out(SdramSignature)   all from registers, but `clk_en` and `cs`, which are always 1
 
     Timing
     ------
@@ -278,8 +278,9 @@ class SdramEngine(wiring.Component):
         words = self._words
         column = Cat(Const(0, (words - 1).bit_length()), current.column) if words > 1 else current.column
         mode = (words - 1).bit_length() | timing.cas_latency << 4
-        m.d.sync += [pins.clk_en.eq(1), pins.cs.eq(1), pins.ras.eq(0), pins.cas.eq(0), pins.we.eq(0),
-                     pins.ba.eq(self._segment.bank), pins.a.eq(self._segment.row)]
+        # Constant, so that a reset never stops the chip's clock.
+        m.d.comb += [pins.clk_en.eq(1), pins.cs.eq(1)]
+        m.d.sync += [pins.ras.eq(0), pins.cas.eq(0), pins.we.eq(0), pins.ba.eq(self._segment.bank), pins.a.eq(self._segment.row)]
         with m.If(self._activate.any()):
             m.d.sync += pins.ras.eq(1)
         with m.If(self._precharge.any()):

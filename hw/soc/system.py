@@ -1,9 +1,14 @@
 """All of a board but its clocks and pins: the core, its memory, and the link by which a host reaches both."""
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from systolith.hw.build import VerilogFiles, generate_component
 from systolith.hw.cores import core_for
 from systolith.hw.soc.link import HostLink
 from systolith.hw.soc.memory_arbiter import MemoryArbiter
@@ -14,7 +19,7 @@ from systolith.hw.soc.turn_arbiter import TurnArbiter
 from systolith.spec.arch import ArchConfig
 from systolith.spec.link import PAYLOAD_BYTES
 
-__all__ = ["System", "make_memory"]
+__all__ = ["System", "generate_system", "make_memory"]
 
 
 def make_memory(memory: SdramTiming | OnChipRam, arch: ArchConfig, *, pin_cycles: int = 0) -> wiring.Component:
@@ -70,3 +75,25 @@ class System(wiring.Component):
         if "pins" in memory.signature.members:
             wiring.connect(m, memory.pins, wiring.flipped(self.pins))
         return m
+
+
+def generate_system(arch: ArchConfig, memory: SdramTiming | OnChipRam, *, divisor: int, payload_bytes: int = PAYLOAD_BYTES, pin_cycles: int = 0,
+                    build_dir: str | Path = "build", device: str = "") -> VerilogFiles:
+    """The Verilog of a system with its memory, module ``system``, from the cache if it holds it.
+
+    Parameters
+    ----------
+    memory, pin_cycles : see `make_memory`
+    divisor, payload_bytes : see `System`
+    build_dir : path       the cache
+    device : str           see `VerilogPlatform`
+
+    Raises
+    ------
+    BuildError, SdramError
+    """
+    def make() -> System:
+        return System(arch, make_memory(memory, arch, pin_cycles=pin_cycles), divisor=divisor, payload_bytes=payload_bytes)
+
+    parameters = {"arch": arch.to_dict(), "memory": asdict(memory), "divisor": divisor, "payload_bytes": payload_bytes, "pin_cycles": pin_cycles}
+    return generate_component("system", make, json.dumps(parameters), build_dir=build_dir, device=device)

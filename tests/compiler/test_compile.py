@@ -29,7 +29,7 @@ def test_constants_that_do_not_fit_are_streamed(seed):
     for _ in range(8):
         x = builder.lookup(builder.conv(x, channels=10, group=1))
     graph = builder.finish(x)
-    small = dataclasses.replace(ARCHS["wide"], weight_bytes=1 << 11, param_rows=8, table_slots=2)
+    small = dataclasses.replace(ARCHS["wide"], weight_bytes=1 << 10, param_rows=8, table_slots=2)
     image = compile_graph(graph, small)
     spaces = {instr.space for _, instr in image.stream("run") if instr.mnemonic == "LOAD"}
     assert {Space.WEIGHT, Space.PARAM, Space.TABLE} <= spaces

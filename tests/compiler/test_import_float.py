@@ -160,3 +160,15 @@ def test_a_batch_normalization_on_its_own_becomes_a_depthwise_convolution():
     factor = np.abs(arrays[0] / np.sqrt(arrays[3])).max()
     real = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": data})[0]
     assert np.abs(ours - real).max() < y.scale + 0.6 * x.scale * factor
+
+
+def test_a_percentile_lets_outliers_saturate():
+    """One value a hundred times the others: covered, it takes all but two steps from them."""
+    model = cnn()
+    data = samples()
+    data[3, 0, 0, 0] = 100 * np.abs(data).max()
+    scales = {}
+    for percentile in (100.0, 99.9):
+        graph = import_model(quantise_model(fold_batch_norm(load_model(model)), [{"x": sample[None]} for sample in data], percentile))
+        scales[percentile] = graph.tensors["x"].scale
+    assert scales[99.9] < scales[100.0] / 20

@@ -122,6 +122,22 @@ def test_a_float_model_is_near_onnx_runtime(tmp_path, op_type, direction, initia
     assert checked.bit_exact
 
 
+@pytest.mark.parametrize(("ratio", "planes"), [(0.5, 1), (1.2, 1), (1.3, 2), (2.4, 2), (2.6, 3), (9, 4)])
+def test_the_input_takes_another_product_where_the_weights_of_the_state_would_be_too_coarse(ratio, planes):
+    model, samples = float_model("RNN", "forward")
+    samples = np.clip(np.abs(samples), 0, 2)
+    scale = float(samples.max()) / 255
+    # In steps of the input, and of the hidden state, the largest weights are in this ratio.
+    for tensor in model.graph.initializer:
+        if tensor.name in "WR":
+            size = 0.5 if tensor.name == "R" else ratio * 0.5 / 128 / scale
+            weights = size * np.sign(numpy_helper.to_array(tensor))
+            tensor.CopyFrom(numpy_helper.from_array(weights.astype(np.float32), tensor.name))
+    (op,) = [node.op for node in import_model(model, {"x": samples}).nodes if isinstance(node.op, Recurrent)]
+    assert op.planes == planes
+    assert np.abs(op.recurrent).max() == round(127 / max(1, ratio / planes))
+
+
 def test_layers_are_stacked_between_convolution_and_classifier(tmp_path):
     rng = np.random.default_rng(4)
 

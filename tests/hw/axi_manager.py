@@ -72,8 +72,8 @@ class AxiManager:
             return not under_way
         return not any(burst.write != other.write and burst.overlaps(other, self.bus_bytes) for other in under_way) and not self._rests()
 
-    async def run(self, ctx, limit=60_000):
-        """Until all bursts are done."""
+    async def run(self, ctx, limit=60_000, stop=None):
+        """Until all bursts are done, or, in the middle of them, after `stop` cycles, for a reset."""
         axi = self.axi
         todo, reads, writes, beats = deque(self.bursts), deque(), deque(), deque()
         offered: dict[str, Burst] = {}
@@ -83,7 +83,9 @@ class AxiManager:
             ctx.set(getattr(axi, f"{channel}size"), (self.bus_bytes - 1).bit_length())
             ctx.set(getattr(axi, f"{channel}burst"), 1)
         for cycle in range(limit):
-            if not (todo or reads or writes or offered):
+            if cycle == stop or not (todo or reads or writes or offered):
+                for channel in ("ar", "aw", "w"):
+                    ctx.set(getattr(axi, f"{channel}valid"), 0)
                 return
             while todo and (channel := "aw" if todo[0].write else "ar") not in offered and self._may_begin(todo[0], [*reads, *writes, *offered.values()]):
                 burst = offered[channel] = todo.popleft()

@@ -26,6 +26,7 @@ from systolith.reference.graph import QGraph
 from systolith.reference.machine_device import MachineDevice
 from systolith.reference.max_pool import MaxPool
 from systolith.reference.partition import Partition
+from systolith.sim import netlist
 from systolith.sim.native import RtlDevice
 from systolith.sim.verilator import default_cache_dir
 from systolith.spec import numerics
@@ -206,6 +207,16 @@ def test_a_waveform_that_cannot_be_written_costs_only_itself(
     found = located(core, "first.vcd")
     assert found.engine == "OUTPUT" and found.waveform is None
     assert "cannot write the waveform 'first.vcd'" in found.trouble
+
+
+def test_a_fault_that_only_the_netlist_has_is_found_in_it(core: dict[str, str], choose, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose("product")
+    # What synthesis would make of the generated core, if it broke it.
+    monkeypatch.setattr(netlist, "netlist", lambda sources, top, cache_dir: core)
+    result = api.verify(graph_of_all_engines(), ARCH, on=("rtl", "netlist"))
+    assert [difference.backend for difference in result.differences] == ["netlist"]
+    found = result.differences[0].location
+    assert found is not None and (found.engine, found.layer) == ("MATRIX", "conv0")
 
 
 def test_the_core_that_was_edited_is_right_without_a_bug(core: dict[str, str], choose) -> None:

@@ -1,0 +1,118 @@
+"""A board's bitstream: Verilog of the system, a top with clocks and pins, synthesis, placement, routing, packing."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from systolith.boards.board import Board
+from systolith.boards.report import BuildReport, from_nextpnr, from_yosys
+from systolith.boards.tools import FLOW_TOOLS, ToolError, environment, version
+from systolith.hw.soc.system import generate_system
+
+__all__ = ["BitstreamError", "build_board"]
+
+Progress = Callable[[str], None]
+#: What nextpnr and yosys are asked for beyond Amaranth's defaults, per flow.
+_OPTIONS = {
+    "ecp5": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}", "ecppack_opts": "--compress"},
+    "ice40": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}", "synth_opts": "-no-rw-check"},
+    "gowin": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}"},
+}
+_BITSTREAM = {"ecp5": ".bit", "ice40": ".bin", "gowin": ".fs"}
+#: How often a running tool is looked at, in seconds.
+_POLL = 0.5
+
+
+class BitstreamError(RuntimeError):
+    """A design that a tool refuses; one sentence."""
+
+
+def build_board(board: Board, out: Path, *, seed: int = 1, progress: Progress | None = None) -> BuildReport:
+    """Build a board's bitstream in a folder of its own, with the report beside it.
+
+    A design that does not reach the board's clock leaves no bitstream.
+
+    Parameters
+    ----------
+    out : path      made where it is missing
+    seed : int      of nextpnr's placement
+
+    Raises
+    ------
+    ToolError        If a tool or package is missing.
+    BitstreamError   If a tool fails.
+    """
+    tell = progress or (lambda text: None)
+    flow = board.part.flow
+    env = environment(flow)
+    try:
+        top = board.top()
+    except ModuleNotFoundError as error:
+        raise ToolError(f"the package {error.name!r} was not found: pip install 'systolith[boards]' brings it from PyPI") from error
+    out.mkdir(parents=True, exist_ok=True)
+    tell(f"generating the system for {board.title}")
+    files = generate_system(board.arch, board.memory, divisor=board.divisor, pin_cycles=board.pin_cycles, build_dir=out / "verilog",
+                            device=board.part.name)
+    options = {key: value.format(name=board.name, seed=seed) for key, value in _OPTIONS.get(flow, {}).items()}
+    plan = top.Platform().build(top.Top(board, files), name=board.name, do_build=False, debug_verilog=False, **options)
+    plan.extract(str(out))
+    begin = time.monotonic()
+    if flow == "xilinx":
+        tell("synthesising with yosys, for the resources; Vivado makes the bitstream from the project in " + str(out))
+        _run([env["YOSYS"], "-q", "-l", f"{board.name}.rpt", "-p", _xilinx_script(board, files)], out, env, board)
+        report = from_yosys(board, (out / f"{board.name}.stat.json").read_text(encoding="utf-8"))
+    else:
+        stages = [(f"{board.name}.json", "placing and routing"), (f"{board.name}.report.json", "packing")]
+        tell("synthesising")
+        _run(["sh", f"build_{board.name}.sh"], out, env, board, stages, tell)
+        report = from_nextpnr(board, json.loads((out / f"{board.name}.report.json").read_text(encoding="utf-8")))
+    report = report.with_build(seconds=time.monotonic() - begin, seed=seed, tools={name: version(name, flow) for name in FLOW_TOOLS[flow] if "pack" not in name})
+    bitstream = out / f"{board.name}{_BITSTREAM.get(flow, '.none')}"
+    if report.clock_hz is not None and report.clock_hz < board.clock_hz:
+        bitstream.unlink(missing_ok=True)
+    elif bitstream.is_file():
+        report = report.with_bitstream(bitstream)
+    (out / "report.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def _xilinx_script(board: Board, files) -> str:
+    reads = "; ".join(f"read_verilog {name}" for name in files.sources)
+    return f"{reads}; synth_xilinx -family xc7 -top system -flatten; tee -q -o {board.name}.stat.json stat -json"
+
+
+def _run(command: list[str], out: Path, env: dict[str, str], board: Board, stages: list[tuple[str, str]] | None = None, tell: Progress | None = None) -> None:
+    """One program, its output to a log; `stages` are announced when their file appears."""
+    waiting = list(stages or [])
+    for name, _ in waiting:
+        (out / name).unlink(missing_ok=True)
+    log = out / "build.log"
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(command, cwd=out, env=env, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            while process.poll() is None:
+                while waiting and (out / waiting[0][0]).is_file():
+                    tell(waiting.pop(0)[1])
+                time.sleep(_POLL)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if process.returncode:
+        raise BitstreamError(f"the tools stopped on {board.title}: {_reason(out, board)}; the logs are in {out}")
+
+
+def _reason(out: Path, board: Board) -> str:
+    """The last error in the logs."""
+    for name in ("build.log", f"{board.name}.tim", f"{board.name}.rpt"):
+        if (out / name).is_file():
+            errors = re.findall(r"^.*ERROR:?\s*(.*)$", (out / name).read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+            if errors:
+                return errors[-1].strip()[:300]
+    lines = (out / "build.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "without a message"

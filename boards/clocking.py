@@ -1,0 +1,179 @@
+"""Clocks of the boards' designs, by their FPGAs' PLLs: one domain `sync`, and where a board asks for it, one shifted in phase.
+
+The tools derive the constraint of a PLL's outputs from that of the oscillator's pin.
+"""
+
+from dataclasses import dataclass
+
+from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, Signal
+from amaranth.lib import io
+from amaranth.lib.cdc import ResetSynchronizer
+
+__all__ = ["ClockError", "Ecp5Clock", "Ecp5Pll", "Ice40Clock", "Ice40Pll", "XilinxClock", "add_clock"]
+
+
+class ClockError(ValueError):
+    """A frequency that a PLL cannot make."""
+
+
+def _refuse(name: str, source_hz: int, clock_hz: int) -> ClockError:
+    return ClockError(f"{name} cannot make {clock_hz / 1e6:g} MHz of {source_hz / 1e6:g} MHz: choose another clock for the board")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ecp5Pll:
+    """Dividers of an EHXPLLL whose feedback is its first output: out = source / `reference` * `feedback`, VCO = out * `output`.
+
+    Ranges from Lattice's FPGA-TN-02200 (ECP5 sysCLOCK): VCO 400 to 800 MHz, phase detector 3.125 to 400 MHz.
+    """
+
+    reference: int
+    feedback: int
+    output: int
+
+    @classmethod
+    def of(cls, source_hz: int, clock_hz: int) -> "Ecp5Pll":
+        """The dividers that make `clock_hz` exactly, with the VCO as near to 600 MHz as can be.
+
+        Raises
+        ------
+        ClockError   If there are none.
+        """
+        found = []
+        for reference in range(1, 129):
+            feedback, rest = divmod(clock_hz * reference, source_hz)
+            if rest or not 1 <= feedback <= 128 or source_hz // reference < 3_125_000:
+                continue
+            for output in range(1, 129):
+                if 400_000_000 <= clock_hz * output <= 800_000_000:
+                    found.append((abs(clock_hz * output - 600_000_000), reference, feedback, output))
+        if not found:
+            raise _refuse("the ECP5's PLL", source_hz, clock_hz)
+        _, reference, feedback, output = min(found)
+        return cls(reference=reference, feedback=feedback, output=output)
+
+    def phase(self, degrees: int) -> tuple[int, int]:
+        """CPHASE and FPHASE of a second output of the same frequency, so much behind the first.
+
+        Raises
+        ------
+        ClockError   If the VCO's eighths do not give that.
+        """
+        eighths, rest = divmod(8 * self.output * degrees, 360)
+        if rest:
+            raise ClockError(f"the ECP5's PLL cannot shift by {degrees} degrees: choose a multiple of {45 / self.output:g}")
+        coarse, fine = divmod(eighths, 8)
+        return self.output - 1 + coarse, fine
+
+
+def add_clock(m: Module, clock: Elaboratable) -> None:
+    """A clock of this module, with its domains in `m`, where they are used."""
+    m.domains += clock.domains
+    m.submodules.clock = clock
+
+
+class Ecp5Clock(Elaboratable):
+    """Domain `sync` at `clock_hz`, in reset until the PLL has locked; and the domain `shifted`, without reset, `degrees` behind it."""
+
+    def __init__(self, source: str, source_hz: int, clock_hz: int, degrees: int) -> None:
+        self._source, self._degrees = source, degrees
+        self._pll = Ecp5Pll.of(source_hz, clock_hz)
+        self.domains = [ClockDomain("sync"), ClockDomain("shifted", reset_less=True)]
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        pll = self._pll
+        m.submodules.pin = pin = io.Buffer("i", platform.request(self._source, dir="-"))
+        locked = Signal()
+        coarse, fine = pll.phase(self._degrees)
+        m.submodules.pll = Instance(
+            "EHXPLLL", p_CLKI_DIV=pll.reference, p_CLKFB_DIV=pll.feedback, p_FEEDBK_PATH="CLKOP",
+            p_CLKOP_ENABLE="ENABLED", p_CLKOP_DIV=pll.output, p_CLKOP_CPHASE=pll.output - 1, p_CLKOP_FPHASE=0,
+            p_CLKOS_ENABLE="ENABLED", p_CLKOS_DIV=pll.output, p_CLKOS_CPHASE=coarse, p_CLKOS_FPHASE=fine,
+            p_OUTDIVIDER_MUXA="DIVA", p_OUTDIVIDER_MUXB="DIVB", p_PLLRST_ENA="DISABLED", p_INTFB_WAKE="DISABLED", p_STDBY_ENABLE="DISABLED",
+            a_ICP_CURRENT="12", a_LPF_RESISTOR="8", i_CLKI=pin.i, i_CLKFB=ClockSignal("sync"), i_RST=Const(0), i_STDBY=Const(0), i_PLLWAKESYNC=Const(0),
+            i_PHASESEL0=Const(0), i_PHASESEL1=Const(0), i_PHASEDIR=Const(0), i_PHASESTEP=Const(0), i_PHASELOADREG=Const(0), i_ENCLKOP=Const(1), i_ENCLKOS=Const(1),
+            o_CLKOP=ClockSignal("sync"), o_CLKOS=ClockSignal("shifted"), o_LOCK=locked,
+        )
+        m.submodules.reset = ResetSynchronizer(~locked, domain="sync")
+        return m
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ice40Pll:
+    """Dividers of an SB_PLL40 in simple feedback: out = source / (divr + 1) * (divf + 1) / 2**divq.
+
+    Ranges from Lattice's FPGA-TN-02052 (iCE40 sysCLOCK): phase detector 10 to 133 MHz, VCO 533 to 1066 MHz, `filter_range` by the phase detector's frequency.
+    """
+
+    divr: int
+    divf: int
+    divq: int
+    filter_range: int
+
+    @classmethod
+    def of(cls, source_hz: int, clock_hz: int) -> "Ice40Pll":
+        """The dividers that make `clock_hz` exactly.
+
+        Raises
+        ------
+        ClockError   If there are none.
+        """
+        limits = (17e6, 26e6, 44e6, 66e6, 101e6, 133e6)
+        for divr in range(16):
+            detector = source_hz / (divr + 1)
+            if not 10e6 <= detector <= 133e6:
+                continue
+            for divq in range(1, 7):
+                divf, rest = divmod(clock_hz * 2 ** divq * (divr + 1), source_hz)
+                if not rest and 1 <= divf <= 128 and 533e6 <= clock_hz * 2 ** divq <= 1066e6:
+                    return cls(divr=divr, divf=divf - 1, divq=divq, filter_range=1 + next(i for i, limit in enumerate(limits) if detector < limit or limit == limits[-1]))
+        raise _refuse("the iCE40's PLL", source_hz, clock_hz)
+
+
+class Ice40Clock(Elaboratable):
+    """Domain `sync` at `clock_hz`, in reset until the PLL has locked."""
+
+    def __init__(self, source: str, source_hz: int, clock_hz: int) -> None:
+        self._source = source
+        self._pll = Ice40Pll.of(source_hz, clock_hz)
+        self.domains = [ClockDomain("sync")]
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        pll = self._pll
+        pin = platform.request(self._source, dir="-")
+        locked = Signal()
+        # The PAD variant takes the pin itself.
+        m.submodules.pll = Instance(
+            "SB_PLL40_PAD", p_FEEDBACK_PATH="SIMPLE", p_DIVR=Const(pll.divr, 4), p_DIVF=Const(pll.divf, 7), p_DIVQ=Const(pll.divq, 3),
+            p_FILTER_RANGE=Const(pll.filter_range, 3), i_PACKAGEPIN=pin.io, i_RESETB=Const(1), i_BYPASS=Const(0),
+            o_PLLOUTGLOBAL=ClockSignal("sync"), o_LOCK=locked,
+        )
+        m.submodules.reset = ResetSynchronizer(~locked, domain="sync")
+        return m
+
+
+class XilinxClock(Elaboratable):
+    """Domain `sync` at `clock_hz` from a PLLE2 of a 7-series FPGA, in reset until it has locked."""
+
+    def __init__(self, source: str, source_hz: int, clock_hz: int) -> None:
+        self._source, self._source_hz = source, source_hz
+        # UG472: VCO 800 to 1600 MHz.
+        found = [(multiply, divide) for multiply in range(2, 65) for divide in range(1, 129)
+                 if 800_000_000 <= source_hz * multiply <= 1_600_000_000 and source_hz * multiply == clock_hz * divide]
+        if not found:
+            raise _refuse("the PLLE2", source_hz, clock_hz)
+        self._multiply, self._divide = found[0]
+        self.domains = [ClockDomain("sync")]
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        m.submodules.pin = pin = io.Buffer("i", platform.request(self._source, dir="-"))
+        feedback, made, locked = Signal(), Signal(), Signal()
+        m.submodules.pll = Instance(
+            "PLLE2_BASE", p_CLKIN1_PERIOD=1e9 / self._source_hz, p_CLKFBOUT_MULT=self._multiply, p_CLKOUT0_DIVIDE=self._divide, p_DIVCLK_DIVIDE=1,
+            i_CLKIN1=pin.i, i_CLKFBIN=feedback, i_RST=Const(0), i_PWRDWN=Const(0), o_CLKFBOUT=feedback, o_CLKOUT0=made, o_LOCKED=locked)
+        m.submodules.buffer = Instance("BUFG", i_I=made, o_O=ClockSignal("sync"))
+        m.submodules.reset = ResetSynchronizer(~locked, domain="sync")
+        return m

@@ -1,0 +1,42 @@
+"""What the report makes of nextpnr's."""
+
+import pytest
+
+from systolith.boards.board import BOARDS
+from systolith.boards.report import from_nextpnr
+
+BOARD = BOARDS["ulx3s_85f"]
+
+
+def nextpnr(achieved):
+    """A report in nextpnr's form, shortened."""
+    def step(kind, delay, **more):
+        return {"type": kind, "delay": delay, "from": {"cell": "a"}, "to": {"cell": "system.core.output.sum_TRELLIS_FF_Q_3"}, **more}
+
+    clock = "posedge $glbnet$sync"
+    return {
+        "utilization": {"TRELLIS_COMB": {"used": 41_000, "available": 83_640}, "TRELLIS_FF": {"used": 21_000, "available": 83_640},
+                        "MULT18X18D": {"used": 140, "available": 156}, "DP16KD": {"used": 180, "available": 208}},
+        "fmax": {"$glbnet$sync": {"achieved": achieved, "constraint": 75.0}, "$glbnet$clk25": {"achieved": 400.0, "constraint": 25.0}},
+        "critical_paths": [
+            {"from": clock, "to": clock, "path": [step("clk-to-q", 0.5), step("routing", 1.5, net="system.core.output.level_LUT4_A_Z"), step("setup", 0.25)]},
+            {"from": "<async>", "to": clock, "path": [step("routing", 99.0, net="rx")]},
+        ],
+    }
+
+
+def test_resources_clock_and_path():
+    report = from_nextpnr(BOARD, nextpnr(81.25))
+    assert report.used == {"LUT4": (41_000, 83_640), "registers": (21_000, 83_640), "DSP (18x18)": (140, 156), "block RAM (18 kbit)": (180, 208)}
+    assert report.clock_hz == pytest.approx(81.25e6) and report.reaches_clock
+    assert [step.name for step in report.path] == ["system.core.output.sum", "system.core.output.level", "system.core.output.sum"]
+    assert report.as_dict()["path_ns"] == 2.25
+
+
+def test_a_clock_that_is_missed():
+    assert not from_nextpnr(BOARD, nextpnr(74.9)).reaches_clock
+
+
+def test_inferences_are_counted_at_the_boards_clock():
+    (entry,) = from_nextpnr(BOARD, nextpnr(120.0)).with_models({"kws": 30_000}).models
+    assert entry == {"model": "kws", "cycles": 30_000, "inferences_per_second": 2500.0}

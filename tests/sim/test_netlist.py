@@ -1,0 +1,103 @@
+"""After synthesis, blocks and a small core do what their Verilog does, in the same cycles."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from systolith import api
+from systolith.compiler.driver import compile_graph
+from systolith.host.driver import Driver
+from systolith.session import Session
+from systolith.sim import netlist as module
+from systolith.sim.benches.run import BenchFailure, BenchSettings, run_bench
+from systolith.sim.benches.tops import bench_verilog
+from systolith.sim.native import RtlDevice
+from systolith.sim.netlist import core_netlist, netlist
+from systolith.sim.verilator import SimulationError, ToolError
+from systolith.spec.arch import PRESETS
+from tests.graphs import random_graph, random_inputs
+
+TINY = PRESETS["tiny"]
+BUS32 = dataclasses.replace(TINY, name="bus32", bus_bits=32)
+#: The smallest core: its netlist takes a minute, and as long again to compile.
+GATES = dataclasses.replace(BUS32, name="gates", act_bytes=1 << 11, act_blocks=1, weight_bytes=1 << 9, acc_depth=16, param_rows=16)
+
+
+def gates(bench, arch):
+    """A bench's design after synthesis."""
+    sources, top = bench_verilog(bench, arch)
+    return netlist(sources, top), top
+
+
+def test_the_sdram_controller_after_synthesis():
+    assert run_bench("sdram", BenchSettings(BUS32, seed=7, count=6), design=gates("sdram", BUS32)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bench", ["load", "store", "matrix", "output", "vector"])
+def test_an_engine_after_synthesis(bench):
+    assert run_bench(bench, BenchSettings(TINY, seed=7), design=gates(bench, TINY)) == 2
+
+
+@pytest.mark.slow
+def test_one_wrong_bit_of_a_netlist_is_found():
+    (name, text), = gates("sdram", BUS32)[0].items()
+    # The table behind a command pin.
+    pin = re.search(r"INIT\(16'h(\w{4})\)\s*\) \\?\S*pins__we\S*\s*\(", text)
+    assert pin is not None
+    wrong = text[:pin.start(1)] + f"{int(pin[1], 16) ^ 0xFFFF:04x}" + text[pin.end(1):]
+    with pytest.raises(BenchFailure):
+        run_bench("sdram", BenchSettings(BUS32, seed=7, count=12), design=({name: wrong}, "sdram_top"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [3, 11])
+def test_a_core_after_synthesis_gives_the_same_bits_in_the_same_cycles(seed):
+    graph = random_graph(seed, largest=4, steps=3)
+    image, results = compile_graph(graph, GATES), []
+    for sources in (None, core_netlist(GATES)):
+        with RtlDevice(GATES, sources=sources) as device:
+            driver = Driver(device, image, timeout_cycles=1_000_000)
+            runs = [(driver.run_int8(random_inputs(graph, draw)), driver.cycles) for draw in range(2)]
+            results.append((driver.load_cycles, runs))
+    (load, rtl), (gate_load, gate) = results
+    assert load == gate_load
+    for (outputs, cycles), (gate_outputs, gate_cycles) in zip(rtl, gate, strict=True):
+        assert cycles == gate_cycles, f"seed {seed}"
+        for output in outputs:
+            np.testing.assert_array_equal(gate_outputs[output], outputs[output], err_msg=f"seed {seed}, output {output}")
+
+
+def test_verify_compares_the_cycles_of_rtl_and_netlist(monkeypatch):
+    class Late(Session):
+        """The RTL as both; as a netlist it says that it takes one cycle more."""
+
+        def __init__(self, backend, *rest):
+            super().__init__("rtl" if backend == "netlist" else backend, *rest)
+            self.late = backend == "netlist"
+
+        def run(self, arrays):
+            result = super().run(arrays)
+            return dataclasses.replace(result, cycles=result.cycles + self.late)
+
+    graph = random_graph(3, largest=4, steps=2)
+    monkeypatch.setattr(api, "Session", Late)
+    result = api.verify(graph, TINY, on=("rtl", "netlist"))
+    (difference,) = result.differences
+    cycles = {name: result.backends[name].cycles for name in ("rtl", "netlist")}
+    assert cycles["netlist"] == cycles["rtl"] + 1
+    assert str(difference).startswith("netlist: takes ") and str(difference).endswith(f"{cycles['rtl']}")
+
+
+def test_without_yosys_the_remedy_is_named(monkeypatch):
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ToolError, match=r"^Yosys, which makes netlists, was not found: pip install 'systolith\[boards\]'$"):
+        netlist({"a.v": "module a; endmodule\n"}, "a")
+
+
+def test_what_yosys_refuses_is_said(tmp_path):
+    with pytest.raises(SimulationError, match=r"^Yosys failed: .*ERROR"):
+        netlist({"a.v": "module a; no_such_thing x(; endmodule\n"}, "a", tmp_path)
