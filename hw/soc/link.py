@@ -222,7 +222,7 @@ class LinkEngine(wiring.Component):
 
     def _receive(self, m: Module) -> None:
         header, phase = self._header, Signal(_Phase)
-        special = (self.i.payload[1:] == SYNC >> 1)
+        special = self.i.payload[1:] == SYNC >> 1
         with m.State("RECEIVE"):
             m.d.comb += [self._byte.eq(self.i.payload ^ Mux(self._escaped, FLIP, 0)), self._store.data.eq(self._byte),
                          self._flush.eq((phase == _Phase.CRC) & (self._step != _HEADER_BYTES))]
