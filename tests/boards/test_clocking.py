@@ -5,14 +5,15 @@ import pytest
 from systolith.boards.clocking import ClockError, Ecp5Pll, Ice40Pll, XilinxClock
 
 
+@pytest.mark.parametrize("degrees", [90, 270])
 @pytest.mark.parametrize("clock_hz", [50_000_000, 75_000_000, 80_000_000, 100_000_000])
-def test_ecp5(clock_hz):
+def test_ecp5(clock_hz, degrees):
     pll = Ecp5Pll.of(25_000_000, clock_hz)
     assert 25_000_000 * pll.feedback == clock_hz * pll.reference
     assert 400e6 <= clock_hz * pll.output <= 800e6 and 25e6 / pll.reference >= 3.125e6
-    coarse, fine = pll.phase(90)
+    coarse, fine = pll.phase(degrees)
     # CPHASE of the first output is its divider minus 1; FPHASE counts eighths of a VCO period.
-    assert ((coarse - (pll.output - 1)) * 8 + fine) * 360 == 90 * 8 * pll.output
+    assert ((coarse - (pll.output - 1)) * 8 + fine) * 360 == degrees * 8 * pll.output
 
 
 def test_ice40():
