@@ -22,18 +22,21 @@ def small(monkeypatch):
     return board
 
 
-def test_a_small_bitstream(small, tmp_path, capsys):
-    status, out, err = invoke(capsys, "build", "--board", small.name, "--out", tmp_path / "b", "--json", tmp_path / "r.json")
+def test_the_bitstream_of_the_smallest_board(tmp_path, capsys):
+    """The whole of an iCEBreaker, synthesised, placed, routed and packed; it fits and reaches its clock."""
+    board = BOARDS["icebreaker"]
+    status, out, err = invoke(capsys, "build", "--board", board.name, "--out", tmp_path / "b", "--json", tmp_path / "r.json")
     assert status == 0, err
     report = json.loads((tmp_path / "r.json").read_text())
-    assert report["clock_hz"] >= small.clock_hz and report["path"]
-    assert 0 < report["used"]["LUT4"]["used"] < report["used"]["LUT4"]["available"]
-    assert report["used"]["DSP (18x18)"]["used"] >= SMALL.rows * SMALL.cols
-    # A bitstream of an ECP5 begins with a comment, and has the preamble of its configuration.
-    data = (tmp_path / "b" / f"{small.name}.bit").read_bytes()
-    assert b"\xff\xff\xbd\xb3" in data[:2000] and len(data) > 100_000
+    assert report["clock_hz"] >= board.clock_hz and report["path"] and report["reaches_clock"]
+    assert all(0 < entry["used"] <= entry["available"] for entry in report["used"].values()), report["used"]
+    assert report["used"]["DSP (two 8x8)"]["used"] == 8
+    assert set(report["tools"]) == {"yosys", "nextpnr-ice40"}
+    # A bitstream of an iCE40 begins with its preamble.
+    data = (tmp_path / "b" / f"{board.name}.bin").read_bytes()
+    assert b"\x7e\xaa\x99\x7e" in data[:1000] and len(data) > 100_000
     assert "it has not run on a board here" in out
-    assert json.loads((tmp_path / "b" / "report.json").read_text())["board"] == small.name
+    assert json.loads((tmp_path / "b" / "report.json").read_text())["board"] == board.name
 
 
 def test_an_unknown_board_is_refused(tmp_path, capsys):
