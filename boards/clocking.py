@@ -9,7 +9,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Instance
 from amaranth.lib import io
 from amaranth.lib.cdc import ResetSynchronizer
 
-__all__ = ["ClockError", "Ecp5Clock", "Ecp5Pll", "Ice40Clock", "Ice40Pll", "XilinxClock", "add_clock"]
+__all__ = ["ClockError", "Ecp5Clock", "Ecp5Pll", "Ice40Clock", "Ice40Pll", "XilinxClock", "XilinxPll", "add_clock"]
 
 
 class ClockError(ValueError):
@@ -154,17 +154,34 @@ class Ice40Clock(Elaboratable):
         return m
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XilinxPll:
+    """Dividers of a PLLE2_BASE: out = source * `multiply` / `divide`; VCO 800 to 1600 MHz (Xilinx UG472)."""
+
+    multiply: int
+    divide: int
+
+    @classmethod
+    def of(cls, source_hz: int, clock_hz: int) -> "XilinxPll":
+        """The dividers that make `clock_hz` exactly.
+
+        Raises
+        ------
+        ClockError   If there are none.
+        """
+        for multiply in range(2, 65):
+            divide, rest = divmod(source_hz * multiply, clock_hz)
+            if not rest and 1 <= divide <= 128 and 800_000_000 <= source_hz * multiply <= 1_600_000_000:
+                return cls(multiply=multiply, divide=divide)
+        raise _refuse("the PLLE2", source_hz, clock_hz)
+
+
 class XilinxClock(Elaboratable):
-    """Domain `sync` at `clock_hz` from a PLLE2 of a 7-series FPGA, in reset until it has locked."""
+    """Domain `sync` at `clock_hz`, in reset until the PLL has locked."""
 
     def __init__(self, source: str, source_hz: int, clock_hz: int) -> None:
         self._source, self._source_hz = source, source_hz
-        # UG472: VCO 800 to 1600 MHz.
-        found = [(multiply, divide) for multiply in range(2, 65) for divide in range(1, 129)
-                 if 800_000_000 <= source_hz * multiply <= 1_600_000_000 and source_hz * multiply == clock_hz * divide]
-        if not found:
-            raise _refuse("the PLLE2", source_hz, clock_hz)
-        self._multiply, self._divide = found[0]
+        self._pll = XilinxPll.of(source_hz, clock_hz)
         self.domains = [ClockDomain("sync")]
 
     def elaborate(self, platform) -> Module:
@@ -172,7 +189,7 @@ class XilinxClock(Elaboratable):
         m.submodules.pin = pin = io.Buffer("i", platform.request(self._source, dir="-"))
         feedback, made, locked = Signal(), Signal(), Signal()
         m.submodules.pll = Instance(
-            "PLLE2_BASE", p_CLKIN1_PERIOD=1e9 / self._source_hz, p_CLKFBOUT_MULT=self._multiply, p_CLKOUT0_DIVIDE=self._divide, p_DIVCLK_DIVIDE=1,
+            "PLLE2_BASE", p_CLKIN1_PERIOD=1e9 / self._source_hz, p_CLKFBOUT_MULT=self._pll.multiply, p_CLKOUT0_DIVIDE=self._pll.divide, p_DIVCLK_DIVIDE=1,
             i_CLKIN1=pin.i, i_CLKFBIN=feedback, i_RST=Const(0), i_PWRDWN=Const(0), o_CLKFBOUT=feedback, o_CLKOUT0=made, o_LOCKED=locked)
         m.submodules.buffer = Instance("BUFG", i_I=made, o_O=ClockSignal("sync"))
         m.submodules.reset = ResetSynchronizer(~locked, domain="sync")

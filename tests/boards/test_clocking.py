@@ -2,7 +2,7 @@
 
 import pytest
 
-from systolith.boards.clocking import ClockError, Ecp5Pll, Ice40Pll, XilinxClock
+from systolith.boards.clocking import ClockError, Ecp5Pll, Ice40Pll, XilinxPll
 
 
 @pytest.mark.parametrize("degrees", [90, 270])
@@ -25,7 +25,7 @@ def test_ice40():
 
 
 @pytest.mark.parametrize("make", [lambda: Ecp5Pll.of(25_000_000, 75_000_001), lambda: Ice40Pll.of(12_000_000, 1_000),
-                                  lambda: XilinxClock("clk100", 100_000_000, 99_999_999)])
+                                  lambda: XilinxPll.of(100_000_000, 99_999_999)])
 def test_what_cannot_be_made_is_refused(make):
     with pytest.raises(ClockError, match="cannot make .* MHz of .* MHz: choose another clock"):
         make()

@@ -409,12 +409,12 @@ def test_random_instructions_with_random_reads(arch, seed):
 
 
 def test_output_reads_wait_for_the_array():
-    # After the first, each instruction reads bank 0: reads of even entries wait, the array never does.
-    first = matmul(SQUARE, ox=8, ox_x=4, final=1)
-    later = [matmul(SQUARE, acc=40 + 2 * (n % 2), accumulate=1) for n in range(16)]
-    run = check(SQUARE, [first, *later, matmul(SQUARE, kt=12, ox=4, ox_x=4, acc=8)], seed=8, read=0.4)
-    assert 4 < run.refused <= 20
-    assert run.issued == list(range(run.issued[0], run.issued[0] + 8 + 16 + 48))
+    # The later instructions read the banks by turns: a read of the one that is in use waits, the array never does.
+    first = matmul(SQUARE, ox=24, ox_x=4, final=1)
+    later = [matmul(SQUARE, kt=8, ox=2, ox_x=4, acc=40, accumulate=1) for _ in range(4)]
+    run = check(SQUARE, [first, *later], seed=8, read=0.4)
+    assert 4 < run.refused <= 24
+    assert run.issued == list(range(run.issued[0], run.issued[0] + 24 + 64))
 
 
 def test_output_reads_do_not_wait_for_sums_that_are_forwarded():
