@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AllocationError", "CompileError", "InputError", "QuantiseError", "UnsupportedError"]
+__all__ = ["AllocationError", "CompileError", "InputError", "QuantiseError", "StateError", "UnsupportedError"]
 
 
 class CompileError(Exception):
@@ -41,3 +41,9 @@ class InputError(CompileError):
     """A file, name, shape or value given by the user that cannot be used."""
 
     kind = "input"
+
+
+class StateError(InputError):
+    """An output or input of the model that cannot be bound as state."""
+
+    kind = "state"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import time
 from dataclasses import dataclass
@@ -96,9 +95,15 @@ class SerialPort:
         except (serial.SerialException, ValueError, OSError) as error:
             raise LinkDown(f"cannot open the port {port!r} at {baud:,} baud ({_reason(error)}): is the board connected, is the name "
                            "right, may this user use it, and does no other program?") from error
-        # FTDI adapters keep short answers back for 16 ms otherwise; only Linux can change that, and not for every adapter.
-        with contextlib.suppress(AttributeError, NotImplementedError, ValueError, OSError):
+        self._ask_for_low_latency()
+
+    def _ask_for_low_latency(self) -> None:
+        """FTDI adapters keep short answers back for 16 ms otherwise. Where it cannot be had, the link is slower and just as right."""
+        try:
             self._serial.set_low_latency_mode(True)
+        except (AttributeError, NotImplementedError, ValueError, OSError):
+            # In this order: pyserial on Windows, on other systems than Linux, and adapters that refuse in two ways.
+            return
 
     def write(self, data: bytes) -> None:
         """Send."""

@@ -414,7 +414,7 @@ def _refusals() -> tuple[type[Exception], ...]:
     """The errors that mean a refused input; those of parts that are not loaded cannot have been raised."""
     kinds: list[type[Exception]] = [ArchError, ImageError, IsaError, MemoryTimingError, OSError]
     for module, name in (
-        ("systolith.api", "ApiError"),
+        ("systolith.arrays", "ApiError"),
         ("systolith.compiler.errors", "CompileError"),
         ("systolith.host.device", "DeviceError"),
         ("systolith.host.driver", "InputError"),

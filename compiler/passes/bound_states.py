@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from systolith.compiler.errors import InputError, QuantiseError
+from systolith.compiler.errors import QuantiseError, StateError
 from systolith.compiler.ops.recurrent import OPERATORS
 
 __all__ = ["BoundStates", "bind_states"]
@@ -95,7 +95,7 @@ def bind_states(model: onnx.ModelProto, states: Mapping[str, str]) -> BoundState
 
     Raises
     ------
-    InputError   Naming the output or input that is not what it must be.
+    StateError   Naming the output or input that is not what it must be.
     """
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
@@ -110,27 +110,27 @@ def bind_states(model: onnx.ModelProto, states: Mapping[str, str]) -> BoundState
     operands: dict[str, set[int]] = {}
     for output, source in states.items():
         if output not in outputs:
-            raise InputError("import", output, "no output of the model has this name, so no state can be bound to it",
+            raise StateError("import", output, "no output of the model has this name, so no state can be bound to it",
                              f"the outputs are {', '.join(outputs)}")
         if source not in inputs:
-            raise InputError("import", source, f"no input of the model has this name, so output {output!r} cannot be bound to it",
+            raise StateError("import", source, f"no input of the model has this name, so output {output!r} cannot be bound to it",
                              f"the inputs are {', '.join(inputs)}")
         if source in owners:
-            raise InputError("import", source, "two outputs are bound to this input", "bind each input once")
+            raise StateError("import", source, "two outputs are bound to this input", "bind each input once")
         name = source
         while len(readers.get(name, ())) == 1 and readers[name][0].op_type in _MOVERS and readers[name][0].input[0] == name:
             name = readers[name][0].output[0]
         node = readers[name][0] if len(readers.get(name, ())) == 1 else None
         operand = list(node.input).index(name) if node is not None else -1
         if node is None or node.op_type not in OPERATORS or operand not in _RESULT_OF:
-            raise InputError("import", source, f"output {output!r} is bound to it, but it is not the initial state of one LSTM, GRU or RNN alone",
+            raise StateError("import", source, f"output {output!r} is bound to it, but it is not the initial state of one LSTM, GRU or RNN alone",
                              "bind only the states of recurrent operators")
         index, role, result = _RESULT_OF[operand]
         name = output
         while name in producer and producer[name].op_type in _MOVERS:
             name = producer[name].input[0]
         if index >= len(node.output) or node.output[index] != name:
-            raise InputError("import", output, f"it is bound to {source!r}, {role} of {node.name!r}, but it is not {result} of that node",
+            raise StateError("import", output, f"it is bound to {source!r}, {role} of {node.name!r}, but it is not {result} of that node",
                              f"bind the output that holds {result}")
         owners[source] = node.name
         operands.setdefault(node.name, set()).add(operand)
@@ -139,12 +139,12 @@ def bind_states(model: onnx.ModelProto, states: Mapping[str, str]) -> BoundState
         for operand, (_, role, _) in _RESULT_OF.items():
             node = nodes[name]
             if operand not in found and operand < len(node.input) and node.input[operand]:
-                raise InputError("import", node.input[operand], f"it is {role} of {name!r}, whose other state is bound",
+                raise StateError("import", node.input[operand], f"it is {role} of {name!r}, whose other state is bound",
                                  "bind both states of the node")
     kept = onnx.ModelProto()
     kept.CopyFrom(model)
     del kept.graph.output[:]
     kept.graph.output.extend(value for value in graph.output if value.name not in states)
     if not kept.graph.output:
-        raise InputError("import", next(iter(states)), "every output of the model is bound as a state", "leave one output that is a result")
+        raise StateError("import", next(iter(states)), "every output of the model is bound as a state", "leave one output that is a result")
     return BoundStates(model=kept, inputs=dict(states), nodes=owners, whole=model)

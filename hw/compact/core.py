@@ -1,7 +1,7 @@
 """The compact core: the same instruction set, CSRs and buses as `hw.core`, in about a third of the logic."""
 
 from amaranth.hdl import Module, Mux, ResetInserter, Signal
-from amaranth.lib import enum, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.compact.dispatch import CompactDispatch
@@ -9,6 +9,7 @@ from systolith.hw.compact.matrix import CompactMatrix
 from systolith.hw.compact.memory import CompactActMemory
 from systolith.hw.compact.output import CompactOutput
 from systolith.hw.compact.transfer import CompactTransfer
+from systolith.hw.core.run_state import RunState
 from systolith.hw.core.trace import TraceSignature
 from systolith.hw.interfaces import HwErrorCode
 from systolith.hw.soc.axi import Axi4LiteSignature, Axi4Signature
@@ -18,21 +19,6 @@ from systolith.spec.isa import Engine
 from systolith.spec.regs import WATCHDOG_BIT, Status
 
 __all__ = ["CompactCore"]
-
-
-class _State(enum.Enum, shape=3):
-    #: Nothing runs; DONE and ERROR say how the last stream ended.
-    IDLE = 0
-    #: One cycle: everything but the CSRs is reset; a stream follows.
-    CLEAR = 1
-    BEGIN = 2
-    RUN = 3
-    #: An error has stopped the stream: bus transactions are still under way.
-    FAIL = 4
-    #: RESET was written: bus transactions are still under way.
-    ABORT = 5
-    #: One cycle: everything but the CSRs is reset; IDLE follows.
-    WIPE = 6
 
 
 class CompactCore(wiring.Component):
@@ -63,7 +49,7 @@ class CompactCore(wiring.Component):
         arch = self._arch
         self._wipe, self._stop = Signal(), Signal()
         self._cycles = Signal(32)
-        self._state = Signal(_State)
+        self._state = Signal(RunState)
 
         def add(name: str, component):
             # Components are used through the original; the wrapped one is what is elaborated.
@@ -140,39 +126,39 @@ class CompactCore(wiring.Component):
         at = Signal.like(dispatch.error_offset)
         m.d.comb += [
             quiet.eq(dispatch.idle & self._transfer.idle),
-            running.eq((state == _State.CLEAR) | (state == _State.BEGIN) | (state == _State.RUN)),
-            self._stop.eq((state == _State.FAIL) | (state == _State.ABORT) | ((state == _State.IDLE) & (code != HwErrorCode.NONE))),
-            self._wipe.eq((state == _State.CLEAR) | (state == _State.WIPE)), dispatch.start.eq(state == _State.BEGIN),
-            csrs.running.eq(state != _State.IDLE), starts.eq(csrs.start & (state == _State.IDLE)),
+            running.eq((state == RunState.CLEAR) | (state == RunState.BEGIN) | (state == RunState.RUN)),
+            self._stop.eq((state == RunState.FAIL) | (state == RunState.ABORT) | ((state == RunState.IDLE) & (code != HwErrorCode.NONE))),
+            self._wipe.eq((state == RunState.CLEAR) | (state == RunState.WIPE)), dispatch.start.eq(state == RunState.BEGIN),
+            csrs.running.eq(state != RunState.IDLE), starts.eq(csrs.start & (state == RunState.IDLE)),
             values.status.eq(
                 Mux(running, Status.RUNNING.value, 0) | Mux(done, Status.DONE.value, 0) | Mux(code != HwErrorCode.NONE, Status.ERROR.value, 0)
-                | Mux((state == _State.FAIL) | (state == _State.ABORT) | (state == _State.WIPE), Status.DRAINING.value, 0)),
+                | Mux((state == RunState.FAIL) | (state == RunState.ABORT) | (state == RunState.WIPE), Status.DRAINING.value, 0)),
             values.error_code.eq(code), values.error_addr.eq(at),
         ]
         with m.Switch(state):
-            with m.Case(_State.IDLE):
+            with m.Case(RunState.IDLE):
                 with m.If(starts):
-                    m.d.sync += [state.eq(_State.CLEAR), done.eq(0), code.eq(HwErrorCode.NONE), at.eq(0)]
-            with m.Case(_State.CLEAR):
-                m.d.sync += state.eq(_State.BEGIN)
-            with m.Case(_State.BEGIN):
-                m.d.sync += state.eq(_State.RUN)
-            with m.Case(_State.RUN):
+                    m.d.sync += [state.eq(RunState.CLEAR), done.eq(0), code.eq(HwErrorCode.NONE), at.eq(0)]
+            with m.Case(RunState.CLEAR):
+                m.d.sync += state.eq(RunState.BEGIN)
+            with m.Case(RunState.BEGIN):
+                m.d.sync += state.eq(RunState.RUN)
+            with m.Case(RunState.RUN):
                 with m.If(dispatch.error | expired):
-                    m.d.sync += [state.eq(_State.FAIL), code.eq(Mux(dispatch.error, dispatch.error_code, HwErrorCode.WATCHDOG.value)),
+                    m.d.sync += [state.eq(RunState.FAIL), code.eq(Mux(dispatch.error, dispatch.error_code, HwErrorCode.WATCHDOG.value)),
                                  at.eq(Mux(dispatch.error, dispatch.error_offset, dispatch.oldest))]
                 with m.Elif(dispatch.finished & quiet):
-                    m.d.sync += [state.eq(_State.IDLE), done.eq(1)]
-            with m.Case(_State.FAIL):
+                    m.d.sync += [state.eq(RunState.IDLE), done.eq(1)]
+            with m.Case(RunState.FAIL):
                 with m.If(quiet):
-                    m.d.sync += state.eq(_State.IDLE)
-            with m.Case(_State.ABORT):
+                    m.d.sync += state.eq(RunState.IDLE)
+            with m.Case(RunState.ABORT):
                 with m.If(quiet):
-                    m.d.sync += state.eq(_State.WIPE)
-            with m.Case(_State.WIPE):
-                m.d.sync += state.eq(_State.IDLE)
+                    m.d.sync += state.eq(RunState.WIPE)
+            with m.Case(RunState.WIPE):
+                m.d.sync += state.eq(RunState.IDLE)
         with m.If(csrs.reset):
-            m.d.sync += [state.eq(_State.ABORT), done.eq(0), code.eq(HwErrorCode.NONE), at.eq(0)]
+            m.d.sync += [state.eq(RunState.ABORT), done.eq(0), code.eq(HwErrorCode.NONE), at.eq(0)]
         since = Signal(WATCHDOG_BIT + 1)
         progress = (dispatch.moved | (axi.rvalid & axi.rready) | (axi.wvalid & axi.wready) | self._matrix.act.ready & self._matrix.act.valid
                     | self._output.acc.valid)

@@ -1,11 +1,12 @@
 """The core: engines and memories, fed by fetch, decode and the sequencer, behind an AXI4 manager and AXI4-Lite CSRs."""
 
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.core.decode import Decode
 from systolith.hw.core.fetch import Fetch
+from systolith.hw.core.run_state import RunState
 from systolith.hw.core.scratchpad import Scratchpad
 from systolith.hw.core.sequencer import Sequencer
 from systolith.hw.core.trace import TraceSignature
@@ -23,22 +24,6 @@ from systolith.spec.isa import Engine
 from systolith.spec.regs import Status
 
 __all__ = ["Core"]
-
-
-class _State(enum.Enum, shape=3):
-    #: Nothing runs; DONE and ERROR say how the last stream ended.
-    IDLE = 0
-    #: One cycle: everything but the CSRs is reset; a stream follows.
-    CLEAR = 1
-    #: One cycle: fetch begins.
-    BEGIN = 2
-    RUN = 3
-    #: An error has stopped the stream: bus transactions are still under way.
-    FAIL = 4
-    #: RESET was written: bus transactions are still under way.
-    ABORT = 5
-    #: One cycle: everything but the CSRs is reset; IDLE follows.
-    WIPE = 6
 
 
 class Core(wiring.Component):
@@ -67,7 +52,7 @@ class Core(wiring.Component):
         m = Module()
         arch = self._arch
         self._wipe = wipe = Signal()
-        self._state = Signal(_State)
+        self._state = Signal(RunState)
         self._stop = Signal()
         self._halted = Signal()
 
@@ -202,30 +187,30 @@ class Core(wiring.Component):
         self._expired = Signal()
         m.d.comb += [
             quiet.eq(sequencer.idle & self._fetch.idle & ~self.axi.arvalid),
-            running.eq((state == _State.CLEAR) | (state == _State.BEGIN) | (state == _State.RUN)),
-            sequencer.stop.eq(self._stop), self._wipe.eq((state == _State.CLEAR) | (state == _State.WIPE)),
-            self._fetch.start.eq(state == _State.BEGIN), csrs.running.eq(state != _State.IDLE),
-            fault.eq((state == _State.RUN) & (sequencer.error | self._bad | self._expired)),
+            running.eq((state == RunState.CLEAR) | (state == RunState.BEGIN) | (state == RunState.RUN)),
+            sequencer.stop.eq(self._stop), self._wipe.eq((state == RunState.CLEAR) | (state == RunState.WIPE)),
+            self._fetch.start.eq(state == RunState.BEGIN), csrs.running.eq(state != RunState.IDLE),
+            fault.eq((state == RunState.RUN) & (sequencer.error | self._bad | self._expired)),
             values.status.eq(
                 Mux(running, Status.RUNNING.value, 0) | Mux(done, Status.DONE.value, 0)
                 | Mux(error_code != HwErrorCode.NONE, Status.ERROR.value, 0)
-                | Mux((state == _State.FAIL) | (state == _State.ABORT) | (state == _State.WIPE), Status.DRAINING.value, 0)),
+                | Mux((state == RunState.FAIL) | (state == RunState.ABORT) | (state == RunState.WIPE), Status.DRAINING.value, 0)),
             values.error_code.eq(error_code), values.error_addr.eq(error_offset),
-            starts.eq(csrs.start & (state == _State.IDLE)),
+            starts.eq(csrs.start & (state == RunState.IDLE)),
         ]
         # A cycle late, so that no path begins in the state; what begins meanwhile is waited for.
-        m.d.sync += self._stop.eq((state == _State.FAIL) | (state == _State.ABORT) | ((state == _State.IDLE) & (error_code != HwErrorCode.NONE)))
+        m.d.sync += self._stop.eq((state == RunState.FAIL) | (state == RunState.ABORT) | ((state == RunState.IDLE) & (error_code != HwErrorCode.NONE)))
         with m.Switch(state):
-            with m.Case(_State.IDLE):
+            with m.Case(RunState.IDLE):
                 with m.If(starts):
-                    m.d.sync += [state.eq(_State.CLEAR), done.eq(0), error_code.eq(HwErrorCode.NONE), error_offset.eq(0)]
-            with m.Case(_State.CLEAR):
-                m.d.sync += [state.eq(_State.BEGIN), self._halted.eq(0)]
-            with m.Case(_State.BEGIN):
-                m.d.sync += state.eq(_State.RUN)
-            with m.Case(_State.RUN):
+                    m.d.sync += [state.eq(RunState.CLEAR), done.eq(0), error_code.eq(HwErrorCode.NONE), error_offset.eq(0)]
+            with m.Case(RunState.CLEAR):
+                m.d.sync += [state.eq(RunState.BEGIN), self._halted.eq(0)]
+            with m.Case(RunState.BEGIN):
+                m.d.sync += state.eq(RunState.RUN)
+            with m.Case(RunState.RUN):
                 with m.If(fault):
-                    m.d.sync += state.eq(_State.FAIL)
+                    m.d.sync += state.eq(RunState.FAIL)
                     with m.If(sequencer.error):
                         m.d.sync += [error_code.eq(sequencer.error_code), error_offset.eq(sequencer.error_offset)]
                     with m.Elif(self._bad):
@@ -235,17 +220,17 @@ class Core(wiring.Component):
                         m.d.sync += [error_code.eq(HwErrorCode.WATCHDOG), error_offset.eq(
                             Mux(~sequencer.empty, sequencer.oldest, Mux(self._word_valid, self._word.offset, self._fetch.o.payload.offset)))]
                 with m.Elif(self._halted & sequencer.empty & quiet):
-                    m.d.sync += [state.eq(_State.IDLE), done.eq(1)]
-            with m.Case(_State.FAIL):
+                    m.d.sync += [state.eq(RunState.IDLE), done.eq(1)]
+            with m.Case(RunState.FAIL):
                 with m.If(quiet & self._stop):
-                    m.d.sync += state.eq(_State.IDLE)
-            with m.Case(_State.ABORT):
+                    m.d.sync += state.eq(RunState.IDLE)
+            with m.Case(RunState.ABORT):
                 with m.If(quiet & self._stop):
-                    m.d.sync += state.eq(_State.WIPE)
-            with m.Case(_State.WIPE):
-                m.d.sync += [state.eq(_State.IDLE), self._halted.eq(0)]
+                    m.d.sync += state.eq(RunState.WIPE)
+            with m.Case(RunState.WIPE):
+                m.d.sync += [state.eq(RunState.IDLE), self._halted.eq(0)]
         with m.If(csrs.reset):
-            m.d.sync += [state.eq(_State.ABORT), done.eq(0), error_code.eq(HwErrorCode.NONE), error_offset.eq(0)]
+            m.d.sync += [state.eq(RunState.ABORT), done.eq(0), error_code.eq(HwErrorCode.NONE), error_offset.eq(0)]
         self._count(m, starts, running)
 
     def _count(self, m: Module, starts: Signal, running: Signal) -> None:

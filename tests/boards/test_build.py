@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -43,6 +45,14 @@ def test_an_unknown_board_is_refused(tmp_path, capsys):
     sentence = refused(capsys, "build", "--board", "nothing", "--out", tmp_path / "b")
     assert "there is no board 'nothing'" in sentence and "ulx3s_85f" in sentence
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("command", [("build", "--board", "nothing"), ("doctor", "--board", "nothing", "--port", "sim:nothing")], ids=lambda command: command[0])
+def test_an_unknown_board_is_refused_by_a_fresh_process_too(command):
+    """Here nothing else has loaded the modules whose errors are refusals."""
+    done = subprocess.run([sys.executable, "-m", "systolith.cli", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "there is no board 'nothing'" in done.stderr and "internal error" not in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_missing_tool_is_named_with_its_package(small, tmp_path, capsys, monkeypatch):
