@@ -21,12 +21,14 @@ class Part:
     ----------
     name : str
     flow : str          'ecp5', 'ice40' or 'gowin': nextpnr makes the bitstream; 'xilinx': Vivado would
-    resources : dict    what a user calls a resource -> what nextpnr's report (of 'xilinx' yosys) calls it; several names add up
+    resources : dict    what a user calls a resource -> what nextpnr's report (of 'xilinx' yosys) calls it; several names add up, one that stands twice counts twice
+    capacity : dict     how many of each the part has, where the report does not say
     """
 
     name: str
     flow: str
     resources: dict[str, tuple[str, ...]] = field(hash=False)
+    capacity: dict[str, int] = field(hash=False, default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,8 @@ ICE40_UP5K = Part(name="iCE40UP5K", flow="ice40", resources={
     "SPRAM (256 kbit)": ("ICESTORM_SPRAM",)})
 ARTIX7_100 = Part(name="XC7A100T", flow="xilinx", resources={
     "LUT": ("LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6"), "registers": ("FDRE", "FDSE", "FDCE", "FDPE"), "DSP48E1": ("DSP48E1",),
-    "block RAM (36 kbit)": ("RAMB36E1",), "block RAM (18 kbit)": ("RAMB18E1",)})
+    "block RAM (18 kbit)": ("RAMB18E1", "RAMB36E1", "RAMB36E1")},
+    capacity={"LUT": 63_400, "registers": 126_800, "DSP48E1": 240, "block RAM (18 kbit)": 270})
 
 #: The boards by name.
 BOARDS: dict[str, Board] = {

@@ -56,6 +56,11 @@ class BuildReport:
         """Whether the design runs at the board's clock; true where it was not routed."""
         return self.clock_hz is None or self.clock_hz >= self.wanted_hz
 
+    @property
+    def excess(self) -> tuple[str, ...]:
+        """Resources of which the part has too few."""
+        return tuple(name for name, (used, available) in self.used.items() if available is not None and used > available)
+
     def with_build(self, *, seconds: float, seed: int, tools: Mapping[str, str]) -> BuildReport:
         """The same with what the build was."""
         return dataclasses.replace(self, seconds=seconds, seed=seed, tools=dict(tools))
@@ -103,5 +108,5 @@ def _named(step: dict) -> str:
 def from_yosys(board: Board, text: str) -> BuildReport:
     """The resources of yosys' `stat -json`, for a part that nextpnr does not place here."""
     cells = json.loads(text)["design"]["num_cells_by_type"]
-    used = {label: (sum(cells.get(name, 0) for name in names), None) for label, names in board.part.resources.items()}
+    used = {label: (sum(cells.get(name, 0) for name in names), board.part.capacity.get(label)) for label, names in board.part.resources.items()}
     return BuildReport(board=board.name, part=board.part.name, used=used, clock_hz=None, wanted_hz=board.clock_hz)

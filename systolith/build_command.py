@@ -39,6 +39,9 @@ def build(context: click.Context, name: str, out: str | None, models: tuple[str,
         report = build_board(board, folder, seed=seed, progress=progress).with_models(cycles)
     _print(reporter, board, report, folder)
     write_json(json_path, report.as_dict())
+    if report.excess:
+        click.echo(f"the design does not fit {board.title}: it needs more {' and '.join(report.excess)} than {report.part} has; give the board a smaller architecture", err=True)
+        context.exit(EXIT_REFUSED)
     if not report.reaches_clock:
         click.echo(
             f"the design reaches {report.clock_hz / 1e6:.1f} MHz on {board.title}, not the {board.clock_hz / 1e6:g} MHz of its clock, so there is no "

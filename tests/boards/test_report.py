@@ -1,9 +1,11 @@
 """What the report makes of nextpnr's."""
 
+import json
+
 import pytest
 
 from systolith.boards.board import BOARDS
-from systolith.boards.report import from_nextpnr
+from systolith.boards.report import from_nextpnr, from_yosys
 
 BOARD = BOARDS["ulx3s_85f"]
 
@@ -40,3 +42,12 @@ def test_a_clock_that_is_missed():
 def test_inferences_are_counted_at_the_boards_clock():
     (entry,) = from_nextpnr(BOARD, nextpnr(120.0)).with_models({"kws": 30_000}).models
     assert entry == {"model": "kws", "cycles": 30_000, "inferences_per_second": 2500.0}
+
+
+@pytest.mark.parametrize(("large", "excess"), [(100, ()), (110, ("block RAM (18 kbit)",))])
+def test_what_yosys_counts_against_what_the_part_has(large, excess):
+    """A block RAM of 36 kbit is two of 18."""
+    cells = {"LUT2": 5, "LUT6": 7, "FDRE": 3, "DSP48E1": 168, "RAMB36E1": large, "RAMB18E1": 60}
+    report = from_yosys(BOARDS["arty_a7_100t"], json.dumps({"design": {"num_cells_by_type": cells}}))
+    assert report.used == {"LUT": (12, 63_400), "registers": (3, 126_800), "DSP48E1": (168, 240), "block RAM (18 kbit)": (2 * large + 60, 270)}
+    assert report.excess == excess and report.reaches_clock
