@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 from systolith.hw.soc.on_chip import OnChipRam
-from systolith.hw.soc.sdram_chip import ULX3S_SDRAM, SdramTiming
+from systolith.hw.soc.sdram_chip import GW2AR_18_SDRAM, ULX3S_SDRAM, SdramTiming
 from systolith.spec.arch import PRESETS, ArchConfig
 
-__all__ = ["ARTIX7_100", "BOARDS", "ECP5_85", "ICE40_UP5K", "Board", "Part"]
+__all__ = ["ARTIX7_100", "BOARDS", "ECP5_85", "GW2AR_18", "ICE40_UP5K", "Board", "Part"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +76,8 @@ class Board:
 
 ECP5_85 = Part(name="LFE5U-85F", flow="ecp5", resources={
     "LUT4": ("TRELLIS_COMB",), "registers": ("TRELLIS_FF",), "DSP (18x18)": ("MULT18X18D",), "block RAM (18 kbit)": ("DP16KD",)})
+GW2AR_18 = Part(name="GW2AR-18C", flow="gowin", resources={
+    "LUT4": ("LUT4",), "registers": ("DFF",), "block RAM (18 kbit)": ("BSRAM",)})
 ICE40_UP5K = Part(name="iCE40UP5K", flow="ice40", resources={
     "logic cells (LUT4 and register)": ("ICESTORM_LC",), "DSP (two 8x8)": ("ICESTORM_DSP",), "block RAM (4 kbit)": ("ICESTORM_RAM",),
     "SPRAM (256 kbit)": ("ICESTORM_SPRAM",)})
@@ -92,6 +94,7 @@ BOARDS: dict[str, Board] = {
               memory=OnChipRam(bytes=1 << 17, clock_hz=100_000_000), baud=2_000_000),
         Board(name="icebreaker", title="iCEBreaker", arch=PRESETS["icebreaker"], part=ICE40_UP5K, memory=OnChipRam(bytes=1 << 16, clock_hz=18_000_000),
               baud=1_000_000),
+        Board(name="tang_nano_20k", title="Tang Nano 20K", arch=PRESETS["tang_nano_20k"], part=GW2AR_18, memory=GW2AR_18_SDRAM, pin_cycles=2, baud=1_000_000),
         Board(name="ulx3s_85f", title="ULX3S-85F", arch=PRESETS["ulx3s_85f"], part=ECP5_85, memory=ULX3S_SDRAM, pin_cycles=2, baud=3_000_000),
     )
 }

@@ -21,7 +21,8 @@ Progress = Callable[[str], None]
 _OPTIONS = {
     "ecp5": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}", "ecppack_opts": "--compress"},
     "ice40": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}", "synth_opts": "-no-rw-check"},
-    "gowin": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}"},
+    # nextpnr-himbaechel does not carry the oscillator's constraint through the PLL.
+    "gowin": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed} --freq {mhz:g}"},
 }
 _BITSTREAM = {"ecp5": ".bit", "ice40": ".bin", "gowin": ".fs"}
 #: How often a running tool is looked at, in seconds.
@@ -58,7 +59,7 @@ def build_board(board: Board, out: Path, *, seed: int = 1, progress: Progress | 
     tell(f"generating the system for {board.title}")
     files = generate_system(board.arch, board.memory, divisor=board.divisor, pin_cycles=board.pin_cycles, build_dir=out / "verilog",
                             device=board.part.name)
-    options = {key: value.format(name=board.name, seed=seed) for key, value in _OPTIONS.get(flow, {}).items()}
+    options = {key: value.format(name=board.name, seed=seed, mhz=board.clock_hz / 1e6) for key, value in _OPTIONS.get(flow, {}).items()}
     plan = top.Platform().build(top.Top(board, files), name=board.name, do_build=False, debug_verilog=False, **options)
     plan.extract(str(out))
     begin = time.monotonic()
