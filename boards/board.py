@@ -22,7 +22,7 @@ class Part:
     name : str
     flow : str          'ecp5', 'ice40' or 'gowin': nextpnr makes the bitstream; 'xilinx': Vivado would
     resources : dict    what a user calls a resource -> what nextpnr's report (of 'xilinx' yosys) calls it; several names add up, one that stands twice counts twice
-    capacity : dict     how many of each the part has, where the report does not say
+    capacity : dict     how many of each the part has, where the report does not say, or says it of each name
     """
 
     name: str
@@ -76,8 +76,10 @@ class Board:
 
 ECP5_85 = Part(name="LFE5U-85F", flow="ecp5", resources={
     "LUT4": ("TRELLIS_COMB",), "registers": ("TRELLIS_FF",), "DSP (18x18)": ("MULT18X18D",), "block RAM (18 kbit)": ("DP16KD",)})
+#: A bit of an adder takes the place of a LUT, a RAM of 16 x 4 bits that of four, and a wide multiplier that of two narrow ones.
 GW2AR_18 = Part(name="GW2AR-18C", flow="gowin", resources={
-    "LUT4": ("LUT4",), "registers": ("DFF",), "block RAM (18 kbit)": ("BSRAM",)})
+    "LUT4": ("LUT4", "ALU", *4 * ("RAM16SDP4",)), "registers": ("DFF",), "DSP (9x9)": ("MULT9X9", "MULT18X18", "MULT18X18"),
+    "block RAM (18 kbit)": ("BSRAM",)}, capacity={"LUT4": 20_736, "DSP (9x9)": 96})
 ICE40_UP5K = Part(name="iCE40UP5K", flow="ice40", resources={
     "logic cells (LUT4 and register)": ("ICESTORM_LC",), "DSP (two 8x8)": ("ICESTORM_DSP",), "block RAM (4 kbit)": ("ICESTORM_RAM",),
     "SPRAM (256 kbit)": ("ICESTORM_SPRAM",)})

@@ -25,6 +25,8 @@ _OPTIONS = {
     "gowin": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed} --freq {mhz:g}"},
 }
 _BITSTREAM = {"ecp5": ".bit", "ice40": ".bin", "gowin": ".fs"}
+#: What Amaranth calls the synthesised netlist.
+_NETLIST = {"ecp5": ".json", "ice40": ".json", "gowin": ".syn.json"}
 #: How often a running tool is looked at, in seconds.
 _POLL = 0.5
 
@@ -68,7 +70,7 @@ def build_board(board: Board, out: Path, *, seed: int = 1, progress: Progress | 
         _run([env["YOSYS"], "-q", "-l", f"{board.name}.rpt", "-p", _xilinx_script(board, files)], out, env, board)
         report = from_yosys(board, (out / f"{board.name}.stat.json").read_text(encoding="utf-8"))
     else:
-        stages = [(f"{board.name}.json", "placing and routing"), (f"{board.name}.report.json", "packing")]
+        stages = [(f"{board.name}{_NETLIST[flow]}", "placing and routing"), (f"{board.name}.report.json", "packing")]
         tell("synthesising")
         _run(["sh", f"build_{board.name}.sh"], out, env, board, stages, tell)
         report = from_nextpnr(board, json.loads((out / f"{board.name}.report.json").read_text(encoding="utf-8")))

@@ -103,7 +103,7 @@ class Ecp5Clock(Elaboratable):
 class GowinPll:
     """Dividers of a GW2A's rPLL with internal feedback: out = source / `reference` * `feedback`, VCO = out * `output`.
 
-    Ranges from Gowin's DS102 (GW2A, speed C8/I7): phase detector 3 to 500 MHz, VCO 500 to 1250 MHz, output 3.90625 to 625 MHz.
+    Ranges from Gowin's DS226 (GW2AR, speed C8/I7): phase detector 3 to 500 MHz, VCO 500 to 1250 MHz, output 3.90625 to 625 MHz.
     """
 
     reference: int
@@ -122,12 +122,12 @@ class GowinPll:
             feedback, rest = divmod(clock_hz * reference, source_hz)
             if rest or not 1 <= feedback <= 64 or not 3_000_000 <= source_hz / reference <= 500_000_000 or not 3_906_250 <= clock_hz <= 625_000_000:
                 continue
-            for output in (2, 4, *range(8, 129, 8)):
+            for output in (2, 4, 8, *range(16, 129, 16)):
                 if 500_000_000 <= clock_hz * output <= 1_250_000_000:
                     return cls(reference=reference, feedback=feedback, output=output)
         raise _refuse("the GW2A's PLL", source_hz, clock_hz)
 
-    def phase(self, degrees: int) -> str:
+    def phase(self, degrees: float) -> str:
         """PSDA_SEL of the second output, which is so much behind the first.
 
         Raises
@@ -136,14 +136,14 @@ class GowinPll:
         """
         sixteenths, rest = divmod(16 * degrees, 360)
         if rest or not 0 <= sixteenths < 16:
-            raise ClockError(f"the GW2A's PLL cannot shift by {degrees} degrees: choose a multiple of 22.5 below 360")
-        return f"{sixteenths:04b}"
+            raise ClockError(f"the GW2A's PLL cannot shift by {degrees:g} degrees: choose a multiple of 22.5 from 0 to 337.5")
+        return f"{int(sixteenths):04b}"
 
 
 class GowinClock(Elaboratable):
     """Domain `sync` at `clock_hz`, in reset until the PLL has locked; and the domain `shifted`, without reset, `degrees` behind it."""
 
-    def __init__(self, source: str, source_hz: int, clock_hz: int, degrees: int) -> None:
+    def __init__(self, source: str, source_hz: int, clock_hz: int, degrees: float) -> None:
         self._source, self._source_hz, self._degrees = source, source_hz, degrees
         self._pll = GowinPll.of(source_hz, clock_hz)
         self.domains = [ClockDomain("sync"), ClockDomain("shifted", reset_less=True)]
@@ -152,14 +152,16 @@ class GowinClock(Elaboratable):
         m = Module()
         pll = self._pll
         m.submodules.pin = pin = io.Buffer("i", platform.request(self._source, dir="-"))
-        locked = Signal()
+        locked, shifted = Signal(), Signal()
         m.submodules.pll = Instance(
             "rPLL", p_DEVICE=platform.family, p_FCLKIN=f"{self._source_hz / 1e6:g}", p_IDIV_SEL=pll.reference - 1, p_FBDIV_SEL=pll.feedback - 1,
             p_ODIV_SEL=pll.output, p_PSDA_SEL=pll.phase(self._degrees), p_DUTYDA_SEL="1000", p_DYN_IDIV_SEL="false", p_DYN_FBDIV_SEL="false",
             p_DYN_ODIV_SEL="false", p_DYN_DA_EN="false", p_DYN_SDIV_SEL=2, p_CLKFB_SEL="internal",
             i_CLKIN=pin.i, i_CLKFB=Const(0), i_RESET=Const(0), i_RESET_P=Const(0), i_FBDSEL=Const(0, 6), i_IDSEL=Const(0, 6), i_ODSEL=Const(0, 6),
-            i_PSDA=Const(0, 4), i_DUTYDA=Const(0, 4), i_FDLY=Const(0, 4), o_CLKOUT=ClockSignal("sync"), o_CLKOUTP=ClockSignal("shifted"), o_LOCK=locked,
+            i_PSDA=Const(0, 4), i_DUTYDA=Const(0, 4), i_FDLY=Const(0, 4), o_CLKOUT=ClockSignal("sync"), o_CLKOUTP=shifted, o_LOCK=locked,
         )
+        # On the clock network like `sync`, so that the phase between them at the pins is that at the PLL.
+        m.submodules.buffer = Instance("BUFG", i_I=shifted, o_O=ClockSignal("shifted"))
         m.submodules.reset = ResetSynchronizer(~locked, domain="sync")
         return m
 

@@ -89,7 +89,8 @@ def from_nextpnr(board: Board, report: dict) -> BuildReport:
     used = {}
     for label, names in board.part.resources.items():
         found = [utilisation[name] for name in names if name in utilisation]
-        used[label] = (sum(entry["used"] for entry in found), sum(entry["available"] for entry in found))
+        available = board.part.capacity.get(label, sum(entry["available"] for entry in found))
+        used[label] = (sum(entry["used"] for entry in found), available)
     # The clock of the design is the one that was asked for; others are those of pins.
     clocks = [entry for entry in report["fmax"].values() if abs(entry["constraint"] * 1e6 - board.clock_hz) < 0.01 * board.clock_hz] or list(report["fmax"].values())
     reached = min(entry["achieved"] for entry in clocks) * 1e6
@@ -102,7 +103,7 @@ def from_nextpnr(board: Board, report: dict) -> BuildReport:
 def _named(step: dict) -> str:
     """The net or cell of a step, without what synthesis appended."""
     name = step.get("net") or step["to"]["cell"]
-    return re.sub(r"(_TRELLIS_|_LUT4_|_SB_|_PFUMX_|_L6MUX|_CCU2C_|_DFF|_MUX2|\$).*$", "", name).strip(".") or name
+    return re.sub(r"(_TRELLIS_|_LUT[1-4]_|_ALU_|_SB_|_PFUMX_|_L6MUX|_CCU2C_|_DFF|_MUX2|\$).*$", "", name).strip(".") or name
 
 
 def from_yosys(board: Board, text: str) -> BuildReport:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from systolith.boards.clocking import ClockError, Ecp5Pll, Ice40Pll, XilinxPll
+from systolith.boards.clocking import ClockError, Ecp5Pll, GowinPll, Ice40Pll, XilinxPll
 
 
 @pytest.mark.parametrize("degrees", [90, 270])
@@ -24,8 +24,21 @@ def test_ice40():
     assert pll.filter_range == 1
 
 
+@pytest.mark.parametrize("clock_hz", [27_000_000, 40_500_000, 48_000_000, 54_000_000, 66_000_000])
+def test_gowin(clock_hz):
+    pll = GowinPll.of(27_000_000, clock_hz)
+    assert 27_000_000 * pll.feedback == clock_hz * pll.reference and 27e6 / pll.reference >= 3e6
+    assert 500e6 <= clock_hz * pll.output <= 1250e6 and pll.output in (2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128)
+
+
+@pytest.mark.parametrize(("degrees", "bits"), [(0, "0000"), (22.5, "0001"), (180, "1000"), (270, "1100"), (292.5, "1101"), (337.5, "1111")])
+def test_the_phase_of_gowins_pll_counts_sixteenths_of_a_period(degrees, bits):
+    assert GowinPll.of(27_000_000, 48_000_000).phase(degrees) == bits
+
+
 @pytest.mark.parametrize("make", [lambda: Ecp5Pll.of(25_000_000, 75_000_001), lambda: Ice40Pll.of(12_000_000, 1_000),
-                                  lambda: XilinxPll.of(100_000_000, 99_999_999)])
+                                  lambda: XilinxPll.of(100_000_000, 99_999_999), lambda: GowinPll.of(27_000_000, 100_000_000),
+                                  lambda: GowinPll.of(27_000_000, 3_000_000)])
 def test_what_cannot_be_made_is_refused(make):
     with pytest.raises(ClockError, match="cannot make .* MHz of .* MHz: choose another clock"):
         make()
@@ -34,3 +47,6 @@ def test_what_cannot_be_made_is_refused(make):
 def test_a_phase_between_the_steps_is_refused():
     with pytest.raises(ClockError, match="cannot shift by 1 degrees: choose a multiple of"):
         Ecp5Pll.of(25_000_000, 75_000_000).phase(1)
+    for degrees in (1, 360, -22.5):
+        with pytest.raises(ClockError, match=f"cannot shift by {degrees} degrees: choose a multiple of 22.5 from 0 to 337.5"):
+            GowinPll.of(27_000_000, 48_000_000).phase(degrees)
