@@ -32,7 +32,8 @@ class TangNano20KPlatform(GowinPlatform):
     required_tools = ["yosys", "nextpnr-himbaechel", "gowin_pack"]
     command_templates = [
         GowinPlatform._apicula_command_templates[0],
-        # Registers that feed pins, or are fed by them, go into the pins' blocks, so that all have the same delay.
+        # `ioreg_in_iob`: the registers of two-way pins lie in the pins' blocks, all with the same delay. Those of mere outputs stay outside: Amaranth
+        # gives every output a tristate buffer, and nextpnr moves registers only to plain outputs and two-way pins.
         r"""
         {{invoke_tool("nextpnr-himbaechel")}}
             {{quiet("--quiet")}}

@@ -7,10 +7,12 @@ import sys
 
 import pytest
 
-from systolith.boards import tools
+from systolith.boards import build, tools
 from systolith.boards.board import BOARDS
+from systolith.hw.build import VerilogFiles
 from systolith.hw.soc.system import generate_system
 from systolith.spec.arch import PRESETS
+from tests.boards.test_tops import ports_of
 from tests.test_cli import invoke, refused
 
 SMALL = dataclasses.replace(PRESETS["tiny"], bus_bits=32)
@@ -39,6 +41,40 @@ def test_the_bitstream_of_the_smallest_board(tmp_path, capsys):
     assert b"\x7e\xaa\x99\x7e" in data[:1000] and len(data) > 100_000
     assert "it has not run on a board here" in out
     assert json.loads((tmp_path / "b" / "report.json").read_text())["board"] == board.name
+
+
+#: A system of one register per output, in place of the core, whose bitstream would take minutes.
+LITTLE_SYSTEM = """\
+module system(input clk, rst, rx, output reg tx, output pins__clk_en, pins__cs, output reg pins__ras, pins__cas, pins__we, output reg [1:0] pins__ba,
+              output reg [10:0] pins__a, output reg [3:0] pins__dqm, output reg [31:0] pins__dq_o, output reg pins__dq_oe, input [31:0] pins__dq_i);
+    assign {pins__clk_en, pins__cs} = 2'b11;
+    always @(posedge clk)
+        if (rst) {pins__dq_oe, pins__dq_o} <= 0;
+        else begin
+            {tx, pins__ras, pins__cas, pins__we, pins__ba, pins__a, pins__dqm} <= {pins__dq_i[20:0], rx};
+            {pins__dq_oe, pins__dq_o} <= {pins__dq_i, rx};
+        end
+endmodule
+"""
+
+
+def test_the_gowin_flow(tmp_path, monkeypatch):
+    """Clock, pins and tools of the Tang Nano 20K around a little system: from Verilog to a file for its loader."""
+    board = BOARDS["tang_nano_20k"]
+    files = VerilogFiles({"system.v": LITTLE_SYSTEM}, "digest", ports_of(board))
+    monkeypatch.setattr(build, "generate_system", lambda *arguments, **options: files)
+    told = []
+    report = build.build_board(board, tmp_path, progress=told.append)
+    assert told[1:] == ["synthesising", "placing and routing", "packing"]
+    assert report.reaches_clock and report.clock_hz > 48e6 and report.used["registers"][0] > 1 and report.used["registers"][1] == 15_552
+    assert report.bitstream == str(tmp_path / "tang_nano_20k.fs") and set(report.tools) == {"yosys", "nextpnr-himbaechel"}
+    # Bits as digits: a line of ones, the preamble, and the code by which the FPGA knows that it is meant.
+    lines = (tmp_path / "tang_nano_20k.fs").read_text().splitlines()
+    assert set(lines[0] + lines[1]) == {"1"} and int(lines[2], 2) == 0xA5C3 and int(lines[3], 2) == 0x0600_0000_0000_081B
+    # The registers of the SDRAM's data are in the blocks of their pins, and so is what makes its clock.
+    (module,) = (module for module in json.loads((tmp_path / "tang_nano_20k.pnr.json").read_text())["modules"].values() if module["cells"])
+    kinds = [cell["type"] for cell in module["cells"].values()]
+    assert [kinds.count(kind) for kind in ("IOLOGICI_EMPTY", "IOLOGICO_EMPTY", "ODDR", "rPLL")] == [32, 32, 1, 1]
 
 
 def test_an_unknown_board_is_refused(tmp_path, capsys):

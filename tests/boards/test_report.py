@@ -51,3 +51,15 @@ def test_what_yosys_counts_against_what_the_part_has(large, excess):
     report = from_yosys(BOARDS["arty_a7_100t"], json.dumps({"design": {"num_cells_by_type": cells}}))
     assert report.used == {"LUT": (12, 63_400), "registers": (3, 126_800), "DSP48E1": (168, 240), "block RAM (18 kbit)": (2 * large + 60, 270)}
     assert report.excess == excess and report.reaches_clock
+
+
+def test_what_a_gowin_has_is_counted_in_places_of_luts_and_of_narrow_multipliers():
+    """In its report an adder's bit and a RAM of 16 x 4 bits are other things than a LUT4, and each says what it could be used for alone."""
+    report = {
+        "utilization": {"LUT4": {"used": 5_000, "available": 20_736}, "ALU": {"used": 1_600, "available": 15_552}, "RAM16SDP4": {"used": 50, "available": 648},
+                        "DFF": {"used": 2_600, "available": 15_552}, "MULT9X9": {"used": 14, "available": 96}, "MULT18X18": {"used": 1, "available": 48},
+                        "BSRAM": {"used": 43, "available": 46}},
+        "fmax": {"clk": {"achieved": 80.0, "constraint": 48}}, "critical_paths": [],
+    }
+    assert from_nextpnr(BOARDS["tang_nano_20k"], report).used == {
+        "LUT4": (6_800, 20_736), "registers": (2_600, 15_552), "DSP (9x9)": (16, 96), "block RAM (18 kbit)": (43, 46)}

@@ -197,6 +197,13 @@ def test_a_board_without_a_memory_chip():
     device.close()
 
 
+def test_a_board_with_a_compact_core_and_a_memory_chip(tmp_path):
+    board = BOARDS["tang_nano_20k"]
+    result = api.verify(built_in_program(), board.arch, on=("machine", "board"), port="sim:tang_nano_20k")
+    assert result.bit_exact and result.backends["board"].cycles > 0
+    assert cli.main(["doctor", "--board", board.name, "--port", f"sim:{board.name}", "--json", str(tmp_path / "doctor.json")]) == 0
+
+
 # Building such a simulation takes a minute.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(BOARDS))
