@@ -152,16 +152,15 @@ class GowinClock(Elaboratable):
         m = Module()
         pll = self._pll
         m.submodules.pin = pin = io.Buffer("i", platform.request(self._source, dir="-"))
-        locked, shifted = Signal(), Signal()
+        locked = Signal()
         m.submodules.pll = Instance(
             "rPLL", p_DEVICE=platform.family, p_FCLKIN=f"{self._source_hz / 1e6:g}", p_IDIV_SEL=pll.reference - 1, p_FBDIV_SEL=pll.feedback - 1,
             p_ODIV_SEL=pll.output, p_PSDA_SEL=pll.phase(self._degrees), p_DUTYDA_SEL="1000", p_DYN_IDIV_SEL="false", p_DYN_FBDIV_SEL="false",
             p_DYN_ODIV_SEL="false", p_DYN_DA_EN="false", p_DYN_SDIV_SEL=2, p_CLKFB_SEL="internal",
             i_CLKIN=pin.i, i_CLKFB=Const(0), i_RESET=Const(0), i_RESET_P=Const(0), i_FBDSEL=Const(0, 6), i_IDSEL=Const(0, 6), i_ODSEL=Const(0, 6),
-            i_PSDA=Const(0, 4), i_DUTYDA=Const(0, 4), i_FDLY=Const(0, 4), o_CLKOUT=ClockSignal("sync"), o_CLKOUTP=shifted, o_LOCK=locked,
+            i_PSDA=Const(0, 4), i_DUTYDA=Const(0, 4), i_FDLY=Const(0, 4), o_CLKOUT=ClockSignal("sync"), o_CLKOUTP=ClockSignal("shifted"), o_LOCK=locked,
         )
-        # On the clock network like `sync`, so that the phase between them at the pins is that at the PLL.
-        m.submodules.buffer = Instance("BUFG", i_I=shifted, o_O=ClockSignal("shifted"))
+        # No BUFG: nextpnr takes both outputs straight to the clock network, but the input of a BUFG through the fabric, which would shift the phase.
         m.submodules.reset = ResetSynchronizer(~locked, domain="sync")
         return m
 

@@ -58,6 +58,7 @@ endmodule
 """
 
 
+@pytest.mark.slow
 def test_the_gowin_flow(tmp_path, monkeypatch):
     """Clock, pins and tools of the Tang Nano 20K around a little system: from Verilog to a file for its loader."""
     board = BOARDS["tang_nano_20k"]
@@ -75,6 +76,9 @@ def test_the_gowin_flow(tmp_path, monkeypatch):
     (module,) = (module for module in json.loads((tmp_path / "tang_nano_20k.pnr.json").read_text())["modules"].values() if module["cells"])
     kinds = [cell["type"] for cell in module["cells"].values()]
     assert [kinds.count(kind) for kind in ("IOLOGICI_EMPTY", "IOLOGICO_EMPTY", "ODDR", "rPLL")] == [32, 32, 1, 1]
+    # Both clocks go from the PLL to the clock network and nowhere else, so that the phase between them stays.
+    log = (tmp_path / "tang_nano_20k.tim").read_text()
+    assert all(f"'{net}' net was routed using global resources only." in log for net in ("clk", "clock.shifted_clk"))
 
 
 def test_an_unknown_board_is_refused(tmp_path, capsys):

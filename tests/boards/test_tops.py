@@ -44,6 +44,18 @@ def test_the_tops_elaborate_with_their_pins(name):
     assert "system.v" in plan.files
 
 
+def test_the_tang_nanos_tools():
+    """Amaranth's own platform calls nextpnr-gowin, which is no more."""
+    board = BOARDS["tang_nano_20k"]
+    module = board.top()
+    plan = module.Platform().build(module.Top(board, VerilogFiles({"system.v": ""}, "digest", ports_of(board))), name="top", do_build=False, nextpnr_opts="--seed 7")
+    commands = [line for line in plan.files["build_top.sh"].splitlines() if line.startswith('"$')]
+    assert [command.split()[0] for command in commands] == ['"$YOSYS"', '"$NEXTPNR_HIMBAECHEL"', '"$GOWIN_PACK"']
+    for text in ("--seed 7", "--device GW2AR-LV18QN88C8/I7", "--vopt family=GW2A-18C", "--vopt cst=top.cst", "--json top.syn.json", "--write top.pnr.json"):
+        assert text in commands[1]
+    assert "synth_gowin -family gw2a -top top -json top.syn.json" in plan.files["top.ys"] and commands[2].endswith("-d GW2A-18C -o top.fs top.pnr.json")
+
+
 def test_the_tang_nanos_sdram_is_where_the_vendor_puts_it():
     """Apycula knows the pins by the names that Gowin's tools give them, and where they lie: row, column, side of the block."""
     chipdb = pytest.importorskip("apycula.chipdb")
