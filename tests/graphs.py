@@ -23,7 +23,7 @@ from systolith.reference.shape import Concat, Reshape, Transpose
 from systolith.spec import numerics
 from systolith.spec.arch import PRESETS, ArchConfig
 
-__all__ = ["ARCHS", "GraphBuilder", "archs", "assert_same_bits", "graphs", "random_graph", "random_inputs"]
+__all__ = ["ARCHS", "CompactGraphs", "GraphBuilder", "archs", "assert_same_bits", "graphs", "random_graph", "random_inputs"]
 
 ARCHS = {
     # What a compact core runs has tests of its own.
@@ -288,6 +288,27 @@ class GraphBuilder:
 def random_graph(seed: int, steps: int = 4, largest: int = 9) -> QGraph:
     """One graph from a seed."""
     return GraphBuilder(seed).grow(steps, largest)
+
+
+class CompactGraphs(GraphBuilder):
+    """What a compact core runs: convolutions, average pools and matrix products, without tables."""
+
+    def table(self):
+        return None
+
+    def step(self, x):
+        if len(self.shape(x)) == 4:
+            return self.choose(self.conv, self.depthwise, self.average_pool)(x)
+        return self.matmul(x)
+
+    def build(self, steps=4):
+        shape = (1, self.integer(1, 12), self.integer(1, 9), self.integer(1, 9)) if self.chance(75) else (self.choose(1, 3), self.integer(1, 40))
+        x = self.input(shape)
+        for _ in range(steps):
+            y = self.step(x)
+            if np.prod(self.shape(y)) <= 1000:
+                x = y
+        return self.finish(self.nodes[-1].output)
 
 
 @st.composite

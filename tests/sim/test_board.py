@@ -18,7 +18,7 @@ from systolith.sim.verilator import SimulationError
 from systolith.spec.arch import PRESETS
 from tests.boards_bench import SMALL, FaultyBoard, simulate
 from tests.compiler.qdq import QdqModel
-from tests.graphs import assert_same_bits, random_graph, random_inputs
+from tests.graphs import CompactGraphs, assert_same_bits, random_graph, random_inputs
 
 
 @pytest.fixture(autouse=True)
@@ -208,7 +208,7 @@ def test_a_board_with_a_compact_core_and_a_memory_chip(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(BOARDS))
 def test_a_board_as_it_is_sold(tmp_path, name):
-    graph = random_graph(4, steps=8, largest=14)
+    graph = CompactGraphs(4).build(steps=8) if BOARDS[name].arch.compact else random_graph(4, steps=8, largest=14)
     result = api.verify(graph, BOARDS[name].arch, on=("machine", "board"), port=f"sim:{name}")
     assert result.bit_exact and result.backends["board"].cycles > 0
     assert cli.main(["doctor", "--board", name, "--port", f"sim:{name}", "--json", str(tmp_path / "doctor.json")]) == 0

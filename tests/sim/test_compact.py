@@ -15,7 +15,7 @@ from systolith.sim.netlist import core_netlist
 from systolith.spec.arch import PRESETS
 from systolith.spec.isa import IsaError, isa_for
 from systolith.spec.regs import ErrorCode, Status
-from tests.graphs import GraphBuilder, assert_same_bits, random_inputs
+from tests.graphs import CompactGraphs, GraphBuilder, assert_same_bits, random_inputs
 from tests.wrong_programs import execute
 
 #: The board's, with room for a whole model, and a small one in which everything wraps, splits and streams.
@@ -25,27 +25,6 @@ ARCHS = {
 }
 ARCH = ARCHS["icebreaker"]
 ISA = isa_for(ARCH)
-
-
-class CompactGraphs(GraphBuilder):
-    """What a compact core runs: convolutions, average pools and matrix products, without tables."""
-
-    def table(self):
-        return None
-
-    def step(self, x):
-        if len(self.shape(x)) == 4:
-            return self.choose(self.conv, self.depthwise, self.average_pool)(x)
-        return self.matmul(x)
-
-    def build(self, steps=4):
-        shape = (1, self.integer(1, 12), self.integer(1, 9), self.integer(1, 9)) if self.chance(75) else (self.choose(1, 3), self.integer(1, 40))
-        x = self.input(shape)
-        for _ in range(steps):
-            y = self.step(x)
-            if np.prod(self.shape(y)) <= 1000:
-                x = y
-        return self.finish(self.nodes[-1].output)
 
 
 @pytest.mark.parametrize("stalls", [0.0, 0.3])
