@@ -1,14 +1,44 @@
-"""What every board's top has: the system as generated Verilog, and its serial line and memory on pins."""
+"""What every board's top has: its clock, the system as generated Verilog, and its serial line and memory on pins."""
 
-from amaranth.hdl import ClockSignal, Const, Instance, Module, ResetSignal, Signal
+from abc import ABC, abstractmethod
+
+from amaranth.hdl import ClockSignal, Const, Elaboratable, Instance, Module, ResetSignal, Signal
 from amaranth.lib import io
 
+from systolith.boards.board import Board
+from systolith.boards.clocking import add_clock
 from systolith.hw.build import VerilogFiles
+from systolith.hw.soc.sdram_chip import SdramTiming
 
-__all__ = ["add_sdram", "add_system", "add_uart"]
+__all__ = ["BoardTop"]
 
 
-def add_system(m: Module, platform, files: VerilogFiles) -> dict[str, Signal]:
+class BoardTop(Elaboratable, ABC):
+    """The whole design of a board. Each board's own `Top` says what its clock is made of.
+
+    Parameters
+    ----------
+    files : VerilogFiles   of the board's ``system``
+    """
+
+    def __init__(self, board: Board, files: VerilogFiles) -> None:
+        self._board, self._files = board, files
+
+    @abstractmethod
+    def clock(self, clock_hz: int) -> Elaboratable:
+        """One of `boards.clocking`, from the board's oscillator; with the domain `shifted` where the board has an SDRAM chip."""
+
+    def elaborate(self, platform) -> Module:
+        m = Module()
+        add_clock(m, self.clock(self._board.clock_hz))
+        ports = _add_system(m, platform, self._files)
+        _add_uart(m, platform, ports)
+        if isinstance(self._board.memory, SdramTiming):
+            _add_sdram(m, platform, ports)
+        return m
+
+
+def _add_system(m: Module, platform, files: VerilogFiles) -> dict[str, Signal]:
     """The module ``system`` in domain `sync`, but for the device's own cells the very text that the simulation runs; its other ports by name."""
     for name, text in files.sources.items():
         platform.add_file(name, text)
@@ -19,7 +49,7 @@ def add_system(m: Module, platform, files: VerilogFiles) -> dict[str, Signal]:
     return ports
 
 
-def add_uart(m: Module, platform, ports: dict[str, Signal]) -> None:
+def _add_uart(m: Module, platform, ports: dict[str, Signal]) -> None:
     """The host's serial line. HostLink synchronises what it receives."""
     uart = platform.request("uart", 0, dir="-")
     m.submodules.uart_rx = rx = io.Buffer("i", uart.rx)
@@ -27,7 +57,7 @@ def add_uart(m: Module, platform, ports: dict[str, Signal]) -> None:
     m.d.comb += [ports["rx"].eq(rx.i), tx.o.eq(ports["tx"])]
 
 
-def add_sdram(m: Module, platform, ports: dict[str, Signal]) -> None:
+def _add_sdram(m: Module, platform, ports: dict[str, Signal]) -> None:
     """An SDRAM chip behind registered buffers, two cycles there and back (`pin_cycles` = 2), its clock the domain `shifted`."""
     names = ("clk_en", "cs", "we", "ras", "cas", "ba", "a", "dqm")
     sdram = platform.request("sdram", 0, dir="-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from dataclasses import dataclass
@@ -99,11 +100,10 @@ class SerialPort:
 
     def _ask_for_low_latency(self) -> None:
         """FTDI adapters keep short answers back for 16 ms otherwise. Where it cannot be had, the link is slower and just as right."""
-        try:
+        # Only speed depends on it, so no way of not having it is an error: pyserial on Windows lacks the method, that on other systems than Linux refuses,
+        # and so do some adapters, in two ways.
+        with contextlib.suppress(AttributeError, NotImplementedError, ValueError, OSError):
             self._serial.set_low_latency_mode(True)
-        except (AttributeError, NotImplementedError, ValueError, OSError):
-            # In this order: pyserial on Windows, on other systems than Linux, and adapters that refuse in two ways.
-            return
 
     def write(self, data: bytes) -> None:
         """Send."""

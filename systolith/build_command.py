@@ -40,11 +40,11 @@ def build(context: click.Context, name: str, out: str | None, models: tuple[str,
     _print(reporter, board, report, folder)
     write_json(json_path, report.as_dict())
     if report.excess:
-        click.echo(f"the design does not fit {board.title}: it needs more {' and '.join(report.excess)} than {report.part} has; give the board a smaller architecture", err=True)
+        click.echo(f"systolith: the design does not fit {board.title}: it needs more {' and '.join(report.excess)} than {report.part} has; give the board a smaller architecture", err=True)
         context.exit(EXIT_REFUSED)
     if not report.reaches_clock:
         click.echo(
-            f"the design reaches {report.clock_hz / 1e6:.1f} MHz on {board.title}, not the {board.clock_hz / 1e6:g} MHz of its clock, so there is no "
+            f"systolith: the design reaches {report.clock_hz / 1e6:.1f} MHz on {board.title}, not the {board.clock_hz / 1e6:g} MHz of its clock, so there is no "
             "bitstream: try another --seed",
             err=True,
         )

@@ -6,29 +6,18 @@ stays t_OH = 2.7 ns after the next one is captured right if the ways of the cloc
 (docs/boards.md); output register, pads and input register of an ECP5 take some 5 ns.
 """
 
-from amaranth.hdl import Elaboratable, Module
 from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
-from systolith.boards.board import Board
-from systolith.boards.clocking import Ecp5Clock, add_clock
-from systolith.boards.system_top import add_sdram, add_system, add_uart
-from systolith.hw.build import VerilogFiles
+from systolith.boards.clocking import Ecp5Clock
+from systolith.boards.system_top import BoardTop
 
 __all__ = ["Platform", "Top"]
 
 Platform = ULX3S_85F_Platform
 
 
-class Top(Elaboratable):
+class Top(BoardTop):
     """The whole design."""
 
-    def __init__(self, board: Board, files: VerilogFiles) -> None:
-        self._board, self._files = board, files
-
-    def elaborate(self, platform) -> Module:
-        m = Module()
-        add_clock(m, Ecp5Clock("clk25", 25_000_000, self._board.clock_hz, degrees=270))
-        ports = add_system(m, platform, self._files)
-        add_uart(m, platform, ports)
-        add_sdram(m, platform, ports)
-        return m
+    def clock(self, clock_hz: int) -> Ecp5Clock:
+        return Ecp5Clock("clk25", 25_000_000, clock_hz, degrees=270)

@@ -81,6 +81,22 @@ def test_the_gowin_flow(tmp_path, monkeypatch):
     assert all(f"'{net}' net was routed using global resources only." in log for net in ("clk", "clock.shifted_clk"))
 
 
+@pytest.mark.parametrize("registers", [1, 1000])
+def test_a_part_that_is_too_small_is_refused(tmp_path, capsys, monkeypatch, registers):
+    """The little system, on an Artix with so many registers."""
+    board = BOARDS["arty_a7_100t"]
+    board = dataclasses.replace(board, part=dataclasses.replace(board.part, capacity={**board.part.capacity, "registers": registers}))
+    monkeypatch.setitem(BOARDS, board.name, board)
+    files = VerilogFiles({"system.v": LITTLE_SYSTEM}, "digest", ports_of(board))
+    monkeypatch.setattr(build, "generate_system", lambda *arguments, **options: files)
+    command = ("build", "--board", board.name, "--out", tmp_path / "b")
+    if registers == 1:
+        sentence = refused(capsys, *command)
+        assert "does not fit Arty A7-100T" in sentence and "more registers than XC7A100T has" in sentence
+    else:
+        assert invoke(capsys, *command)[0] == 0
+
+
 def test_an_unknown_board_is_refused(tmp_path, capsys):
     sentence = refused(capsys, "build", "--board", "nothing", "--out", tmp_path / "b")
     assert "there is no board 'nothing'" in sentence and "ulx3s_85f" in sentence
