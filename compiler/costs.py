@@ -74,6 +74,6 @@ def busy_cycles(instr: Instr, arch: ArchConfig) -> int:
             if arch.compact:
                 return _compact_transfer_cycles(instr, arch)
             # A line that is narrower than a beat takes several writes.
-            line = {Space.WEIGHT: arch.weight_line_bytes, Space.PARAM: arch.param_line_bytes, Space.TABLE: 1}.get(instr.operands.get("space"))
+            line = {Space.WEIGHT: arch.weight_line_bytes, Space.PARAM: arch.param_chunk_bytes, Space.TABLE: 1}.get(instr.operands.get("space"))
             return transfer_beats(instr, arch) * (max(1, arch.bus_bytes // line) if line is not None else 1)
     return 0

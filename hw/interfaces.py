@@ -148,10 +148,10 @@ class WeightReadSignature(wiring.Signature):
 
 
 class ParamReadSignature(wiring.Signature):
-    """A read of the parameter SRAM: all channels of one entry, one cycle after `addr`."""
+    """A read of the parameter SRAM: one chunk of `lanes` channels, one cycle after `addr`, which is entry * `arch.chunks` + chunk."""
 
     def __init__(self, arch: ArchConfig) -> None:
-        super().__init__({"en": Out(1), "addr": Out(range(arch.param_rows)), "data": In(data.ArrayLayout(param_layout(), arch.cols))})
+        super().__init__({"en": Out(1), "addr": Out(range(arch.param_rows * arch.chunks)), "data": In(data.ArrayLayout(param_layout(), arch.lanes))})
 
 
 class AccTraceSignature(wiring.Signature):

@@ -150,6 +150,16 @@ class ArchConfig:
         return self.cols * PARAM_BYTES
 
     @property
+    def chunks(self) -> int:
+        """Groups of `lanes` channels in which the output stage takes an entry's C columns."""
+        return self.cols // self.lanes
+
+    @property
+    def param_chunk_bytes(self) -> int:
+        """Bytes of one chunk of an entry, a line of the parameter SRAM."""
+        return self.lanes * PARAM_BYTES
+
+    @property
     def param_bytes(self) -> int:
         """Bytes of the parameter SRAM."""
         return self.param_rows * self.param_line_bytes

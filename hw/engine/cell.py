@@ -66,7 +66,7 @@ class CellUnit(wiring.Component):
         m = Module()
         arch = self._arch
         self._lane_bits = (arch.lanes - 1).bit_length()
-        chunks = arch.cols // arch.lanes
+        chunks = arch.chunks
         self._c = c = Signal(format_layout(arch, "CELL"))
         #: The chunk that comes or is computed, and the gate that comes; the step of the chunk under way, 0 where there is none.
         self._chunk, self._gate = Signal(range(max(2, chunks))), Signal(range(Cell.LSTM.gates))
@@ -161,7 +161,7 @@ class CellUnit(wiring.Component):
         for gate in range(Cell.LSTM.gates):
             # Of the last gate, one chunk at a time: its results are used as they come.
             last = gate == Cell.LSTM.gates - 1
-            rows = Signal(data.ArrayLayout(row, 1 if last else arch.cols // arch.lanes), name=f"gate{gate}", reset_less=True)
+            rows = Signal(data.ArrayLayout(row, 1 if last else arch.chunks), name=f"gate{gate}", reset_less=True)
             with m.If(tag.valid & (tag.gate == gate)):
                 for lane in range(arch.lanes):
                     m.d.sync += rows[0 if last else tag.chunk][lane].eq(self._lanes[lane].o)

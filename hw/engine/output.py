@@ -62,7 +62,7 @@ class OutputEngine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         arch = self._arch
-        lanes, chunks = arch.lanes, arch.cols // arch.lanes
+        lanes, chunks = arch.lanes, arch.chunks
         layout = format_layout(arch, "OUTPUT")
         # What travels beside a chunk.
         info_layout = data.StructLayout({"zero": signed(INT8.width), "low": signed(GATE.width), "high": signed(GATE.width), "table": 1,
@@ -96,7 +96,7 @@ class OutputEngine(wiring.Component):
             last_chunk.eq(chunk == (c.channels >> (lanes - 1).bit_length())),
             last_px.eq(nx.last), last.eq(last_chunk & last_px & ny.last),
             kept.eq(c.channels + 1 - (chunk << (lanes - 1).bit_length())),
-            self.params.en.eq(1), self.params.addr.eq(c.param),
+            self.params.en.eq(1), self.params.addr.eq((c.param << (chunks - 1).bit_length()) | chunk),
             gate.eq(c.dest == Destination.CELL), info.zero.eq(Mux(gate, 0, c.zero)), info.low.eq(Mux(gate, GATE.min, c.low)),
             info.high.eq(Mux(gate, GATE.max, c.high)), info.table.eq(c.table & ~gate), info.slot.eq(c.slot), info.dest.eq(c.dest),
             info.addr.eq(px_addr + (chunk << (lanes - 1).bit_length())), info.last.eq(last),
@@ -157,10 +157,11 @@ class OutputEngine(wiring.Component):
         for lane in range(lanes):
             total = Signal(signed(32), name=f"sum{lane}", reset_less=True)
             param = Signal(param_layout(), name=f"param{lane}", reset_less=True)
+            m.d.sync += param.eq(params[lane])
             with m.Switch(held_where):
                 for index in range(chunks):
                     with m.Case(index):
-                        m.d.sync += [total.eq(held[index * lanes + lane]), param.eq(params[index * lanes + lane])]
+                        m.d.sync += total.eq(held[index * lanes + lane])
             sums.append(total), chosen.append(param)
         advance("_chosen")
         biased, mults, shifts = [], [], []

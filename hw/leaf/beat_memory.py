@@ -80,7 +80,7 @@ class WeightMemory(wiring.Component):
 
 
 class ParamMemory(wiring.Component):
-    """The parameter SRAM: one entry is bias, multiplier and shift of all columns.
+    """The parameter SRAM: bias, multiplier and shift of `lanes` columns in a line, so that it is as narrow as the output stage.
 
     Members
     -------
@@ -96,8 +96,7 @@ class ParamMemory(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         arch = self._arch
-        (port,) = _banks(m, self.write, banks=1, bank_bytes=arch.param_line_bytes, lines=arch.param_rows,
-                         bus_bytes=arch.bus_bytes)
+        (port,) = _banks(m, self.write, banks=1, bank_bytes=arch.param_chunk_bytes, lines=arch.param_rows * arch.chunks, bus_bytes=arch.bus_bytes)
         m.d.comb += [port.en.eq(self.read.en), port.addr.eq(self.read.addr),
                      self.read.data.eq(port.data.as_value())]
         return m

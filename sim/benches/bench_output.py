@@ -83,8 +83,8 @@ async def serve_accumulators(dut, machine: Machine, pixels: list[int], rng: rand
         word = machine.acc[acc.addr].astype("<i4").tobytes() if granted else rng.randbytes(4 * arch.cols)
         acc.data = int.from_bytes(word, "little")
         if params.en:
-            at = params.addr * arch.param_line_bytes
-            params.data = int.from_bytes(machine.param[at:at + arch.param_line_bytes].tobytes(), "little")
+            at = params.addr * arch.param_chunk_bytes
+            params.data = int.from_bytes(machine.param[at:at + arch.param_chunk_bytes].tobytes(), "little")
 
 
 @cocotb.test()

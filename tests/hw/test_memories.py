@@ -59,15 +59,16 @@ def test_parameter_memory_delivers_entries(arch):
     async def bench(ctx):
         cycles = await fill(ctx, dut.write, arch, contents, rng, gap=0.2)
         beats = arch.param_bytes // arch.bus_bytes
-        assert cycles == beats * max(1, arch.bus_bytes // arch.param_line_bytes)
+        assert cycles == beats * max(1, arch.bus_bytes // arch.param_chunk_bytes)
         for entry in rng.choices(range(arch.param_rows), k=30):
-            ctx.set(dut.read.addr, entry)
+            chunk = rng.randrange(arch.chunks)
+            ctx.set(dut.read.addr, entry * arch.chunks + chunk)
             ctx.set(dut.read.en, 1)
             await ctx.tick()
-            ctx.set(dut.read.addr, rng.randrange(arch.param_rows))
-            for c in range(arch.cols):
-                at = entry * arch.param_line_bytes + 8 * c
-                param = dut.read.data[c]
+            ctx.set(dut.read.addr, rng.randrange(arch.param_rows * arch.chunks))
+            for lane in range(arch.lanes):
+                at = entry * arch.param_line_bytes + 8 * (chunk * arch.lanes + lane)
+                param = dut.read.data[lane]
                 assert ctx.get(param.bias) == int.from_bytes(contents[at:at + 4], "little", signed=True)
                 assert ctx.get(param.mult) == int.from_bytes(contents[at + 4:at + 6], "little")
                 assert ctx.get(param.shift) == contents[at + 6] & 63

@@ -93,8 +93,10 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
             for c in range(arch.cols):
                 ctx.set(dut.acc.data[c],
                         contents.acc[addr][c] if granted else rng.randint(-(1 << 31), (1 << 31) - 1))
-                if en:
-                    ctx.set(dut.params.data[c], contents.params[param][c] | {"reserved": rng.getrandbits(10)})
+            if en:
+                entry, chunk = divmod(param, arch.chunks)
+                for lane in range(arch.lanes):
+                    ctx.set(dut.params.data[lane], contents.params[entry][chunk * arch.lanes + lane] | {"reserved": rng.getrandbits(10)})
 
     async def feed(ctx):
         await fill(ctx, dut.table_write, arch, contents.tables, rng, gap=0)
