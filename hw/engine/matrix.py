@@ -22,7 +22,7 @@ from systolith.hw.interfaces import (
     format_layout,
     touched_blocks,
 )
-from systolith.hw.leaf.loop import Loop
+from systolith.hw.leaf.nest import Nest
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Mode
 from systolith.spec.numerics import ACC
@@ -144,11 +144,11 @@ class MatrixEngine(wiring.Component):
         lines = arch.weight_load_cycles
         idle, ending = Signal(init=1), Signal()
         m.d.comb += accept.eq(valid & (idle | ending))
-        names = ("kt", "kx", "ky")
-        kt, kx, ky = (Loop(m, len(command[name]), f"weights_{name}") for name in names)
-        kt_count, kx_count, ky_count = (Signal.like(command[name], name=f"weights_{name}_count") for name in names)
+        nest = Nest(m, {name: len(command[name]) for name in ("kt", "kx", "ky")}, "weights")
+        counts = {name: Signal.like(command[name], name=f"weights_{name}_count", reset_less=True) for name in nest.ends}
         tile = Signal(range(arch.weight_tiles + 1))
         line = Signal(range(max(2, lines)))
+        last_line = Signal(init=lines == 1)
         busy = Signal()  # in the middle of a tile
         bad = Signal()
         reading = Signal()
@@ -160,29 +160,20 @@ class MatrixEngine(wiring.Component):
         ]
         done = Signal()
         m.d.comb += [
-            done.eq(reading & (line == lines - 1)),
-            ending.eq(done & kt.last & kx.last & ky.last),
+            done.eq(reading & last_line),
+            ending.eq(done & nest.ends["ky"]),
         ]
         with m.If(reading):
-            m.d.sync += [line.eq(Mux(done, 0, line + 1)), busy.eq(~done)]
+            m.d.sync += [line.eq(Mux(last_line, 0, line + 1)), last_line.eq((line == lines - 2) | (lines == 1)), busy.eq(~last_line)]
         with m.If(done):
             m.d.sync += tile.eq(tile + 1)
-            with m.If(~kt.last):
-                kt.step()
-            with m.Else():
-                kt.begin(kt_count)
-                with m.If(~kx.last):
-                    kx.step()
-                with m.Else():
-                    kx.begin(kx_count)
-                    ky.step()
+            nest.step(counts)
         with m.If(ending):
             m.d.sync += idle.eq(1)
         with m.If(accept):
-            m.d.sync += [idle.eq(0), tile.eq(command.tile), line.eq(0)]
-            for loop, count, name in ((kt, kt_count, "kt"), (kx, kx_count, "kx"), (ky, ky_count, "ky")):
-                loop.begin(command[name])
-                m.d.sync += count.eq(command[name])
+            # The line is 0: the last tile was read to its end.
+            m.d.sync += [idle.eq(0), tile.eq(command.tile), *(count.eq(command[name]) for name, count in counts.items())]
+            nest.begin(command)
         # Bank b sees the address sequence b*G cycles after bank 0.
         address = Signal(range(arch.weight_tiles * lines))
         m.d.comb += address.eq((tile << (lines - 1).bit_length()) | line)
@@ -207,13 +198,15 @@ class MatrixEngine(wiring.Component):
         arch = self._arch
         c = Signal(self._layout)
         active = Signal()
+        running = Signal()  # active, and nothing is wrong
         first_of_tile = Signal()
         go = Signal()  # a vector is due and its weights are there
         illegal = Signal()
         write = Signal()
         past_end = Signal()
         a_bits = len(pending.base)
-        loops = {name: Loop(m, len(pending[name]), f"vectors_{name}") for name in ("ox", "oy", "kt", "kx", "ky")}
+        nest = Nest(m, {name: len(pending[name]) for name in ("ox", "oy", "kt", "kx", "ky")}, "vectors")
+        ends = nest.ends
         # Wide enough for every operand: a coordinate that wrapped could enter the window again.
         x_steps = (
             len(pending.kx) + len(pending.kx_x),
@@ -235,20 +228,18 @@ class MatrixEngine(wiring.Component):
         phase = Signal.like(pending.stride)
         index = Signal(range(2 * arch.acc_depth))
         tag = Signal(self._tag)
-        last_tile, last_vector = Signal(), Signal()
+        last_vector = ends["ky"]
         m.d.comb += [
             write.eq((lead == c.taps) & (phase == 0)),
             past_end.eq(write & index[-1]),
             # A vector at fault enters the array too, but has no effect.
-            go.eq(active & ~illegal & (~first_of_tile | shadow_full) & ~dead),
-            swap.eq(go & first_of_tile),
-            last_tile.eq(loops["kt"].last & loops["kx"].last & loops["ky"].last),
-            last_vector.eq(loops["ox"].last & loops["oy"].last & last_tile),
+            go.eq(running & (~first_of_tile | shadow_full)),
+            swap.eq(running & first_of_tile & shadow_full),
             take.eq(pending_valid & (~active | (go & last_vector))),
             self.engine.stall.eq(active & ~go),
             tag.write.eq(go & write & ~past_end),
             tag.accumulate.eq(c.accumulate | ~first_tile),
-            tag.release.eq(tag.write & last_tile & c.final),
+            tag.release.eq(tag.write & nest.last["kt"] & nest.last["kx"] & nest.last["ky"] & c.final),
             tag.last.eq(go & last_vector & ~past_end),
             tag.fault.eq(
                 (go & past_end) | (active & ~dead & (illegal | (first_of_tile & ~shadow_full & tile_bad)))
@@ -264,82 +255,52 @@ class MatrixEngine(wiring.Component):
         ]
         with m.If(go):
             m.d.sync += first_of_tile.eq(0)
+            nest.step(c)
             with m.If(write):
                 m.d.sync += index.eq(index + 1)
             with m.If(lead == c.taps):
                 m.d.sync += phase.eq(Mux(phase == c.stride, 0, phase + 1))
             with m.Else():
                 m.d.sync += lead.eq(lead + 1)
-            with m.If(~loops["ox"].last):
-                loops["ox"].step()
+            with m.If(~ends["ox"]):
                 m.d.sync += [address.eq(address + c.ox_x), x.eq(x + c.ox_x)]
             with m.Else():
-                loops["ox"].begin(c.ox)
                 m.d.sync += [lead.eq(0), phase.eq(0)]
-                with m.If(~loops["oy"].last):
-                    following = Signal(a_bits)
-                    m.d.comb += following.eq(row_address + c.oy_addr)
-                    loops["oy"].step()
-                    m.d.sync += [
-                        row_address.eq(following),
-                        address.eq(following),
-                        y.eq(y + c.oy_y),
-                        x.eq(tile_x),
-                    ]
+                new_address, new_x, new_y = Signal(a_bits), Signal(x_shape), Signal(y_shape)
+                m.d.sync += [address.eq(new_address), row_address.eq(new_address), x.eq(new_x), y.eq(new_y)]
+                with m.If(~ends["oy"]):
+                    m.d.comb += [new_address.eq(row_address + c.oy_addr), new_x.eq(tile_x), new_y.eq(y + c.oy_y)]
                 with m.Else():
-                    loops["oy"].begin(c.oy)
-                    m.d.sync += [first_of_tile.eq(1), first_tile.eq(0), index.eq(c.acc)]
-                    new_address, new_x, new_y = Signal(a_bits), Signal(x_shape), Signal(y_shape)
-                    m.d.comb += new_y.eq(ky_y)
-                    with m.If(~loops["kt"].last):
-                        m.d.comb += [new_address.eq(tile_address + arch.rows), new_x.eq(tile_x + arch.rows)]
-                        loops["kt"].step()
+                    m.d.sync += [first_of_tile.eq(1), first_tile.eq(0), index.eq(c.acc), tile_address.eq(new_address), tile_x.eq(new_x)]
+                    with m.If(~ends["kt"]):
+                        m.d.comb += [new_address.eq(tile_address + arch.rows), new_x.eq(tile_x + arch.rows), new_y.eq(ky_y)]
                     with m.Else():
-                        loops["kt"].begin(c.kt)
-                        with m.If(~loops["kx"].last):
-                            m.d.comb += [new_address.eq(kx_address + c.kx_x), new_x.eq(kx_x + c.kx_x)]
-                            loops["kx"].step()
-                        with m.Else():
-                            m.d.comb += [
-                                new_address.eq(ky_address + c.ky_addr),
-                                new_x.eq(c.x0),
-                                new_y.eq(ky_y + c.ky_y),
-                            ]
-                            loops["kx"].begin(c.kx)
-                            loops["ky"].step()
-                            m.d.sync += [
-                                ky_address.eq(new_address),
-                                ky_y.eq(new_y),
-                            ]
                         m.d.sync += [kx_address.eq(new_address), kx_x.eq(new_x)]
-                    m.d.sync += [
-                        address.eq(new_address),
-                        row_address.eq(new_address),
-                        tile_address.eq(new_address),
-                        x.eq(new_x),
-                        tile_x.eq(new_x),
-                        y.eq(new_y),
-                    ]
+                        with m.If(~ends["kx"]):
+                            m.d.comb += [new_address.eq(kx_address + c.kx_x), new_x.eq(kx_x + c.kx_x), new_y.eq(ky_y)]
+                        with m.Else():
+                            m.d.comb += [new_address.eq(ky_address + c.ky_addr), new_x.eq(c.x0), new_y.eq(ky_y + c.ky_y)]
+                            m.d.sync += [ky_address.eq(new_address), ky_y.eq(new_y)]
             with m.If(last_vector):
-                m.d.sync += active.eq(0)
+                m.d.sync += [active.eq(0), running.eq(0)]
         with m.If(take):
+            nest.begin(pending)
             m.d.sync += [
                 c.eq(pending),
                 illegal.eq(pending_illegal),
                 active.eq(1),
+                running.eq(~pending_illegal),
                 first_of_tile.eq(1),
                 first_tile.eq(1),
                 lead.eq(0),
                 phase.eq(0),
                 index.eq(pending.acc),
+                *(s.eq(pending.base) for s in (address, row_address, tile_address, kx_address, ky_address)),
+                *(s.eq(pending.x0) for s in (x, tile_x, kx_x)),
+                *(s.eq(pending.y0) for s in (y, ky_y)),
             ]
-            for name, loop in loops.items():
-                loop.begin(pending[name])
-            m.d.sync += [
-                s.eq(pending.base) for s in (address, row_address, tile_address, kx_address, ky_address)
-            ]
-            m.d.sync += [s.eq(pending.x0) for s in (x, tile_x, kx_x)]
-            m.d.sync += [s.eq(pending.y0) for s in (y, ky_y)]
+        with m.If(dead | tag.fault):
+            m.d.sync += running.eq(0)
         mode = Signal()
         m.d.comb += mode.eq(c.mode)
         fields = data.StructLayout(
