@@ -96,15 +96,17 @@ class MatrixEngine(wiring.Component):
         pending = Signal(self._layout)
         pending_valid = Signal()
         pending_illegal = Signal()
-        take = Signal()  # the vector sequencer takes the pending command
+        free = Signal(init=1)  # the vector sequencer takes the pending command, if there is one
         begin = Signal()  # the weight sequencer begins a tile
         swap = Signal()  # the vector sequencer begins a tile
-        shadow_full = Signal()
-        m.d.sync += shadow_full.eq(begin | (shadow_full & ~swap))
+        shadow_full, shadow_full_next = Signal(), Signal()
+        fault = Signal()
+        m.d.comb += shadow_full_next.eq(begin | (shadow_full & ~swap))
+        m.d.sync += [shadow_full.eq(shadow_full_next), dead.eq(dead | fault)]
 
         # A command waits for either sequencer by itself; the weights' part of an illegal one is dropped.
         tiles = Signal(data.StructLayout({name: command[name].shape() for name in ("kt", "kx", "ky", "tile")}))
-        tiles_valid, tiles_taken = Signal(), Signal()
+        tiles_valid, tiles_free = Signal(), Signal()
         accept = Signal()
         illegal = (command.mode == Mode.DEPTHWISE) & ((command.kt != 0) | (not arch.depthwise))
         m.d.comb += [
@@ -112,18 +114,17 @@ class MatrixEngine(wiring.Component):
             accept.eq(self.engine.cmd.valid & self.engine.cmd.ready),
             self.engine.idle.eq(1),
         ]
-        m.d.sync += [pending_valid.eq(accept | (pending_valid & ~take)), tiles_valid.eq((accept & ~illegal) | (tiles_valid & ~tiles_taken))]
+        m.d.sync += [pending_valid.eq(accept | (pending_valid & ~free)), tiles_valid.eq((accept & ~illegal) | (tiles_valid & ~tiles_free))]
         with m.If(self.engine.cmd.ready):
             m.d.sync += [*(tiles[name].eq(command[name]) for name in ("kt", "kx", "ky", "tile")), pending.eq(command), pending_illegal.eq(illegal)]
 
         tile_bad = self._weight_sequencer(
-            m, tiles, tiles_valid, tiles_taken, begin, swap, shadow_full, dead
+            m, tiles, tiles_valid, tiles_free, begin, swap, shadow_full, dead | fault
         )
         tag, mode, x, y, fields = self._vector_sequencer(
-            m, pending, pending_valid, pending_illegal, take, swap, shadow_full, tile_bad, dead
+            m, pending, pending_valid, pending_illegal, free, swap, shadow_full, shadow_full_next, tile_bad, dead
         )
-        with m.If(tag.fault):
-            m.d.sync += dead.eq(1)
+        m.d.comb += fault.eq(tag.fault)
 
         vector = self._window(m, x, y, fields)
         psums = self._array(m, vector, begin, swap, mode)
@@ -138,24 +139,22 @@ class MatrixEngine(wiring.Component):
         return m
 
     # -- weights ---------------------------------------------------------------------------------------------
-    def _weight_sequencer(self, m, command, valid, accept, begin, swap, shadow_full, dead):
+    def _weight_sequencer(self, m, command, valid, free, begin, swap, shadow_full, dead_next):
         """Reads the tiles of each command in order; returns whether the next tile lies past the last."""
         arch = self._arch
         lines = arch.weight_load_cycles
         idle, ending = Signal(init=1), Signal()
-        m.d.comb += accept.eq(valid & (idle | ending))
+        m.d.comb += free.eq(idle | ending)
         nest = Nest(m, {name: len(command[name]) for name in ("kt", "kx", "ky")}, "weights")
         counts = {name: Signal.like(command[name], name=f"weights_{name}_count", reset_less=True) for name in nest.ends}
         tile = Signal(range(arch.weight_tiles + 1))
         line = Signal(range(max(2, lines)))
         last_line = Signal(init=lines == 1)
         busy = Signal()  # in the middle of a tile
-        bad = Signal()
+        may_begin, bad = Signal(), Signal()  # between tiles, where one is left: it is one of the memory's; it lies past its last
         reading = Signal()
         m.d.comb += [
-            # One past the last tile, a power of two.
-            bad.eq(~idle & ~busy & tile[-1]),
-            begin.eq(~idle & ~busy & ~bad & (~shadow_full | swap) & ~dead),
+            begin.eq(may_begin & (~shadow_full | swap)),
             reading.eq(begin | busy),
         ]
         done = Signal()
@@ -163,16 +162,23 @@ class MatrixEngine(wiring.Component):
             done.eq(reading & last_line),
             ending.eq(done & nest.ends["ky"]),
         ]
+        idle_next, busy_next, between_next, past_last = Signal(), Signal(), Signal(), Signal()
+        following_tile = Signal.like(tile)
+        m.d.comb += [
+            idle_next.eq(Mux(free, ~valid, idle)), busy_next.eq(Mux(reading, ~last_line, busy)), between_next.eq(~idle_next & ~busy_next & ~dead_next),
+            following_tile.eq(tile + 1),
+            # There is a power of two of tiles; that of a command is one of them.
+            past_last.eq(~free & Mux(done, following_tile[-1], tile[-1])),
+        ]
+        m.d.sync += [idle.eq(idle_next), busy.eq(busy_next), may_begin.eq(between_next & ~past_last), bad.eq(between_next & past_last)]
         with m.If(reading):
-            m.d.sync += [line.eq(Mux(last_line, 0, line + 1)), last_line.eq((line == lines - 2) | (lines == 1)), busy.eq(~last_line)]
+            m.d.sync += [line.eq(Mux(last_line, 0, line + 1)), last_line.eq((line == lines - 2) | (lines == 1))]
         with m.If(done):
-            m.d.sync += tile.eq(tile + 1)
+            m.d.sync += tile.eq(following_tile)
             nest.step(counts)
-        with m.If(ending):
-            m.d.sync += idle.eq(1)
-        with m.If(accept):
-            # The line is 0: the last tile was read to its end.
-            m.d.sync += [idle.eq(0), tile.eq(command.tile), *(count.eq(command[name]) for name, count in counts.items())]
+        with m.If(free):
+            # Also what is no command yet. The line is 0: the last tile was read to its end.
+            m.d.sync += [tile.eq(command.tile), *(count.eq(command[name]) for name, count in counts.items())]
             nest.begin(command)
         # Bank b sees the address sequence b*G cycles after bank 0.
         address = Signal(range(arch.weight_tiles * lines))
@@ -192,15 +198,16 @@ class MatrixEngine(wiring.Component):
 
     # -- vectors ---------------------------------------------------------------------------------------------
     def _vector_sequencer(
-        self, m, pending, pending_valid, pending_illegal, take, swap, shadow_full, tile_bad, dead
+        self, m, pending, pending_valid, pending_illegal, free, swap, shadow_full, shadow_full_next, tile_bad, dead
     ):
         """Requests the vectors of each command; returns tag, mode, x, y of the current one and the window."""
         arch = self._arch
         c = Signal(self._layout)
-        active = Signal()
-        running = Signal()  # active, and nothing is wrong
-        first_of_tile = Signal()
-        go = Signal()  # a vector is due and its weights are there
+        # What moves on with a vector is much, so whether one is due (`go`) is in a register, as is `free`: both are worked out a cycle ahead.
+        active, active_next = Signal(), Signal()
+        running, running_next = Signal(), Signal()  # active, and nothing is wrong
+        first_of_tile, first_of_tile_next = Signal(), Signal()
+        go, go_next = Signal(), Signal()  # a vector is due and its weights are there
         illegal = Signal()
         write = Signal()
         past_end = Signal()
@@ -233,9 +240,10 @@ class MatrixEngine(wiring.Component):
             write.eq((lead == c.taps) & (phase == 0)),
             past_end.eq(write & index[-1]),
             # A vector at fault enters the array too, but has no effect.
-            go.eq(running & (~first_of_tile | shadow_full)),
-            swap.eq(running & first_of_tile & shadow_full),
-            take.eq(pending_valid & (~active | (go & last_vector))),
+            active_next.eq(Mux(free, pending_valid, active)),
+            running_next.eq(Mux(free, pending_valid & ~pending_illegal, running) & ~dead & ~tag.fault),
+            first_of_tile_next.eq(free | Mux(go, ends["oy"], first_of_tile)),
+            go_next.eq(running_next & (~first_of_tile_next | shadow_full_next)),
             self.engine.stall.eq(active & ~go),
             tag.write.eq(go & write & ~past_end),
             tag.accumulate.eq(c.accumulate | ~first_tile),
@@ -248,49 +256,53 @@ class MatrixEngine(wiring.Component):
             tag.high.eq(c.high),
             tag.acc.eq(index),
         ]
+        ends_next = Signal()  # what `last_vector` will be
+        m.d.comb += ends_next.eq(last_vector)
         m.d.sync += [
+            active.eq(active_next),
+            running.eq(running_next),
+            first_of_tile.eq(first_of_tile_next),
+            go.eq(go_next),
+            swap.eq(go_next & first_of_tile_next),
+            free.eq(~active_next | (go_next & ends_next)),
             self.act.valid.eq(go),
             self.act.addr.eq(address),
             self.act.blocks.eq(touched_blocks(arch, address)),
         ]
+        new_address, new_x, new_y = Signal(a_bits), Signal(x_shape), Signal(y_shape)
+        m.d.comb += [new_address.eq(address + c.ox_x), new_x.eq(x + c.ox_x), new_y.eq(y)]
+        for loop, moves in (
+            ("ox", (row_address + c.oy_addr, tile_x, y + c.oy_y)),
+            ("oy", (tile_address + arch.rows, tile_x + arch.rows, ky_y)),
+            ("kt", (kx_address + c.kx_x, kx_x + c.kx_x, ky_y)),
+            ("kx", (ky_address + c.ky_addr, c.x0, ky_y + c.ky_y)),
+        ):
+            with m.If(ends[loop]):
+                m.d.comb += [new.eq(moved) for new, moved in zip((new_address, new_x, new_y), moves, strict=True)]
         with m.If(go):
-            m.d.sync += first_of_tile.eq(0)
-            nest.step(c)
+            m.d.comb += ends_next.eq(nest.step(c))
             with m.If(write):
                 m.d.sync += index.eq(index + 1)
             with m.If(lead == c.taps):
                 m.d.sync += phase.eq(Mux(phase == c.stride, 0, phase + 1))
             with m.Else():
                 m.d.sync += lead.eq(lead + 1)
-            with m.If(~ends["ox"]):
-                m.d.sync += [address.eq(address + c.ox_x), x.eq(x + c.ox_x)]
-            with m.Else():
-                m.d.sync += [lead.eq(0), phase.eq(0)]
-                new_address, new_x, new_y = Signal(a_bits), Signal(x_shape), Signal(y_shape)
-                m.d.sync += [address.eq(new_address), row_address.eq(new_address), x.eq(new_x), y.eq(new_y)]
-                with m.If(~ends["oy"]):
-                    m.d.comb += [new_address.eq(row_address + c.oy_addr), new_x.eq(tile_x), new_y.eq(y + c.oy_y)]
-                with m.Else():
-                    m.d.sync += [first_of_tile.eq(1), first_tile.eq(0), index.eq(c.acc), tile_address.eq(new_address), tile_x.eq(new_x)]
-                    with m.If(~ends["kt"]):
-                        m.d.comb += [new_address.eq(tile_address + arch.rows), new_x.eq(tile_x + arch.rows), new_y.eq(ky_y)]
-                    with m.Else():
-                        m.d.sync += [kx_address.eq(new_address), kx_x.eq(new_x)]
-                        with m.If(~ends["kx"]):
-                            m.d.comb += [new_address.eq(kx_address + c.kx_x), new_x.eq(kx_x + c.kx_x), new_y.eq(ky_y)]
-                        with m.Else():
-                            m.d.comb += [new_address.eq(ky_address + c.ky_addr), new_x.eq(c.x0), new_y.eq(ky_y + c.ky_y)]
-                            m.d.sync += [ky_address.eq(new_address), ky_y.eq(new_y)]
-            with m.If(last_vector):
-                m.d.sync += [active.eq(0), running.eq(0)]
-        with m.If(take):
-            nest.begin(pending)
+            m.d.sync += [address.eq(new_address), x.eq(new_x), y.eq(new_y)]
+        # Not one inside the other, so that each enable is made of two registers.
+        with m.If(go & ends["ox"]):
+            m.d.sync += [lead.eq(0), phase.eq(0), row_address.eq(new_address)]
+        with m.If(go & ends["oy"]):
+            m.d.sync += [first_tile.eq(0), index.eq(c.acc), tile_address.eq(new_address), tile_x.eq(new_x)]
+        with m.If(go & ends["kt"]):
+            m.d.sync += [kx_address.eq(new_address), kx_x.eq(new_x)]
+        with m.If(go & ends["kx"]):
+            m.d.sync += [ky_address.eq(new_address), ky_y.eq(new_y)]
+        with m.If(free):
+            # Also what is no command yet.
+            m.d.comb += ends_next.eq(nest.begin(pending))
             m.d.sync += [
                 c.eq(pending),
                 illegal.eq(pending_illegal),
-                active.eq(1),
-                running.eq(~pending_illegal),
-                first_of_tile.eq(1),
                 first_tile.eq(1),
                 lead.eq(0),
                 phase.eq(0),
@@ -299,8 +311,6 @@ class MatrixEngine(wiring.Component):
                 *(s.eq(pending.x0) for s in (x, tile_x, kx_x)),
                 *(s.eq(pending.y0) for s in (y, ky_y)),
             ]
-        with m.If(dead | tag.fault):
-            m.d.sync += running.eq(0)
         mode = Signal()
         m.d.comb += mode.eq(c.mode)
         fields = data.StructLayout(
@@ -311,7 +321,7 @@ class MatrixEngine(wiring.Component):
         return tag, mode, x, y, window
 
     def _window(self, m, x, y, window):
-        """The vector that enters row 0, the cycle after its data, with padding where it is outside."""
+        """The vector that row 0 multiplies in the next cycle, in the cycle of its data, with padding where it is outside."""
         arch = self._arch
         width = max(arch.rows, arch.cols)
         # The position of the request.
@@ -333,9 +343,9 @@ class MatrixEngine(wiring.Component):
         ]
         early, inside = Signal(width), Signal(width)
         m.d.sync += [early.eq(Cat((lead <= j) & (tail > j) & ~outside for j in range(width))), inside.eq(early)]
-        vector = Signal(data.ArrayLayout(signed(8), width), reset_less=True)
+        vector = Signal(data.ArrayLayout(signed(8), width))
         for j in range(width):
-            m.d.sync += vector[j].eq(Mux(inside[j], self.act.data[j].as_signed(), pad3))
+            m.d.comb += vector[j].eq(Mux(inside[j], self.act.data[j].as_signed(), pad3))
         return vector
 
     # -- array -----------------------------------------------------------------------------------------------
@@ -354,13 +364,14 @@ class MatrixEngine(wiring.Component):
         load, change, depthwise = (
             delayed(begin, _WEIGHT_LEAD + 2, "load"),
             delayed(swap, ActReadSignature.LATENCY + 1, "swap"),
-            delayed(mode, ActReadSignature.LATENCY + 2, "mode"),
+            delayed(mode, ActReadSignature.LATENCY + 1, "mode"),
         )
         weights = Signal.like(self.weights.data, reset_less=True)
         m.d.sync += weights.eq(self.weights.data)
+        # What each row multiplies in the next cycle.
         pixels = vector
-        previous = None
         lanes = [vector[r] for r in range(rows)]
+        previous = None
         for r in range(rows):
             shadow = Signal(data.ArrayLayout(signed(8), cols), name=f"shadow{r}", reset_less=True)
             active = Signal(data.ArrayLayout(signed(8), cols), name=f"weight{r}", reset_less=True)
@@ -369,12 +380,13 @@ class MatrixEngine(wiring.Component):
             with m.If(change):
                 m.d.sync += active.eq(shadow)
             sums = Signal(data.ArrayLayout(signed(arch.psum_bits), cols), name=f"sum{r}", reset_less=True)
+            # Chosen before the register: a multiplier is slow enough by itself.
+            xs = [Signal(signed(8), name=f"x{r}_{c}", reset_less=True) for c in range(cols if arch.depthwise else 1)]
+            for c, x in enumerate(xs):
+                m.d.sync += x.eq(Mux(depthwise, pixels[c], lanes[r]) if arch.depthwise else lanes[r])
             for c in range(cols):
-                operand = Mux(depthwise, pixels[c], lanes[r]) if arch.depthwise else lanes[r]
-                x = Signal(signed(8), name=f"x{r}_{c}")
                 product = Signal(signed(16), name=f"product{r}_{c}", reset_less=True)
-                m.d.comb += x.eq(operand)
-                m.d.sync += product.eq(x * active[c])
+                m.d.sync += product.eq(xs[c % len(xs)] * active[c])
                 m.d.sync += sums[c].eq(product if previous is None else previous[c] + product)
             previous = sums
             load, change, depthwise = (
