@@ -95,10 +95,10 @@ class ActReadSignature(wiring.Signature):
     valid, addr : Out     request `act_width` bytes from any byte address (modulo the size)
     blocks : Out          `touched_blocks` of the address, best from a register: the arbiter begins with it
     ready : In(1)         granted in this cycle
-    data : In             byte j is act[addr + j], valid exactly `LATENCY` (3) cycles after the grant, for one cycle
+    data : In             byte j is act[addr + j], valid exactly `LATENCY` (4) cycles after the grant, for one cycle
     """
 
-    LATENCY = 3
+    LATENCY = 4
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__({

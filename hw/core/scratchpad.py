@@ -22,8 +22,8 @@ class Scratchpad(wiring.Component):
 
     Timing
     ------
-    Data three cycles after the grant: the banks' addresses, their data, the data aligned. A write reaches its banks one
-    cycle after the grant. What a read granted in the same cycle or the next one sees of those bytes is undefined.
+    Data four cycles after the grant: the request at its blocks, the banks' addresses, their data, the data aligned. A write reaches its banks
+    two cycles after the grant: at its blocks, aligned. What a read granted in the same cycle or the next one sees of those bytes is undefined.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -50,24 +50,20 @@ class Scratchpad(wiring.Component):
                 m.submodules[f"bank{block}_{bank}"] = memory
                 row.append((memory.read_port(), memory.write_port()))
             ports.append(row)
-        for port, select in zip(writes, write_selects, strict=True):
-            self._write_banks(m, [[write for _, write in row] for row in ports], port, select)
-        lines = [self._lines(m, port.addr, "read") for port in reads]
-        # A bank reads for the last port where none before it is granted, so that the last one's grant is not on the way.
         for block, row in enumerate(ports):
-            for bank, (read, _) in enumerate(row):
-                matrix, vector, store = (line[bank][:len(read.addr)] for line in lines)
-                m.d.comb += [read.en.eq(1), read.addr.eq(Mux(read_selects[0][block], matrix, Mux(read_selects[1][block], vector, store)))]
+            self._write_block(m, block, [write for _, write in row], writes, [select[block] for select in write_selects])
+            self._read_block(m, block, [read for read, _ in row], reads, [select[block] for select in read_selects])
         shift = (depth - 1).bit_length() + (width - 1).bit_length()
         for index, port in enumerate(reads):
+            address = Signal.like(port.addr, name=f"address{index}", reset_less=True)
             offset = Signal(range(width), name=f"offset{index}", reset_less=True)
             aligned_offset = Signal(range(width), name=f"offset{index}_late", reset_less=True)
             base = Signal(range(max(2, blocks)), name=f"block{index}", reset_less=True)
             following = Signal(range(max(2, blocks)), name=f"next_block{index}", reset_less=True)
-            m.d.sync += [offset.eq(self._offset(port.addr)), aligned_offset.eq(offset)]
+            m.d.sync += [address.eq(port.addr), offset.eq(self._offset(address)), aligned_offset.eq(offset)]
             if blocks > 1:
-                next_line = (port.addr >> (width - 1).bit_length()) + 1
-                m.d.sync += [base.eq(port.addr >> shift), following.eq(next_line[(depth - 1).bit_length():])]
+                next_line = (address >> (width - 1).bit_length()) + 1
+                m.d.sync += [base.eq(address >> shift), following.eq(next_line[(depth - 1).bit_length():])]
             raw = []
             for bank in range(width):
                 byte = Signal(8, name=f"raw{index}_{bank}", reset_less=True)
@@ -82,36 +78,59 @@ class Scratchpad(wiring.Component):
             m.d.comb += port.data.eq(result)
         return m
 
-    def _write_banks(self, m, ports, port, select):
-        """One port's granted writes to the banks, aligned in the cycle before, so that alignment has a cycle of its own."""
+    def _read_block(self, m, block, banks, ports, selects):
+        """The request that a block is granted to, and from it the address of each bank."""
+        address = Signal.like(ports[0].addr, name=f"read_address{block}", reset_less=True)
+        m.d.sync += address.eq(self._chosen([port.addr for port in ports], selects))
+        line, following, after = self._lines(m, address, f"read{block}")
+        for bank, read in enumerate(banks):
+            m.d.comb += [read.en.eq(1), read.addr.eq(Mux(after[bank], following, line)[:len(read.addr)])]
+
+    def _write_block(self, m, block, banks, ports, selects):
+        """The write that a block is granted to, and from it, aligned, that of each bank."""
         width = self._arch.act_width
-        late_select, address = Signal.like(select), Signal.like(port.addr, reset_less=True)
-        lanes = Signal(data.ArrayLayout(9, width), reset_less=True)
-        rotated = self._rotate(m, [Cat(port.data[j], port.mask[j]) for j in range(width)], self._offset(port.addr), right=True)
-        m.d.sync += [late_select.eq(select), address.eq(port.addr), lanes.eq(Cat(rotated))]
-        lines = self._lines(m, address, "write")
-        for block, row in enumerate(ports):
-            for write, line, lane in zip(row, lines, lanes, strict=True):
-                with m.If(late_select[block]):
-                    m.d.comb += [write.addr.eq(line[:len(write.addr)]), write.data.eq(lane[:8]),
-                                 write.en.eq(lane[8] & (line[len(write.addr):] == block))]
+        lane = data.StructLayout({"data": 8, "mask": 1})
+        lanes = data.ArrayLayout(lane, width)
+        address = Signal.like(ports[0].addr, name=f"write_address{block}", reset_less=True)
+        given = Signal(lanes, name=f"write_lanes{block}", reset_less=True)
+        valid = Signal(name=f"write_valid{block}")
+        m.d.sync += [
+            valid.eq(Cat(selects).any()), address.eq(self._chosen([port.addr for port in ports], selects)),
+            *(lane.eq(self._chosen([Cat(port.data[j], port.mask[j]) for port in ports], selects)) for j, lane in enumerate(given)),
+        ]
+        aligned = Signal(lanes, name=f"aligned_lanes{block}", reset_less=True)
+        aligned_valid = Signal(name=f"aligned_valid{block}")
+        line, following, after = self._lines(m, address, f"write{block}")
+        aligned_line, aligned_following = Signal.like(line, name=f"aligned_line{block}", reset_less=True), Signal.like(line, name=f"aligned_next{block}", reset_less=True)
+        aligned_after = Signal(width, name=f"aligned_after{block}", reset_less=True)
+        m.d.sync += [
+            aligned.eq(Cat(self._rotate(m, [lane.as_value() for lane in given], self._offset(address), right=True))), aligned_valid.eq(valid),
+            aligned_line.eq(line), aligned_following.eq(following), aligned_after.eq(after),
+        ]
+        for bank, write in enumerate(banks):
+            where = Mux(aligned_after[bank], aligned_following, aligned_line)
+            m.d.comb += [write.addr.eq(where[:len(write.addr)]), write.data.eq(aligned[bank].data),
+                         write.en.eq(aligned_valid & aligned[bank].mask & (where[len(write.addr):] == block))]
+
+    @staticmethod
+    def _chosen(values, selects):
+        """The value whose select is 1; without one the last, so that the last one's grant is not on the way."""
+        chosen = values[-1]
+        for value, select in zip(values[-2::-1], selects[-2::-1], strict=True):
+            chosen = Mux(select, value, chosen)
+        return chosen
 
     def _offset(self, addr):
         return addr[:(self._arch.act_width - 1).bit_length()]
 
     def _lines(self, m, addr, name):
-        """The line (of the whole memory) of each bank: the next one for banks before the first byte."""
-        arch = self._arch
-        bits = (arch.act_width - 1).bit_length()
-        line = addr[bits:]
-        following = Signal(len(line), name=f"{name}_next_line")
-        m.d.comb += following.eq(line + 1)
-        result = []
-        for bank in range(arch.act_width):
-            own = Signal(len(line), name=f"{name}_line{bank}")
-            m.d.comb += own.eq(Mux(self._offset(addr) > bank, following, line))
-            result.append(own)
-        return result
+        """The line (of the whole memory) of an address, the next one, and for each bank whether it has that, as it lies before the first byte."""
+        line = Signal(len(addr) - (self._arch.act_width - 1).bit_length(), name=f"{name}_line")
+        following = Signal.like(line, name=f"{name}_next_line")
+        after = Signal(self._arch.act_width, name=f"{name}_after")
+        m.d.comb += [line.eq(addr >> (len(addr) - len(line))), following.eq(line + 1),
+                     after.eq(Cat(self._offset(addr) > bank for bank in range(len(after))))]
+        return line, following, after
 
     def _arbitrate(self, m, ports, name):
         """Grant ports in order of priority, each if none before it wants one of its blocks; returns for each the blocks that it drives."""

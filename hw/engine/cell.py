@@ -49,7 +49,7 @@ class CellUnit(wiring.Component):
     ------
     Gates before the last are looked up as they come, one chunk per cycle, and kept. A chunk of the last gate is taken
     when the state of its units has been read and the chunk before it is written; ``CYCLES`` cycles later its hidden
-    state is offered. From chunk to chunk those are 18 (LSTM), 22 (GRU) and 15 (RNN) cycles; an LSTM with a hidden state of 16 bits takes 19.
+    state is offered. From chunk to chunk those are 19 (LSTM), 23 (GRU) and 16 (RNN) cycles.
     """
 
     #: From taking the last gate to the offer of the hidden state.

@@ -330,22 +330,26 @@ class MatrixEngine(wiring.Component):
         x, y, window = early_x, early_y, early_window
         lead, tail = Signal(range(width + 1)), Signal(range(width + 1))
         outside = Signal()
-        pad1, pad2, pad3 = (Signal(signed(8), name=f"pad{i}") for i in range(3))
         remaining = Signal(signed(len(x) + 1))
         m.d.comb += remaining.eq(window.row_bytes - x)
         m.d.sync += [
             lead.eq(Mux(x >= 0, 0, Mux(x <= -width, width, (-x)[: lead.shape().width]))),
             tail.eq(Mux(remaining <= 0, 0, Mux(remaining >= width, width, remaining[: tail.shape().width]))),
             outside.eq((y < 0) | (y >= window.height)),
-            pad1.eq(window.pad),
-            pad2.eq(pad1),
-            pad3.eq(pad2),
         ]
-        early, inside = Signal(width), Signal(width)
-        m.d.sync += [early.eq(Cat((lead <= j) & (tail > j) & ~outside for j in range(width))), inside.eq(early)]
+        # The comparisons take two cycles from the request, so the rest is delay.
+        inside, pad = Cat((lead <= j) & (tail > j) & ~outside for j in range(width)), window.pad
+        for i in range(ActReadSignature.LATENCY):
+            late_pad = Signal(signed(8), name=f"pad{i}", reset_less=True)
+            m.d.sync += late_pad.eq(pad)
+            pad = late_pad
+            if i > 0:
+                late_inside = Signal(width, name=f"inside{i}", reset_less=True)
+                m.d.sync += late_inside.eq(inside)
+                inside = late_inside
         vector = Signal(data.ArrayLayout(signed(8), width))
         for j in range(width):
-            m.d.comb += vector[j].eq(Mux(inside[j], self.act.data[j].as_signed(), pad3))
+            m.d.comb += vector[j].eq(Mux(inside[j], self.act.data[j].as_signed(), pad))
         return vector
 
     # -- array -----------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class VectorEngine(wiring.Component):
     backpressure stops the issue of new chunks and never the pipeline.
     """
 
-    LATENCY = 13
+    LATENCY = 10 + ActReadSignature.LATENCY
     _QUEUE = 16
 
     def __init__(self, arch: ArchConfig) -> None:
