@@ -15,8 +15,9 @@ from systolith.hw.engine.matrix import MatrixEngine
 from systolith.hw.engine.output import OutputEngine
 from systolith.hw.engine.store import StoreEngine
 from systolith.hw.engine.vector import VectorEngine
-from systolith.hw.interfaces import HwErrorCode
+from systolith.hw.interfaces import HwErrorCode, chain_layout
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
+from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import Axi4LiteSignature, Axi4Signature, ReadArbiter
 from systolith.hw.soc.csr import CSR_ADDR_BITS, CsrBlock
 from systolith.spec.arch import ArchConfig
@@ -71,6 +72,7 @@ class Core(wiring.Component):
         self._matrix = add("matrix", MatrixEngine(arch))
         self._output = add("output", OutputEngine(arch))
         self._vector = add("vector", VectorEngine(arch))
+        self._chain = add("chain", StreamRegister(chain_layout(arch)))
         self._scratchpad = add("scratchpad", Scratchpad(arch))
         self._weights = add("weights", WeightMemory(arch))
         self._params = add("params", ParamMemory(arch))
@@ -98,7 +100,8 @@ class Core(wiring.Component):
         wiring.connect(m, load.params, self._params.write)
         wiring.connect(m, self._output.params, self._params.read)
         wiring.connect(m, self._output.acc, self._matrix.acc)
-        wiring.connect(m, self._output.chain, self._vector.chain)
+        wiring.connect(m, self._output.chain, self._chain.i)
+        wiring.connect(m, self._chain.o, self._vector.chain)
         # Output stage and vector unit each hold a copy of the tables. Both take a beat in the same cycles, so they see
         # the same `valid`: one that depended on `ready` would keep them from ever starting.
         tables = load.tables

@@ -17,7 +17,7 @@ from systolith.hw.interfaces import (
     param_layout,
     touched_blocks,
 )
-from systolith.hw.leaf.loop import Loop
+from systolith.hw.leaf.nest import Nest
 from systolith.hw.leaf.rounding import add_clamp, round_saturate, shift_right, shifted_layout
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
@@ -76,12 +76,20 @@ class OutputEngine(wiring.Component):
         credits = Signal(range(2 * arch.acc_depth))
         flight = Signal(range(self._QUEUE + 1))
         chunk = Signal(range(max(2, chunks)))
-        nx, ny = Loop(m, len(c.nx), "nx"), Loop(m, len(c.ny), "ny")
+        first_chunk = Signal()
+        nest = Nest(m, {"chunks": max(1, len(c.channels) - (lanes - 1).bit_length()), "nx": len(c.nx), "ny": len(c.ny)}, "pixels")
+
+        def counts(command) -> dict:
+            return {"chunks": command.channels >> (lanes - 1).bit_length(), "nx": command.nx, "ny": command.ny}
+
+        # An entry is to be read; the rest of one is to be taken: what a chunk's issue needs but room, credit and grant.
+        active_next, first_chunk_next = Signal(), Signal()
+        reading, taking = Signal(), Signal()
         owed = Signal()                              # credits != 0
         acc = Signal(range(2 * arch.acc_depth))
         row_addr, px_addr = Signal(range(arch.act_bytes)), Signal(range(arch.act_bytes))
         issue, popped = Signal(), Signal()
-        last_chunk, last_px, last = Signal(), Signal(), Signal()
+        last_chunk, last_px, last = nest.ends["chunks"], nest.ends["nx"], nest.ends["ny"]
         room = ~flight[-1]                           # `_QUEUE` is a power of two
         info = Signal(info_layout)
         kept = Signal(range(arch.cols + 1))
@@ -90,11 +98,11 @@ class OutputEngine(wiring.Component):
         m.d.comb += [
             overflow.eq(acc[-1]),
             self.acc.addr.eq(acc),
-            self.acc.valid.eq(active & (chunk == 0) & owed & room & ~overflow & ~dead),
-            issue.eq(active & room & ~dead & ((chunk != 0) | (self.acc.valid & self.acc.ready))),
+            self.acc.valid.eq(reading & owed & room & ~overflow),
+            issue.eq(room & (taking | (reading & owed & ~overflow & self.acc.ready))),
+            active_next.eq(Mux(self.engine.cmd.ready, self.engine.cmd.valid, active & ~(issue & last))),
+            first_chunk_next.eq(Mux(issue, last_chunk, first_chunk) | ~active),
             self.engine.stall.eq(active & ~issue),
-            last_chunk.eq(chunk == (c.channels >> (lanes - 1).bit_length())),
-            last_px.eq(nx.last), last.eq(last_chunk & last_px & ny.last),
             kept.eq(c.channels + 1 - (chunk << (lanes - 1).bit_length())),
             self.params.en.eq(1), self.params.addr.eq((c.param << (chunks - 1).bit_length()) | chunk),
             gate.eq(c.dest == Destination.CELL), info.zero.eq(Mux(gate, 0, c.zero)), info.low.eq(Mux(gate, GATE.min, c.low)),
@@ -108,29 +116,27 @@ class OutputEngine(wiring.Component):
                      flight.eq(flight + issue - popped)]
         bad = Signal()
         # Only when nothing is in flight is this the oldest instruction that is not done.
-        m.d.comb += bad.eq(active & overflow & (chunk == 0) & (flight == 0) & ~dead)
-        m.d.sync += [self.engine.error.eq(bad), self.engine.error_code.eq(HwErrorCode.OPERAND_RANGE)]
+        m.d.comb += bad.eq(reading & overflow & (flight == 0))
+        m.d.sync += [
+            self.engine.error.eq(bad), self.engine.error_code.eq(HwErrorCode.OPERAND_RANGE), active.eq(active_next), first_chunk.eq(first_chunk_next),
+            reading.eq(active_next & first_chunk_next & ~dead & ~bad), taking.eq(active_next & ~first_chunk_next & ~dead & ~bad),
+        ]
         with m.If(bad):
             m.d.sync += dead.eq(1)
+        following = Signal(range(arch.act_bytes))
+        m.d.comb += following.eq(row_addr + c.dst_row)
         with m.If(issue):
+            nest.step(counts(c))
             m.d.sync += chunk.eq(Mux(last_chunk, 0, chunk + 1))
-            with m.If(last_chunk):
-                nx.step()
-                m.d.sync += [acc.eq(acc + 1), px_addr.eq(px_addr + c.dst_px)]
-                with m.If(last_px):
-                    following = Signal(range(arch.act_bytes))
-                    m.d.comb += following.eq(row_addr + c.dst_row)
-                    nx.begin(c.nx)
-                    ny.step()
-                    m.d.sync += [row_addr.eq(following), px_addr.eq(following)]
-            with m.If(last):
-                m.d.sync += active.eq(0)
+        with m.If(issue & last_chunk):
+            m.d.sync += [acc.eq(acc + 1), px_addr.eq(Mux(last_px, following, px_addr + c.dst_px))]
+        with m.If(issue & last_px):
+            m.d.sync += row_addr.eq(following)
         with m.If(self.engine.cmd.ready):
             # Also what is no command yet, so that its tokens are on no path but that to `active`.
             command = self.engine.cmd.payload.body.OUTPUT
-            nx.begin(command.nx)
-            ny.begin(command.ny)
-            m.d.sync += [c.eq(command), active.eq(self.engine.cmd.valid), chunk.eq(0), acc.eq(command.acc),
+            nest.begin(counts(command))
+            m.d.sync += [c.eq(command), chunk.eq(0), acc.eq(command.acc),
                          row_addr.eq(command.dst), px_addr.eq(command.dst)]
 
         # -- pipeline ----------------------------------------------------------------------------------------
@@ -144,7 +150,7 @@ class OutputEngine(wiring.Component):
             valid, stage = following_valid, following
 
         first, where = Signal(), Signal.like(chunk)
-        m.d.sync += [first.eq(chunk == 0), where.eq(chunk)]
+        m.d.sync += [first.eq(first_chunk), where.eq(chunk)]
         advance("_read")
         held = Signal(data.ArrayLayout(signed(32), arch.cols), reset_less=True)
         held_where = Signal.like(chunk)
