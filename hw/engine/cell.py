@@ -117,7 +117,7 @@ class CellUnit(wiring.Component):
                 m.d.sync += self._chunk.eq(0)
         with m.If(taken & ~last_gate & self._chunks.last):
             m.d.sync += [self._gate.eq(self._gate + 1), last_gate.eq(last_of_early)]
-        m.d.sync += open_.eq(Mux(last_gate, ~taken & may, ~(taken & last_of_early) | may))
+        m.d.sync += open_.eq(Mux(taken, ~last_gate & (~last_of_early | may), ~last_gate | may))
         with m.If(self.done):
             m.d.sync += self.active.eq(0)
         with m.If(~self.active):
@@ -252,16 +252,18 @@ class CellUnit(wiring.Component):
         ]
         # What they are.
         hide = self._flag(m, "hide", *_END.items())
-        low, high, rest = Signal(), Signal(), Signal()
+        before = self._flag(m, "before_hide", *((kind, step - 1) for kind, step in _END.items()))
+        low, high, rest, valid = Signal(), Signal(), Signal(), Signal()
         made, offered = Signal(), Signal()
-        m.d.comb += [result.valid.eq(low | high | hide | rest), made.eq((hide & ~c.wide) | rest)]
-        m.d.sync += [low.eq(keep), high.eq(low), rest.eq(hide & c.wide), offered.eq(made)]
+        m.d.comb += [result.valid.eq(valid), made.eq((hide & ~c.wide) | rest)]
+        m.d.sync += [low.eq(keep), high.eq(low), rest.eq(hide & c.wide), valid.eq(keep | low | before | (hide & c.wide)), offered.eq(made)]
         for lane in range(arch.lanes):
             state, o = self._state[lane], self._lanes[lane].o
             # Beyond WIDE_MAX the rounded high byte would be no int8: both bytes are then the largest.
-            beyond = ~o[-1] & o[7:STATE.width - 1].all()
-            rounded = Mux(beyond, INT8.max, o[8:] + o[7])[:8]
-            hidden = Mux(rest, Mux(beyond, INT8.max, o[:8]), Mux(c.wide, rounded, self._lanes[lane].hidden))
+            rounded, beyond, was_beyond = Signal(INT8.width, name=f"rounded{lane}"), Signal(name=f"beyond{lane}"), Signal(name=f"was_beyond{lane}")
+            m.d.comb += [rounded.eq(o[8:] + o[7]), beyond.eq(~o[-1] & rounded[-1])]
+            m.d.sync += was_beyond.eq(beyond)
+            hidden = Mux(rest, Mux(was_beyond, INT8.max, o[:8]), Mux(c.wide, Mux(beyond, INT8.max, rounded), self._lanes[lane].hidden))
             m.d.comb += result.payload[lane].eq(Mux(low, state[:8], Mux(high, state[8:], hidden)))
         computes = Signal()
         m.d.comb += self.stall.eq(self.active & ~self._taken & ~computes & ~self.written)

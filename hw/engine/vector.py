@@ -87,26 +87,28 @@ class VectorEngine(wiring.Component):
         #: Where the row, the pixel and the chunk of an operand begin.
         places = {name: [Signal(address, name=f"{name}_{of}", reset_less=True) for of in ("row", "px", "at")] for name in ("a", "b", "dst")}
         k_row, k_at = (Signal(address, name=name, reset_less=True) for name in ("k_row", "k_at"))   # of a window, its row and position
-        windows = {**places, "a": [*places["a"], k_row, k_at]}
+        a_row, a_px, a_at = places["a"]
         # Wide enough for every program: a coordinate that wrapped around could look like one in the window.
         fields = {f.name: f for f in isa_for(arch).by_mnemonic["POOL"].fields}
         y_span = self._span(fields["y0"], (fields["oy_y"], fields["ny"]), (fields["ky_y"], fields["ky"]))
         x_span = self._span(fields["x0"], (fields["ox_x"], fields["nx"]), (fields["kx_x"], fields["kx"]))
         y_out, x_out, y_k, x_k = Signal(y_span), Signal(x_span), Signal(y_span), Signal(x_span)
-        issue, last, end = Signal(), Signal(), Signal()
+        #: A read is made. It is the last of a chunk, a pixel, a row, the instruction.
+        issue, last, pixel, row, end = Signal(), Signal(), Signal(), Signal(), Signal()
+        from_b = Signal()                            # the read is of operand b
         may, meets = Signal(), Signal()              # a read may be made, where the chain has its chunk
         chained = Signal()
         tail = Signal(lanes)                         # lanes of a pixel's last chunk
         room = Signal()
         tag_layout = data.StructLayout({"first": 1, "last": 1, "second": 1, "a": chunk_layout(arch)})
         tag = Signal(tag_layout)
-        m.submodules.slot = slot = RequestSlot(arch, 0)
+        m.submodules.slot = slot = RequestSlot(arch)
         m.d.comb += [
-            last.eq(kx.last & ky.last), end.eq(last & chunks.last & nx.last & ny.last),
+            last.eq(kx.last & ky.last), pixel.eq(last & chunks.last), row.eq(pixel & nx.last), end.eq(row & ny.last),
             meets.eq(may & (~chained | self.chain.valid)), issue.eq(meets & slot.i.ready),
             # The cell unit is active only when nothing else is.
             slot.i.valid.eq(meets | cell.read.valid),
-            slot.i.payload.addr.eq(Mux(cell.active, cell.read.payload, Mux(~pool & (chained | ~first), places["b"][2], k_at))),
+            slot.i.payload.addr.eq(Mux(cell.active, cell.read.payload, Mux(from_b, places["b"][2], k_at))),
             self.engine.stall.eq((active & ~issue) | cell.stall),
             self.read.valid.eq(slot.valid), self.read.addr.eq(slot.addr), self.read.blocks.eq(slot.blocks), slot.ready.eq(self.read.ready),
             self.chain.ready.eq((may & chained & slot.i.ready) | cell.chain.ready),
@@ -115,34 +117,47 @@ class VectorEngine(wiring.Component):
             *(tag.a[lane].eq(self.chain.payload[lane]) for lane in range(lanes)),
         ]
         m.d.sync += may.eq(starts | Mux(issue, ~end & (~last | room), active & (~first | room)))
+        # Each level of the nest by itself, so that its registers are one step behind `issue`.
         with m.If(issue):
-            m.d.sync += first.eq(last)
-            with m.If(~last):
-                kx.step()
-                m.d.sync += [k_at.eq(k_at + p.kx_x), x_k.eq(x_k + p.kx_x)]
-                with m.If(kx.last):
-                    kx.begin(p.kx)
-                    ky.step()
-                    m.d.sync += [s.eq(k_row + p.ky_addr) for s in (k_row, k_at)]
-                    m.d.sync += [x_k.eq(0), y_k.eq(y_k + p.ky_y)]
-            with m.Else():
+            m.d.sync += [first.eq(last), from_b.eq(~pool & (chained | ~last)), k_at.eq(k_at + p.kx_x), x_k.eq(x_k + p.kx_x)]
+            kx.step()
+            with m.If(kx.last):
                 kx.begin(p.kx)
+                m.d.sync += [k_at.eq(k_row + p.ky_addr), x_k.eq(0)]
+            with m.If(last):
+                m.d.sync += k_at.eq(a_at + lanes)
+            with m.If(pixel):
+                m.d.sync += k_at.eq(a_px + b.a_px)
+            with m.If(row):
+                m.d.sync += k_at.eq(a_row + b.a_row)
+        with m.If(issue & kx.last):
+            m.d.sync += [k_row.eq(k_row + p.ky_addr), y_k.eq(y_k + p.ky_y)]
+            ky.step()
+            with m.If(last):
                 ky.begin(p.ky)
-                chunks.step()
-                m.d.sync += [*(s.eq(0) for s in (y_k, x_k)), *(at.eq(at + lanes) for _, _, at in places.values())]
-                m.d.sync += [s.eq(places["a"][2] + lanes) for s in (k_row, k_at)]
-                with m.If(chunks.last):
-                    chunks.begin(b.bytes >> lane_bits)
-                    nx.step()
-                    m.d.sync += [s.eq(px + b[f"{name}_px"]) for name, (_, px, *at) in windows.items() for s in (px, *at)]
-                    m.d.sync += x_out.eq(x_out + b.a_px)
-                    with m.If(nx.last):
-                        nx.begin(b.nx)
-                        ny.step()
-                        m.d.sync += [s.eq(row + b[f"{name}_row"]) for name, (row, *at) in windows.items() for s in (row, *at)]
-                        m.d.sync += [x_out.eq(p.x0), y_out.eq(y_out + p.oy_y)]
-            with m.If(end):
-                m.d.sync += active.eq(0)
+                m.d.sync += [k_row.eq(a_at + lanes), y_k.eq(0)]
+            with m.If(pixel):
+                m.d.sync += k_row.eq(a_px + b.a_px)
+            with m.If(row):
+                m.d.sync += k_row.eq(a_row + b.a_row)
+        with m.If(issue & last):
+            chunks.step()
+            with m.If(pixel):
+                chunks.begin(b.bytes >> lane_bits)
+            for name, (of_row, of_px, at) in places.items():
+                m.d.sync += at.eq(Mux(row, of_row + b[f"{name}_row"], Mux(pixel, of_px + b[f"{name}_px"], at + lanes)))
+        with m.If(issue & pixel):
+            m.d.sync += x_out.eq(Mux(row, p.x0, x_out + b.a_px))
+            nx.step()
+            with m.If(row):
+                nx.begin(b.nx)
+            for name, (of_row, of_px, _) in places.items():
+                m.d.sync += of_px.eq(Mux(row, of_row + b[f"{name}_row"], of_px + b[f"{name}_px"]))
+        with m.If(issue & row):
+            ny.step()
+            m.d.sync += [y_out.eq(y_out + p.oy_y), *(of_row.eq(of_row + b[f"{name}_row"]) for name, (of_row, _, _) in places.items())]
+        with m.If(issue & end):
+            m.d.sync += active.eq(0)
         with m.If(~active):
             # Also what is no command yet: what `starts` says is in time.
             kx.begin(p.kx)
@@ -150,9 +165,9 @@ class VectorEngine(wiring.Component):
             nx.begin(b.nx)
             ny.begin(b.ny)
             chunks.begin(b.bytes >> lane_bits)
-            m.d.sync += [active.eq(starts), first.eq(1), *(s.eq(0) for s in (y_k, x_k)),
+            m.d.sync += [active.eq(starts), first.eq(1), from_b.eq(~pool & chained), *(s.eq(0) for s in (y_k, x_k)),
                          tail.eq(Cat(b.bytes[:lane_bits] >= lane for lane in range(lanes))),
-                         *(s.eq(b[name]) for name, of in windows.items() for s in of), x_out.eq(p.x0), y_out.eq(p.y0)]
+                         *(s.eq(b[name]) for name, of in places.items() for s in of), k_row.eq(b.a), k_at.eq(b.a), x_out.eq(p.x0), y_out.eq(p.y0)]
         command = self.engine.cmd.payload
         is_cell, is_pool = (command.opcode == opcodes[name] for name in ("CELL", "POOL"))
         accepted = self.engine.cmd.valid & ~busy
@@ -184,39 +199,41 @@ class VectorEngine(wiring.Component):
         own = arrives & ~cell.active
         m.d.comb += cell.arrives.eq(arrives & cell.active)
         stage, inside, valid = Signal(tag_layout, reset_less=True), Signal(reset_less=True), Signal()
-        m.d.sync += [stage.eq(self._queued(m, "tags", tag, issue, own, self._READS)),
-                     inside.eq(self._queued(m, "insides", window_inside, issued[2], own, self._READS)), valid.eq(own)]
+        m.d.sync += [stage.eq(self._queued(m, "tags", tag, issue, own, self._READS)[0]),
+                     inside.eq(self._queued(m, "insides", window_inside, issued[2], own, self._READS)[0]), valid.eq(own)]
         bytes_in = [self.read.data[lane].as_signed() for lane in range(lanes)]
         a, best = Signal(chunk_layout(arch), reset_less=True), Signal(chunk_layout(arch), reset_less=True)
         flags = [Signal(name=f"valid{i}") for i in range(9)]
         m.d.sync += [flags[0].eq(valid & stage.last), *(late.eq(early) for early, late in itertools.pairwise(flags))]
-        a9, b9 = [], []
+        compares, restarts = Signal(), Signal(reset_less=True)
+        m.d.sync += [compares.eq(valid), restarts.eq(stage.first)]
+        a9, b9, factors = [], [], []
         for lane in range(lanes):
-            better = Signal(name=f"better{lane}")
+            candidate = Signal(signed(8), name=f"candidate{lane}", reset_less=True)
             da = Signal(signed(9), name=f"a9_{lane}", reset_less=True)
             db = Signal(signed(9), name=f"b9_{lane}", reset_less=True)
-            m.d.comb += better.eq(bytes_in[lane] > best[lane])
-            with m.If(valid & (stage.first | (inside & better))):
-                m.d.sync += best[lane].eq(Mux(inside, bytes_in[lane], -128))
+            m.d.sync += candidate.eq(Mux(inside, bytes_in[lane], -128))
+            with m.If(compares & (restarts | (candidate > best[lane]))):
+                m.d.sync += best[lane].eq(candidate)
             with m.If(valid & ~stage.second):
                 m.d.sync += a[lane].eq(bytes_in[lane])
-            m.d.sync += [da.eq(Mux(chained, stage.a[lane], a[lane]) - b.a_zero),
-                         db.eq(bytes_in[lane] - b.b_zero)]
-            a9.append(da), b9.append(db)
+            factor = Signal(signed(17), name=f"factor{lane}", reset_less=True)
+            m.d.sync += [da.eq(Mux(chained, stage.a[lane], a[lane]) - b.a_zero), db.eq(bytes_in[lane] - b.b_zero),
+                         factor.eq(Mux(multiply, bytes_in[lane] - b.b_zero, b.a_mult))]
+            a9.append(da), b9.append(db), factors.append(factor)
 
         # -- arithmetic: flags[0] is beside a9 and b9 --------------------------------------------------------
-        pools = best
+        pools = best                                 # one cycle later than that
         scale = Signal(signed(17))
         m.d.sync += scale.eq(Mux(multiply, b.a_mult, b.b_mult))
         rounded = []
         for lane in range(lanes):
             # ADD: a9*a_mult, then + b9*b_mult. MUL: a9*b9, then * a_mult. Two multipliers either way.
             m1 = Signal(signed(27), name=f"m1_{lane}")
-            factor = Signal(signed(17), name=f"factor{lane}")
             second_operand = Signal(signed(18), name=f"second{lane}", reset_less=True)
             addend, wide = (Signal(signed(27), name=f"{name}{lane}", reset_less=True) for name in ("addend", "wide"))
             product, total = (Signal(signed(36), name=f"{name}{lane}", reset_less=True) for name in ("product", "total"))
-            m.d.comb += [factor.eq(Mux(multiply, b9[lane], b.a_mult)), m1.eq(a9[lane] * factor)]
+            m.d.comb += m1.eq(a9[lane] * factors[lane])
             m.d.sync += [second_operand.eq(Mux(multiply, m1, b9[lane])), addend.eq(Mux(multiply, 0, m1)), product.eq(second_operand * scale),
                          wide.eq(addend), total.eq(product + wide)]
             coarse = Signal(coarse_layout(len(total)), name=f"coarse{lane}", reset_less=True)
@@ -225,7 +242,7 @@ class VectorEngine(wiring.Component):
             m.d.sync += [coarse.eq(shift_coarse(m, total, b.shift, f"lane{lane}")), shifted.eq(shift_fine(m, coarse, b.shift, f"lane{lane}")),
                          value.eq(round_saturate(m, shifted, f"lane{lane}"))]
             rounded.append(value)
-        for i in range(6):
+        for i in range(5):
             following = Signal(chunk_layout(arch), name=f"pool{i}", reset_less=True)
             m.d.sync += following.eq(pools)
             pools = following
@@ -247,30 +264,25 @@ class VectorEngine(wiring.Component):
         entry, head = Signal(entry_layout), Signal(entry_layout, reset_less=True)
         made, made_valid = Signal(chunk_layout(arch)), Signal()
         head_data = Signal(chunk_layout(arch), reset_less=True)
-        waits = Signal(range(self._QUEUE + 1))
-        moves, popped = Signal(), Signal()
-        waiting = Signal.like(waits)
+        moves, stored, leaves, popped = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             entry.target.eq(target), entry.blocks.eq(touched_blocks(arch, target.addr)),
             made_valid.eq(flags[-1] | cell.result.valid), made.eq(Mux(cell.active, cell.result.payload.as_value(), result.as_value())),
-            waiting.eq(waits + made_valid), moves.eq(~self.write.valid | self.write.ready), popped.eq(self.write.valid & self.write.ready),
+            moves.eq(~self.write.valid | self.write.ready), popped.eq(self.write.valid & self.write.ready), leaves.eq(moves & (stored | made_valid)),
             self.write.addr.eq(head.target.addr), self.write.blocks.eq(head.blocks), self.write.mask.eq(head.target.mask),
             *(self.write.data[lane].eq(head_data[lane]) for lane in range(lanes)),
-            self.engine.done.eq(popped & head.target.end),
-            cell.written.eq(popped), cell.done.eq(self.engine.done),
+            self.engine.done.eq(popped & head.target.end), cell.written.eq(popped), cell.done.eq(self.engine.done),
         ]
         m.d.sync += [
             target_valid.eq((issue & last) | cell.target.valid), target.addr.eq(Mux(cell.active, cell.target.payload.addr, places["dst"][2])),
             target.mask.eq(Mux(cell.active, cell.target.payload.mask, Mux(chunks.last, tail, -1))),
             target.end.eq(Mux(cell.active, cell.target.payload.end, end)),
-            waits.eq(Mux(moves & (waiting != 0), waiting - 1, waiting)),
         ]
-        stored = waits != 0
-        leaves = moves & (stored | made_valid)
-        targets, results = (self._queued(m, name, value, valid, leaves, self._QUEUE)
-                            for name, value, valid in (("targets", entry, target_valid), ("results", made, made_valid)))
+        targets, _ = self._queued(m, "targets", entry, target_valid, leaves, self._QUEUE)
+        results, some = self._queued(m, "results", made, made_valid, leaves, self._QUEUE)
+        m.d.comb += stored.eq(some)
         with m.If(moves):
-            m.d.sync += [self.write.valid.eq(waiting != 0), head.eq(targets), head_data.eq(Mux(stored, results, made.as_value()))]
+            m.d.sync += [self.write.valid.eq(stored | made_valid), head.eq(targets), head_data.eq(Mux(stored, results, made.as_value()))]
         # -- room: results that are begun and not written ------------------------------------------------------
         flight, begun, ended = Signal(range(self._QUEUE)), Signal(), Signal()
         m.d.sync += [begun.eq((issue & first) | cell.result.valid), ended.eq(popped), flight.eq(flight + begun - ended), room.eq(flight < self._FULL)]
@@ -278,17 +290,16 @@ class VectorEngine(wiring.Component):
 
     @staticmethod
     def _queued(m: Module, name: str, value, enter, leave, depth: int):
-        """The oldest value in a memory that `value` enters and the oldest leaves. It has no marks: its user knows when there is one."""
-        shape = value.shape()
-        m.submodules[name] = memory = Memory(shape=shape, depth=depth, init=[])
+        """A memory that `value` enters and the oldest leaves: that one, and whether there is any. Its user sees to it that it is never full."""
+        m.submodules[name] = memory = Memory(shape=value.shape(), depth=depth, init=[])
         write, read = memory.write_port(), memory.read_port(domain="comb")
-        m.d.comb += [write.en.eq(enter), write.data.eq(value)]
-        for port, step in ((write, enter), (read, leave)):
-            at = Signal(range(depth), name=f"{name}_{'in' if port is write else 'out'}")
-            m.d.comb += port.addr.eq(at)
-            with m.If(step):
-                m.d.sync += at.eq(at + 1)
-        return read.data
+        first, end = (Signal(range(depth), name=f"{name}_{of}") for of in ("first", "end"))
+        m.d.comb += [write.en.eq(enter), write.addr.eq(end), write.data.eq(value), read.addr.eq(first)]
+        with m.If(enter):
+            m.d.sync += end.eq(end + 1)
+        with m.If(leave):
+            m.d.sync += first.eq(first + 1)
+        return read.data, first != end
 
     @staticmethod
     def _span(first: Field, *loops: tuple[Field, Field]) -> range:
