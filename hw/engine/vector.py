@@ -104,7 +104,6 @@ class VectorEngine(wiring.Component):
         tag = Signal(tag_layout)
         m.submodules.slot = slot = RequestSlot(arch)
         m.d.comb += [
-            last.eq(kx.last & ky.last), pixel.eq(last & chunks.last), row.eq(pixel & nx.last), end.eq(row & ny.last),
             meets.eq(may & (~chained | self.chain.valid)), issue.eq(meets & slot.i.ready),
             # The cell unit is active only when nothing else is.
             slot.i.valid.eq(meets | cell.read.valid),
@@ -117,6 +116,15 @@ class VectorEngine(wiring.Component):
             *(tag.a[lane].eq(self.chain.payload[lane]) for lane in range(lanes)),
         ]
         m.d.sync += may.eq(starts | Mux(issue, ~end & (~last | room), active & (~first | room)))
+        # Whether the next read is the last of a level, of each alone and of all within: known a cycle before, from registers.
+        levels = ((kx, p.kx), (ky, p.ky), (chunks, b.bytes >> lane_bits), (nx, b.nx), (ny, b.ny))
+        ends, at_end, at_begin = [], 1, 1
+        for (loop, count), carry in zip(levels, (1, kx.last, last, pixel, row), strict=True):
+            at_end &= Mux(carry, Mux(loop.last, count == 0, loop.nears), loop.last)
+            at_begin &= count == 0
+            ends.append(Mux(active, at_end, at_begin))
+        with m.If(issue | ~active):
+            m.d.sync += [flag.eq(value) for flag, value in zip((last, pixel, row, end), ends[1:], strict=True)]
         # Each level of the nest by itself, so that its registers are one step behind `issue`.
         with m.If(issue):
             m.d.sync += [first.eq(last), from_b.eq(~pool & (chained | ~last)), k_at.eq(k_at + p.kx_x), x_k.eq(x_k + p.kx_x)]
