@@ -9,13 +9,13 @@ from systolith.spec.memory import BURST_BEATS
 __all__ = ["CELL_CYCLES", "CELL_LATENCY", "busy_cycles", "cell_cycles", "cell_latency", "matrix_cycles", "transfer_beats"]
 
 #: Cycles of a CELL from the last gate of one chunk of units to that of the next, and to the chunk's last write.
-CELL_CYCLES = {Cell.LSTM: 19, Cell.GRU: 23, Cell.RNN: 16}
-CELL_LATENCY = {Cell.LSTM: 17, Cell.GRU: 17, Cell.RNN: 10}
+CELL_CYCLES = {Cell.LSTM: 18, Cell.GRU: 22, Cell.RNN: 15}
+CELL_LATENCY = {Cell.LSTM: 18, Cell.GRU: 18, Cell.RNN: 11}
 
 
 def cell_cycles(instr: Instr) -> int:
-    """Cycles of a CELL from chunk to chunk; a hidden state of 16 bits is one write more, which is done while the next state is read."""
-    return CELL_CYCLES[instr.kind]
+    """Cycles of a CELL from chunk to chunk; a hidden state of 16 bits is one write more, which GRU and RNN do while they read the next state."""
+    return CELL_CYCLES[instr.kind] + (instr.wide and instr.kind == Cell.LSTM)
 
 
 def cell_latency(instr: Instr) -> int:

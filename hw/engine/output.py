@@ -18,7 +18,7 @@ from systolith.hw.interfaces import (
     touched_blocks,
 )
 from systolith.hw.leaf.nest import Nest
-from systolith.hw.leaf.rounding import add_clamp, round_saturate, shift_right, shifted_layout
+from systolith.hw.leaf.rounding import add_clamp, coarse_layout, round_saturate, shift_coarse, shift_fine, shifted_layout
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
 from systolith.spec.cells import GATE
@@ -47,7 +47,7 @@ class OutputEngine(wiring.Component):
     of new chunks and never the pipeline.
     """
 
-    LATENCY = 11
+    LATENCY = 12
     _QUEUE = 16
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -185,10 +185,17 @@ class OutputEngine(wiring.Component):
             m.d.sync += [product.eq(biased[lane] * mults[lane]), shift.eq(shifts[lane])]
             products.append(product), late_shifts.append(shift)
         advance("_product")
+        coarse, last_shifts = [], []
+        for lane in range(lanes):
+            value = Signal(coarse_layout(len(products[lane])), name=f"coarse{lane}", reset_less=True)
+            shift = Signal(SHIFT_BITS, name=f"last_shift{lane}", reset_less=True)
+            m.d.sync += [value.eq(shift_coarse(m, products[lane], late_shifts[lane], f"lane{lane}")), shift.eq(late_shifts[lane])]
+            coarse.append(value), last_shifts.append(shift)
+        advance("_coarse")
         shifted = []
         for lane in range(lanes):
             value = Signal(shifted_layout(len(products[lane])), name=f"shifted{lane}", reset_less=True)
-            m.d.sync += value.eq(shift_right(m, products[lane], late_shifts[lane], f"lane{lane}"))
+            m.d.sync += value.eq(shift_fine(m, coarse[lane], last_shifts[lane], f"lane{lane}"))
             shifted.append(value)
         advance("_shifted")
         rounded = []

@@ -1,11 +1,13 @@
 """The vector unit: element-wise add and multiply, and maximum over windows. Executes ADD, MUL and POOL, and CELL by its cell unit."""
 
+import itertools
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.engine.cell import CellUnit
+from systolith.hw.engine.cell import CellUnit, target_layout
 from systolith.hw.interfaces import (
     ActReadSignature,
     ActWriteSignature,
@@ -18,7 +20,7 @@ from systolith.hw.interfaces import (
 )
 from systolith.hw.leaf.loop import Loop
 from systolith.hw.leaf.request_slot import RequestSlot
-from systolith.hw.leaf.rounding import add_clamp, round_saturate, shift_right, shifted_layout
+from systolith.hw.leaf.rounding import add_clamp, coarse_layout, round_saturate, shift_coarse, shift_fine, shifted_layout
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Field, OperandA, isa_for
@@ -49,8 +51,11 @@ class VectorEngine(wiring.Component):
     backpressure stops the issue of new chunks and never the pipeline.
     """
 
-    LATENCY = 10 + ActReadSignature.LATENCY
-    _QUEUE = 16
+    LATENCY = ActReadSignature.LATENCY + 10
+    #: Results for which there is room, and how many of them may be under way when one more is begun; the count lags behind by four at most.
+    _QUEUE, _FULL = 32, 24
+    #: Reads under way: two in the request slot, and those that are granted.
+    _READS = 8
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
@@ -69,170 +74,180 @@ class VectorEngine(wiring.Component):
         # ADD and MUL have the same fields; what is common to POOL is kept here too.
         b = Signal(format_layout(arch, "ADD"))
         p = Signal(format_layout(arch, "POOL"))
-        pool, multiply, active = Signal(), Signal(), Signal()
-        flight = Signal(range(self._QUEUE + 1))
+        pool, multiply, busy, starts, active = Signal(), Signal(), Signal(), Signal(), Signal()
         m.submodules.cell = cell = CellUnit(arch)
         m.d.comb += self.engine.idle.eq(1)
         lane_bits = (lanes - 1).bit_length()
 
         # -- issue: one read per cycle -----------------------------------------------------------------------
-        a_bits = (arch.act_bytes - 1).bit_length()
         address = range(arch.act_bytes)
         nx, ny, kx, ky = (Loop(m, len(field), name) for name, field in (("nx", b.nx), ("ny", b.ny), ("kx", p.kx), ("ky", p.ky)))
         chunks = Loop(m, len(b.bytes), "chunks")
         first = Signal()                             # of a window, or of a pair of operands
         #: Where the row, the pixel and the chunk of an operand begin.
         places = {name: [Signal(address, name=f"{name}_{of}", reset_less=True) for of in ("row", "px", "at")] for name in ("a", "b", "dst")}
-        k_row, k_at = Signal(a_bits), Signal(a_bits)   # offset of the window's row and position
+        k_row, k_at = (Signal(address, name=name, reset_less=True) for name in ("k_row", "k_at"))   # of a window, its row and position
+        a_row, a_px, a_at = places["a"]
         # Wide enough for every program: a coordinate that wrapped around could look like one in the window.
         fields = {f.name: f for f in isa_for(arch).by_mnemonic["POOL"].fields}
         y_span = self._span(fields["y0"], (fields["oy_y"], fields["ny"]), (fields["ky_y"], fields["ky"]))
         x_span = self._span(fields["x0"], (fields["ox_x"], fields["nx"]), (fields["kx_x"], fields["kx"]))
         y_out, x_out, y_k, x_k = Signal(y_span), Signal(x_span), Signal(y_span), Signal(x_span)
-        issue, last = Signal(), Signal()
-        request, source = Signal(), Signal(address)
+        #: A read is made. It is the last of a chunk, a pixel, a row, the instruction.
+        issue, last, pixel, row, end = Signal(), Signal(), Signal(), Signal(), Signal()
+        from_b = Signal()                            # the read is of operand b
+        may, meets = Signal(), Signal()              # a read may be made, where the chain has its chunk
         chained = Signal()
         tail = Signal(lanes)                         # lanes of a pixel's last chunk
-        room = ~flight[-1]                           # `_QUEUE` is a power of two
-        tag_layout = data.StructLayout({"first": 1, "last": 1, "second": 1, "addr": address, "mask": lanes,
-                                        "end": 1,
-                                        "y": y_span, "x": x_span, "a": chunk_layout(arch)})
+        room = Signal()
+        tag_layout = data.StructLayout({"first": 1, "last": 1, "second": 1, "a": chunk_layout(arch)})
         tag = Signal(tag_layout)
-        m.submodules.slot = slot = RequestSlot(arch, tag_layout)
+        m.submodules.slot = slot = RequestSlot(arch)
         m.d.comb += [
-            last.eq(kx.last & ky.last),
-            request.eq(active & (~first | room) & (~chained | self.chain.valid)),
-            issue.eq(request & slot.i.ready), slot.i.valid.eq(request), slot.i.payload.addr.eq(source), slot.i.payload.tag.eq(tag),
-            self.engine.stall.eq((active & ~issue) | cell.stall),
-            source.eq(Mux(~pool & (chained | ~first), places["b"][2], places["a"][2] + k_at)),
+            meets.eq(may & (~chained | self.chain.valid)), issue.eq(meets & slot.i.ready),
             # The cell unit is active only when nothing else is.
-            self.read.valid.eq(slot.valid | cell.read.valid), self.read.addr.eq(Mux(cell.active, cell.read.addr, slot.addr)),
-            self.read.blocks.eq(Mux(cell.active, cell.read.blocks, slot.blocks)), slot.ready.eq(self.read.ready),
-            cell.read.ready.eq(self.read.ready), cell.read.data.eq(self.read.data),
-            self.chain.ready.eq((issue & chained) | cell.chain.ready),
-            cell.chain.valid.eq(self.chain.valid), cell.chain.payload.eq(self.chain.payload),
+            slot.i.valid.eq(meets | cell.read.valid),
+            slot.i.payload.addr.eq(Mux(cell.active, cell.read.payload, Mux(from_b, places["b"][2], k_at))),
+            self.engine.stall.eq((active & ~issue) | cell.stall),
+            self.read.valid.eq(slot.valid), self.read.addr.eq(slot.addr), self.read.blocks.eq(slot.blocks), slot.ready.eq(self.read.ready),
+            self.chain.ready.eq((may & chained & slot.i.ready) | cell.chain.ready),
+            cell.chain.valid.eq(self.chain.valid), cell.chain.payload.eq(self.chain.payload), cell.room.eq(room), cell.data.eq(self.read.data),
             tag.first.eq(first), tag.last.eq(last), tag.second.eq(chained | ~first),
             *(tag.a[lane].eq(self.chain.payload[lane]) for lane in range(lanes)),
-            tag.y.eq(y_out + y_k), tag.x.eq(x_out + x_k),
-            tag.addr.eq(places["dst"][2]), tag.mask.eq(Mux(chunks.last, tail, -1)),
-            tag.end.eq(last & chunks.last & nx.last & ny.last),
         ]
-        popped = Signal()
-        m.d.sync += flight.eq(flight + (issue & first) - popped)
+        m.d.sync += may.eq(starts | Mux(issue, ~end & (~last | room), active & (~first | room)))
+        # Whether the next read is the last of a level, of each alone and of all within: known a cycle before, from registers.
+        levels = ((kx, p.kx), (ky, p.ky), (chunks, b.bytes >> lane_bits), (nx, b.nx), (ny, b.ny))
+        ends, at_end, at_begin = [], 1, 1
+        for (loop, count), carry in zip(levels, (1, kx.last, last, pixel, row), strict=True):
+            at_end &= Mux(carry, Mux(loop.last, count == 0, loop.nears), loop.last)
+            at_begin &= count == 0
+            ends.append(Mux(active, at_end, at_begin))
+        with m.If(issue | ~active):
+            m.d.sync += [flag.eq(value) for flag, value in zip((last, pixel, row, end), ends[1:], strict=True)]
+        # Each level of the nest by itself, so that its registers are one step behind `issue`.
         with m.If(issue):
-            m.d.sync += first.eq(last)
-            with m.If(~last):
-                kx.step()
-                m.d.sync += [k_at.eq(k_at + p.kx_x), x_k.eq(x_k + p.kx_x)]
-                with m.If(kx.last):
-                    kx.begin(p.kx)
-                    ky.step()
-                    m.d.sync += [k_at.eq(k_row + p.ky_addr), k_row.eq(k_row + p.ky_addr), x_k.eq(0), y_k.eq(y_k + p.ky_y)]
-            with m.Else():
+            m.d.sync += [first.eq(last), from_b.eq(~pool & (chained | ~last)), k_at.eq(k_at + p.kx_x), x_k.eq(x_k + p.kx_x)]
+            kx.step()
+            with m.If(kx.last):
                 kx.begin(p.kx)
+                m.d.sync += [k_at.eq(k_row + p.ky_addr), x_k.eq(0)]
+            with m.If(last):
+                m.d.sync += k_at.eq(a_at + lanes)
+            with m.If(pixel):
+                m.d.sync += k_at.eq(a_px + b.a_px)
+            with m.If(row):
+                m.d.sync += k_at.eq(a_row + b.a_row)
+        with m.If(issue & kx.last):
+            m.d.sync += [k_row.eq(k_row + p.ky_addr), y_k.eq(y_k + p.ky_y)]
+            ky.step()
+            with m.If(last):
                 ky.begin(p.ky)
-                chunks.step()
-                m.d.sync += [*(s.eq(0) for s in (k_row, k_at, y_k, x_k)), *(at.eq(at + lanes) for _, _, at in places.values())]
-                with m.If(chunks.last):
-                    chunks.begin(b.bytes >> lane_bits)
-                    nx.step()
-                    m.d.sync += [s.eq(px + b[f"{name}_px"]) for name, (_, px, at) in places.items() for s in (px, at)]
-                    m.d.sync += x_out.eq(x_out + b.a_px)
-                    with m.If(nx.last):
-                        nx.begin(b.nx)
-                        ny.step()
-                        m.d.sync += [s.eq(row + b[f"{name}_row"]) for name, (row, px, at) in places.items() for s in (row, px, at)]
-                        m.d.sync += [x_out.eq(p.x0), y_out.eq(y_out + p.oy_y)]
-            with m.If(tag.end):
-                m.d.sync += active.eq(0)
+                m.d.sync += [k_row.eq(a_at + lanes), y_k.eq(0)]
+            with m.If(pixel):
+                m.d.sync += k_row.eq(a_px + b.a_px)
+            with m.If(row):
+                m.d.sync += k_row.eq(a_row + b.a_row)
+        with m.If(issue & last):
+            chunks.step()
+            with m.If(pixel):
+                chunks.begin(b.bytes >> lane_bits)
+            for name, (of_row, of_px, at) in places.items():
+                m.d.sync += at.eq(Mux(row, of_row + b[f"{name}_row"], Mux(pixel, of_px + b[f"{name}_px"], at + lanes)))
+        with m.If(issue & pixel):
+            m.d.sync += x_out.eq(Mux(row, p.x0, x_out + b.a_px))
+            nx.step()
+            with m.If(row):
+                nx.begin(b.nx)
+            for name, (of_row, of_px, _) in places.items():
+                m.d.sync += of_px.eq(Mux(row, of_row + b[f"{name}_row"], of_px + b[f"{name}_px"]))
+        with m.If(issue & row):
+            ny.step()
+            m.d.sync += [y_out.eq(y_out + p.oy_y), *(of_row.eq(of_row + b[f"{name}_row"]) for name, (of_row, _, _) in places.items())]
+        with m.If(issue & end):
+            m.d.sync += active.eq(0)
+        with m.If(~active):
+            # Also what is no command yet: what `starts` says is in time.
+            kx.begin(p.kx)
+            ky.begin(p.ky)
+            nx.begin(b.nx)
+            ny.begin(b.ny)
+            chunks.begin(b.bytes >> lane_bits)
+            m.d.sync += [active.eq(starts), first.eq(1), from_b.eq(~pool & chained), *(s.eq(0) for s in (y_k, x_k)),
+                         tail.eq(Cat(b.bytes[:lane_bits] >= lane for lane in range(lanes))),
+                         *(s.eq(b[name]) for name, of in places.items() for s in of), k_row.eq(b.a), k_at.eq(b.a), x_out.eq(p.x0), y_out.eq(p.y0)]
         command = self.engine.cmd.payload
         is_cell, is_pool = (command.opcode == opcodes[name] for name in ("CELL", "POOL"))
-        m.d.comb += [
-            self.engine.cmd.ready.eq(~active & (flight == 0) & cell.cmd.ready), cell.cmd.payload.eq(command.body.CELL),
-            cell.cmd.valid.eq(self.engine.cmd.valid & self.engine.cmd.ready & is_cell),
-        ]
-        with m.If(self.engine.cmd.ready):
-            # Also what is no command yet, so that its tokens are on no path but that to `active`.
+        accepted = self.engine.cmd.valid & ~busy
+        m.d.comb += [self.engine.cmd.ready.eq(~busy), cell.cmd.payload.eq(command.body.CELL), cell.cmd.valid.eq(accepted & is_cell)]
+        m.d.sync += starts.eq(accepted & ~is_cell)
+        with m.If(self.engine.done):
+            m.d.sync += busy.eq(0)
+        with m.If(~busy):
+            # Also what is no command yet, so that its tokens are on no path but those to `busy` and `starts`.
             add, window = command.body.ADD, command.body.POOL
             fused = ~is_pool & (add.a_source == OperandA.OUTPUT)
-            common = {name: Mux(is_pool, window[of_pool], add[name]) for name, of_pool in _COMMON.items()}
             m.d.sync += [b.eq(add), p.eq(window), pool.eq(is_pool), chained.eq(fused),
-                         multiply.eq(command.opcode == opcodes["MUL"]), active.eq(self.engine.cmd.valid & ~is_cell)]
-            m.d.sync += [b[name].eq(value) for name, value in common.items()]
+                         multiply.eq(command.opcode == opcodes["MUL"]), busy.eq(self.engine.cmd.valid)]
+            m.d.sync += [b[name].eq(Mux(is_pool, window[of_pool], add[name])) for name, of_pool in _COMMON.items()]
             # ADD and MUL are windows of two positions, a and b, or of b alone.
             with m.If(~is_pool):
                 m.d.sync += [p.kx.eq(~fused), p.ky.eq(0)]
-            kx.begin(Mux(is_pool, window.kx, ~fused))
-            ky.begin(Mux(is_pool, window.ky, 0))
-            nx.begin(common["nx"])
-            ny.begin(common["ny"])
-            chunks.begin(common["bytes"] >> lane_bits)
-            m.d.sync += [first.eq(1), *(s.eq(0) for s in (k_row, k_at, y_k, x_k)),
-                         tail.eq(Cat(common["bytes"][:lane_bits] >= lane for lane in range(lanes))),
-                         *(s.eq(common[name] if name in common else add[name]) for name, of in places.items() for s in of),
-                         x_out.eq(window.x0), y_out.eq(window.y0)]
 
-        # -- responses ---------------------------------------------------------------------------------------
-        valid, stage = slot.valid & self.read.ready, slot.tag
-        inside = (stage.y >= 0) & (stage.y < p.height) & (stage.x >= 0) & (stage.x < p.row_bytes)
-        for step in range(ActReadSignature.LATENCY):
-            following_inside = Signal(name=f"inside{step}", reset_less=True)
-            m.d.sync += following_inside.eq(inside)
-            inside = following_inside
-            following_valid = Signal(name=f"response{step}")
-            following = Signal(tag_layout, name=f"tag{step}", reset_less=True)
-            m.d.sync += [following_valid.eq(valid), following.eq(stage)]
-            valid, stage = following_valid, following
+        # -- responses: what belongs to a read waits for its bytes ------------------------------------------
+        arrives = slot.valid & self.read.ready
+        for step in range(ActReadSignature.LATENCY - 1):
+            following = Signal(name=f"arrives{step}")
+            m.d.sync += following.eq(arrives)
+            arrives = following
+        y, x, window_inside = Signal(y_span, reset_less=True), Signal(x_span, reset_less=True), Signal(reset_less=True)
+        issued = [issue, Signal(name="issued1"), Signal(name="issued2")]
+        m.d.sync += [y.eq(y_out + y_k), x.eq(x_out + x_k), window_inside.eq((y >= 0) & (y < p.height) & (x >= 0) & (x < p.row_bytes)),
+                     *(late.eq(early) for early, late in itertools.pairwise(issued))]
+        own = arrives & ~cell.active
+        m.d.comb += cell.arrives.eq(arrives & cell.active)
+        stage, inside, valid = Signal(tag_layout, reset_less=True), Signal(reset_less=True), Signal()
+        m.d.sync += [stage.eq(self._queued(m, "tags", tag, issue, own, self._READS)[0]),
+                     inside.eq(self._queued(m, "insides", window_inside, issued[2], own, self._READS)[0]), valid.eq(own)]
         bytes_in = [self.read.data[lane].as_signed() for lane in range(lanes)]
         a, best = Signal(chunk_layout(arch), reset_less=True), Signal(chunk_layout(arch), reset_less=True)
-        info_layout = data.StructLayout({"addr": address, "mask": lanes, "end": 1})
-        carried = [Signal(info_layout, name=f"info{i}", reset_less=True) for i in range(8)]
-        flags = [Signal(name=f"valid{i}") for i in range(8)]
-        m.d.sync += [carried[0].addr.eq(stage.addr), carried[0].mask.eq(stage.mask),
-                     carried[0].end.eq(stage.end), flags[0].eq(valid & stage.last)]
-        for i in range(1, 8):
-            m.d.sync += [carried[i].eq(carried[i - 1]), flags[i].eq(flags[i - 1])]
-        a9, b9 = [], []
+        flags = [Signal(name=f"valid{i}") for i in range(9)]
+        m.d.sync += [flags[0].eq(valid & stage.last), *(late.eq(early) for early, late in itertools.pairwise(flags))]
+        compares, restarts = Signal(), Signal(reset_less=True)
+        m.d.sync += [compares.eq(valid), restarts.eq(stage.first)]
+        a9, b9, factors = [], [], []
         for lane in range(lanes):
-            value = Signal(signed(8), name=f"pool_value{lane}")
-            so_far = Signal(signed(8), name=f"pool_best{lane}")
+            candidate = Signal(signed(8), name=f"candidate{lane}", reset_less=True)
             da = Signal(signed(9), name=f"a9_{lane}", reset_less=True)
             db = Signal(signed(9), name=f"b9_{lane}", reset_less=True)
-            m.d.comb += [value.eq(Mux(inside, bytes_in[lane], -128)),
-                         so_far.eq(Mux(stage.first | (value > best[lane]), value, best[lane]))]
-            with m.If(valid):
-                m.d.sync += best[lane].eq(so_far)
-                with m.If(~stage.second):
-                    m.d.sync += a[lane].eq(bytes_in[lane])
-            m.d.sync += [da.eq(Mux(chained, stage.a[lane], a[lane]) - b.a_zero),
-                         db.eq(bytes_in[lane] - b.b_zero)]
-            a9.append(da), b9.append(db)
+            m.d.sync += candidate.eq(Mux(inside, bytes_in[lane], -128))
+            with m.If(compares & (restarts | (candidate > best[lane]))):
+                m.d.sync += best[lane].eq(candidate)
+            with m.If(valid & ~stage.second):
+                m.d.sync += a[lane].eq(bytes_in[lane])
+            factor = Signal(signed(17), name=f"factor{lane}", reset_less=True)
+            m.d.sync += [da.eq(Mux(chained, stage.a[lane], a[lane]) - b.a_zero), db.eq(bytes_in[lane] - b.b_zero),
+                         factor.eq(Mux(multiply, bytes_in[lane] - b.b_zero, b.a_mult))]
+            a9.append(da), b9.append(db), factors.append(factor)
 
-        # -- arithmetic: carried[0] is beside a9 and b9 ------------------------------------------------------
-        pools = best
-        totals = []
-        for lane in range(lanes):
-            # ADD: a9*a_mult, then + b9*b_mult. MUL: a9*b9, then * a_mult. Two multipliers either way.
-            m1 = Signal(signed(27), name=f"m1_{lane}", reset_less=True)
-            total = Signal(signed(36), name=f"total{lane}", reset_less=True)
-            factor = Signal(signed(17), name=f"factor{lane}")
-            scale = Signal(signed(17), name=f"scale{lane}")
-            wide = Signal(signed(27), name=f"wide{lane}", reset_less=True)
-            delayed = Signal(signed(9), name=f"b9_{lane}_b", reset_less=True)
-            m.d.comb += [factor.eq(Mux(multiply, b9[lane], b.a_mult)),
-                         scale.eq(Mux(multiply, b.a_mult, b.b_mult))]
-            m.d.sync += [m1.eq(a9[lane] * factor), delayed.eq(b9[lane])]
-            second_operand = Signal(signed(18), name=f"second{lane}")
-            m.d.comb += second_operand.eq(Mux(multiply, m1, delayed))
-            product = Signal(signed(36), name=f"product{lane}", reset_less=True)
-            m.d.sync += [product.eq(second_operand * scale), wide.eq(m1)]
-            m.d.sync += total.eq(Mux(multiply, product, product + wide))
-            totals.append(total)
+        # -- arithmetic: flags[0] is beside a9 and b9 --------------------------------------------------------
+        pools = best                                 # one cycle later than that
+        scale = Signal(signed(17))
+        m.d.sync += scale.eq(Mux(multiply, b.a_mult, b.b_mult))
         rounded = []
         for lane in range(lanes):
-            shifted = Signal(shifted_layout(len(totals[lane])), name=f"shifted{lane}", reset_less=True)
+            # ADD: a9*a_mult, then + b9*b_mult. MUL: a9*b9, then * a_mult. Two multipliers either way.
+            m1 = Signal(signed(27), name=f"m1_{lane}")
+            second_operand = Signal(signed(18), name=f"second{lane}", reset_less=True)
+            addend, wide = (Signal(signed(27), name=f"{name}{lane}", reset_less=True) for name in ("addend", "wide"))
+            product, total = (Signal(signed(36), name=f"{name}{lane}", reset_less=True) for name in ("product", "total"))
+            m.d.comb += m1.eq(a9[lane] * factors[lane])
+            m.d.sync += [second_operand.eq(Mux(multiply, m1, b9[lane])), addend.eq(Mux(multiply, 0, m1)), product.eq(second_operand * scale),
+                         wide.eq(addend), total.eq(product + wide)]
+            coarse = Signal(coarse_layout(len(total)), name=f"coarse{lane}", reset_less=True)
+            shifted = Signal(shifted_layout(len(total)), name=f"shifted{lane}", reset_less=True)
             value = Signal(signed(11), name=f"rounded{lane}", reset_less=True)
-            m.d.sync += [shifted.eq(shift_right(m, totals[lane], b.shift, f"lane{lane}")),
+            m.d.sync += [coarse.eq(shift_coarse(m, total, b.shift, f"lane{lane}")), shifted.eq(shift_fine(m, coarse, b.shift, f"lane{lane}")),
                          value.eq(round_saturate(m, shifted, f"lane{lane}"))]
             rounded.append(value)
         for i in range(5):
@@ -251,21 +266,48 @@ class VectorEngine(wiring.Component):
         result = Signal(chunk_layout(arch))
         m.d.comb += result.eq(Mux(b.table, table.o.as_value(), plain.as_value()))
 
-        entry = data.StructLayout({"addr": address, "blocks": arch.act_blocks, "mask": lanes, "end": 1, "data": chunk_layout(arch)})
-        m.submodules.queue = queue = SyncFIFOBuffered(width=entry.size, depth=self._QUEUE)
-        head, made = Signal(entry), Signal(entry)
+        # -- queue: results, which may pass it, and where they go, which is known long before -------------------
+        target, target_valid = Signal(target_layout(arch), reset_less=True), Signal()
+        entry_layout = data.StructLayout({"target": target_layout(arch), "blocks": arch.act_blocks})
+        entry, head = Signal(entry_layout), Signal(entry_layout, reset_less=True)
+        made, made_valid = Signal(chunk_layout(arch)), Signal()
+        head_data = Signal(chunk_layout(arch), reset_less=True)
+        moves, stored, leaves, popped = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            made.addr.eq(carried[-1].addr), made.blocks.eq(touched_blocks(arch, carried[-1].addr)), made.mask.eq(carried[-1].mask),
-            made.end.eq(carried[-1].end), made.data.eq(result),
-            queue.w_en.eq(flags[-1]), queue.w_data.eq(made), head.eq(queue.r_data),
-            self.write.valid.eq(queue.r_rdy | cell.write.valid), self.write.addr.eq(Mux(cell.active, cell.write.addr, head.addr)),
-            self.write.blocks.eq(Mux(cell.active, cell.write.blocks, head.blocks)),
-            self.write.mask.eq(Mux(cell.active, cell.write.mask, head.mask)),
-            self.write.data.eq(Mux(cell.active, cell.write.data.as_value(), head.data.as_value())),
-            cell.write.ready.eq(self.write.ready), popped.eq(queue.r_rdy & self.write.ready), queue.r_en.eq(popped),
-            self.engine.done.eq((popped & head.end) | cell.done),
+            entry.target.eq(target), entry.blocks.eq(touched_blocks(arch, target.addr)),
+            made_valid.eq(flags[-1] | cell.result.valid), made.eq(Mux(cell.active, cell.result.payload.as_value(), result.as_value())),
+            moves.eq(~self.write.valid | self.write.ready), popped.eq(self.write.valid & self.write.ready), leaves.eq(moves & (stored | made_valid)),
+            self.write.addr.eq(head.target.addr), self.write.blocks.eq(head.blocks), self.write.mask.eq(head.target.mask),
+            *(self.write.data[lane].eq(head_data[lane]) for lane in range(lanes)),
+            self.engine.done.eq(popped & head.target.end), cell.written.eq(popped), cell.done.eq(self.engine.done),
         ]
+        m.d.sync += [
+            target_valid.eq((issue & last) | cell.target.valid), target.addr.eq(Mux(cell.active, cell.target.payload.addr, places["dst"][2])),
+            target.mask.eq(Mux(cell.active, cell.target.payload.mask, Mux(chunks.last, tail, -1))),
+            target.end.eq(Mux(cell.active, cell.target.payload.end, end)),
+        ]
+        targets, _ = self._queued(m, "targets", entry, target_valid, leaves, self._QUEUE)
+        results, some = self._queued(m, "results", made, made_valid, leaves, self._QUEUE)
+        m.d.comb += stored.eq(some)
+        with m.If(moves):
+            m.d.sync += [self.write.valid.eq(stored | made_valid), head.eq(targets), head_data.eq(Mux(stored, results, made.as_value()))]
+        # -- room: results that are begun and not written ------------------------------------------------------
+        flight, begun, ended = Signal(range(self._QUEUE)), Signal(), Signal()
+        m.d.sync += [begun.eq((issue & first) | cell.result.valid), ended.eq(popped), flight.eq(flight + begun - ended), room.eq(flight < self._FULL)]
         return m
+
+    @staticmethod
+    def _queued(m: Module, name: str, value, enter, leave, depth: int):
+        """A memory that `value` enters and the oldest leaves: that one, and whether there is any. Its user sees to it that it is never full."""
+        m.submodules[name] = memory = Memory(shape=value.shape(), depth=depth, init=[])
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        first, end = (Signal(range(depth), name=f"{name}_{of}") for of in ("first", "end"))
+        m.d.comb += [write.en.eq(enter), write.addr.eq(end), write.data.eq(value), read.addr.eq(first)]
+        with m.If(enter):
+            m.d.sync += end.eq(end + 1)
+        with m.If(leave):
+            m.d.sync += first.eq(first + 1)
+        return read.data, first != end
 
     @staticmethod
     def _span(first: Field, *loops: tuple[Field, Field]) -> range:

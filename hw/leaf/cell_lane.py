@@ -5,37 +5,32 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from systolith.hw.leaf.rounding import add_saturate
 from systolith.spec.cells import GATE, HIDDEN_FRAC, SEGMENT_BITS, SIGMOID, STATE, TANH, UNIT_FRAC
 from systolith.spec.numerics import INT8
 
-__all__ = ["FACTOR", "PRE", "CellLane", "saturated"]
+__all__ = ["FACTOR", "PRE", "CellLane"]
 
 #: Factors: a difference of two states, or an unsigned number of as many bits.
 FACTOR = signed(STATE.width + 1)
 #: What is added to a product before it is rounded.
 PRE = signed(STATE.width + GATE.frac)
-#: What the hidden state drops beyond the binary point of a product's result.
-_HIDDEN_BITS = UNIT_FRAC - HIDDEN_FRAC
-
-
-def saturated(value, bits: int):
-    """`value`, or the bound of signed(bits) that it passes."""
-    top = value[bits - 1:]
-    bound = Mux(value[-1], -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
-    return Mux(top.all() | ~top.any(), value[:bits].as_signed(), bound)
+#: Binary point of the product of a gate and a hidden state as int8 from it.
+_HIDDEN_POINT = 2 * UNIT_FRAC - HIDDEN_FRAC
 
 
 class CellLane(wiring.Component):
     """One multiplier and one ROM with the segments of sigmoid and tanh.
 
     ``lookup``: ``o = plain ? x : interpolate(tanh ? TANH : SIGMOID, x)``, see `spec.cells`.
-    ``multiply``: ``o = saturate(post + round_half_even((pre + a*b) / 2**15))``; with `hidden`, 2**23 and int8.
+    ``multiply``: ``o = saturate(post + round_half_even((pre + a*b) / 2**15))``; where `pre` and `post` are 0, also
+    ``hidden = saturate(round_half_even(a*b / 2**23))`` as int8.
 
     Members
     -------
     lookup, plain, tanh, x : In
-    multiply, hidden, a, b, pre, post : In
-    o : Out                                  stays until the next result
+    multiply, a, b, pre, post : In
+    o, hidden : Out                          stay until the next result
 
     Timing
     ------
@@ -49,7 +44,7 @@ class CellLane(wiring.Component):
         state = signed(STATE.width)
         super().__init__({
             "lookup": In(1), "plain": In(1), "tanh": In(1), "x": In(signed(GATE.width)),
-            "multiply": In(1), "hidden": In(1), "a": In(FACTOR), "b": In(FACTOR), "pre": In(PRE), "post": In(state), "o": Out(state),
+            "multiply": In(1), "a": In(FACTOR), "b": In(FACTOR), "pre": In(PRE), "post": In(state), "o": Out(state), "hidden": Out(signed(INT8.width)),
         })
 
     def elaborate(self, platform):
@@ -70,33 +65,32 @@ class CellLane(wiring.Component):
         # -- operands --------------------------------------------------------------------------------------------
         a, b = Signal(FACTOR, reset_less=True), Signal(FACTOR, reset_less=True)
         pre, post = Signal(PRE, reset_less=True), Signal(signed(STATE.width), reset_less=True)
-        busy, hidden = Signal(), Signal(reset_less=True)
-        m.d.sync += [busy.eq(found | self.multiply), a.eq(self.a), b.eq(self.b), pre.eq(self.pre), post.eq(self.post), hidden.eq(self.hidden)]
+        busy = Signal()
+        m.d.sync += [busy.eq(found | self.multiply), a.eq(self.a), b.eq(self.b), pre.eq(self.pre), post.eq(self.post)]
         with m.If(found):
             # The rest of the argument, aligned so that the product is rounded where all the others are.
             m.d.sync += [a.eq(Mux(plain, 0, segment.data.rise)), b.eq(x[:SEGMENT_BITS] << (UNIT_FRAC - SEGMENT_BITS)), pre.eq(0),
-                         post.eq(Mux(plain, x, segment.data.value)), hidden.eq(0)]
+                         post.eq(Mux(plain, x, segment.data.value))]
 
         # -- product ---------------------------------------------------------------------------------------------
         product = Signal(signed(2 * FACTOR.width), reset_less=True)
-        pre_late, post_late = Signal.like(pre, reset_less=True), Signal.like(post, reset_less=True)
-        busy_late, hidden_late = Signal(), Signal(reset_less=True)
-        m.d.sync += [product.eq(a * b), pre_late.eq(pre), post_late.eq(post), busy_late.eq(busy), hidden_late.eq(hidden)]
+        # `post` is added before the rounding, which it may not decide: whether the integer part is even, it says beside.
+        addend, odd = Signal(signed(STATE.width + UNIT_FRAC + 1), reset_less=True), Signal(reset_less=True)
+        busy_late = Signal()
+        m.d.sync += [product.eq(a * b), addend.eq(pre + (post << UNIT_FRAC)), odd.eq(post[0]), busy_late.eq(busy)]
 
         # -- round and saturate ----------------------------------------------------------------------------------
         total = Signal(signed(2 * FACTOR.width + 1))
-        placed = Signal(signed(2 * FACTOR.width + 1))
-        whole = Signal(signed(len(placed) - UNIT_FRAC))
-        up = Signal()
-        result = Signal(signed(len(whole) + 1))
-        m.d.comb += [
-            total.eq(product + pre_late),
-            # Of the bits that a hidden state drops first, one stands for all: it decides ties as they would.
-            placed.eq(Mux(hidden_late, Cat(total[:_HIDDEN_BITS + 1].any(), total[_HIDDEN_BITS + 1:]).as_signed(), total)),
-            whole.eq(placed >> UNIT_FRAC),
-            up.eq(placed[UNIT_FRAC - 1] & (placed[:UNIT_FRAC - 1].any() | whole[0])),
-            result.eq(whole + post_late + up),
-        ]
+        m.d.comb += total.eq(product + addend)
         with m.If(busy_late):
-            m.d.sync += self.o.eq(Mux(hidden_late, saturated(result, INT8.width), saturated(result, STATE.width)))
+            m.d.sync += [self.o.eq(self._rounded(m, total, odd, "o", UNIT_FRAC, STATE.width)),
+                         self.hidden.eq(self._rounded(m, total, 0, "hidden", _HIDDEN_POINT, INT8.width))]
         return m
+
+    @staticmethod
+    def _rounded(m: Module, total: Signal, odd, name: str, point: int, bits: int) -> Signal:
+        """``total / 2**point`` to the nearest integer, ties to those that are even without `odd`, saturated to signed(bits)."""
+        whole = Signal(signed(len(total) - point), name=f"{name}_whole")
+        up = Signal(name=f"{name}_up")
+        m.d.comb += [whole.eq(total >> point), up.eq(total[point - 1] & (total[:point - 1].any() | (whole[0] ^ odd)))]
+        return add_saturate(m, whole, up, name, bits)

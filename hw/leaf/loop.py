@@ -6,7 +6,8 @@ __all__ = ["Loop"]
 
 
 class Loop:
-    """Counts a loop of `count` + 1 rounds; `last` says that this is the last one, without a comparison on the way.
+    """Counts a loop of `count` + 1 rounds; `last` says that this is the last one, without a comparison on the way, and `nears` that the
+    next one is.
 
     Parameters
     ----------
@@ -18,6 +19,7 @@ class Loop:
         self._m = m
         self._left = Signal(bits, name=f"{name}_left", reset_less=True)
         self.last = Signal(name=f"{name}_last", reset_less=True)
+        self.nears = self._left == 1
 
     def begin(self, count) -> None:
         """The next round is the first of `count` + 1."""
@@ -25,4 +27,4 @@ class Loop:
 
     def step(self) -> None:
         """The next round is the following one."""
-        self._m.d.sync += [self._left.eq(self._left - 1), self.last.eq(self._left == 1)]
+        self._m.d.sync += [self._left.eq(self._left - 1), self.last.eq(self.nears)]

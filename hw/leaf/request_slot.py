@@ -16,12 +16,13 @@ class RequestSlot(wiring.Component):
 
     Parameters
     ----------
-    tag : shape   what travels beside the address
+    tag : shape   what travels beside the address, or None
 
     Members
     -------
     i : In(stream)         ``addr``, ``tag``
-    valid, addr, tag, blocks : Out
+    valid, addr, blocks : Out
+    tag : Out              where there is one
     ready : In(1)          granted
 
     Timing
@@ -29,11 +30,11 @@ class RequestSlot(wiring.Component):
     A request is offered one cycle after it is accepted; one per cycle while they are granted.
     """
 
-    def __init__(self, arch: ArchConfig, tag) -> None:
+    def __init__(self, arch: ArchConfig, tag=None) -> None:
         self._arch = arch
-        self._request = {"addr": range(arch.act_bytes), "tag": tag}
+        self._request = {"addr": range(arch.act_bytes), **({} if tag is None else {"tag": tag})}
         super().__init__({
-            "i": In(stream.Signature(data.StructLayout(self._request))), "valid": Out(1), "addr": Out(range(arch.act_bytes)), "tag": Out(tag),
+            "i": In(stream.Signature(data.StructLayout(self._request))), "valid": Out(1), **{name: Out(shape) for name, shape in self._request.items()},
             "blocks": Out(arch.act_blocks), "ready": In(1),
         })
 
@@ -43,8 +44,8 @@ class RequestSlot(wiring.Component):
         m.submodules.register = register = StreamRegister(data.StructLayout({**self._request, "blocks": arch.act_blocks}))
         entry, held = register.i.payload, register.o.payload
         m.d.comb += [
-            register.i.valid.eq(self.i.valid), self.i.ready.eq(register.i.ready), entry.addr.eq(given.addr), entry.tag.eq(given.tag),
-            entry.blocks.eq(touched_blocks(arch, given.addr)), self.valid.eq(register.o.valid), register.o.ready.eq(self.ready),
-            self.addr.eq(held.addr), self.tag.eq(held.tag), self.blocks.eq(held.blocks),
+            register.i.valid.eq(self.i.valid), self.i.ready.eq(register.i.ready), self.valid.eq(register.o.valid), register.o.ready.eq(self.ready),
+            entry.blocks.eq(touched_blocks(arch, given.addr)), self.blocks.eq(held.blocks),
+            *(entry[name].eq(given[name]) for name in self._request), *(getattr(self, name).eq(held[name]) for name in self._request),
         ]
         return m

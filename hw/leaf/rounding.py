@@ -1,9 +1,12 @@
 """Rounding and clamping as combinational helpers: `spec.numerics` in hardware."""
 
-from amaranth.hdl import Const, Mux, Signal, signed
+from amaranth.hdl import Cat, Mux, Signal, signed
 from amaranth.lib import data
 
-__all__ = ["add_clamp", "round_saturate", "shift_right", "shifted_layout"]
+__all__ = ["add_clamp", "add_saturate", "coarse_layout", "round_saturate", "shift_coarse", "shift_fine", "shifted_layout"]
+
+#: Bits of a shift that its second step does.
+_FINE = 3
 
 
 def shifted_layout(bits: int) -> data.StructLayout:
@@ -12,18 +15,43 @@ def shifted_layout(bits: int) -> data.StructLayout:
     return data.StructLayout({"whole": signed(bits), "half": 1, "rest": 1})
 
 
-def shift_right(m, value: Signal, shift: Signal, name: str) -> data.View:
-    """``value / 2**shift``, exact enough to be rounded by `round_saturate`, a cycle later where the clock asks for it."""
-    width = len(value)
-    doubled = Signal(signed(width + 1), name=f"{name}_doubled")
-    moved = Signal(signed(width + 1), name=f"{name}_moved")
-    dropped = Signal(width + 1, name=f"{name}_dropped")
-    result = Signal(shifted_layout(width), name=f"{name}_shifted")
-    # One more bit below the point, which is the half. What the shift drops from it decides a tie.
+def coarse_layout(bits: int) -> data.StructLayout:
+    """A number of so many bits on the way through a right shift: doubled, so that its first bit is the half, and whether any dropped bit was 1."""
+    return data.StructLayout({"doubled": signed(bits + 1), "rest": 1})
+
+
+def shift_coarse(m, value: Signal, shift: Signal, name: str) -> data.View:
+    """The first step of ``value / 2**shift``, by multiples of 2**8; `shift_fine` takes it on, a cycle later where the clock asks for it."""
+    doubled = Signal(signed(len(value) + 1), name=f"{name}_doubled")
+    result = Signal(coarse_layout(len(value)), name=f"{name}_coarse")
+    steps, groups = shift[_FINE:], range(0, len(doubled), 1 << _FINE)
     m.d.comb += [
-        doubled.eq(value << 1), moved.eq(doubled >> shift), dropped.eq(doubled & ((Const(1, 1) << shift) - 1)),
-        result.whole.eq(moved >> 1), result.half.eq(moved[0]), result.rest.eq(dropped.any()),
+        doubled.eq(value << 1), result.doubled.eq(doubled >> (steps << _FINE)),
+        result.rest.eq(Cat(doubled[at:at + (1 << _FINE)].any() & (steps > step) for step, at in enumerate(groups)).any()),
     ]
+    return result
+
+
+def shift_fine(m, coarse: data.View, shift: Signal, name: str) -> data.View:
+    """The rest of ``value / 2**shift``, exact enough to be rounded by `round_saturate`."""
+    moved = Signal.like(coarse.doubled, name=f"{name}_moved")
+    result = Signal(shifted_layout(len(moved) - 1), name=f"{name}_shifted")
+    rest = shift[:_FINE]
+    # What the shift drops below the half decides a tie.
+    m.d.comb += [
+        moved.eq(coarse.doubled >> rest), result.whole.eq(moved >> 1), result.half.eq(moved[0]),
+        result.rest.eq(coarse.rest | Cat(coarse.doubled[at] & (rest > at) for at in range((1 << _FINE) - 1)).any()),
+    ]
+    return result
+
+
+def add_saturate(m, whole: Signal, up: Signal, name: str, bits: int) -> Signal:
+    """``whole + up`` for a bit `up`, saturated to signed(bits). The bounds are looked for while the sum is made."""
+    result = Signal(signed(bits), name=f"{name}_result")
+    top, negative = whole[bits - 1:-1], whole[-1]
+    # Rounding up cannot bring a number back into the range, nor out of it where it is below the largest.
+    m.d.comb += result.eq(Mux(~negative & (top.any() | whole[:bits - 1].all()), (1 << (bits - 1)) - 1,
+                              Mux(negative & ~top.all(), -(1 << (bits - 1)), whole[:bits].as_signed() + up)))
     return result
 
 
@@ -32,15 +60,9 @@ def round_saturate(m, shifted: data.View, name: str, bits: int = 11) -> Signal:
 
     11 bits are enough for any int8 result with any zero point.
     """
-    result = Signal(signed(bits), name=f"{name}_result")
-    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
     up = Signal(name=f"{name}_up")
-    # Rounding up cannot bring a number back into the range, nor out of it where it is below `high`.
-    m.d.comb += [
-        up.eq(shifted.half & (shifted.rest | shifted.whole[0])),
-        result.eq(Mux(shifted.whole >= high, high, Mux(shifted.whole < low, low, shifted.whole[:bits].as_signed() + up))),
-    ]
-    return result
+    m.d.comb += up.eq(shifted.half & (shifted.rest | shifted.whole[0]))
+    return add_saturate(m, shifted.whole, up, name, bits)
 
 
 def add_clamp(m, value: Signal, zero: Signal, low: Signal, high: Signal, name: str) -> Signal:
