@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from systolith.hw.engine.transfer import RegionSignature, RowWalker, row_layout
 from systolith.hw.interfaces import ActWriteSignature, BeatWriteSignature, EngineSignature, HwErrorCode
 from systolith.hw.leaf.request_slot import RequestSlot
+from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import READ_BURSTS, ReadSignature
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Space
@@ -28,8 +29,8 @@ class LoadEngine(wiring.Component):
 
     Timing
     ------
-    One burst begins and one beat moves per cycle; up to `READ_BURSTS` bursts are under way. A beat is written in the
-    cycle after it comes; while the port is taken, the next one waits on the bus. `done` is in the cycle of the last write.
+    One burst begins and one beat moves per cycle; up to `READ_BURSTS` bursts are under way. A beat is written two cycles
+    after it comes; while the port is taken, three wait here and the next one on the bus. `done` is in the cycle of the last write.
     Errors are reported in order, when all older beats are written.
     """
 
@@ -49,20 +50,25 @@ class LoadEngine(wiring.Component):
         m = Module()
         m.submodules.walker = walker = RowWalker(self._arch, Engine.LOAD)
         m.submodules.rows = rows = SyncFIFOBuffered(width=row_layout(self._arch).size, depth=READ_BURSTS)
+        m.submodules.bursts = bursts = StreamRegister(self.bus.bursts.payload.shape())
         wiring.connect(m, wiring.flipped(self.regions), walker.regions)
         failed = Signal()
         stopped = Signal()
         piece = walker.pieces
         good = piece.payload.row.error == HwErrorCode.NONE
-        room = rows.w_rdy | ~piece.payload.begins
+        # A cycle late: room for one row more than is known.
+        vacant = Signal()
+        room = vacant | ~piece.payload.begins
+        m.d.sync += vacant.eq(rows.w_level < READ_BURSTS - 1)
         m.d.comb += [
             stopped.eq(failed | self.engine.stop),
             walker.cmd.payload.eq(self.engine.cmd.payload), walker.cmd.valid.eq(self.engine.cmd.valid),
             self.engine.cmd.ready.eq(walker.cmd.ready),
-            self.bus.bursts.valid.eq(piece.valid & good & room & ~stopped),
-            self.bus.bursts.payload.addr.eq(piece.payload.addr), self.bus.bursts.payload.len.eq(piece.payload.len),
-            piece.ready.eq(room & ~stopped & (self.bus.bursts.ready | ~good)),
+            bursts.i.valid.eq(piece.valid & good & room), bursts.i.payload.addr.eq(piece.payload.addr), bursts.i.payload.len.eq(piece.payload.len),
+            piece.ready.eq(room & (bursts.i.ready | ~good)),
             rows.w_en.eq(piece.valid & piece.ready & piece.payload.begins), rows.w_data.eq(piece.payload.row),
+            self.bus.bursts.valid.eq(bursts.o.valid & ~stopped), self.bus.bursts.payload.eq(bursts.o.payload),
+            bursts.o.ready.eq(self.bus.bursts.ready & ~stopped),
         ]
         under_way = Signal(range(READ_BURSTS + 2))
         begun = self.bus.bursts.valid & self.bus.bursts.ready
@@ -90,17 +96,23 @@ class LoadEngine(wiring.Component):
             m.d.comb += last_mask.eq(Cat(row.last >= lane for lane in range(arch.bus_bytes)))
         tag_layout = data.StructLayout({"space": row.space.shape(), "beat": len(row.sram) - lanes, "data": arch.bus_bits, "mask": arch.bus_bytes, "final": 1})
         m.submodules.slot = slot = RequestSlot(arch, tag_layout)
+        # The oldest beat, in a register: what the bus offers and whether it is taken do not depend on each other.
+        beat = Signal.like(beats.payload, reset_less=True)
+        here = Signal()
+        able = Signal()
         taken = Signal()
         bus_error = Signal()
         m.d.comb += [
             slot.i.payload.addr.eq(address), slot.i.payload.tag.space.eq(row.space), slot.i.payload.tag.beat.eq(address >> lanes),
-            slot.i.payload.tag.data.eq(beats.payload.data), slot.i.payload.tag.mask.eq(first_mask & last_mask),
+            slot.i.payload.tag.data.eq(beat.data), slot.i.payload.tag.mask.eq(first_mask & last_mask),
             slot.i.payload.tag.final.eq(last & row.final),
-            slot.i.valid.eq(beats.valid & rows.r_rdy & ~stopped & ~beats.payload.error), taken.eq(slot.i.valid & slot.i.ready),
-            bus_error.eq(beats.valid & rows.r_rdy & ~stopped & beats.payload.error & ~slot.valid),
+            able.eq(rows.r_rdy & ~beat.error), slot.i.valid.eq(here & able & ~stopped), taken.eq(slot.i.valid & slot.i.ready),
+            bus_error.eq(here & rows.r_rdy & ~stopped & beat.error & ~slot.valid),
             # On a stop, what still comes is taken and dropped.
-            beats.ready.eq(stopped | taken | bus_error),
+            beats.ready.eq(stopped | ~here | (able & slot.i.ready)),
         ]
+        with m.If(beats.ready):
+            m.d.sync += [here.eq(beats.valid), beat.eq(beats.payload)]
         with m.If(taken):
             m.d.sync += [index.eq(index + 1), moved.eq(moved + arch.bus_bytes)]
             with m.If(last):

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from systolith.hw.engine.transfer import RegionSignature, RowWalker
 from systolith.hw.interfaces import ActReadSignature, EngineSignature, HwErrorCode
 from systolith.hw.leaf.request_slot import RequestSlot
+from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import WriteSignature
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine
@@ -67,20 +68,19 @@ class StoreEngine(wiring.Component):
         good = row.error == HwErrorCode.NONE
         begin = Signal()
         burst = Signal(burst_layout)
+        m.submodules.addresses = addresses = StreamRegister(self.bus.bursts.payload.shape())
+        wiring.connect(m, addresses.o, wiring.flipped(self.bus.bursts))
+        # Of the two queues the second is the fuller one. A cycle late: room for one burst more than is known.
+        vacant = Signal()
+        m.d.sync += vacant.eq(finals.w_level < WRITE_BURSTS - 1)
         m.d.comb += [
-            begin.eq(walker.pieces.valid & good & ~stopped & (~self.bus.bursts.valid | self.bus.bursts.ready)
-                     & bursts.w_rdy & finals.w_rdy),
-            walker.pieces.ready.eq(begin), bursts.w_en.eq(begin), finals.w_en.eq(begin), bursts.w_data.eq(burst),
-            finals.w_data.eq(piece.ends & row.final),
+            begin.eq(walker.pieces.valid & walker.pieces.ready), walker.pieces.ready.eq(good & ~stopped & vacant & addresses.i.ready),
+            addresses.i.valid.eq(walker.pieces.valid & good & ~stopped & vacant),
+            addresses.i.payload.addr.eq(piece.addr), addresses.i.payload.len.eq(piece.len),
+            bursts.w_en.eq(begin), finals.w_en.eq(begin), bursts.w_data.eq(burst), finals.w_data.eq(piece.ends & row.final),
             burst.sram.eq(row.sram), burst.len.eq(piece.len), burst.first.eq(row.first), burst.last.eq(row.last),
             burst.begins.eq(piece.begins), burst.ends.eq(piece.ends),
         ]
-        # The address is held in registers, so that a burst once offered stays until the bus takes it.
-        with m.If(self.bus.bursts.ready):
-            m.d.sync += self.bus.bursts.valid.eq(0)
-        with m.If(begin):
-            m.d.sync += [self.bus.bursts.valid.eq(1), self.bus.bursts.payload.addr.eq(piece.addr),
-                         self.bus.bursts.payload.len.eq(piece.len)]
         self._read(m, bursts, burst_layout)
         self._respond(m, finals, walker, begin, stopped, failed)
         return m
