@@ -5,10 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.engine.transfer import RegionSignature, RowWalker
+from systolith.hw.engine.transfer import BURST_OFFERS, RegionSignature, RowWalker
 from systolith.hw.interfaces import ActReadSignature, EngineSignature, HwErrorCode
 from systolith.hw.leaf.request_slot import RequestSlot
-from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import WriteSignature
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine
@@ -65,18 +64,17 @@ class StoreEngine(wiring.Component):
             self.engine.cmd.ready.eq(walker.cmd.ready),
         ]
         piece = walker.pieces.payload
-        good = row.error == HwErrorCode.NONE
+        good = ~walker.failed
         begin = Signal()
         burst = Signal(burst_layout)
-        m.submodules.addresses = addresses = StreamRegister(self.bus.bursts.payload.shape())
-        wiring.connect(m, addresses.o, wiring.flipped(self.bus.bursts))
-        # Of the two queues the second is the fuller one. A cycle late: room for one burst more than is known.
-        vacant = Signal()
-        m.d.sync += vacant.eq(finals.w_level < WRITE_BURSTS - 1)
+        m.submodules.offers = offers = SyncFIFO(width=self.bus.bursts.payload.shape().size, depth=BURST_OFFERS)
+        # A cycle late, so there is room for one burst more than is known here. Of the other two queues the second is the fuller one.
+        may_begin = Signal()
+        m.d.sync += may_begin.eq((finals.w_level < WRITE_BURSTS - 1) & (offers.w_level < BURST_OFFERS - 1) & ~stopped)
         m.d.comb += [
-            begin.eq(walker.pieces.valid & walker.pieces.ready), walker.pieces.ready.eq(good & ~stopped & vacant & addresses.i.ready),
-            addresses.i.valid.eq(walker.pieces.valid & good & ~stopped & vacant),
-            addresses.i.payload.addr.eq(piece.addr), addresses.i.payload.len.eq(piece.len),
+            begin.eq(walker.pieces.valid & good & may_begin), walker.pieces.ready.eq(may_begin),
+            offers.w_en.eq(begin), offers.w_data.eq(Cat(piece.addr, piece.len)),
+            self.bus.bursts.valid.eq(offers.r_rdy), self.bus.bursts.payload.eq(offers.r_data), offers.r_en.eq(self.bus.bursts.ready),
             bursts.w_en.eq(begin), finals.w_en.eq(begin), bursts.w_data.eq(burst), finals.w_data.eq(piece.ends & row.final),
             burst.sram.eq(row.sram), burst.len.eq(piece.len), burst.first.eq(row.first), burst.last.eq(row.last),
             burst.begins.eq(piece.begins), burst.ends.eq(piece.ends),
@@ -143,7 +141,8 @@ class StoreEngine(wiring.Component):
         response = self.bus.response
         row = walker.pieces.payload.row
         m.d.sync += under_way.eq(under_way + begin - response)
-        m.d.comb += [self.engine.idle.eq(under_way == 0), finals.r_en.eq(response),
+        # A burst may still begin in the cycle in which a stop comes.
+        m.d.comb += [self.engine.idle.eq((under_way == 0) & ~begin), finals.r_en.eq(response),
                      self.engine.stall.eq((under_way != 0) & ~(self.bus.beats.valid & self.bus.beats.ready))]
         with m.If(~failed):
             with m.If(response & self.bus.error):
@@ -151,7 +150,7 @@ class StoreEngine(wiring.Component):
             with m.Elif(response):
                 m.d.comb += self.engine.done.eq(finals.r_data)
             # A row at fault is reported when all before it are acknowledged.
-            with m.Elif(walker.pieces.valid & (row.error != HwErrorCode.NONE) & (under_way == 0) & ~stopped):
+            with m.Elif(walker.failed & (under_way == 0) & ~stopped):
                 m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(row.error)]
         with m.If(self.engine.error):
             m.d.sync += failed.eq(1)

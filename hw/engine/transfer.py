@@ -11,7 +11,10 @@ from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Region, Space, isa_for
 from systolith.spec.memory import BURST_BEATS
 
-__all__ = ["RegionSignature", "RowWalker", "piece_layout", "row_layout"]
+__all__ = ["BURST_OFFERS", "RegionSignature", "RowWalker", "piece_layout", "row_layout"]
+
+#: Bursts that wait for the bus in LOAD and in STORE, so that the walk does not depend on whether it takes one.
+BURST_OFFERS = 4
 
 
 class RegionSignature(wiring.Signature):
@@ -51,7 +54,7 @@ class RowWalker(wiring.Component):
     """Turns a LOAD or STORE into bursts.
 
     Each row is checked as a whole: it must lie in its region and in its SRAM, and be aligned to beats except in the
-    activation SRAM. A row that fails is one piece with `row.error` set, after which the walker is silent until reset.
+    activation SRAM. A row that fails is one piece with `row.error` set that does not end it; then the walker is silent until reset.
     `row.sram` is, for each piece, the SRAM address of byte 0 of its first beat (it may lie before the row).
 
     Parameters
@@ -62,6 +65,7 @@ class RowWalker(wiring.Component):
     -------
     cmd : In(stream)          instructions
     pieces : Out(stream)      bursts in order
+    failed : Out(1)           the piece at hand, or the last one, is a row that failed
     regions : In(RegionSignature)
 
     Timing
@@ -77,7 +81,7 @@ class RowWalker(wiring.Component):
         self._engine = engine
         super().__init__({
             "cmd": In(stream.Signature(command_layout(arch, engine))),
-            "pieces": Out(stream.Signature(piece_layout(arch))),
+            "pieces": Out(stream.Signature(piece_layout(arch))), "failed": Out(1),
             "regions": In(RegionSignature(arch)),
         })
 
@@ -174,9 +178,9 @@ class RowWalker(wiring.Component):
         arch = self._arch
         lane_bits = (arch.bus_bytes - 1).bit_length()
         row = Signal(row_layout(arch), reset_less=True)
-        valid, failed = Signal(), Signal()
-        # The piece at hand is known; it is the row's last one.
-        known, ends = Signal(), Signal()
+        valid, failed = Signal(), self.failed
+        # The piece at hand is known; it is the row's last one; it is to be known next.
+        known, ends, later = Signal(), Signal(), Signal()
         begins = Signal(reset_less=True)
         beat = Signal.like(self._beat, name="beat", reset_less=True)
         left = Signal.like(row.beats, name="left", reset_less=True)
@@ -184,23 +188,23 @@ class RowWalker(wiring.Component):
         piece = self.pieces.payload
         m.d.comb += [
             self.pieces.valid.eq(known), piece.addr.eq(Cat(Const(0, lane_bits), beat)), piece.len.eq(count), piece.row.eq(row),
-            piece.begins.eq(begins), piece.ends.eq(ends), taken.eq((~valid | (ends & self.pieces.ready)) & ~failed),
+            piece.begins.eq(begins), piece.ends.eq(ends), taken.eq(~valid | (ends & self.pieces.ready)),
         ]
         # A row that is taken comes with its first piece; a later piece is looked at when the row has moved on.
         from_beat, from_left = Signal.like(beat, name="from_beat"), Signal.like(left, name="from_left")
         page_left = Signal(range(PAGE_BYTES // arch.bus_bytes))
         next_count, next_ends = Signal.like(count, name="next_count"), Signal()
-        later = valid & ~known
         m.d.comb += [
             from_beat.eq(Mux(later, beat, self._beat)), from_left.eq(Mux(later, left, self._row.beats)),
             # Beats to the end of the page, minus 1: the complement of the beat's index in it.
             page_left.eq(~from_beat[:len(page_left)]), next_ends.eq((from_left <= page_left) & (from_left < BURST_BEATS)),
             next_count.eq(Mux(next_ends, from_left, Mux(page_left < BURST_BEATS, page_left, BURST_BEATS - 1))),
         ]
+        m.d.sync += later.eq(0)
         with m.If(known & self.pieces.ready):
-            m.d.sync += [known.eq(0), ends.eq(0), begins.eq(0), beat.eq(beat + count + 1), left.eq(left - count - 1),
+            m.d.sync += [known.eq(0), later.eq(~ends & ~failed), ends.eq(0), begins.eq(0), beat.eq(beat + count + 1), left.eq(left - count - 1),
                          row.sram.eq(row.sram + ((count + 1) << lane_bits))]
-            with m.If(ends | failed):
+            with m.If(ends):
                 m.d.sync += valid.eq(0)
         with m.If(later):
             m.d.sync += [known.eq(1), count.eq(next_count), ends.eq(next_ends)]
@@ -208,5 +212,6 @@ class RowWalker(wiring.Component):
         with m.If(measured & taken):
             m.d.sync += [
                 valid.eq(1), known.eq(1), begins.eq(1), beat.eq(self._beat), left.eq(self._row.beats), count.eq(next_count),
-                ends.eq(next_ends), row.eq(self._row), row.error.eq(error), failed.eq(error != HwErrorCode.NONE),
+                # A row that fails never ends, so that none follows.
+                ends.eq(next_ends & (error == HwErrorCode.NONE)), row.eq(self._row), row.error.eq(error), failed.eq(error != HwErrorCode.NONE),
             ]
