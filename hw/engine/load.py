@@ -2,10 +2,10 @@
 
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.engine.transfer import RegionSignature, RowWalker, row_layout
+from systolith.hw.engine.transfer import BURST_OFFERS, RegionSignature, RowWalker, row_layout
 from systolith.hw.interfaces import ActWriteSignature, BeatWriteSignature, EngineSignature, HwErrorCode
 from systolith.hw.leaf.request_slot import RequestSlot
 from systolith.hw.soc.axi import READ_BURSTS, ReadSignature
@@ -28,8 +28,8 @@ class LoadEngine(wiring.Component):
 
     Timing
     ------
-    One burst begins and one beat moves per cycle; up to `READ_BURSTS` bursts are under way. A beat is written in the
-    cycle after it comes; while the port is taken, the next one waits on the bus. `done` is in the cycle of the last write.
+    One burst begins and one beat moves per cycle; up to `READ_BURSTS` bursts are under way. A beat is written two cycles
+    after it comes; while the port is taken, three wait here and the next one on the bus. `done` is in the cycle of the last write.
     Errors are reported in order, when all older beats are written.
     """
 
@@ -49,30 +49,32 @@ class LoadEngine(wiring.Component):
         m = Module()
         m.submodules.walker = walker = RowWalker(self._arch, Engine.LOAD)
         m.submodules.rows = rows = SyncFIFOBuffered(width=row_layout(self._arch).size, depth=READ_BURSTS)
+        m.submodules.offers = offers = SyncFIFO(width=self.bus.bursts.payload.shape().size, depth=BURST_OFFERS)
         wiring.connect(m, wiring.flipped(self.regions), walker.regions)
-        failed = Signal()
+        # After a stop or an error, until reset.
         stopped = Signal()
         piece = walker.pieces
-        good = piece.payload.row.error == HwErrorCode.NONE
-        room = rows.w_rdy | ~piece.payload.begins
+        # A cycle late, so there is room for one piece more than is known here.
+        may_begin = Signal()
+        m.d.sync += may_begin.eq((rows.w_level < READ_BURSTS - 1) & (offers.w_level < BURST_OFFERS - 1))
         m.d.comb += [
-            stopped.eq(failed | self.engine.stop),
             walker.cmd.payload.eq(self.engine.cmd.payload), walker.cmd.valid.eq(self.engine.cmd.valid),
             self.engine.cmd.ready.eq(walker.cmd.ready),
-            self.bus.bursts.valid.eq(piece.valid & good & room & ~stopped),
-            self.bus.bursts.payload.addr.eq(piece.payload.addr), self.bus.bursts.payload.len.eq(piece.payload.len),
-            piece.ready.eq(room & ~stopped & (self.bus.bursts.ready | ~good)),
-            rows.w_en.eq(piece.valid & piece.ready & piece.payload.begins), rows.w_data.eq(piece.payload.row),
+            piece.ready.eq(may_begin), offers.w_en.eq(piece.valid & may_begin & ~walker.failed),
+            offers.w_data.eq(Cat(piece.payload.addr, piece.payload.len)),
+            rows.w_en.eq(piece.valid & may_begin & piece.payload.begins), rows.w_data.eq(piece.payload.row),
+            self.bus.bursts.valid.eq(offers.r_rdy & ~stopped), self.bus.bursts.payload.eq(offers.r_data),
+            offers.r_en.eq(self.bus.bursts.ready & ~stopped),
         ]
         under_way = Signal(range(READ_BURSTS + 2))
         begun = self.bus.bursts.valid & self.bus.bursts.ready
         ended = self.bus.beats.valid & self.bus.beats.ready & self.bus.beats.payload.last
         m.d.sync += under_way.eq(under_way + begun - ended)
-        m.d.comb += self.engine.idle.eq(under_way == 0)
-        self._write(m, rows, stopped, failed)
+        m.d.comb += self.engine.idle.eq((under_way == 0) & ~self.bus.bursts.valid)
+        self._write(m, rows, stopped)
         return m
 
-    def _write(self, m: Module, rows: SyncFIFOBuffered, stopped: Signal, failed: Signal) -> None:
+    def _write(self, m: Module, rows: SyncFIFOBuffered, stopped: Signal) -> None:
         """Moves beats to the SRAM that the oldest row names."""
         arch, beats = self._arch, self.bus.beats
         row = Signal(row_layout(arch))
@@ -83,29 +85,35 @@ class LoadEngine(wiring.Component):
         last_mask = Signal(arch.bus_bytes)
         last = index == row.beats
         lanes = (arch.bus_bytes - 1).bit_length()
-        m.d.comb += [row.eq(rows.r_data), address.eq(row.sram + moved), first_mask.eq(-1), last_mask.eq(-1)]
+        m.d.comb += [row.eq(rows.r_data), moved.eq(index << lanes), address.eq(row.sram + moved), first_mask.eq(-1), last_mask.eq(-1)]
         with m.If(index == 0):
             m.d.comb += first_mask.eq(Cat(row.first <= lane for lane in range(arch.bus_bytes)))
         with m.If(last):
             m.d.comb += last_mask.eq(Cat(row.last >= lane for lane in range(arch.bus_bytes)))
         tag_layout = data.StructLayout({"space": row.space.shape(), "beat": len(row.sram) - lanes, "data": arch.bus_bits, "mask": arch.bus_bytes, "final": 1})
         m.submodules.slot = slot = RequestSlot(arch, tag_layout)
+        # The oldest beat, in a register: what the bus offers and whether it is taken do not depend on each other.
+        beat = Signal.like(beats.payload, reset_less=True)
+        here = Signal()
+        able = Signal()
         taken = Signal()
         bus_error = Signal()
         m.d.comb += [
             slot.i.payload.addr.eq(address), slot.i.payload.tag.space.eq(row.space), slot.i.payload.tag.beat.eq(address >> lanes),
-            slot.i.payload.tag.data.eq(beats.payload.data), slot.i.payload.tag.mask.eq(first_mask & last_mask),
+            slot.i.payload.tag.data.eq(beat.data), slot.i.payload.tag.mask.eq(first_mask & last_mask),
             slot.i.payload.tag.final.eq(last & row.final),
-            slot.i.valid.eq(beats.valid & rows.r_rdy & ~stopped & ~beats.payload.error), taken.eq(slot.i.valid & slot.i.ready),
-            bus_error.eq(beats.valid & rows.r_rdy & ~stopped & beats.payload.error & ~slot.valid),
+            able.eq(rows.r_rdy & ~beat.error), slot.i.valid.eq(here & able), taken.eq(slot.i.valid & slot.i.ready),
+            bus_error.eq(here & rows.r_rdy & ~stopped & beat.error & ~slot.valid),
             # On a stop, what still comes is taken and dropped.
-            beats.ready.eq(stopped | taken | bus_error),
+            beats.ready.eq(stopped | ~here | (able & slot.i.ready)),
         ]
+        with m.If(beats.ready):
+            m.d.sync += [here.eq(beats.valid), beat.eq(beats.payload)]
         with m.If(taken):
-            m.d.sync += [index.eq(index + 1), moved.eq(moved + arch.bus_bytes)]
+            m.d.sync += index.eq(index + 1)
             with m.If(last):
                 m.d.comb += rows.r_en.eq(1)
-                m.d.sync += [index.eq(0), moved.eq(0)]
+                m.d.sync += index.eq(0)
         tag = slot.tag
         write = slot.valid & ~stopped
         accepted = Signal()
@@ -128,5 +136,5 @@ class LoadEngine(wiring.Component):
             m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(row.error)]
         with m.Elif(bus_error):
             m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(HwErrorCode.BUS_READ)]
-        with m.If(self.engine.error):
-            m.d.sync += failed.eq(1)
+        with m.If(self.engine.error | self.engine.stop):
+            m.d.sync += stopped.eq(1)

@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.engine.transfer import RegionSignature, RowWalker
+from systolith.hw.engine.transfer import BURST_OFFERS, RegionSignature, RowWalker
 from systolith.hw.interfaces import ActReadSignature, EngineSignature, HwErrorCode
 from systolith.hw.leaf.request_slot import RequestSlot
 from systolith.hw.soc.axi import WriteSignature
@@ -64,23 +64,21 @@ class StoreEngine(wiring.Component):
             self.engine.cmd.ready.eq(walker.cmd.ready),
         ]
         piece = walker.pieces.payload
-        good = row.error == HwErrorCode.NONE
+        good = ~walker.failed
         begin = Signal()
         burst = Signal(burst_layout)
+        m.submodules.offers = offers = SyncFIFO(width=self.bus.bursts.payload.shape().size, depth=BURST_OFFERS)
+        # A cycle late, so there is room for one burst more than is known here. Of the other two queues the second is the fuller one.
+        may_begin = Signal()
+        m.d.sync += may_begin.eq((finals.w_level < WRITE_BURSTS - 1) & (offers.w_level < BURST_OFFERS - 1) & ~stopped)
         m.d.comb += [
-            begin.eq(walker.pieces.valid & good & ~stopped & (~self.bus.bursts.valid | self.bus.bursts.ready)
-                     & bursts.w_rdy & finals.w_rdy),
-            walker.pieces.ready.eq(begin), bursts.w_en.eq(begin), finals.w_en.eq(begin), bursts.w_data.eq(burst),
-            finals.w_data.eq(piece.ends & row.final),
+            begin.eq(walker.pieces.valid & good & may_begin), walker.pieces.ready.eq(may_begin),
+            offers.w_en.eq(begin), offers.w_data.eq(Cat(piece.addr, piece.len)),
+            self.bus.bursts.valid.eq(offers.r_rdy), self.bus.bursts.payload.eq(offers.r_data), offers.r_en.eq(self.bus.bursts.ready),
+            bursts.w_en.eq(begin), finals.w_en.eq(begin), bursts.w_data.eq(burst), finals.w_data.eq(piece.ends & row.final),
             burst.sram.eq(row.sram), burst.len.eq(piece.len), burst.first.eq(row.first), burst.last.eq(row.last),
             burst.begins.eq(piece.begins), burst.ends.eq(piece.ends),
         ]
-        # The address is held in registers, so that a burst once offered stays until the bus takes it.
-        with m.If(self.bus.bursts.ready):
-            m.d.sync += self.bus.bursts.valid.eq(0)
-        with m.If(begin):
-            m.d.sync += [self.bus.bursts.valid.eq(1), self.bus.bursts.payload.addr.eq(piece.addr),
-                         self.bus.bursts.payload.len.eq(piece.len)]
         self._read(m, bursts, burst_layout)
         self._respond(m, finals, walker, begin, stopped, failed)
         return m
@@ -143,7 +141,8 @@ class StoreEngine(wiring.Component):
         response = self.bus.response
         row = walker.pieces.payload.row
         m.d.sync += under_way.eq(under_way + begin - response)
-        m.d.comb += [self.engine.idle.eq(under_way == 0), finals.r_en.eq(response),
+        # A burst may still begin in the cycle in which a stop comes.
+        m.d.comb += [self.engine.idle.eq((under_way == 0) & ~begin), finals.r_en.eq(response),
                      self.engine.stall.eq((under_way != 0) & ~(self.bus.beats.valid & self.bus.beats.ready))]
         with m.If(~failed):
             with m.If(response & self.bus.error):
@@ -151,7 +150,7 @@ class StoreEngine(wiring.Component):
             with m.Elif(response):
                 m.d.comb += self.engine.done.eq(finals.r_data)
             # A row at fault is reported when all before it are acknowledged.
-            with m.Elif(walker.pieces.valid & (row.error != HwErrorCode.NONE) & (under_way == 0) & ~stopped):
+            with m.Elif(walker.failed & (under_way == 0) & ~stopped):
                 m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(row.error)]
         with m.If(self.engine.error):
             m.d.sync += failed.eq(1)

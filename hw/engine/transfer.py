@@ -1,18 +1,20 @@
 """What LOAD and STORE share: the walk over planes and rows with its checks, and the split of a row into bursts."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.interfaces import HwErrorCode, command_layout
 from systolith.hw.leaf.loop import Loop
-from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import PAGE_BYTES
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Region, Space, isa_for
 from systolith.spec.memory import BURST_BEATS
 
-__all__ = ["RegionSignature", "RowWalker", "piece_layout", "row_layout"]
+__all__ = ["BURST_OFFERS", "RegionSignature", "RowWalker", "piece_layout", "row_layout"]
+
+#: Bursts that wait for the bus in LOAD and in STORE, so that the walk does not depend on whether it takes one.
+BURST_OFFERS = 4
 
 
 class RegionSignature(wiring.Signature):
@@ -52,7 +54,7 @@ class RowWalker(wiring.Component):
     """Turns a LOAD or STORE into bursts.
 
     Each row is checked as a whole: it must lie in its region and in its SRAM, and be aligned to beats except in the
-    activation SRAM. A row that fails is one piece with `row.error` set, after which the walker is silent until reset.
+    activation SRAM. A row that fails is one piece with `row.error` set that does not end it; then the walker is silent until reset.
     `row.sram` is, for each piece, the SRAM address of byte 0 of its first beat (it may lie before the row).
 
     Parameters
@@ -63,11 +65,13 @@ class RowWalker(wiring.Component):
     -------
     cmd : In(stream)          instructions
     pieces : Out(stream)      bursts in order
+    failed : Out(1)           the piece at hand, or the last one, is a row that failed
     regions : In(RegionSignature)
 
     Timing
     ------
-    One piece per cycle, also over the border of rows; the first three cycles after its command, with one bubble between commands.
+    One row per cycle, and behind a piece that does not end its row a cycle more; the first three cycles after its command, with
+    one bubble between commands.
     """
 
     def __init__(self, arch: ArchConfig, engine: Engine) -> None:
@@ -77,18 +81,20 @@ class RowWalker(wiring.Component):
         self._engine = engine
         super().__init__({
             "cmd": In(stream.Signature(command_layout(arch, engine))),
-            "pieces": Out(stream.Signature(piece_layout(arch))),
+            "pieces": Out(stream.Signature(piece_layout(arch))), "failed": Out(1),
             "regions": In(RegionSignature(arch)),
         })
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        row_ready = Signal()
-        self._walk(m, row_ready)
-        self._split(m, row_ready)
+        taken = Signal()
+        measured = Signal()
+        self._walk(m, ~measured | taken)
+        self._measure(m, measured, taken)
+        self._split(m, measured, taken)
         return m
 
-    def _walk(self, m: Module, row_ready: Signal) -> None:
+    def _walk(self, m: Module, ready: Value) -> None:
         """Registers `_op` and the position of the next row; offers one row per cycle."""
         sram_bits = _sram_bits(self._arch)
         body = self.cmd.payload.body[self._engine.name]
@@ -107,7 +113,7 @@ class RowWalker(wiring.Component):
             plane.begin(body.planes)
             m.d.sync += [op.eq(body), active.eq(self.cmd.valid), offset.eq(body.offset), plane_offset.eq(body.offset),
                          sram.eq(body.base), plane_sram.eq(body.base)]
-        with m.Elif(active & row_ready):
+        with m.Elif(active & ready):
             with m.If(~row.last):
                 row.step()
                 m.d.sync += [offset.eq(offset + op.ext_row), sram.eq(sram + op.row)]
@@ -120,82 +126,92 @@ class RowWalker(wiring.Component):
             with m.If(final):
                 m.d.sync += active.eq(0)
 
-    def _check(self, m: Module) -> Signal:
-        """The error of the row at hand, NONE if it may be moved."""
+    def _measure(self, m: Module, measured: Signal, taken: Signal) -> None:
+        """Registers the beats and the ends of the next row, from which its checks and its first burst follow."""
         arch, op = self._arch, self._op
+        lane_bits = (arch.bus_bytes - 1).bit_length()
+        self._row = row = Signal(row_layout(arch), name="measured_row", reset_less=True)
+        self._beat = beat = Signal(arch.addr_bits - lane_bits, name="measured_beat", reset_less=True)
+        # Of the last byte.
+        self._last_offset = last_offset = Signal(33, reset_less=True)
+        self._last_sram = last_sram = Signal(_sram_bits(arch) + 1, reset_less=True)
+        self._program = program = Signal(reset_less=True)
+        self._misaligned = misaligned = Signal(reset_less=True)
+        lane = self._offset[:lane_bits]
+        last = Signal(len(op.bytes) + 1)
+        base = Mux(op.region == Region.PROGRAM, self.regions.program.base, self.regions.data.base)
+        m.d.comb += last.eq(lane + op.bytes)
+        with m.If(~measured | taken):
+            m.d.sync += [
+                measured.eq(self._active), beat.eq((base >> lane_bits) + (self._offset >> lane_bits)), row.sram.eq(self._sram - lane),
+                row.first.eq(lane), row.last.eq(last[:lane_bits]), row.beats.eq(last >> lane_bits), row.final.eq(self._final),
+                last_offset.eq(self._offset + op.bytes), last_sram.eq(self._sram + op.bytes), program.eq(op.region == Region.PROGRAM),
+            ]
+            if self._engine is Engine.LOAD:
+                aligned = ~(self._offset[:lane_bits] | self._sram[:lane_bits] | ~op.bytes[:lane_bits]).any()
+                m.d.sync += [row.space.eq(op.space), misaligned.eq((op.space != Space.ACT) & ~aligned)]
+
+    def _check(self, m: Module) -> Signal:
+        """The error of the measured row, NONE if it may be moved."""
+        arch = self._arch
         error = Signal(HwErrorCode)
-        length = Signal(range((1 << len(op.bytes)) + 1))
         size = Signal(32)
         capacity = Signal(range(max(arch.act_bytes, arch.weight_bytes, arch.param_bytes, arch.table_bytes) + 1))
-        program = op.region == Region.PROGRAM
-        m.d.comb += [length.eq(op.bytes + 1), capacity.eq(arch.act_bytes),
-                     size.eq(Mux(program, self.regions.program.size, self.regions.data.size))]
-        misaligned = Signal()
+        m.d.comb += [capacity.eq(arch.act_bytes), size.eq(Mux(self._program, self.regions.program.size, self.regions.data.size))]
         if self._engine is Engine.LOAD:
-            with m.Switch(op.space):
+            with m.Switch(self._row.space):
                 for space, capacity_bytes in ((Space.WEIGHT, arch.weight_bytes), (Space.PARAM, arch.param_bytes),
                                               (Space.TABLE, arch.table_bytes)):
                     with m.Case(space):
                         m.d.comb += capacity.eq(capacity_bytes)
-            bits = (arch.bus_bytes - 1).bit_length()
-            with m.If(op.space != Space.ACT):
-                m.d.comb += misaligned.eq((self._offset[:bits] | self._sram[:bits] | length[:bits]).any())
-        with m.If((self._sram + length > capacity) | misaligned):
+        with m.If((self._last_sram >= capacity) | self._misaligned):
             m.d.comb += error.eq(HwErrorCode.OPERAND_RANGE)
-        with m.If(self._offset + length > size):
+        with m.If(self._last_offset >= size):
             m.d.comb += error.eq(HwErrorCode.REGION)
         if self._engine is Engine.STORE:
-            with m.If(program):
+            with m.If(self._program):
                 m.d.comb += error.eq(HwErrorCode.REGION)
         return error
 
-    def _split(self, m: Module, row_ready: Signal) -> None:
-        """Registers one row, cuts it at 16 beats and at pages, and registers the piece."""
-        arch, op = self._arch, self._op
+    def _split(self, m: Module, measured: Signal, taken: Signal) -> None:
+        """Registers one row with the length of its next piece: up to 16 beats, and not over the end of a page."""
+        arch = self._arch
         lane_bits = (arch.bus_bytes - 1).bit_length()
-        piece = Signal(piece_layout(arch))
-        valid = Signal()
-        moved = Signal()
-        m.submodules.register = register = StreamRegister(piece.shape())
-        wiring.connect(m, register.o, wiring.flipped(self.pieces))
-        failed = Signal()
         row = Signal(row_layout(arch), reset_less=True)
-        beat = Signal(arch.addr_bits - lane_bits, reset_less=True)
+        valid, failed = Signal(), self.failed
+        # The piece at hand is known; it is the row's last one; it is to be known next.
+        known, ends, later = Signal(), Signal(), Signal()
         begins = Signal(reset_less=True)
-        left = Signal(len(row.beats), reset_less=True)
+        beat = Signal.like(self._beat, name="beat", reset_less=True)
+        left = Signal.like(row.beats, name="left", reset_less=True)
+        count = Signal(range(BURST_BEATS), reset_less=True)
+        piece = self.pieces.payload
+        m.d.comb += [
+            self.pieces.valid.eq(known), piece.addr.eq(Cat(Const(0, lane_bits), beat)), piece.len.eq(count), piece.row.eq(row),
+            piece.begins.eq(begins), piece.ends.eq(ends), taken.eq(~valid | (ends & self.pieces.ready)),
+        ]
+        # A row that is taken comes with its first piece; a later piece is looked at when the row has moved on.
+        from_beat, from_left = Signal.like(beat, name="from_beat"), Signal.like(left, name="from_left")
         page_left = Signal(range(PAGE_BYTES // arch.bus_bytes))
-        count = Signal(range(BURST_BEATS))
+        next_count, next_ends = Signal.like(count, name="next_count"), Signal()
         m.d.comb += [
+            from_beat.eq(Mux(later, beat, self._beat)), from_left.eq(Mux(later, left, self._row.beats)),
             # Beats to the end of the page, minus 1: the complement of the beat's index in it.
-            page_left.eq(~beat[:len(page_left)]),
-            count.eq(BURST_BEATS - 1),
+            page_left.eq(~from_beat[:len(page_left)]), next_ends.eq((from_left <= page_left) & (from_left < BURST_BEATS)),
+            next_count.eq(Mux(next_ends, from_left, Mux(page_left < BURST_BEATS, page_left, BURST_BEATS - 1))),
         ]
-        ends = (left <= page_left) & (left < BURST_BEATS)
-        with m.If(ends):
-            m.d.comb += count.eq(left)
-        with m.Elif(page_left < BURST_BEATS):
-            m.d.comb += count.eq(page_left)
-        m.d.comb += [
-            register.i.valid.eq(valid), register.i.payload.eq(piece), moved.eq(valid & register.i.ready), piece.addr.eq(Cat(Const(0, lane_bits), beat)), piece.len.eq(count),
-            piece.row.eq(row), piece.begins.eq(begins), piece.ends.eq(ends | (row.error != HwErrorCode.NONE)),
-            row_ready.eq((~valid | (register.i.ready & piece.ends)) & ~failed),
-        ]
-        with m.If(moved):
-            m.d.sync += [beat.eq(beat + count + 1), left.eq(left - count - 1), begins.eq(0),
+        m.d.sync += later.eq(0)
+        with m.If(known & self.pieces.ready):
+            m.d.sync += [known.eq(0), later.eq(~ends & ~failed), ends.eq(0), begins.eq(0), beat.eq(beat + count + 1), left.eq(left - count - 1),
                          row.sram.eq(row.sram + ((count + 1) << lane_bits))]
-            with m.If(piece.ends):
+            with m.If(ends):
                 m.d.sync += valid.eq(0)
+        with m.If(later):
+            m.d.sync += [known.eq(1), count.eq(next_count), ends.eq(next_ends)]
         error = self._check(m)
-        lane = self._offset[:lane_bits]
-        end = Signal(len(op.bytes) + 1)
-        base = Mux(op.region == Region.PROGRAM, self.regions.program.base, self.regions.data.base)
-        m.d.comb += end.eq(lane + op.bytes)
-        with m.If(row_ready & self._active):
+        with m.If(measured & taken):
             m.d.sync += [
-                valid.eq(1), begins.eq(1), beat.eq((base + self._offset) >> lane_bits), left.eq(end >> lane_bits),
-                row.sram.eq(self._sram - lane), row.first.eq(lane), row.last.eq(end[:lane_bits]),
-                row.beats.eq(end >> lane_bits), row.final.eq(self._final), row.error.eq(error),
-                failed.eq(error != HwErrorCode.NONE),
+                valid.eq(1), known.eq(1), begins.eq(1), beat.eq(self._beat), left.eq(self._row.beats), count.eq(next_count),
+                # A row that fails never ends, so that none follows.
+                ends.eq(next_ends & (error == HwErrorCode.NONE)), row.eq(self._row), row.error.eq(error), failed.eq(error != HwErrorCode.NONE),
             ]
-            if self._engine is Engine.LOAD:
-                m.d.sync += row.space.eq(op.space)
