@@ -37,12 +37,12 @@ class _State(enum.Enum, shape=4):
     #: Another row of the bank is open.
     CLOSE = 3
     ACTIVATE = 4
-    #: The row is open: the streamer may have the segment.
-    READY = 5
     #: Close all banks, for REFRESH.
-    CLOSE_ALL = 6
-    REFRESH = 7
-    SET_MODE = 8
+    CLOSE_ALL = 5
+    REFRESH = 6
+    SET_MODE = 7
+    #: The row is open: the streamer may have the segment. The only one with the highest bit, by which it is known.
+    READY = 8
 
 
 class SdramEngine(wiring.Component):
@@ -118,7 +118,6 @@ class SdramEngine(wiring.Component):
         cycles = timing.cycles
         rp, rc, rfc, wr = cycles(timing.t_rp), cycles(timing.t_rc), cycles(timing.t_rfc), cycles(timing.t_wr, 2)
         idle = ((self._refresh, rfc), (self._set_mode, _MODE_CYCLES))
-        self._column_ready = Signal(timing.banks)
         self._precharge_ready = Signal(timing.banks)
         self._activate_ready = Signal(timing.banks)
         any_activate = self._activate.any()
@@ -126,7 +125,6 @@ class SdramEngine(wiring.Component):
         for bank in range(timing.banks):
             active, closed, column = self._activate[bank], self._precharge[bank], self._column[bank]
             m.d.comb += [
-                self._column_ready[bank].eq(_after(m, f"column_{bank}", (active, cycles(timing.t_rcd)))),
                 self._precharge_ready[bank].eq(_after(
                     m, f"precharge_{bank}", (active, cycles(timing.t_ras)), (column & self._reading, words),
                     (column & self._writing, words - 1 + wr))),
@@ -134,6 +132,10 @@ class SdramEngine(wiring.Component):
             ]
         self._refresh_ready = _after(m, "refresh", (self._precharge.any(), rp), (any_activate, rc), *idle)
         self._read_ready = _after(m, "read", (self._reading | self._writing, words))
+        # How long the segment that the opener has must still wait for its row when the streamer takes it, and then that of the streamer: the
+        # opener never opens a second row before the first is in use. Activation and taking are two cycles apart anyway.
+        self._settling = Signal(max(cycles(timing.t_rcd) - 2, 0))
+        m.d.sync += self._settling.eq(Mux(any_activate, -1, self._settling >> 1))
         self._write_ready = _after(m, "write", (self._writing, words), (self._reading, timing.cas_latency + words + _TURN_CYCLES))
 
     # -- rows -----------------------------------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ class SdramEngine(wiring.Component):
         self._opened = Signal()
         self._segment = segment
         accept = Signal()
-        m.d.comb += [self._opened.eq(state == _State.READY), accept.eq((state == _State.IDLE) | self._taken),
+        m.d.comb += [self._opened.eq(state.as_value()[-1]), accept.eq((state == _State.IDLE) | self._taken),
                      self.segments.ready.eq(accept & ~due)]
         with m.Switch(state):
             with m.Case(_State.POWER_UP):
@@ -223,21 +225,25 @@ class SdramEngine(wiring.Component):
         current = self._current
         move = Signal()
         final = Signal()
-        ready = self._column_ready.bit_select(current.bank, 1) & Mux(current.write, self._write_ready, self._read_ready)
+        # Of the current segment: its row is not yet ready; this is its last beat.
+        settling = Signal.like(self._settling)
+        self._ends = ends = Signal()
+        ready = ~settling[:1].any()
         if self._words == 1:
             ready = ready & ~(self._activate | self._precharge).any()
         m.d.comb += [
-            move.eq(self._streaming & ready), final.eq(move & (current.len == 0)),
-            self._reading.eq(move & ~current.write), self._writing.eq(move & current.write),
+            self._reading.eq(self._streaming & ~current.write & self._read_ready & ready), self._writing.eq(self._streaming & current.write & self._write_ready & ready),
+            move.eq(self._reading | self._writing), final.eq(move & ends),
             self._taken.eq(self._opened & (~self._streaming | final)), self._column.eq(move << current.bank),
             self.writes.ready.eq(self._writing),
         ]
+        m.d.sync += settling.eq(settling >> 1)
         with m.If(move):
-            m.d.sync += [current.column.eq(current.column + 1), current.len.eq(current.len - 1)]
+            m.d.sync += [current.column.eq(current.column + 1), current.len.eq(current.len - 1), ends.eq(current.len == 1)]
         with m.If(final):
             m.d.sync += self._streaming.eq(0)
         with m.If(self._taken):
-            m.d.sync += [current.eq(self._segment), self._streaming.eq(1)]
+            m.d.sync += [current.eq(self._segment), self._streaming.eq(1), settling.eq(self._settling), ends.eq(self._segment.len == 0)]
         m.d.sync += [self.written.valid.eq(final & current.write & current.last), self.written.error.eq(current.error)]
 
     def _write_data(self, m: Module) -> None:
@@ -261,7 +267,7 @@ class SdramEngine(wiring.Component):
         bits, words = self._timing.bits, self._words
         beat = Signal(bits * words, reset_less=True)
         m.d.sync += beat.eq(Cat(beat, self.pins.dq_i)[bits:])
-        final = self._current.last & (self._current.len == 0)
+        final = self._current.last & self._ends
         valid, last, error = self._reading, final, self._current.error
         # To the pins, through the chip, and until the last word is here.
         for step in range(1 + self._timing.cas_latency + self._pin_cycles + words):
