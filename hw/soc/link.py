@@ -104,7 +104,7 @@ class LinkEngine(wiring.Component):
 
     Timing
     ------
-    A byte of the line takes 9 cycles; a byte that is written 3 and the latency of the bus, a beat that is read 2 more than its bytes and the latency.
+    A byte of the line takes 9 cycles; a byte that is written 4 and the latency of the bus, a beat that is read 2 more than its bytes and the latency.
     Reset closes the link.
 
     Raises
@@ -136,6 +136,9 @@ class LinkEngine(wiring.Component):
         self._lane = Signal(self._lane_bits, reset_less=True)
         m.submodules.buffer = buffer = Memory(shape=8, depth=self._payload_bytes, init=[])
         self._store, self._load = buffer.write_port(), buffer.read_port()
+        #: The byte at `index` two cycles ago: a block RAM's output is late in its cycle.
+        self._loaded = Signal(8, reset_less=True)
+        m.d.sync += self._loaded.eq(self._load.data)
         self._counters(m)
         self._checksum(m)
         self._bus(m)
@@ -193,7 +196,7 @@ class LinkEngine(wiring.Component):
         """Both buses from the same registers; addresses are those of whole beats."""
         memory, csr = self.memory, self.csr
         address = Cat(self._offset, self._header.addr[self._offset_bits:])
-        data = self._load.data
+        data = self._loaded
         m.d.comb += [
             memory.awaddr.eq(Cat(Const(0, self._lane_bits), address[self._lane_bits:])), memory.araddr.eq(memory.awaddr),
             memory.awsize.eq(self._lane_bits), memory.arsize.eq(self._lane_bits), memory.awburst.eq(1), memory.arburst.eq(1),
@@ -289,12 +292,14 @@ class LinkEngine(wiring.Component):
             inside.eq(lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits])), ends.eq(inside & self._last_byte),
         ]
         with m.State("BEAT"):
-            # Here the buffer reads the byte that is to be written.
-            m.d.sync += [self._offset.eq(self._header.addr[:self._offset_bits] + self._index), lane.eq(0),
-                         self._address_valid.eq(~identifies), self._data_valid.eq(self._writes)]
+            m.d.sync += [self._offset.eq(self._header.addr[:self._offset_bits] + self._index), lane.eq(0), self._address_valid.eq(~identifies)]
             m.next = "READ"
             with m.If(self._writes):
-                m.next = "WRITE"
+                m.next = "LOAD"
+        with m.State("LOAD"):
+            # Here the buffer puts out the byte that is to be written.
+            m.d.sync += self._data_valid.eq(1)
+            m.next = "WRITE"
         with m.State("WRITE"):
             with m.If(self._written):
                 m.d.comb += self._next_byte.eq(1)
@@ -338,7 +343,7 @@ class LinkEngine(wiring.Component):
                 with m.If(~self._writes & (self._status == LinkStatus.OK)):
                     m.next = "PAYLOAD"
         with m.State("PAYLOAD"):
-            m.d.comb += [byte.eq(self._load.data), self._take.eq(sent), self._next_byte.eq(sent)]
+            m.d.comb += [byte.eq(self._loaded), self._take.eq(sent), self._next_byte.eq(sent)]
             with m.If(sent & self._last_byte):
                 m.next = "CRC"
         with m.State("CRC"):

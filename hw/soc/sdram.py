@@ -55,7 +55,7 @@ class SdramController(wiring.Component):
     `pin_cycles` cycles; with the bank closed t_rcd - 1 (at least one) more, with another row open t_rp more again.
     """
 
-    READ_LATENCY = 9
+    READ_LATENCY = 8
 
     def __init__(self, timing: SdramTiming, *, bus_bits: int, addr_bits: int, pin_cycles: int = 0) -> None:
         self._timing = timing
