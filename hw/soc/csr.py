@@ -1,6 +1,6 @@
 """The CSR block: the register table of `spec.regs` behind an AXI4-Lite port."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -71,6 +71,10 @@ class CsrBlock(wiring.Component):
         values = {name.lower(): value for name, value in config_values(self._arch).items()}
         for part in (self.settings, self.values):
             values |= {name: part[name] for name, _ in part.shape()}
+        words = [Const(0, 32)] * (1 << CSR_ADDR_BITS - 2)
+        for name, csr in CSRS.items():
+            if csr.access is not Access.TRIGGER:
+                words[csr.address // 4] = values.get(name.lower(), 0)
         # One read at a time; between its address and its answer, `reading`, the value is chosen by registers.
         free, reading = Signal(init=1), Signal()
         address = Signal(CSR_ADDR_BITS - 2, reset_less=True)
@@ -81,15 +85,7 @@ class CsrBlock(wiring.Component):
         with m.If(bus.rvalid & bus.rready):
             m.d.sync += [bus.rvalid.eq(0), free.eq(1)]
         with m.If(reading):
-            m.d.sync += [bus.rvalid.eq(1), bus.rdata.eq(0), bus.rresp.eq(0)]
-            with m.Switch(address):
-                for name, csr in CSRS.items():
-                    with m.Case(csr.address // 4):
-                        if csr.access is Access.TRIGGER:
-                            continue
-                        m.d.sync += bus.rdata.eq(values.get(name.lower(), 0))
-                with m.Default():
-                    m.d.sync += bus.rresp.eq(_SLVERR)
+            m.d.sync += [bus.rvalid.eq(1), bus.rresp.eq(Mux(address < len(CSRS), 0, _SLVERR)), bus.rdata.eq(_choose(address, words))]
         settings = dict(self.settings.shape())
         write = Signal()
         m.d.comb += [write.eq(bus.awvalid & bus.wvalid & ~bus.bvalid),
@@ -126,3 +122,10 @@ class CsrBlock(wiring.Component):
             if kept >> bit & 1:
                 with m.If(self.bus.wstrb[bit // 8]):
                     m.d.sync += register[bit].eq(self.bus.wdata[bit])
+
+
+def _choose(index, words: list):
+    """One of 2**n words, by a tree: half as many LUTs as what synthesis makes of a switch."""
+    if len(words) == 1:
+        return words[0]
+    return Mux(index[-1], _choose(index[:-1], words[len(words) // 2:]), _choose(index[:-1], words[:len(words) // 2]))

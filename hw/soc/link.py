@@ -104,7 +104,7 @@ class LinkEngine(wiring.Component):
 
     Timing
     ------
-    A byte of the line takes 9 cycles; a byte that is written 4 and the latency of the bus, a beat that is read 2 more than its bytes and the latency.
+    A byte of the line takes 9 cycles; a byte that is written 4 and the latency of the bus, a beat that is read 2 more than twice its bytes and the latency.
     Reset closes the link.
 
     Raises
@@ -154,8 +154,9 @@ class LinkEngine(wiring.Component):
         """Bytes of the payload, and of what surrounds it; each stays but where a state says otherwise."""
         self._index = Signal(self._offset_bits, reset_less=True)
         self._first_byte, self._next_byte, self._last_byte = Signal(name="first_byte"), Signal(name="next_byte"), Signal(name="last_byte")
-        m.d.comb += [self._last_byte.eq(self._index == self._header.last[:self._offset_bits]),
-                     self._store.addr.eq(self._index), self._load.addr.eq(self._index), self._load.en.eq(1)]
+        # A cycle late: `index` never moves in two successive cycles.
+        m.d.sync += self._last_byte.eq(self._index == self._header.last[:self._offset_bits])
+        m.d.comb += [self._store.addr.eq(self._index), self._load.addr.eq(self._index), self._load.en.eq(1)]
         with m.If(self._first_byte):
             m.d.sync += self._index.eq(0)
         with m.Elif(self._next_byte):
@@ -287,6 +288,8 @@ class LinkEngine(wiring.Component):
         inside = Signal()
         ends = Signal()
         identifies = Signal()
+        #: `last_byte` is that of this byte.
+        settled = Signal()
         m.d.comb += [
             identifies.eq(self._header.op == Op.HELLO),
             inside.eq(lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits])), ends.eq(inside & self._last_byte),
@@ -313,6 +316,8 @@ class LinkEngine(wiring.Component):
             with m.If(identifies):
                 m.d.comb += self._store.data.eq(Const(int.from_bytes(self._identity, "little"), 32).word_select(lane[:2], 8))
             with m.If(identifies | self._arrived):
+                m.d.sync += settled.eq(~settled)
+            with m.If((identifies | self._arrived) & settled):
                 m.d.comb += [self._store.en.eq(inside), self._next_byte.eq(inside)]
                 m.d.sync += lane.eq(lane + 1)
                 with m.If((lane == self._bus_bytes - 1) | (self._narrow & lane[:2].all()) | ends | self._read_failed):
