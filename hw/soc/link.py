@@ -104,7 +104,7 @@ class LinkEngine(wiring.Component):
 
     Timing
     ------
-    A byte of the line takes 9 cycles; a byte that is written 4 and the latency of the bus, a beat that is read 2 more than twice its bytes and the latency.
+    A byte of the line takes 10 cycles; a byte that is written 4 and the latency of the bus, a beat that is read 2 more than twice its bytes and the latency.
     Reset closes the link.
 
     Raises
@@ -183,10 +183,16 @@ class LinkEngine(wiring.Component):
         self._bits = bits = Signal(range(9))
         feedback = Signal()
         m.d.comb += feedback.eq((self._crc[0] ^ work[0]) & ~self._flush)
+        #: The CRC has taken the last byte in, and `special` is that of `byte`.
+        self._done = Signal()
+        m.d.sync += self._done.eq((bits == 0) & ~self._take)
+        # No byte comes while the one before is taken in.
+        with m.If(bits == 0):
+            m.d.sync += work.eq(self._byte)
+        with m.If(self._take):
+            m.d.sync += bits.eq(8)
         with m.If(self._begin):
             m.d.sync += [bits.eq(0), self._crc.eq(CRC_INIT), self._damaged.eq(0)]
-        with m.Elif(self._take):
-            m.d.sync += [bits.eq(8), work.eq(self._byte)]
         with m.Elif(bits != 0):
             m.d.sync += [bits.eq(bits - 1), work.eq(work >> 1), self._crc.eq((self._crc >> 1) ^ Mux(feedback, CRC_POLYNOMIAL, 0))]
             # The CRC is sent inverted.
@@ -288,12 +294,12 @@ class LinkEngine(wiring.Component):
         inside = Signal()
         ends = Signal()
         identifies = Signal()
-        #: `last_byte` is that of this byte.
+        #: `last_byte` and `inside` are those of this byte.
         settled = Signal()
         m.d.comb += [
-            identifies.eq(self._header.op == Op.HELLO),
-            inside.eq(lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits])), ends.eq(inside & self._last_byte),
+            identifies.eq(self._header.op == Op.HELLO), ends.eq(inside & self._last_byte),
         ]
+        m.d.sync += inside.eq(lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits]))
         with m.State("BEAT"):
             m.d.sync += [self._offset.eq(self._header.addr[:self._offset_bits] + self._index), lane.eq(0), self._address_valid.eq(~identifies)]
             m.next = "READ"
@@ -337,12 +343,14 @@ class LinkEngine(wiring.Component):
         """The answer's bytes in `byte`; `sent` when one is on its way."""
         byte = self._byte
         self._sent = sent = Signal()
+        status = Cat(self._header.seq, self._status)
         with m.State("ANSWER"):
-            m.d.comb += self._begin.eq(sent)
+            # What comes first has its place in `special` already.
+            m.d.comb += [self._begin.eq(1), byte.eq(status)]
             with m.If(sent):
                 m.next = "STATUS"
         with m.State("STATUS"):
-            m.d.comb += [byte.eq(Cat(self._header.seq, self._status)), self._take.eq(sent)]
+            m.d.comb += [byte.eq(status), self._take.eq(sent)]
             with m.If(sent):
                 m.next = "CRC"
                 with m.If(~self._writes & (self._status == LinkStatus.OK)):
@@ -359,13 +367,15 @@ class LinkEngine(wiring.Component):
     def _send(self, m: Module, fsm) -> None:
         """`byte` to the line, escaped where it must be, as soon as the byte before is in the CRC."""
         # Both have this above their lowest bit.
-        special = SYNC >> 1
+        prefix = SYNC >> 1
+        special = Signal()
         sync = fsm.ongoing("ANSWER")
         escape = Signal()
+        m.d.sync += special.eq(self._byte[1:] == prefix)
         m.d.comb += [
-            escape.eq((self._byte[1:] == special) & ~sync & ~self._escaped),
-            self.o.payload.eq(Mux(sync | escape, Cat(sync, Const(special, 7)), self._byte ^ Mux(self._escaped, FLIP, 0))),
-            self.o.valid.eq(Cat(fsm.ongoing(state) for state in ("ANSWER", "STATUS", "PAYLOAD", "CRC")).any() & (self._bits == 0)),
+            escape.eq(special & ~sync & ~self._escaped),
+            self.o.payload.eq(Mux(sync | escape, Cat(sync, Const(prefix, 7)), self._byte ^ Mux(self._escaped, FLIP, 0))),
+            self.o.valid.eq(Cat(fsm.ongoing(state) for state in ("ANSWER", "STATUS", "PAYLOAD", "CRC")).any() & self._done),
             self._sent.eq(self.o.valid & self.o.ready & ~escape),
         ]
         with m.If(self.o.valid & self.o.ready):
