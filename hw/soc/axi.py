@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
+from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.spec.arch import ArchConfig
 from systolith.spec.memory import BURST_BEATS
 
@@ -95,13 +96,13 @@ class ReadArbiter(wiring.Component):
     Members
     -------
     clients : In(ReadSignature) x count
-    bursts : Out(stream)      to AR, registered, so a burst that is offered stays
+    bursts : Out(stream)      to AR
     beats : In(stream)        from R
 
     Timing
     ------
-    One burst and one beat per cycle; a burst takes one cycle, a beat none, but not before the third cycle after its burst. A client that does not take its beats blocks
-    those behind them.
+    One burst and one beat per cycle, both registered, `ready` too, which takes one cycle each; a beat is taken in the third cycle after its burst at the
+    earliest. A client that does not take its beats blocks those behind them.
     """
 
     def __init__(self, arch: ArchConfig, count: int) -> None:
@@ -113,22 +114,27 @@ class ReadArbiter(wiring.Component):
 
     def elaborate(self, platform) -> Module:
         m = Module()
-        m.submodules.sources = sources = SyncFIFOBuffered(width=max(1, (self._count - 1).bit_length()), depth=READ_BURSTS)
+        source = max(1, (self._count - 1).bit_length())
+        m.submodules.sources = sources = SyncFIFOBuffered(width=source, depth=READ_BURSTS)
+        m.submodules.burst = burst = StreamRegister(self.bursts.payload.shape())
+        # Whose beat it is, is looked up on its way into the register.
+        m.submodules.beat = beat = StreamRegister(data.StructLayout({"beat": self.beats.payload.shape(), "source": source}))
         free = Signal()
-        m.d.comb += free.eq((~self.bursts.valid | self.bursts.ready) & sources.w_rdy)
-        with m.If(self.bursts.ready):
-            m.d.sync += self.bursts.valid.eq(0)
+        m.d.comb += [
+            free.eq(burst.i.ready & sources.w_rdy),
+            beat.i.payload.beat.eq(self.beats.payload), beat.i.payload.source.eq(sources.r_data), beat.i.valid.eq(self.beats.valid & sources.r_rdy),
+            self.beats.ready.eq(beat.i.ready & sources.r_rdy), sources.r_en.eq(self.beats.valid & beat.i.ready & self.beats.payload.last),
+        ]
+        wiring.connect(m, burst.o, wiring.flipped(self.bursts))
         taken = 0
         for index, client in enumerate(self.clients):
             grant = Signal(name=f"grant_{index}")
             m.d.comb += [grant.eq(client.bursts.valid & ~taken if index else client.bursts.valid),
-                         client.bursts.ready.eq(grant & free)]
-            with m.If(grant & free):
-                m.d.comb += [sources.w_en.eq(1), sources.w_data.eq(index)]
-                m.d.sync += [self.bursts.valid.eq(1), self.bursts.payload.eq(client.bursts.payload)]
+                         client.bursts.ready.eq(grant & free), client.beats.payload.eq(beat.o.payload.beat)]
+            with m.If(grant):
+                m.d.comb += [burst.i.payload.eq(client.bursts.payload), sources.w_data.eq(index)]
             taken = taken | client.bursts.valid
-            m.d.comb += client.beats.payload.eq(self.beats.payload)
-            with m.If(sources.r_rdy & (sources.r_data == index)):
-                m.d.comb += [client.beats.valid.eq(self.beats.valid), self.beats.ready.eq(client.beats.ready)]
-        m.d.comb += sources.r_en.eq(self.beats.valid & self.beats.ready & self.beats.payload.last)
+            with m.If(beat.o.payload.source == index):
+                m.d.comb += [client.beats.valid.eq(beat.o.valid), beat.o.ready.eq(client.beats.ready)]
+        m.d.comb += [burst.i.valid.eq(taken & sources.w_rdy), sources.w_en.eq(taken & burst.i.ready)]
         return m

@@ -1,6 +1,6 @@
 """The CSR block: the register table of `spec.regs` behind an AXI4-Lite port."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -47,12 +47,13 @@ class CsrBlock(wiring.Component):
     bus : In(Axi4LiteSignature)   one access at a time; SLVERR on an address without a register
     values : In                   see `values_layout`
     settings : Out                see `settings_layout`
-    start, reset : Out(1)         pulse for one cycle when CONTROL is written; RESET wins over START
+    start, reset : Out(1)         pulse in the cycle after CONTROL is written; RESET wins over START
     running : In(1)               settings cannot be written
 
     Timing
     ------
-    A read answers one cycle after its address, a write one cycle after address and data have both arrived.
+    A read answers two cycles after its address, a write one cycle after address and data have both arrived. The next access of either kind is taken when
+    the answer is.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -70,26 +71,28 @@ class CsrBlock(wiring.Component):
         values = {name.lower(): value for name, value in config_values(self._arch).items()}
         for part in (self.settings, self.values):
             values |= {name: part[name] for name, _ in part.shape()}
-        read = Signal()
-        m.d.comb += [read.eq(bus.arvalid & (~bus.rvalid | bus.rready)), bus.arready.eq(read)]
-        with m.If(bus.rready):
-            m.d.sync += bus.rvalid.eq(0)
-        with m.If(read):
-            m.d.sync += [bus.rvalid.eq(1), bus.rdata.eq(0), bus.rresp.eq(0)]
-            with m.Switch(bus.araddr[2:]):
-                for name, csr in CSRS.items():
-                    with m.Case(csr.address // 4):
-                        if csr.access is Access.TRIGGER:
-                            continue
-                        m.d.sync += bus.rdata.eq(values.get(name.lower(), 0))
-                with m.Default():
-                    m.d.sync += bus.rresp.eq(_SLVERR)
+        words = [Const(0, 32)] * (1 << CSR_ADDR_BITS - 2)
+        for name, csr in CSRS.items():
+            if csr.access is not Access.TRIGGER:
+                words[csr.address // 4] = values.get(name.lower(), 0)
+        # One read at a time; between its address and its answer, `reading`, the value is chosen by registers.
+        free, reading = Signal(init=1), Signal()
+        address = Signal(CSR_ADDR_BITS - 2, reset_less=True)
+        m.d.comb += bus.arready.eq(free)
+        m.d.sync += reading.eq(bus.arvalid & free)
+        with m.If(free):
+            m.d.sync += [address.eq(bus.araddr[2:]), free.eq(~bus.arvalid)]
+        with m.If(bus.rvalid & bus.rready):
+            m.d.sync += [bus.rvalid.eq(0), free.eq(1)]
+        with m.If(reading):
+            m.d.sync += [bus.rvalid.eq(1), bus.rresp.eq(Mux(address < len(CSRS), 0, _SLVERR)), bus.rdata.eq(_choose(address, words))]
         settings = dict(self.settings.shape())
         write = Signal()
-        m.d.comb += [write.eq(bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready)),
+        m.d.comb += [write.eq(bus.awvalid & bus.wvalid & ~bus.bvalid),
                      bus.awready.eq(write), bus.wready.eq(write)]
         with m.If(bus.bready):
             m.d.sync += bus.bvalid.eq(0)
+        m.d.sync += [self.start.eq(0), self.reset.eq(0)]
         with m.If(write):
             m.d.sync += [bus.bvalid.eq(1), bus.bresp.eq(0)]
             with m.Switch(bus.awaddr[2:]):
@@ -100,9 +103,9 @@ class CsrBlock(wiring.Component):
                                 self._write(m, self.settings[name.lower()], self._kept(name))
                         elif csr.access is Access.TRIGGER:
                             bits = Signal(4, name="control")
-                            m.d.comb += [bits.eq(Mux(bus.wstrb[0], bus.wdata, 0)),
-                                         self.reset.eq((bits & int(Control.RESET)).any()),
-                                         self.start.eq((bits & int(Control.START)).any() & ~self.reset)]
+                            m.d.comb += bits.eq(Mux(bus.wstrb[0], bus.wdata, 0))
+                            reset = (bits & int(Control.RESET)).any()
+                            m.d.sync += [self.reset.eq(reset), self.start.eq((bits & int(Control.START)).any() & ~reset)]
                 with m.Default():
                     m.d.sync += bus.bresp.eq(_SLVERR)
         return m
@@ -119,3 +122,10 @@ class CsrBlock(wiring.Component):
             if kept >> bit & 1:
                 with m.If(self.bus.wstrb[bit // 8]):
                     m.d.sync += register[bit].eq(self.bus.wdata[bit])
+
+
+def _choose(index, words: list):
+    """One of 2**n words, by a tree: half as many LUTs as what synthesis makes of a switch."""
+    if len(words) == 1:
+        return words[0]
+    return Mux(index[-1], _choose(index[:-1], words[len(words) // 2:]), _choose(index[:-1], words[:len(words) // 2]))

@@ -104,7 +104,7 @@ class LinkEngine(wiring.Component):
 
     Timing
     ------
-    A byte of the line takes 9 cycles; a byte that is written 3 and the latency of the bus, a beat that is read 2 more than its bytes and the latency.
+    A byte of the line takes 10 cycles; a byte that is written 4 and the latency of the bus, a beat that is read 2 more than twice its bytes and the latency.
     Reset closes the link.
 
     Raises
@@ -136,6 +136,9 @@ class LinkEngine(wiring.Component):
         self._lane = Signal(self._lane_bits, reset_less=True)
         m.submodules.buffer = buffer = Memory(shape=8, depth=self._payload_bytes, init=[])
         self._store, self._load = buffer.write_port(), buffer.read_port()
+        #: The byte at `index` two cycles ago: a block RAM's output is late in its cycle.
+        self._loaded = Signal(8, reset_less=True)
+        m.d.sync += self._loaded.eq(self._load.data)
         self._counters(m)
         self._checksum(m)
         self._bus(m)
@@ -151,8 +154,9 @@ class LinkEngine(wiring.Component):
         """Bytes of the payload, and of what surrounds it; each stays but where a state says otherwise."""
         self._index = Signal(self._offset_bits, reset_less=True)
         self._first_byte, self._next_byte, self._last_byte = Signal(name="first_byte"), Signal(name="next_byte"), Signal(name="last_byte")
-        m.d.comb += [self._last_byte.eq(self._index == self._header.last[:self._offset_bits]),
-                     self._store.addr.eq(self._index), self._load.addr.eq(self._index), self._load.en.eq(1)]
+        # A cycle late: `index` never moves in two successive cycles.
+        m.d.sync += self._last_byte.eq(self._index == self._header.last[:self._offset_bits])
+        m.d.comb += [self._store.addr.eq(self._index), self._load.addr.eq(self._index), self._load.en.eq(1)]
         with m.If(self._first_byte):
             m.d.sync += self._index.eq(0)
         with m.Elif(self._next_byte):
@@ -179,10 +183,16 @@ class LinkEngine(wiring.Component):
         self._bits = bits = Signal(range(9))
         feedback = Signal()
         m.d.comb += feedback.eq((self._crc[0] ^ work[0]) & ~self._flush)
+        #: The CRC has taken the last byte in, and `special` is that of `byte`.
+        self._done = Signal()
+        m.d.sync += self._done.eq((bits == 0) & ~self._take)
+        # No byte comes while the one before is taken in.
+        with m.If(bits == 0):
+            m.d.sync += work.eq(self._byte)
+        with m.If(self._take):
+            m.d.sync += bits.eq(8)
         with m.If(self._begin):
             m.d.sync += [bits.eq(0), self._crc.eq(CRC_INIT), self._damaged.eq(0)]
-        with m.Elif(self._take):
-            m.d.sync += [bits.eq(8), work.eq(self._byte)]
         with m.Elif(bits != 0):
             m.d.sync += [bits.eq(bits - 1), work.eq(work >> 1), self._crc.eq((self._crc >> 1) ^ Mux(feedback, CRC_POLYNOMIAL, 0))]
             # The CRC is sent inverted.
@@ -193,7 +203,7 @@ class LinkEngine(wiring.Component):
         """Both buses from the same registers; addresses are those of whole beats."""
         memory, csr = self.memory, self.csr
         address = Cat(self._offset, self._header.addr[self._offset_bits:])
-        data = self._load.data
+        data = self._loaded
         m.d.comb += [
             memory.awaddr.eq(Cat(Const(0, self._lane_bits), address[self._lane_bits:])), memory.araddr.eq(memory.awaddr),
             memory.awsize.eq(self._lane_bits), memory.arsize.eq(self._lane_bits), memory.awburst.eq(1), memory.arburst.eq(1),
@@ -284,17 +294,21 @@ class LinkEngine(wiring.Component):
         inside = Signal()
         ends = Signal()
         identifies = Signal()
+        #: `last_byte` and `inside` are those of this byte.
+        settled = Signal()
         m.d.comb += [
-            identifies.eq(self._header.op == Op.HELLO),
-            inside.eq(lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits])), ends.eq(inside & self._last_byte),
+            identifies.eq(self._header.op == Op.HELLO), ends.eq(inside & self._last_byte),
         ]
+        m.d.sync += inside.eq(lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits]))
         with m.State("BEAT"):
-            # Here the buffer reads the byte that is to be written.
-            m.d.sync += [self._offset.eq(self._header.addr[:self._offset_bits] + self._index), lane.eq(0),
-                         self._address_valid.eq(~identifies), self._data_valid.eq(self._writes)]
+            m.d.sync += [self._offset.eq(self._header.addr[:self._offset_bits] + self._index), lane.eq(0), self._address_valid.eq(~identifies)]
             m.next = "READ"
             with m.If(self._writes):
-                m.next = "WRITE"
+                m.next = "LOAD"
+        with m.State("LOAD"):
+            # Here the buffer puts out the byte that is to be written.
+            m.d.sync += self._data_valid.eq(1)
+            m.next = "WRITE"
         with m.State("WRITE"):
             with m.If(self._written):
                 m.d.comb += self._next_byte.eq(1)
@@ -308,6 +322,8 @@ class LinkEngine(wiring.Component):
             with m.If(identifies):
                 m.d.comb += self._store.data.eq(Const(int.from_bytes(self._identity, "little"), 32).word_select(lane[:2], 8))
             with m.If(identifies | self._arrived):
+                m.d.sync += settled.eq(~settled)
+            with m.If((identifies | self._arrived) & settled):
                 m.d.comb += [self._store.en.eq(inside), self._next_byte.eq(inside)]
                 m.d.sync += lane.eq(lane + 1)
                 with m.If((lane == self._bus_bytes - 1) | (self._narrow & lane[:2].all()) | ends | self._read_failed):
@@ -327,18 +343,20 @@ class LinkEngine(wiring.Component):
         """The answer's bytes in `byte`; `sent` when one is on its way."""
         byte = self._byte
         self._sent = sent = Signal()
+        status = Cat(self._header.seq, self._status)
         with m.State("ANSWER"):
-            m.d.comb += self._begin.eq(sent)
+            # What comes first has its place in `special` already.
+            m.d.comb += [self._begin.eq(1), byte.eq(status)]
             with m.If(sent):
                 m.next = "STATUS"
         with m.State("STATUS"):
-            m.d.comb += [byte.eq(Cat(self._header.seq, self._status)), self._take.eq(sent)]
+            m.d.comb += [byte.eq(status), self._take.eq(sent)]
             with m.If(sent):
                 m.next = "CRC"
                 with m.If(~self._writes & (self._status == LinkStatus.OK)):
                     m.next = "PAYLOAD"
         with m.State("PAYLOAD"):
-            m.d.comb += [byte.eq(self._load.data), self._take.eq(sent), self._next_byte.eq(sent)]
+            m.d.comb += [byte.eq(self._loaded), self._take.eq(sent), self._next_byte.eq(sent)]
             with m.If(sent & self._last_byte):
                 m.next = "CRC"
         with m.State("CRC"):
@@ -349,13 +367,15 @@ class LinkEngine(wiring.Component):
     def _send(self, m: Module, fsm) -> None:
         """`byte` to the line, escaped where it must be, as soon as the byte before is in the CRC."""
         # Both have this above their lowest bit.
-        special = SYNC >> 1
+        prefix = SYNC >> 1
+        special = Signal()
         sync = fsm.ongoing("ANSWER")
         escape = Signal()
+        m.d.sync += special.eq(self._byte[1:] == prefix)
         m.d.comb += [
-            escape.eq((self._byte[1:] == special) & ~sync & ~self._escaped),
-            self.o.payload.eq(Mux(sync | escape, Cat(sync, Const(special, 7)), self._byte ^ Mux(self._escaped, FLIP, 0))),
-            self.o.valid.eq(Cat(fsm.ongoing(state) for state in ("ANSWER", "STATUS", "PAYLOAD", "CRC")).any() & (self._bits == 0)),
+            escape.eq(special & ~sync & ~self._escaped),
+            self.o.payload.eq(Mux(sync | escape, Cat(sync, Const(prefix, 7)), self._byte ^ Mux(self._escaped, FLIP, 0))),
+            self.o.valid.eq(Cat(fsm.ongoing(state) for state in ("ANSWER", "STATUS", "PAYLOAD", "CRC")).any() & self._done),
             self._sent.eq(self.o.valid & self.o.ready & ~escape),
         ]
         with m.If(self.o.valid & self.o.ready):

@@ -1,10 +1,11 @@
 """The arbiter that lets the core and the host link share one memory."""
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
+from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import Axi4Signature
 
 __all__ = ["MemoryArbiter"]
@@ -30,8 +31,8 @@ class MemoryArbiter(wiring.Component):
 
     Timing
     ------
-    A burst of each direction per cycle; its address is registered, which takes one cycle. Beats and responses pass in the
-    cycle in which they come. A manager that does not give or take its beats blocks the bursts behind them.
+    A burst, a beat and a response of each direction per cycle; each takes one cycle, in registers through which no `ready` passes either. A manager that
+    does not give or take its beats or responses blocks those behind them.
     """
 
     def __init__(self, *, bus_bits: int, addr_bits: int) -> None:
@@ -46,21 +47,9 @@ class MemoryArbiter(wiring.Component):
         m.submodules.responses = responses = SyncFIFO(width=1, depth=_BURSTS)
         self._addresses(m, "ar", reads)
         self._addresses(m, "aw", writes, responses)
-        memory = self.memory
-        for index, manager in enumerate((self.core, self.link)):
-            m.d.comb += [manager.rdata.eq(memory.rdata), manager.rresp.eq(memory.rresp), manager.rlast.eq(memory.rlast),
-                         manager.bresp.eq(memory.bresp)]
-            with m.If(reads.r_rdy & (reads.r_data == index)):
-                m.d.comb += [manager.rvalid.eq(memory.rvalid), memory.rready.eq(manager.rready)]
-            with m.If(writes.r_rdy & (writes.r_data == index)):
-                m.d.comb += [memory.wvalid.eq(manager.wvalid), manager.wready.eq(memory.wready), memory.wdata.eq(manager.wdata),
-                             memory.wstrb.eq(manager.wstrb), memory.wlast.eq(manager.wlast)]
-            with m.If(responses.r_rdy & (responses.r_data == index)):
-                m.d.comb += [manager.bvalid.eq(memory.bvalid), memory.bready.eq(manager.bready)]
-        m.d.comb += [
-            reads.r_en.eq(memory.rvalid & memory.rready & memory.rlast), writes.r_en.eq(memory.wvalid & memory.wready & memory.wlast),
-            responses.r_en.eq(memory.bvalid & memory.bready),
-        ]
+        self._back(m, "r", ("data", "resp", "last"), reads)
+        self._back(m, "b", ("resp",), responses)
+        self._beats(m, writes)
         return m
 
     def _addresses(self, m: Module, channel: str, *owners: SyncFIFO) -> None:
@@ -79,3 +68,37 @@ class MemoryArbiter(wiring.Component):
         for manager in (self.link, self.core):
             with m.If(of(manager, "valid") & of(manager, "ready")):
                 m.d.sync += [of(self.memory, "valid").eq(1), *(of(self.memory, name).eq(of(manager, name)) for name in _ADDRESS)]
+
+    def _back(self, m: Module, channel: str, names: tuple[str, ...], owners: SyncFIFO) -> None:
+        """Beats or responses to whose they are; the next owner's turn comes behind the last beat."""
+        def of(manager, name: str):
+            return getattr(manager, channel + name)
+
+        memory = self.memory
+        layout = data.StructLayout({"owner": 1, **{name: len(of(memory, name)) for name in names}})
+        m.submodules[channel] = register = StreamRegister(layout)
+        given, held = register.i, register.o
+        last = memory.rlast if "last" in names else 1
+        m.d.comb += [
+            given.valid.eq(of(memory, "valid") & owners.r_rdy), of(memory, "ready").eq(given.ready & owners.r_rdy), given.payload.owner.eq(owners.r_data),
+            owners.r_en.eq(of(memory, "valid") & given.ready & last), *(given.payload[name].eq(of(memory, name)) for name in names),
+        ]
+        for index, manager in enumerate((self.core, self.link)):
+            m.d.comb += [of(manager, name).eq(held.payload[name]) for name in names]
+            with m.If(held.payload.owner == index):
+                m.d.comb += [of(manager, "valid").eq(held.valid), held.ready.eq(of(manager, "ready"))]
+
+    def _beats(self, m: Module, owners: SyncFIFO) -> None:
+        """Beats to the memory, from whose turn it is."""
+        memory = self.memory
+        layout = data.StructLayout({"data": len(memory.wdata), "strb": len(memory.wstrb), "last": 1})
+        m.submodules.w = register = StreamRegister(layout)
+        given, held = register.i, register.o
+        m.d.comb += [
+            memory.wvalid.eq(held.valid), held.ready.eq(memory.wready), *(getattr(memory, f"w{name}").eq(held.payload[name]) for name in layout.members),
+            owners.r_en.eq(given.valid & given.ready & given.payload.last),
+        ]
+        for index, manager in enumerate((self.core, self.link)):
+            with m.If(owners.r_data == index):
+                m.d.comb += [given.valid.eq(manager.wvalid & owners.r_rdy), manager.wready.eq(given.ready & owners.r_rdy),
+                             *(given.payload[name].eq(getattr(manager, f"w{name}")) for name in layout.members)]

@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
+from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import Axi4Signature
 from systolith.hw.soc.sdram_chip import SdramSignature, SdramTiming
 from systolith.hw.soc.sdram_engine import SdramEngine, segment_layout
@@ -98,13 +99,16 @@ class SdramController(wiring.Component):
         m.submodules.read_beats = beats = SyncFIFOBuffered(width=self._bus_bits + 2, depth=_BEATS)
         valid, self._read = self._address(m, "ar", self._begin_read)
         room = Signal(range(_BEATS + 1), init=_BEATS)
+        # A cycle late: two reads never begin in successive cycles, since an address is held for one cycle at least.
+        has_room = Signal(init=1)
         ready = Signal()
         m.d.comb += [
             beats.w_en.eq(reads.valid), beats.w_data.eq(Cat(reads.data, reads.last, reads.error)),
             axi.rvalid.eq(beats.r_rdy), beats.r_en.eq(axi.rready), axi.rdata.eq(beats.r_data[:self._bus_bits]),
             axi.rlast.eq(beats.r_data[self._bus_bits]), axi.rresp.eq(Mux(beats.r_data[-1], _DECERR, 0)),
-            ready.eq(valid & (room >= BURST_BEATS)),
+            ready.eq(valid & has_room),
         ]
+        m.d.sync += has_room.eq(room >= BURST_BEATS)
         m.d.sync += room.eq(room + (beats.r_rdy & beats.r_en) - Mux(self._begin_read, self._read.len + 1, 0))
         return ready
 
@@ -117,33 +121,39 @@ class SdramController(wiring.Component):
         arrived = Signal()
         whole = Signal(range(_BEATS + 1))
         under_way = Signal(range(_RESPONSES + 1))
+        # A cycle late, as of reads.
+        may_begin = Signal()
         ready = Signal()
         m.d.comb += [
             axi.wready.eq(beats.w_rdy), beats.w_en.eq(axi.wvalid), beats.w_data.eq(Cat(axi.wdata, axi.wstrb)), arrived.eq(axi.wvalid & axi.wready & axi.wlast),
             engine.writes.valid.eq(beats.r_rdy), engine.writes.payload.eq(beats.r_data), beats.r_en.eq(engine.writes.ready),
             responses.w_en.eq(engine.written.valid), responses.w_data.eq(engine.written.error),
             axi.bvalid.eq(responses.r_rdy), axi.bresp.eq(Mux(responses.r_data, _DECERR, 0)), responses.r_en.eq(axi.bready),
-            ready.eq(valid & (whole != 0) & (under_way != _RESPONSES)),
+            ready.eq(valid & may_begin),
         ]
-        m.d.sync += [whole.eq(whole + arrived - self._begin_write), under_way.eq(under_way + self._begin_write - (axi.bvalid & axi.bready))]
+        m.d.sync += [may_begin.eq((whole != 0) & (under_way != _RESPONSES)),
+                     whole.eq(whole + arrived - self._begin_write), under_way.eq(under_way + self._begin_write - (axi.bvalid & axi.bready))]
         return ready
 
     def _choose(self, m: Module, read_ready: Signal, write_ready: Signal) -> None:
         """The order of the bursts, and their segments."""
-        segments = self._engine.segments
-        burst = Signal(segment_layout(self._timing, self._bus_bits))
+        # The engine takes segments late in a cycle.
+        m.submodules.segments = register = StreamRegister(segment_layout(self._timing, self._bus_bits))
+        wiring.connect(m, register.o, self._engine.segments)
+        segments, burst = register.i, Signal(segment_layout(self._timing, self._bus_bits))
         busy = Signal()
         free = Signal()
         writing = Signal()
         turns = Signal(range(_GROUP))
+        read_first = Signal()
         stay = turns != 0
         m.d.comb += [
-            self._begin_read.eq(free & read_ready & (~write_ready | (writing ^ stay))),
-            self._begin_write.eq(free & write_ready & ~self._begin_read),
+            read_first.eq(read_ready & (~write_ready | (writing ^ stay))),
+            self._begin_read.eq(free & read_first), self._begin_write.eq(free & write_ready & ~read_first),
         ]
         begin = self._begin_read | self._begin_write
         with m.If(begin):
-            m.d.sync += [writing.eq(self._begin_write), turns.eq(Mux(self._begin_write != writing, _GROUP - 1, Mux(stay, turns - 1, 0)))]
+            m.d.sync += [writing.eq(~read_first), turns.eq(Mux(read_first == writing, _GROUP - 1, Mux(stay, turns - 1, 0)))]
         # The first segment ends with the burst or with the row.
         crosses = Signal()
         end = Signal(len(burst.column) + 1)
@@ -154,12 +164,12 @@ class SdramController(wiring.Component):
         ]
         with m.If(crosses):
             m.d.comb += segment.len.eq(~burst.column)
-        with m.If(segments.ready & busy):
-            page = Cat(burst.bank, burst.row)
-            m.d.sync += [busy.eq(crosses), page.eq(page + 1), burst.column.eq(0), burst.len.eq(end)]
-        with m.If(begin):
-            m.d.sync += busy.eq(1)
+        with m.If(free):
+            # What is taken while no burst begins is not valid.
             place = Cat(burst.column, burst.bank, burst.row)
-            beat = Mux(self._begin_write, self._write.addr, self._read.addr)[(self._bus_bits // 8 - 1).bit_length():]
-            m.d.sync += [place.eq(beat), burst.error.eq(beat[len(place):].any()), burst.write.eq(self._begin_write),
-                         burst.len.eq(Mux(self._begin_write, self._write.len, self._read.len))]
+            beat = Mux(read_first, self._read.addr, self._write.addr)[(self._bus_bits // 8 - 1).bit_length():]
+            m.d.sync += [busy.eq(begin), place.eq(beat), burst.error.eq(beat[len(place):].any()), burst.write.eq(~read_first),
+                         burst.len.eq(Mux(read_first, self._read.len, self._write.len))]
+        with m.Elif(segments.ready):
+            page = Cat(burst.bank, burst.row)
+            m.d.sync += [page.eq(page + 1), burst.column.eq(0), burst.len.eq(end)]

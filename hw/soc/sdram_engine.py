@@ -30,19 +30,17 @@ def segment_layout(timing: SdramTiming, bus_bits: int) -> data.StructLayout:
 
 class _State(enum.Enum, shape=4):
     POWER_UP = 0
-    #: No segment: takes the next one, or refreshes.
-    IDLE = 1
-    #: Whether the segment's row is open.
-    LOOK = 2
+    #: Waits for a segment, or refreshes; whether the segment's row is open.
+    LOOK = 1
     #: Another row of the bank is open.
-    CLOSE = 3
-    ACTIVATE = 4
-    #: The row is open: the streamer may have the segment.
-    READY = 5
+    CLOSE = 2
+    ACTIVATE = 3
     #: Close all banks, for REFRESH.
-    CLOSE_ALL = 6
-    REFRESH = 7
-    SET_MODE = 8
+    CLOSE_ALL = 4
+    REFRESH = 5
+    SET_MODE = 6
+    #: The row is open: the streamer may have the segment. The only one with the highest bit, by which it is known.
+    READY = 8
 
 
 class SdramEngine(wiring.Component):
@@ -118,7 +116,6 @@ class SdramEngine(wiring.Component):
         cycles = timing.cycles
         rp, rc, rfc, wr = cycles(timing.t_rp), cycles(timing.t_rc), cycles(timing.t_rfc), cycles(timing.t_wr, 2)
         idle = ((self._refresh, rfc), (self._set_mode, _MODE_CYCLES))
-        self._column_ready = Signal(timing.banks)
         self._precharge_ready = Signal(timing.banks)
         self._activate_ready = Signal(timing.banks)
         any_activate = self._activate.any()
@@ -126,7 +123,6 @@ class SdramEngine(wiring.Component):
         for bank in range(timing.banks):
             active, closed, column = self._activate[bank], self._precharge[bank], self._column[bank]
             m.d.comb += [
-                self._column_ready[bank].eq(_after(m, f"column_{bank}", (active, cycles(timing.t_rcd)))),
                 self._precharge_ready[bank].eq(_after(
                     m, f"precharge_{bank}", (active, cycles(timing.t_ras)), (column & self._reading, words),
                     (column & self._writing, words - 1 + wr))),
@@ -134,19 +130,24 @@ class SdramEngine(wiring.Component):
             ]
         self._refresh_ready = _after(m, "refresh", (self._precharge.any(), rp), (any_activate, rc), *idle)
         self._read_ready = _after(m, "read", (self._reading | self._writing, words))
+        # How long the segment that the opener has must still wait for its row when the streamer takes it, and then that of the streamer: the
+        # opener never opens a second row before the first is in use. Activation and taking are two cycles apart anyway.
+        self._settling = Signal(max(cycles(timing.t_rcd) - 2, 0))
+        m.d.sync += self._settling.eq(Mux(any_activate, -1, self._settling >> 1))
         self._write_ready = _after(m, "write", (self._writing, words), (self._reading, timing.cas_latency + words + _TURN_CYCLES))
 
     # -- rows -----------------------------------------------------------------------------------------------------------
     def _open(self, m: Module) -> None:
         """The opener, which also powers up and refreshes."""
         timing = self._timing
-        state = Signal(_State)
-        segment = Signal(self.segments.payload.shape())
+        self._state = state = Signal(_State)
         is_open = Signal(timing.banks)
         rows = Signal(data.ArrayLayout(range(timing.rows), timing.banks), reset_less=True)
         due = self._due(m)
         power_up = Signal(range(timing.cycles(timing.power_up) + 1), init=timing.cycles(timing.power_up))
         left = Signal(range(_FIRST_REFRESHES + 1), init=_FIRST_REFRESHES)
+        # Taken from the stream when the streamer has it.
+        segment = self.segments.payload
         bank = segment.bank
         one_bank = Signal(timing.banks)
         busy = Signal()
@@ -157,17 +158,18 @@ class SdramEngine(wiring.Component):
             slot.eq(1 if self._words == 1 else ~(self._reading | self._writing)),
         ]
         self._opened = Signal()
-        self._segment = segment
-        accept = Signal()
-        m.d.comb += [self._opened.eq(state == _State.READY), accept.eq((state == _State.IDLE) | self._taken),
-                     self.segments.ready.eq(accept & ~due)]
+        m.d.comb += [self._opened.eq(state.as_value()[-1]), self.segments.ready.eq(self._taken)]
         with m.Switch(state):
             with m.Case(_State.POWER_UP):
                 m.d.sync += power_up.eq(power_up - 1)
                 with m.If(power_up == 0):
                     m.d.sync += state.eq(_State.CLOSE_ALL)
             with m.Case(_State.LOOK):
-                with m.If(segment.error | (is_open.bit_select(bank, 1) & (rows[bank] == segment.row))):
+                with m.If(due):
+                    m.d.sync += state.eq(_State.CLOSE_ALL)
+                with m.Elif(~self.segments.valid):
+                    m.d.sync += state.eq(_State.LOOK)
+                with m.Elif(segment.error | (is_open.bit_select(bank, 1) & (rows[bank] == segment.row))):
                     m.d.sync += state.eq(_State.READY)
                 with m.Elif(is_open.bit_select(bank, 1)):
                     m.d.sync += state.eq(_State.CLOSE)
@@ -190,19 +192,16 @@ class SdramEngine(wiring.Component):
                     m.d.comb += self._refresh.eq(1)
                     m.d.sync += left.eq(left - 1)
                     with m.If(~self._starting):
-                        m.d.sync += state.eq(_State.IDLE)
+                        m.d.sync += state.eq(_State.LOOK)
                     with m.Elif(left == 1):
                         m.d.sync += state.eq(_State.SET_MODE)
             with m.Case(_State.SET_MODE):
                 with m.If(self._refresh_ready):
                     m.d.comb += self._set_mode.eq(1)
-                    m.d.sync += [self._starting.eq(0), state.eq(_State.IDLE)]
-        with m.If(accept):
-            m.d.sync += [state.eq(_State.IDLE), segment.eq(self.segments.payload)]
-            with m.If(due):
-                m.d.sync += state.eq(_State.CLOSE_ALL)
-            with m.Elif(self.segments.valid):
-                m.d.sync += state.eq(_State.LOOK)
+                    m.d.sync += [self._starting.eq(0), state.eq(_State.LOOK)]
+            with m.Case(_State.READY):
+                with m.If(self._taken):
+                    m.d.sync += state.eq(_State.LOOK)
         m.d.sync += is_open.eq((is_open | self._activate) & ~self._precharge)
 
     def _due(self, m: Module) -> Signal:
@@ -223,21 +222,25 @@ class SdramEngine(wiring.Component):
         current = self._current
         move = Signal()
         final = Signal()
-        ready = self._column_ready.bit_select(current.bank, 1) & Mux(current.write, self._write_ready, self._read_ready)
+        # Of the current segment: its row is not yet ready; this is its last beat.
+        settling = Signal.like(self._settling)
+        self._ends = ends = Signal()
+        ready = ~settling[:1].any()
         if self._words == 1:
             ready = ready & ~(self._activate | self._precharge).any()
         m.d.comb += [
-            move.eq(self._streaming & ready), final.eq(move & (current.len == 0)),
-            self._reading.eq(move & ~current.write), self._writing.eq(move & current.write),
+            self._reading.eq(self._streaming & ~current.write & self._read_ready & ready), self._writing.eq(self._streaming & current.write & self._write_ready & ready),
+            move.eq(self._reading | self._writing), final.eq(move & ends),
             self._taken.eq(self._opened & (~self._streaming | final)), self._column.eq(move << current.bank),
             self.writes.ready.eq(self._writing),
         ]
+        m.d.sync += settling.eq(settling >> 1)
         with m.If(move):
-            m.d.sync += [current.column.eq(current.column + 1), current.len.eq(current.len - 1)]
+            m.d.sync += [current.column.eq(current.column + 1), current.len.eq(current.len - 1), ends.eq(current.len == 1)]
         with m.If(final):
             m.d.sync += self._streaming.eq(0)
         with m.If(self._taken):
-            m.d.sync += [current.eq(self._segment), self._streaming.eq(1)]
+            m.d.sync += [current.eq(self.segments.payload), self._streaming.eq(1), settling.eq(self._settling), ends.eq(self.segments.payload.len == 0)]
         m.d.sync += [self.written.valid.eq(final & current.write & current.last), self.written.error.eq(current.error)]
 
     def _write_data(self, m: Module) -> None:
@@ -261,7 +264,7 @@ class SdramEngine(wiring.Component):
         bits, words = self._timing.bits, self._words
         beat = Signal(bits * words, reset_less=True)
         m.d.sync += beat.eq(Cat(beat, self.pins.dq_i)[bits:])
-        final = self._current.last & (self._current.len == 0)
+        final = self._current.last & self._ends
         valid, last, error = self._reading, final, self._current.error
         # To the pins, through the chip, and until the last word is here.
         for step in range(1 + self._timing.cas_latency + self._pin_cycles + words):
@@ -280,15 +283,23 @@ class SdramEngine(wiring.Component):
         mode = (words - 1).bit_length() | timing.cas_latency << 4
         # Constant, so that a reset never stops the chip's clock.
         m.d.comb += [pins.clk_en.eq(1), pins.cs.eq(1)]
-        m.d.sync += [pins.ras.eq(0), pins.cas.eq(0), pins.we.eq(0), pins.ba.eq(self._segment.bank), pins.a.eq(self._segment.row)]
+        m.d.sync += [pins.ras.eq(0), pins.cas.eq(0), pins.we.eq(0), pins.ba.eq(self.segments.payload.bank), pins.a.eq(self.segments.payload.row)]
+        # The state alone says what the command would say there, if it came.
+        with m.Switch(self._state):
+            with m.Case(_State.CLOSE):
+                m.d.sync += pins.a.eq(0)
+            with m.Case(_State.CLOSE_ALL):
+                m.d.sync += pins.a.eq(1 << 10)
+            with m.Case(_State.SET_MODE):
+                m.d.sync += [pins.ba.eq(0), pins.a.eq(mode)]
         with m.If(self._activate.any()):
             m.d.sync += pins.ras.eq(1)
         with m.If(self._precharge.any()):
-            m.d.sync += [pins.ras.eq(1), pins.we.eq(1), pins.a.eq(self._precharge.all() << 10)]
+            m.d.sync += [pins.ras.eq(1), pins.we.eq(1)]
         with m.If(self._refresh):
             m.d.sync += [pins.ras.eq(1), pins.cas.eq(1)]
         with m.If(self._set_mode):
-            m.d.sync += [pins.ras.eq(1), pins.cas.eq(1), pins.we.eq(1), pins.ba.eq(0), pins.a.eq(mode)]
+            m.d.sync += [pins.ras.eq(1), pins.cas.eq(1), pins.we.eq(1)]
         with m.If(self._reading | self._writing):
             m.d.sync += [pins.cas.eq(~current.error), pins.we.eq(self._writing & ~current.error), pins.ba.eq(current.bank), pins.a.eq(column)]
 
