@@ -181,6 +181,8 @@ class Core(wiring.Component):
         csrs, sequencer, state = self._csrs, self._sequencer, self._state
         values = csrs.values
         quiet = Signal()
+        # A cycle late: nothing begins any more once they are true.
+        finished, drained = Signal(), Signal()
         running = Signal()
         starts = Signal()
         done = Signal()
@@ -201,6 +203,7 @@ class Core(wiring.Component):
             values.error_code.eq(error_code), values.error_addr.eq(error_offset),
             starts.eq(csrs.start & (state == RunState.IDLE)),
         ]
+        m.d.sync += [finished.eq(self._halted & sequencer.empty & quiet), drained.eq(quiet & self._stop)]
         # A cycle late, so that no path begins in the state; what begins meanwhile is waited for.
         m.d.sync += self._stop.eq((state == RunState.FAIL) | (state == RunState.ABORT) | ((state == RunState.IDLE) & (error_code != HwErrorCode.NONE)))
         with m.Switch(state):
@@ -222,13 +225,13 @@ class Core(wiring.Component):
                     with m.Else():
                         m.d.sync += [error_code.eq(HwErrorCode.WATCHDOG), error_offset.eq(
                             Mux(~sequencer.empty, sequencer.oldest, Mux(self._word_valid, self._word.offset, self._fetch.o.payload.offset)))]
-                with m.Elif(self._halted & sequencer.empty & quiet):
+                with m.Elif(finished):
                     m.d.sync += [state.eq(RunState.IDLE), done.eq(1)]
             with m.Case(RunState.FAIL):
-                with m.If(quiet & self._stop):
+                with m.If(drained):
                     m.d.sync += state.eq(RunState.IDLE)
             with m.Case(RunState.ABORT):
-                with m.If(quiet & self._stop):
+                with m.If(drained):
                     m.d.sync += state.eq(RunState.WIPE)
             with m.Case(RunState.WIPE):
                 m.d.sync += [state.eq(RunState.IDLE), self._halted.eq(0)]
@@ -240,17 +243,13 @@ class Core(wiring.Component):
         """Performance counters and the watchdog."""
         axi, values, settings, sequencer = self.axi, self._csrs.values, self._csrs.settings, self._sequencer
         read_beat, write_beat = axi.rvalid & axi.rready, axi.wvalid & axi.wready
-        progress = Signal()
         since = Signal(32)
         pad = self._scratchpad
         ports = (pad.matrix_read, pad.vector_read, pad.store_read, pad.output_write, pad.vector_write, pad.load_write,
                  self._output.acc, self._load.weights, self._load.params, self._load.tables)
-        m.d.comb += [
-            progress.eq(sequencer.done.any() | read_beat | write_beat | (axi.bvalid & axi.bready) | self._skipped
-                        | Cat(port.valid & port.ready for port in ports).any()),
-        ]
-        late_progress = Signal()
-        m.d.sync += [late_progress.eq(progress), since.eq(Mux(late_progress | ~running, 0, since + 1)),
+        moves = Cat(sequencer.done, read_beat, write_beat, axi.bvalid & axi.bready, self._skipped, *(port.valid & port.ready for port in ports))
+        moved = Signal(len(moves))
+        m.d.sync += [moved.eq(moves), since.eq(Mux(moved.any() | ~running, 0, since + 1)),
                      self._expired.eq((settings.watchdog != 0) & (since >= settings.watchdog) & running)]
         cycles = Cat(values.cycles_lo, values.cycles_hi)
         total = Signal(64)

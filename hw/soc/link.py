@@ -97,14 +97,14 @@ class LinkEngine(wiring.Component):
 
     Members
     -------
-    i : In(stream)                  bytes of the line; at most one in 10 cycles
+    i : In(stream)                  bytes of the line; at most one in 11 cycles
     o : Out(stream)                 bytes for the line
     memory : Out(Axi4Signature)     manager
     csr : Out(Axi4LiteSignature)    manager
 
     Timing
     ------
-    A byte of the line takes 10 cycles; a byte that is written 4 and the latency of the bus, a beat that is read 2 more than twice its bytes and the latency.
+    A byte of the line takes 10 cycles; a byte that is written 5 and the latency of the bus, a beat that is read 2 more than twice its bytes and the latency.
     Reset closes the link.
 
     Raises
@@ -147,6 +147,7 @@ class LinkEngine(wiring.Component):
             self._execute(m)
             self._move(m)
             self._answer(m)
+        self._arrive(m, fsm)
         self._send(m, fsm)
         return m
 
@@ -227,38 +228,52 @@ class LinkEngine(wiring.Component):
             m.d.sync += self._address_valid.eq(0)
         with m.If(chosen("wready")):
             m.d.sync += self._data_valid.eq(0)
-        self._written, self._arrived = chosen("bvalid"), chosen("rvalid")
-        self._write_failed, self._read_failed = chosen("bresp")[1], chosen("rresp")[1]
+        # A cycle late.
+        self._written, self._write_failed, self._read_failed = Signal(), Signal(), Signal()
+        self._arrived = chosen("rvalid")
+        m.d.sync += [self._written.eq(chosen("bvalid")), self._write_failed.eq(chosen("bresp")[1]), self._read_failed.eq(chosen("rresp")[1])]
+
+    def _arrive(self, m: Module, fsm) -> None:
+        """A byte of a request, two cycles after it came: what there is to know of it is in registers by then."""
+        header, phase = self._header, self._phase
+        came, special = Signal(), Signal()
+        arrived = self._arrived_byte
+        m.d.sync += [came.eq(self.i.valid & fsm.ongoing("RECEIVE")), special.eq(self.i.payload[1:] == SYNC >> 1),
+                     arrived.eq(self.i.payload ^ Mux(self._escaped, FLIP, 0))]
+        # FLIP leaves the lowest bit, in which SYNC and ESCAPE differ.
+        with m.If(came):
+            m.d.sync += self._escaped.eq(special & ~arrived[0])
+        with m.If(came & special & arrived[0]):
+            m.d.comb += [self._begin.eq(1), self._first_byte.eq(1)]
+            m.d.sync += phase.eq(_Phase.HEADER)
+        with m.If(came & ~special):
+            m.d.comb += self._take.eq(1)
+            with m.Switch(phase):
+                with m.Case(_Phase.HEADER):
+                    m.d.comb += self._next_step.eq(1)
+                    m.d.sync += header.eq(Cat(header.as_value()[8:], arrived))
+                    with m.If(self._step == _HEADER_BYTES - 1):
+                        # One byte is still to come in, so `op` lies one byte further up.
+                        m.d.sync += phase.eq(Mux(header.as_value()[_HEADER["op"].offset + 8], _Phase.PAYLOAD, _Phase.CRC))
+                with m.Case(_Phase.PAYLOAD):
+                    m.d.comb += [self._store.en.eq(1), self._next_byte.eq(1)]
+                    with m.If(self._last_byte):
+                        m.d.sync += phase.eq(_Phase.CRC)
+                with m.Case(_Phase.CRC):
+                    m.d.comb += [self._next_step.eq(1), self._whole.eq(self._step == _HEADER_BYTES + CRC_BYTES - 1)]
+                    with m.If(self._whole):
+                        m.d.sync += phase.eq(_Phase.HUNT)
 
     def _receive(self, m: Module) -> None:
-        header, phase = self._header, Signal(_Phase)
-        special = self.i.payload[1:] == SYNC >> 1
+        self._phase = phase = Signal(_Phase)
+        self._arrived_byte = Signal(8, reset_less=True)
+        #: The last byte of a frame is taken.
+        self._whole = Signal()
         with m.State("RECEIVE"):
-            m.d.comb += [self._byte.eq(self.i.payload ^ Mux(self._escaped, FLIP, 0)), self._store.data.eq(self._byte),
+            m.d.comb += [self._byte.eq(self._arrived_byte), self._store.data.eq(self._arrived_byte),
                          self._flush.eq((phase == _Phase.CRC) & (self._step != _HEADER_BYTES))]
-            with m.If(self.i.valid):
-                m.d.sync += self._escaped.eq(special & ~self.i.payload[0])
-                with m.If(special & self.i.payload[0]):
-                    m.d.comb += [self._begin.eq(1), self._first_byte.eq(1)]
-                    m.d.sync += phase.eq(_Phase.HEADER)
-                with m.Elif(~special):
-                    m.d.comb += self._take.eq(1)
-                    with m.Switch(phase):
-                        with m.Case(_Phase.HEADER):
-                            m.d.comb += self._next_step.eq(1)
-                            m.d.sync += header.eq(Cat(header.as_value()[8:], self._byte))
-                            with m.If(self._step == _HEADER_BYTES - 1):
-                                # One byte is still to come in, so `op` lies one byte further up.
-                                m.d.sync += phase.eq(Mux(header.as_value()[_HEADER["op"].offset + 8], _Phase.PAYLOAD, _Phase.CRC))
-                        with m.Case(_Phase.PAYLOAD):
-                            m.d.comb += [self._store.en.eq(1), self._next_byte.eq(1)]
-                            with m.If(self._last_byte):
-                                m.d.sync += phase.eq(_Phase.CRC)
-                        with m.Case(_Phase.CRC):
-                            m.d.comb += self._next_step.eq(1)
-                            with m.If(self._step == _HEADER_BYTES + CRC_BYTES - 1):
-                                m.d.sync += phase.eq(_Phase.HUNT)
-                                m.next = "CHECK"
+            with m.If(self._whole):
+                m.next = "CHECK"
         with m.State("CHECK"):
             m.d.comb += self._flush.eq(1)
             with m.If(self._bits == 0):
@@ -294,12 +309,15 @@ class LinkEngine(wiring.Component):
         inside = Signal()
         ends = Signal()
         identifies = Signal()
-        #: `last_byte` and `inside` are those of this byte.
+        #: The beat is here, and what is known of the lane is that of this one.
         settled = Signal()
+        #: The lane is the last of a beat.
+        closes = Signal()
         m.d.comb += [
             identifies.eq(self._header.op == Op.HELLO), ends.eq(inside & self._last_byte),
         ]
-        m.d.sync += inside.eq(lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits]))
+        m.d.sync += [inside.eq(lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits])), settled.eq(0),
+                     closes.eq((lane == self._bus_bytes - 1) | (self._narrow & lane[:2].all()))]
         with m.State("BEAT"):
             m.d.sync += [self._offset.eq(self._header.addr[:self._offset_bits] + self._index), lane.eq(0), self._address_valid.eq(~identifies)]
             m.next = "READ"
@@ -321,12 +339,11 @@ class LinkEngine(wiring.Component):
             m.d.comb += self._store.data.eq(Mux(self._narrow, word, self.memory.rdata.word_select(lane, 8)))
             with m.If(identifies):
                 m.d.comb += self._store.data.eq(Const(int.from_bytes(self._identity, "little"), 32).word_select(lane[:2], 8))
-            with m.If(identifies | self._arrived):
-                m.d.sync += settled.eq(~settled)
-            with m.If((identifies | self._arrived) & settled):
+            m.d.sync += settled.eq((identifies | self._arrived) & ~settled)
+            with m.If(settled):
                 m.d.comb += [self._store.en.eq(inside), self._next_byte.eq(inside)]
                 m.d.sync += lane.eq(lane + 1)
-                with m.If((lane == self._bus_bytes - 1) | (self._narrow & lane[:2].all()) | ends | self._read_failed):
+                with m.If(closes | ends | self._read_failed):
                     m.d.comb += self._read_ready.eq(1)
                     m.next = "BEAT"
                     with m.If(ends | self._read_failed):

@@ -30,7 +30,7 @@ class UartReceiver(wiring.Component):
 
     Timing
     ------
-    A byte is offered for one cycle, that after the middle of its stop bit. Bits are sampled in their middle, by the edge of the start bit.
+    A byte is offered for one cycle, in the middle of its stop bit. Bits are sampled in their middle, by the edge of the start bit.
 
     Raises
     ------
@@ -50,7 +50,6 @@ class UartReceiver(wiring.Component):
         # The one behind the data moves down as bits come in; at the bottom, all eight are there.
         bits = Signal(9)
         m.d.comb += self.o.payload.eq(bits[1:])
-        m.d.sync += self.o.valid.eq(0)
         m.d.sync += timer.eq(Mux(timer == 0, self._divisor - 1, timer - 1))
         with m.FSM():
             with m.State("IDLE"):
@@ -68,8 +67,7 @@ class UartReceiver(wiring.Component):
                     with m.If(~bits[0]):
                         m.d.sync += bits.eq(Cat(bits[1:], line))
                     with m.Elif(line):
-                        # The bits stay where they are for longer.
-                        m.d.sync += self.o.valid.eq(1)
+                        m.d.comb += self.o.valid.eq(1)
                         m.next = "IDLE"
                     with m.Else():
                         m.next = "BREAK"

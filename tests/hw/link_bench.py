@@ -86,7 +86,7 @@ def run(chunks, *, bus_bits: int = 32, payload_bytes: int = 32, stall: float = 0
         bad: range = range(0), joint: bool = True, addr_bits: int = 34) -> list[bytes]:
     """Feed bytes; compare every answer, memory and CSRs with the model's. Returns the answers, as they went over the line.
 
-    Each item of `chunks` is bytes, or None for a reset of the link. Bytes come every 10 cycles, and none while an answer is due.
+    Each item of `chunks` is bytes, or None for a reset of the link. Bytes come every 11 cycles, and none while an answer is due.
     """
     dut = LinkEngine(bus_bits=bus_bits, addr_bits=addr_bits, payload_bytes=payload_bytes)
     reset = Signal()
@@ -112,7 +112,7 @@ def run(chunks, *, bus_bits: int = 32, payload_bytes: int = 32, stall: float = 0
                 await ctx.tick()
                 ctx.set(dut.i.valid, 0)
                 if not expected:
-                    for _ in range(9):
+                    for _ in range(10):
                         assert not ctx.get(dut.o.valid), f"an answer where none is due, after {chunk.hex()} (seed {seed})"
                         await ctx.tick()
                     continue
