@@ -143,38 +143,44 @@ class Core(wiring.Component):
         fetched, decode, sequencer = self._fetch.o, self._decode, self._sequencer
         self._bad = bad = Signal()
         self._skipped = skipped = Signal()
-        # The instruction that is dispatched, in a register: decoding takes a cycle. An instruction takes several beats, so the
-        # register may be empty between two.
+        # The instruction that is dispatched, in registers. In its first cycle there its checks come together and become its fate;
+        # in the second it goes, and the next one comes.
         self._word_valid = valid = Signal()
         self._word = word = Signal(data.StructLayout({
-            "offset": 32, "error": HwErrorCode, "legal": 1, "halt": 1, "engine": len(Engine), "wait": len(Engine), "signal": len(Engine),
-            "commands": decode.commands.shape(),
+            "offset": 32, "error": HwErrorCode, "format": decode.format.shape(), "legal": decode.legal.shape(), "halt": 1, "engine": len(Engine),
+            "wait": len(Engine), "signal": len(Engine), "commands": decode.commands.shape(),
         }))
-        taken, go = Signal(), Signal()
+        wrong, skip, halt = Signal(), Signal(), Signal()
+        queued = Signal(len(Engine))
+        good, go = Signal(), Signal()
+        moves = Signal(init=1)                       # there is none, or it goes
+        queues = [getattr(sequencer, f"dispatch_{engine.name.lower()}") for engine in Engine]
+        free = Cat(queue.ready for queue in queues)
         m.d.comb += [
-            decode.word.eq(fetched.payload.word), fetched.ready.eq(~valid), go.eq(valid & ~self._halted & ~self._stop),
-            bad.eq(go & ((word.error != HwErrorCode.NONE) | ~word.legal)), self._fetch.halt.eq(self._halted | self._stop),
+            decode.word.eq(fetched.payload.word), fetched.ready.eq(moves), go.eq(~self._halted & ~self._stop),
+            good.eq((word.format & word.legal).any() & (word.error == HwErrorCode.NONE)), bad.eq(wrong & go), skipped.eq(skip & go),
+            self._fetch.halt.eq(self._halted | self._stop),
         ]
-        m.d.sync += valid.eq((valid & ~taken) | (fetched.valid & ~valid))
-        with m.If(fetched.ready):
+        with m.If(moves):
             m.d.sync += [
-                word.offset.eq(fetched.payload.offset), word.error.eq(fetched.payload.error), word.legal.eq(decode.legal),
-                word.halt.eq(decode.halt), word.engine.eq(decode.engine), word.wait.eq(decode.wait), word.signal.eq(decode.signal),
-                word.commands.eq(decode.commands),
+                valid.eq(fetched.valid), moves.eq(~fetched.valid), wrong.eq(0), skip.eq(0), halt.eq(0), queued.eq(0),
+                word.offset.eq(fetched.payload.offset), word.error.eq(fetched.payload.error), word.format.eq(decode.format),
+                word.legal.eq(decode.legal), word.halt.eq(decode.halt), word.engine.eq(decode.engine), word.wait.eq(decode.wait),
+                word.signal.eq(decode.signal), word.commands.eq(decode.commands),
+            ]
+        with m.Else():
+            # Nothing else fills the queues, so a place that is free stays free.
+            m.d.sync += [
+                wrong.eq(~good), skip.eq(good & (word.engine == 0)), halt.eq(good & word.halt), queued.eq(Mux(good, word.engine & free, 0)),
+                moves.eq(good & ((word.engine == 0) | (word.engine & free).any())),
             ]
         with m.If(self._wipe):
-            m.d.sync += valid.eq(0)
-        with m.If(go & ~bad):
-            with m.If(word.engine == 0):
-                m.d.comb += [taken.eq(1), skipped.eq(1)]
-                with m.If(word.halt):
-                    m.d.sync += self._halted.eq(1)
-            for engine in Engine:
-                queue = getattr(sequencer, f"dispatch_{engine.name.lower()}")
-                m.d.comb += [queue.payload.offset.eq(word.offset), queue.payload.wait.eq(word.wait), queue.payload.signal.eq(word.signal),
-                             queue.payload.command.eq(word.commands[engine.name.lower()])]
-                with m.If(word.engine[engine]):
-                    m.d.comb += [queue.valid.eq(1), taken.eq(queue.ready)]
+            m.d.sync += [valid.eq(0), moves.eq(1), wrong.eq(0), skip.eq(0), halt.eq(0), queued.eq(0)]
+        with m.If(halt & go):
+            m.d.sync += self._halted.eq(1)
+        for engine, queue in zip(Engine, queues, strict=True):
+            m.d.comb += [queue.valid.eq(queued[engine] & go), queue.payload.offset.eq(word.offset), queue.payload.wait.eq(word.wait),
+                         queue.payload.signal.eq(word.signal), queue.payload.command.eq(word.commands[engine.name.lower()])]
 
     def _control(self, m: Module) -> None:
         """Start, stop, errors, watchdog, counters."""
@@ -295,4 +301,4 @@ class Core(wiring.Component):
         m.d.sync += [trace.acc.valid.eq(acc.valid & acc.ready), trace.acc.addr.eq(acc.addr)]
         m.d.comb += trace.acc.data.eq(acc.data.as_value())
         for engine in Engine:
-            m.d.comb += getattr(trace.done, engine.name.lower()).eq(self._sequencer.done[engine])
+            m.d.comb += getattr(trace.done, engine.name.lower()).eq(getattr(self._sequencer, engine.name.lower()).done)

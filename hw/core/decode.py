@@ -1,6 +1,6 @@
 """Decode: which engine executes an instruction word, and whether the word is legal. Derived from the table of `spec.isa`."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -22,8 +22,9 @@ class Decode(wiring.Component):
     Members
     -------
     word : In                  the instruction
-    legal : Out(1)             opcode, enumerated operands and reserved bits are as in the table; without an engine,
-                               neither waits nor signals
+    format, legal : Out        one bit per format of the table: the opcode is the format's; enumerated operands and reserved bits
+                               are as the format has them, and without an engine there are neither waits nor signals. A word
+                               is legal if some format has both bits, which a later cycle may look at
     halt : Out(1)              it is HALT
     engine : Out(one bit each) who executes it; none for NOP and HALT
     wait, signal : Out         the header's masks
@@ -34,7 +35,7 @@ class Decode(wiring.Component):
         self._arch = arch
         header = header_layout(arch)
         super().__init__({
-            "word": In(8 * isa_for(arch).word_bytes), "legal": Out(1), "halt": Out(1), "engine": Out(len(Engine)),
+            "word": In(8 * isa_for(arch).word_bytes), "format": Out(len(isa_for(arch).formats)), "legal": Out(len(isa_for(arch).formats)), "halt": Out(1), "engine": Out(len(Engine)),
             "wait": Out(header["wait"].width), "signal": Out(header["signal"].width),
             "commands": Out(data.StructLayout({e.name.lower(): command_layout(arch, e) for e in Engine})),
         })
@@ -48,24 +49,21 @@ class Decode(wiring.Component):
         for engine in Engine:
             command = self.commands[engine.name.lower()]
             m.d.comb += [command.opcode.eq(header.opcode), command.body.raw.eq(self.word[header_bits:])]
-        with m.Switch(header.opcode):
-            for fmt in isa.formats:
-                with m.Case(fmt.opcode):
-                    position = header_bits
-                    checks = []
-                    for field in fmt.fields:
-                        value = self.word[position:position + field.bits]
-                        if field.enum is not None:
-                            checks.append(value.matches(*(int(member) - field.bias for member in field.enum)))
-                        position += field.bits
-                    if position < len(self.word):
-                        checks.append(self.word[position:] == 0)
-                    if fmt.engine is None:
-                        checks += [header.wait == 0, header.signal == 0]
-                    else:
-                        m.d.comb += self.engine.eq(1 << fmt.engine)
-                    legal = 1
-                    for check in checks:
-                        legal = legal & check
-                    m.d.comb += [self.legal.eq(legal), self.halt.eq(fmt.mnemonic == "HALT")]
+        for index, fmt in enumerate(isa.formats):
+            position = header_bits
+            checks = []
+            for field in fmt.fields:
+                value = self.word[position:position + field.bits]
+                if field.enum is not None:
+                    checks.append(value.matches(*(int(member) - field.bias for member in field.enum)))
+                position += field.bits
+            if position < len(self.word):
+                checks.append(self.word[position:] == 0)
+            if fmt.engine is None:
+                checks += [header.wait == 0, header.signal == 0]
+            m.d.comb += [self.format[index].eq(header.opcode == fmt.opcode), self.legal[index].eq(Cat(checks).all())]
+            with m.If(self.format[index]):
+                m.d.comb += self.halt.eq(fmt.mnemonic == "HALT")
+                if fmt.engine is not None:
+                    m.d.comb += self.engine.eq(1 << fmt.engine)
         return m

@@ -53,26 +53,26 @@ class Fetch(wiring.Component):
         end = Signal(32 - lanes)
         reserved = Signal(range(FETCH_BEATS + 1))
         under_way = Signal(range(FETCH_BEATS + 1))
-        # Address and length of the next burst take two cycles; `settled` says that they are those of `beat`.
+        # Address and length of the next burst take two cycles; `settled` says that the first one is over for `beat`.
         address = Signal(arch.addr_bits, reset_less=True)
         page_left = Signal(range(PAGE_BYTES // arch.bus_bytes))
         count, late_count = Signal(range(BURST_BEATS)), Signal(range(BURST_BEATS), reset_less=True)
         region_left = Signal(33 - lanes, reset_less=True)
-        inside, late_inside = Signal(reset_less=True), Signal(reset_less=True)
-        settled = Signal(2)
+        inside = Signal(reset_less=True)
+        settled = Signal()
         m.d.comb += [end.eq(self.size >> lanes), page_left.eq(~address[lanes:lanes + len(page_left)])]
         limit = Mux(page_left < BURST_BEATS, page_left, BURST_BEATS - 1)
         m.d.comb += count.eq(Mux(region_left < limit, region_left, limit))
         m.d.sync += [
             address.eq(self.base + (beat << lanes)), region_left.eq(end - beat - 1), inside.eq(beat < end),
-            late_count.eq(count), late_inside.eq(inside), settled.eq(Cat(1, settled)),
+            late_count.eq(count), settled.eq(1),
         ]
-        room = reserved <= FETCH_BEATS - BURST_BEATS
-        begun = Signal()
+        begun, late_begun = Signal(), Signal()
+        offered = Signal()
         taken = Signal()
         burst = self.bus.bursts
         m.d.comb += [
-            burst.valid.eq(active & ~self.halt & room & late_inside & settled.all()),
+            burst.valid.eq(offered & ~self.halt),
             burst.payload.addr.eq(Cat(Const(0, lanes), address[lanes:])), burst.payload.len.eq(late_count),
             begun.eq(burst.valid & burst.ready),
             self.bus.beats.ready.eq(1), beats.w_en.eq(self.bus.beats.valid & ~self.halt),
@@ -80,8 +80,10 @@ class Fetch(wiring.Component):
             self.idle.eq(under_way == 0),
         ]
         m.d.sync += [
-            reserved.eq(reserved + Mux(begun, late_count + 1, 0) - taken),
+            # Known by the time at which the burst behind it is settled.
+            late_begun.eq(begun), reserved.eq(reserved + Mux(late_begun, late_count + 1, 0) - taken),
             under_way.eq(under_way + begun - (self.bus.beats.valid & self.bus.beats.payload.last)),
+            offered.eq(active & settled & inside & (reserved <= FETCH_BEATS - BURST_BEATS) & ~begun),
         ]
         with m.If(self.start):
             m.d.sync += [active.eq(1), beat.eq(self.entry >> lanes), settled.eq(0)]
@@ -99,12 +101,13 @@ class Fetch(wiring.Component):
         bad = Signal()
         offset = Signal(33)
         count = Signal(range(total + 1))
+        whole = Signal()                             # count == total
         # A cycle late: an instruction takes several beats, so none is complete before its end is compared.
         outside = Signal()
         moved = self.o.valid & self.o.ready
         m.d.comb += [
-            taken.eq(beats.r_rdy & ((count != total) | moved)), beats.r_en.eq(taken),
-            self.o.valid.eq((count == total) | outside), self.o.payload.word.eq(word),
+            taken.eq(beats.r_rdy & (~whole | self.o.ready)), beats.r_en.eq(taken),
+            self.o.valid.eq(whole | outside), self.o.payload.word.eq(word),
             self.o.payload.offset.eq(offset),
         ]
         with m.If(outside):
@@ -113,10 +116,10 @@ class Fetch(wiring.Component):
             m.d.comb += self.o.payload.error.eq(HwErrorCode.BUS_READ)
         m.d.sync += outside.eq(active & (offset + word_bytes > self.size))
         with m.If(moved):
-            m.d.sync += [count.eq(0), offset.eq(offset + word_bytes), bad.eq(0)]
+            m.d.sync += [count.eq(0), whole.eq(0), offset.eq(offset + word_bytes), bad.eq(0)]
         with m.If(taken):
             m.d.sync += [
-                count.eq(Mux(moved, 1, count + 1)), word.eq(Cat(word, beats.r_data[:arch.bus_bits])[arch.bus_bits:]),
+                count.eq(Mux(moved, 1, count + 1)), whole.eq(Mux(moved, total == 1, count == total - 1)), word.eq(Cat(word, beats.r_data[:arch.bus_bits])[arch.bus_bits:]),
                 bad.eq((bad & ~moved) | beats.r_data[-1]),
             ]
         with m.If(self.start):

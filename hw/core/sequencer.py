@@ -29,16 +29,17 @@ class Sequencer(wiring.Component):
     dispatch_<engine> : In(stream)        instructions in order
     <engine> : Out(EngineSignature)
     stop : In(1)                          issue nothing more; passed on to the engines
-    error, error_code, error_offset : Out the first error in engine order, two cycles after it happens
-    empty : Out(1)                        all queues are empty, every issued instruction is done, and no error is on its way
+    error, error_code, error_offset : Out the first error in engine order, three cycles after it happens
+    empty : Out(1)                        all queues are empty, every issued instruction is done, and no error is on its way; a cycle late
     idle : Out(1)                         no engine has a bus transaction under way
-    done, busy, waiting, stall : Out      masks: done now, executing, held back by a token, executing but held up
+    done, busy, waiting, stall : Out      masks: done (a cycle late), executing, held back by a token, executing but held up
     oldest : Out(32)                      lowest offset of those issued or queued, all ones without; a few cycles late
 
     Timing
     ------
     Two cycles from dispatch to issue in an idle engine; one instruction per cycle and engine, one in two cycles if both take
-    a token of the same engine. A token given in one cycle can be taken in the next.
+    a token of the same engine. What an engine says of `done` is in a register first: the instruction is done here a cycle later,
+    and what waits for its token is issued in the cycle after that.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -62,7 +63,9 @@ class Sequencer(wiring.Component):
         empties = []
         candidates = []
         for engine in Engine:
-            present = Cat(counts[giver, engine] != 0 for giver in Engine)
+            # A token is there in the next cycle.
+            present = Cat(gives[giver][engine] | (counts[giver, engine] > 1) | ((counts[giver, engine] != 0) & ~takes[engine][giver])
+                          for giver in Engine)
             offsets[engine], empty, oldest = self._sequence(m, engine, present, takes[engine], gives[engine])
             empties.append(empty)
             candidates.append(oldest)
@@ -72,14 +75,17 @@ class Sequencer(wiring.Component):
             errors[engine] = (Signal(name=f"{name}_error"), Signal(name=f"{name}_overflow"), Signal(32, name=f"{name}_at", reset_less=True),
                               Signal(HwErrorCode, name=f"{name}_code", reset_less=True))
             error, overflow, at, code = errors[engine]
-            m.d.sync += [error.eq(port.error), overflow.eq(0), at.eq(offsets[engine]), code.eq(port.error_code)]
+            # As late as `done`, so that the oldest instruction is the one at fault.
+            late_error, late_code = Signal(name=f"{name}_late_error"), Signal(HwErrorCode, name=f"{name}_late_code", reset_less=True)
+            m.d.sync += [late_error.eq(port.error), late_code.eq(port.error_code), error.eq(late_error), code.eq(late_code),
+                         overflow.eq(0), at.eq(offsets[engine])]
         for (giver, taker), count in counts.items():
             give, take = gives[giver][taker], takes[taker][giver]
             m.d.sync += count.eq(count + give - take)
             with m.If(give & ~take & (count == (1 << bits) - 1)):
                 m.d.sync += errors[giver][1].eq(1)
-        m.d.comb += [self.empty.eq(Cat(empties).all() & ~Cat(error | overflow for error, overflow, _, _ in errors.values()).any()),
-                     self.idle.eq(Cat(getattr(self, e.name.lower()).idle for e in Engine).all())]
+        m.d.sync += self.empty.eq(Cat(empties).all() & ~Cat(error | overflow for error, overflow, _, _ in errors.values()).any())
+        m.d.comb += self.idle.eq(Cat(getattr(self, e.name.lower()).idle for e in Engine).all())
         m.d.sync += self.oldest.eq(self._lowest(m, candidates))
         # The last assignment wins, so the first engine comes last.
         m.d.sync += self.error.eq(0)
@@ -110,32 +116,39 @@ class Sequencer(wiring.Component):
         port = getattr(self, name)
         dispatch = getattr(self, f"dispatch_{name}")
         layout = entry_layout(self._arch, engine)
-        queue = SyncFIFOBuffered(width=layout.size, depth=self._arch.queue_depth)
+        # The queue's last place is a register, beside which it is known whether its tokens are there.
+        depth = self._arch.queue_depth - 1
+        queue = SyncFIFO(width=layout.size, depth=depth) if depth > 1 else SyncFIFOBuffered(width=layout.size, depth=depth)
         m.submodules[f"{name}_queue"] = queue
         issued_layout = data.StructLayout({"offset": 32, "signal": len(Engine)})
-        # Readable in the cycle after it is written, when an engine may be done at the earliest.
         flight = SyncFIFO(width=issued_layout.size, depth=IN_FLIGHT)
         m.submodules[f"{name}_flight"] = flight
-        entry = Signal(layout, name=f"{name}_entry")
+        following = Signal(layout, name=f"{name}_following")
+        entry = Signal(layout, name=f"{name}_entry", reset_less=True)
+        valid, ready, room = Signal(name=f"{name}_valid"), Signal(name=f"{name}_tokens_ready"), Signal(name=f"{name}_room")
         issued = Signal(issued_layout, name=f"{name}_issued")
         oldest = Signal(issued_layout, name=f"{name}_oldest")
-        ready = Signal(name=f"{name}_tokens_ready")
         issue = Signal(name=f"{name}_issue")
+        moves = Signal(name=f"{name}_moves")
         taking = Signal(len(Engine), name=f"{name}_taking")
+        done = Signal(name=f"{name}_done")
         m.d.comb += [
-            queue.w_en.eq(dispatch.valid), queue.w_data.eq(dispatch.payload), dispatch.ready.eq(queue.w_rdy),
-            entry.eq(queue.r_data),
-            # Tokens are taken a cycle after the issue, so the next instruction that wants one has to wait so long.
-            ready.eq((entry.wait & (~present | taking)) == 0), takes.eq(taking),
-            port.cmd.valid.eq(queue.r_rdy & ready & flight.w_rdy & ~self.stop), port.cmd.payload.eq(entry.command),
-            port.stop.eq(self.stop), issue.eq(port.cmd.valid & port.cmd.ready),
-            queue.r_en.eq(issue), flight.w_en.eq(issue), issued.offset.eq(entry.offset), issued.signal.eq(entry.signal),
-            flight.w_data.eq(issued), oldest.eq(flight.r_data), flight.r_en.eq(port.done),
-            gives.eq(Mux(port.done, oldest.signal, 0)),
-            self.done[engine].eq(port.done), self.busy[engine].eq(flight.r_rdy), self.stall[engine].eq(port.stall & flight.r_rdy),
-            self.waiting[engine].eq(queue.r_rdy & ~ready),
+            queue.w_en.eq(dispatch.valid), queue.w_data.eq(dispatch.payload), dispatch.ready.eq(queue.w_rdy), following.eq(queue.r_data),
+            port.cmd.valid.eq(ready & room & ~self.stop), port.cmd.payload.eq(entry.command), port.stop.eq(self.stop),
+            issue.eq(port.cmd.valid & port.cmd.ready), moves.eq(issue | ~valid), queue.r_en.eq(moves),
+            flight.w_en.eq(issue), issued.offset.eq(entry.offset), issued.signal.eq(entry.signal),
+            flight.w_data.eq(issued), oldest.eq(flight.r_data), flight.r_en.eq(done), takes.eq(taking),
+            gives.eq(Mux(done, oldest.signal, 0)),
+            self.done[engine].eq(done), self.busy[engine].eq(flight.r_rdy), self.stall[engine].eq(port.stall & flight.r_rdy),
+            self.waiting[engine].eq(valid & ~ready),
         ]
-        m.d.sync += taking.eq(Mux(issue, entry.wait, 0))
-        first = Mux(flight.r_rdy, oldest.offset, Mux(queue.r_rdy, entry.offset, (1 << 32) - 1))
-        # `level` counts what the buffered queue has not shown yet.
-        return oldest.offset, (queue.level == 0) & ~flight.r_rdy, first
+        m.d.sync += [done.eq(port.done), taking.eq(Mux(issue, entry.wait, 0)), room.eq((flight.level < IN_FLIGHT - 1) | ((flight.level < IN_FLIGHT) & ~moves))]
+        with m.If(moves):
+            # Tokens are taken a cycle after the issue, so the next instruction that wants one has to wait so long.
+            m.d.sync += [valid.eq(queue.r_rdy), entry.eq(following),
+                         ready.eq(queue.r_rdy & ((following.wait & (~present | Mux(valid, entry.wait, 0))) == 0))]
+        with m.Else():
+            m.d.sync += ready.eq((entry.wait & ~present) == 0)
+        first = Mux(flight.r_rdy, oldest.offset, Mux(valid, entry.offset, (1 << 32) - 1))
+        # What is queued moves on to an empty register at once.
+        return oldest.offset, ~valid & ~queue.r_rdy & ~flight.r_rdy, first
