@@ -19,7 +19,7 @@ from systolith.spec.numerics import INT8
 __all__ = ["CellUnit", "target_layout"]
 
 LOOKUP, MULTIPLY = CellLane.LOOKUP, CellLane.MULTIPLY
-#: Steps in which a chunk's operations begin; step 0 looks up the last gate. A result can be an operand as soon as it is there.
+#: Steps in which a chunk's operations begin; step 0 looks up the last gate. A result is an operand, or kept, in the step in which it is there.
 #: But for an argument of the hyperbolic tangent, which is scaled in one step more.
 _LSTM_ENTER, _LSTM_STATE, _LSTM_TANH = LOOKUP, LOOKUP + MULTIPLY, LOOKUP + 2 * MULTIPLY + 1
 _LSTM_HIDE = _LSTM_TANH + LOOKUP
@@ -200,8 +200,6 @@ class CellUnit(wiring.Component):
 
         lstm, gru, rnn = Cell.LSTM, Cell.GRU, Cell.RNN
         lookup = self._flag(m, "lookup", (lstm, _LSTM_TANH), (gru, _GRU_TANH))
-        multiply = self._flag(m, "multiply", *((lstm, step) for step in (_LSTM_ENTER, _LSTM_STATE, _LSTM_HIDE)),
-                              *((gru, step) for step in (_GRU_NEW, _GRU_STATE, _GRU_HIDE)), (rnn, _RNN_STATE), (rnn, _RNN_HIDE))
         # LSTM: first * third; second * state + that; last * tanh. GRU: first * o + third; second * (state - o) + o; o.
         # RNN: -alpha * (state - o) + state; o.
         a_first = self._flag(m, "a_first", (lstm, _LSTM_ENTER), (gru, _GRU_NEW))
@@ -231,7 +229,7 @@ class CellUnit(wiring.Component):
             m.d.sync += argument.eq(Mux(over, Mux(o[-1], STATE.min, STATE.max), moved))
             m.d.comb += [
                 moved.eq(o << shift), lane.x.eq(Mux(lookup, argument, self.chain.payload[index])),
-                lane.lookup.eq(self._taken | lookup), lane.plain.eq(plain), lane.tanh.eq(tanh), lane.multiply.eq(multiply),
+                lane.lookup.eq(self._taken | lookup), lane.plain.eq(plain), lane.tanh.eq(tanh),
                 lane.a.eq(chosen((a_first, first), (a_second, second), (a_last, last), (a_alpha, alpha), (a_one, 1 << UNIT_FRAC))),
                 lane.b.eq(chosen((b_third, third), (b_state, state), (b_rest, state - o), (b_o, o))),
                 lane.pre.eq(Mux(b_state, o << align, 0)), lane.post.eq(chosen((post_third, third), (post_o, o), (a_alpha, state))),
@@ -259,10 +257,10 @@ class CellUnit(wiring.Component):
         for lane in range(arch.lanes):
             state, o = self._state[lane], self._lanes[lane].o
             # Beyond WIDE_MAX the rounded high byte would be no int8: both bytes are then the largest.
-            rounded, beyond, was_beyond = Signal(INT8.width, name=f"rounded{lane}"), Signal(name=f"beyond{lane}"), Signal(name=f"was_beyond{lane}")
+            rounded, beyond, low_part = Signal(INT8.width, name=f"rounded{lane}"), Signal(name=f"beyond{lane}"), Signal(INT8.width, name=f"low_part{lane}")
             m.d.comb += [rounded.eq(o[8:] + o[7]), beyond.eq(~o[-1] & rounded[-1])]
-            m.d.sync += was_beyond.eq(beyond)
-            hidden = Mux(rest, Mux(was_beyond, INT8.max, o[:8]), Mux(c.wide, Mux(beyond, INT8.max, rounded), self._lanes[lane].hidden))
+            m.d.sync += low_part.eq(Mux(beyond, INT8.max, o[:8]))
+            hidden = Mux(rest, low_part, Mux(c.wide, Mux(beyond, INT8.max, rounded), self._lanes[lane].hidden))
             m.d.comb += result.payload[lane].eq(Mux(low, state[:8], Mux(high, state[8:], hidden)))
         computes = Signal()
         m.d.comb += self.stall.eq(self.active & ~self._taken & ~computes & ~self.written)
