@@ -19,15 +19,16 @@ from systolith.spec.numerics import INT8
 __all__ = ["CellUnit", "target_layout"]
 
 LOOKUP, MULTIPLY = CellLane.LOOKUP, CellLane.MULTIPLY
-#: Steps in which a chunk's operations begin; step 0 looks up the last gate. A result can be an operand as soon as it is there.
-_LSTM_ENTER, _LSTM_STATE, _LSTM_TANH = LOOKUP, LOOKUP + MULTIPLY, LOOKUP + 2 * MULTIPLY
+#: Steps in which a chunk's operations begin; step 0 looks up the last gate. A result is an operand, or kept, in the step in which it is there.
+#: But for an argument of the hyperbolic tangent, which is scaled in one step more.
+_LSTM_ENTER, _LSTM_STATE, _LSTM_TANH = LOOKUP, LOOKUP + MULTIPLY, LOOKUP + 2 * MULTIPLY + 1
 _LSTM_HIDE = _LSTM_TANH + LOOKUP
-_GRU_NEW, _GRU_TANH = LOOKUP, LOOKUP + MULTIPLY
+_GRU_NEW, _GRU_TANH = LOOKUP, LOOKUP + MULTIPLY + 1
 _GRU_STATE = _GRU_TANH + LOOKUP
 _GRU_HIDE = _GRU_STATE + MULTIPLY
 _RNN_STATE, _RNN_HIDE = LOOKUP, LOOKUP + MULTIPLY
 #: Step in which the new state is there, and in which the hidden state is.
-_KEEP = {Cell.LSTM: _LSTM_TANH, Cell.GRU: _GRU_HIDE, Cell.RNN: _RNN_HIDE}
+_KEEP = {Cell.LSTM: _LSTM_STATE + MULTIPLY, Cell.GRU: _GRU_HIDE, Cell.RNN: _RNN_HIDE}
 _END = {Cell.LSTM: _LSTM_HIDE + MULTIPLY, Cell.GRU: _GRU_HIDE + MULTIPLY, Cell.RNN: _RNN_HIDE + MULTIPLY}
 #: Gates before the last.
 _EARLY = Cell.LSTM.gates - 1
@@ -57,7 +58,7 @@ class CellUnit(wiring.Component):
     Timing
     ------
     Gates before the last are looked up as they come, one chunk per cycle, and kept. A chunk of the last gate is taken
-    when the state of its units has been read and the chunk before it is made; ``CYCLES`` cycles later its hidden
+    when the state of its units has been read and the chunk before it is nearly made; ``CYCLES`` cycles later its hidden
     state is written. From chunk to chunk those are 18 (LSTM), 18 + `ActReadSignature.LATENCY` (GRU) and 11 + `ActReadSignature.LATENCY` (RNN)
     cycles where reads are granted at once; an LSTM with a hidden state of 16 bits takes 19.
     """
@@ -92,16 +93,16 @@ class CellUnit(wiring.Component):
         for index, lane in enumerate(self._lanes):
             m.submodules[f"lane{index}"] = lane
         taken, last_gate, operands = self._taken, self._last_gate, self.cmd.payload
-        self._keep = self._flag(m, "keep", *_KEEP.items())
+        self._keep, self._soon = (self._flag(m, name, *((kind, step - before) for kind, step in _KEEP.items())) for name, before in (("keep", 0), ("soon", 1)))
         m.d.comb += [
             self.cmd.ready.eq(~self.active), self._begin.eq(self.cmd.valid & self.cmd.ready),
             taken.eq(self.chain.valid & self.chain.ready), self._taken_last.eq(taken & last_gate),
         ]
-        state_there, made, last_of_early = self._read_state(m), self._write_results(m), Signal()
+        free = Signal()
+        state_there, made, last_of_early = self._read_state(m), self._write_results(m, free), Signal()
         self._operate(m, self._keep_gates(m))
         # -- the order of it all -----------------------------------------------------------------------------------
-        open_, free = Signal(), Signal()
-        may = Signal()
+        open_, may = Signal(), Signal()
         m.d.comb += [self.chain.ready.eq(open_), last_of_early.eq((self._gate == _EARLY - 1) & self._chunks.last),
                      may.eq((free | made) & state_there & self.room)]
         m.d.sync += self._steps.eq(Cat(self._taken_last, self._steps[:-1]))
@@ -141,7 +142,7 @@ class CellUnit(wiring.Component):
         fetched = Signal.like(self._chunk)
         m.d.comb += read.valid.eq(low | high)
         m.d.sync += [
-            low.eq(self._begin | (self._keep & ~self._chunks.last)), high.eq(low),
+            low.eq(self._begin | (self._soon & ~self._chunks.last)), high.eq(low),
             # The address of the next request. While nothing is under way, that of a command that may come.
             read.payload.eq(Mux(self.active, Mux(low, c.state_high, c.state) + (fetched << self._lane_bits), self.cmd.payload.state)),
         ]
@@ -199,8 +200,6 @@ class CellUnit(wiring.Component):
 
         lstm, gru, rnn = Cell.LSTM, Cell.GRU, Cell.RNN
         lookup = self._flag(m, "lookup", (lstm, _LSTM_TANH), (gru, _GRU_TANH))
-        multiply = self._flag(m, "multiply", *((lstm, step) for step in (_LSTM_ENTER, _LSTM_STATE, _LSTM_HIDE)),
-                              *((gru, step) for step in (_GRU_NEW, _GRU_STATE, _GRU_HIDE)), (rnn, _RNN_STATE), (rnn, _RNN_HIDE))
         # LSTM: first * third; second * state + that; last * tanh. GRU: first * o + third; second * (state - o) + o; o.
         # RNN: -alpha * (state - o) + state; o.
         a_first = self._flag(m, "a_first", (lstm, _LSTM_ENTER), (gru, _GRU_NEW))
@@ -225,23 +224,22 @@ class CellUnit(wiring.Component):
         for index, lane in enumerate(self._lanes):
             state, o = self._state[index], lane.o
             first, second, third, last = (gate[index] for gate in gates)
-            moved, argument = (Signal(signed(STATE.width), name=f"{name}{index}") for name in ("moved", "argument"))
+            moved, argument = (Signal(signed(STATE.width), name=f"{name}{index}", reset_less=True) for name in ("moved", "argument"))
             over = Cat((o[-2 - i] ^ o[-1]) & bit for i, bit in enumerate(dropped)).any()
+            m.d.sync += argument.eq(Mux(over, Mux(o[-1], STATE.min, STATE.max), moved))
             m.d.comb += [
-                moved.eq(o << shift), argument.eq(Mux(over, Mux(o[-1], STATE.min, STATE.max), moved)),
-                lane.x.eq(Mux(lookup, argument, self.chain.payload[index])),
-                lane.lookup.eq(self._taken | lookup), lane.plain.eq(plain), lane.tanh.eq(tanh), lane.multiply.eq(multiply),
+                moved.eq(o << shift), lane.x.eq(Mux(lookup, argument, self.chain.payload[index])),
+                lane.lookup.eq(self._taken | lookup), lane.plain.eq(plain), lane.tanh.eq(tanh),
                 lane.a.eq(chosen((a_first, first), (a_second, second), (a_last, last), (a_alpha, alpha), (a_one, 1 << UNIT_FRAC))),
                 lane.b.eq(chosen((b_third, third), (b_state, state), (b_rest, state - o), (b_o, o))),
                 lane.pre.eq(Mux(b_state, o << align, 0)), lane.post.eq(chosen((post_third, third), (post_o, o), (a_alpha, state))),
             ]
 
-    def _write_results(self, m: Module):
-        """Low bytes, high bytes and hidden state of the chunk under way, the latter in one or two parts; returns that it is the last part."""
+    def _write_results(self, m: Module, free: Signal):
+        """Low bytes, high bytes and hidden state of the chunk under way, the latter in one or two parts; returns that the next part is the last."""
         c, arch, target, result, keep = self._c, self._arch, self.target, self.result, self._keep
         # Where they go.
-        to_low, to_hide = (self._flag(m, name, *((kind, step - before) for kind, step in steps.items()))
-                           for name, steps, before in (("to_low", _KEEP, 1), ("to_hide", _END, 2)))
+        to_low, to_hide = self._soon, self._flag(m, "to_hide", *((kind, step - 2) for kind, step in _END.items()))
         to_rest, tail = Signal(), Signal(arch.lanes)
         base = Mux(to_low, c.state, Mux(keep, c.state_high, Mux(to_hide, c.dst, c.dst_low)))
         m.d.sync += [to_rest.eq(to_hide & c.wide), tail.eq(Cat(c.units[:self._lane_bits] >= lane for lane in range(arch.lanes)))]
@@ -251,24 +249,24 @@ class CellUnit(wiring.Component):
             target.payload.end.eq(((to_hide & ~c.wide) | to_rest) & self._chunks.last),
         ]
         # What they are.
-        hide = self._flag(m, "hide", *_END.items())
-        before = self._flag(m, "before_hide", *((kind, step - 1) for kind, step in _END.items()))
-        low, high, rest, valid = Signal(), Signal(), Signal(), Signal()
-        made, offered = Signal(), Signal()
-        m.d.comb += [result.valid.eq(valid), made.eq((hide & ~c.wide) | rest)]
-        m.d.sync += [low.eq(keep), high.eq(low), rest.eq(hide & c.wide), valid.eq(keep | low | before | (hide & c.wide)), offered.eq(made)]
+        next_hide, hide, low, high, rest, valid = (Signal(name=name) for name in ("next_hide", "hide", "low", "high", "rest", "valid"))
+        next_made, made, offered = Signal(), Signal(), Signal()
+        m.d.comb += [result.valid.eq(valid), next_made.eq(Mux(c.wide, hide, next_hide))]
+        m.d.sync += [low.eq(keep), high.eq(low), next_hide.eq(to_hide), hide.eq(next_hide), rest.eq(hide & c.wide),
+                     valid.eq(keep | low | next_hide | (hide & c.wide)), made.eq(next_made), offered.eq(made)]
         for lane in range(arch.lanes):
             state, o = self._state[lane], self._lanes[lane].o
             # Beyond WIDE_MAX the rounded high byte would be no int8: both bytes are then the largest.
-            rounded, beyond, was_beyond = Signal(INT8.width, name=f"rounded{lane}"), Signal(name=f"beyond{lane}"), Signal(name=f"was_beyond{lane}")
+            rounded, beyond, low_part = Signal(INT8.width, name=f"rounded{lane}"), Signal(name=f"beyond{lane}"), Signal(INT8.width, name=f"low_part{lane}")
             m.d.comb += [rounded.eq(o[8:] + o[7]), beyond.eq(~o[-1] & rounded[-1])]
-            m.d.sync += was_beyond.eq(beyond)
-            hidden = Mux(rest, Mux(was_beyond, INT8.max, o[:8]), Mux(c.wide, Mux(beyond, INT8.max, rounded), self._lanes[lane].hidden))
+            m.d.sync += low_part.eq(Mux(beyond, INT8.max, o[:8]))
+            hidden = Mux(rest, low_part, Mux(c.wide, Mux(beyond, INT8.max, rounded), self._lanes[lane].hidden))
             m.d.comb += result.payload[lane].eq(Mux(low, state[:8], Mux(high, state[8:], hidden)))
         computes = Signal()
         m.d.comb += self.stall.eq(self.active & ~self._taken & ~computes & ~self.written)
-        with m.If(offered | ~self.active):
+        # Where the next chunk is already taken, it is still busy.
+        with m.If((offered & free) | ~self.active):
             m.d.sync += computes.eq(0)
         with m.If(self._taken_last):
             m.d.sync += computes.eq(1)
-        return made
+        return next_made

@@ -93,10 +93,12 @@ class VectorEngine(wiring.Component):
         y_span = self._span(fields["y0"], (fields["oy_y"], fields["ny"]), (fields["ky_y"], fields["ky"]))
         x_span = self._span(fields["x0"], (fields["ox_x"], fields["nx"]), (fields["kx_x"], fields["kx"]))
         y_out, x_out, y_k, x_k = Signal(y_span), Signal(x_span), Signal(y_span), Signal(x_span)
-        #: A read is made. It is the last of a chunk, a pixel, a row, the instruction.
-        issue, last, pixel, row, end = Signal(), Signal(), Signal(), Signal(), Signal()
+        #: The nest takes a step; but for the first, which begins an instruction, with it a read is made.
+        step, issue = Signal(), Signal()
+        #: That read is the last of a window's line, a chunk, a pixel, a row, the instruction. All are 1 where there is none.
+        line, last, pixel, row, end = (Signal(name=name, init=1) for name in ("line", "last", "pixel", "row", "end"))
         from_b = Signal()                            # the read is of operand b
-        may, meets = Signal(), Signal()              # a read may be made, where the chain has its chunk
+        free, bound = Signal(), Signal()             # a step may be taken; it may where the chain has its chunk
         chained = Signal()
         tail = Signal(lanes)                         # lanes of a pixel's last chunk
         room = Signal()
@@ -104,32 +106,35 @@ class VectorEngine(wiring.Component):
         tag = Signal(tag_layout)
         m.submodules.slot = slot = RequestSlot(arch)
         m.d.comb += [
-            meets.eq(may & (~chained | self.chain.valid)), issue.eq(meets & slot.i.ready),
+            step.eq((free | (bound & self.chain.valid)) & slot.i.ready), issue.eq(step & active),
             # The cell unit is active only when nothing else is.
-            slot.i.valid.eq(meets | cell.read.valid),
+            slot.i.valid.eq((active & (free | (bound & self.chain.valid))) | cell.read.valid),
             slot.i.payload.addr.eq(Mux(cell.active, cell.read.payload, Mux(from_b, places["b"][2], k_at))),
             self.engine.stall.eq((active & ~issue) | cell.stall),
             self.read.valid.eq(slot.valid), self.read.addr.eq(slot.addr), self.read.blocks.eq(slot.blocks), slot.ready.eq(self.read.ready),
-            self.chain.ready.eq((may & chained & slot.i.ready) | cell.chain.ready),
+            self.chain.ready.eq((bound & slot.i.ready) | cell.chain.ready),
             cell.chain.valid.eq(self.chain.valid), cell.chain.payload.eq(self.chain.payload), cell.room.eq(room), cell.data.eq(self.read.data),
             tag.first.eq(first), tag.last.eq(last), tag.second.eq(chained | ~first),
             *(tag.a[lane].eq(self.chain.payload[lane]) for lane in range(lanes)),
         ]
-        m.d.sync += may.eq(starts | Mux(issue, ~end & (~last | room), active & (~first | room)))
-        # Whether the next read is the last of a level, of each alone and of all within: known a cycle before, from registers.
+        command = self.engine.cmd.payload
+        is_cell, is_pool = (command.opcode == opcodes[name] for name in ("CELL", "POOL"))
+        accepted = self.engine.cmd.valid & ~busy
+        may = starts | Mux(step, ~end & (~last | room), active & (~first | room))
+        m.d.sync += [starts.eq(accepted & ~is_cell), free.eq((accepted & ~is_cell) | (may & ~chained)), bound.eq(may & chained)]
+        # Whether the next read is the last of a level, and of all within: known a cycle before, from registers.
         levels = ((kx, p.kx), (ky, p.ky), (chunks, b.bytes >> lane_bits), (nx, b.nx), (ny, b.ny))
-        ends, at_end, at_begin = [], 1, 1
-        for (loop, count), carry in zip(levels, (1, kx.last, last, pixel, row), strict=True):
+        at_end, at_begin = 1, 1
+        for (loop, count), carry, flag in zip(levels, (1, line, last, pixel, row), (line, last, pixel, row, end), strict=True):
             at_end &= Mux(carry, Mux(loop.last, count == 0, loop.nears), loop.last)
             at_begin &= count == 0
-            ends.append(Mux(active, at_end, at_begin))
-        with m.If(issue | ~active):
-            m.d.sync += [flag.eq(value) for flag, value in zip((last, pixel, row, end), ends[1:], strict=True)]
-        # Each level of the nest by itself, so that its registers are one step behind `issue`.
-        with m.If(issue):
+            with m.If(step):
+                m.d.sync += flag.eq(Mux(active, end | at_end, at_begin))
+        # Each level of the nest by itself, so that its registers are one step behind `step`.
+        with m.If(step):
             m.d.sync += [first.eq(last), from_b.eq(~pool & (chained | ~last)), k_at.eq(k_at + p.kx_x), x_k.eq(x_k + p.kx_x)]
             kx.step()
-            with m.If(kx.last):
+            with m.If(line):
                 kx.begin(p.kx)
                 m.d.sync += [k_at.eq(k_row + p.ky_addr), x_k.eq(0)]
             with m.If(last):
@@ -137,8 +142,8 @@ class VectorEngine(wiring.Component):
             with m.If(pixel):
                 m.d.sync += k_at.eq(a_px + b.a_px)
             with m.If(row):
-                m.d.sync += k_at.eq(a_row + b.a_row)
-        with m.If(issue & kx.last):
+                m.d.sync += k_at.eq(Mux(active, a_row + b.a_row, b.a))
+        with m.If(step & line):
             m.d.sync += [k_row.eq(k_row + p.ky_addr), y_k.eq(y_k + p.ky_y)]
             ky.step()
             with m.If(last):
@@ -147,40 +152,33 @@ class VectorEngine(wiring.Component):
             with m.If(pixel):
                 m.d.sync += k_row.eq(a_px + b.a_px)
             with m.If(row):
-                m.d.sync += k_row.eq(a_row + b.a_row)
-        with m.If(issue & last):
+                m.d.sync += k_row.eq(Mux(active, a_row + b.a_row, b.a))
+        with m.If(step & last):
             chunks.step()
             with m.If(pixel):
                 chunks.begin(b.bytes >> lane_bits)
-            for name, (of_row, of_px, at) in places.items():
-                m.d.sync += at.eq(Mux(row, of_row + b[f"{name}_row"], Mux(pixel, of_px + b[f"{name}_px"], at + lanes)))
-        with m.If(issue & pixel):
-            m.d.sync += x_out.eq(Mux(row, p.x0, x_out + b.a_px))
+        with m.If(step & pixel):
             nx.step()
+            m.d.sync += x_out.eq(x_out + b.a_px)
             with m.If(row):
                 nx.begin(b.nx)
-            for name, (of_row, of_px, _) in places.items():
-                m.d.sync += of_px.eq(Mux(row, of_row + b[f"{name}_row"], of_px + b[f"{name}_px"]))
-        with m.If(issue & row):
+                m.d.sync += x_out.eq(p.x0)
+        with m.If(step & row):
             ny.step()
-            m.d.sync += [y_out.eq(y_out + p.oy_y), *(of_row.eq(of_row + b[f"{name}_row"]) for name, (of_row, _, _) in places.items())]
-        with m.If(issue & end):
-            m.d.sync += active.eq(0)
-        with m.If(~active):
-            # Also what is no command yet: what `starts` says is in time.
-            kx.begin(p.kx)
-            ky.begin(p.ky)
-            nx.begin(b.nx)
-            ny.begin(b.ny)
-            chunks.begin(b.bytes >> lane_bits)
-            m.d.sync += [active.eq(starts), first.eq(1), from_b.eq(~pool & chained), *(s.eq(0) for s in (y_k, x_k)),
-                         tail.eq(Cat(b.bytes[:lane_bits] >= lane for lane in range(lanes))),
-                         *(s.eq(b[name]) for name, of in places.items() for s in of), k_row.eq(b.a), k_at.eq(b.a), x_out.eq(p.x0), y_out.eq(p.y0)]
-        command = self.engine.cmd.payload
-        is_cell, is_pool = (command.opcode == opcodes[name] for name in ("CELL", "POOL"))
-        accepted = self.engine.cmd.valid & ~busy
+            m.d.sync += y_out.eq(y_out + p.oy_y)
+            with m.If(~active):
+                ny.begin(b.ny)
+                m.d.sync += y_out.eq(p.y0)
+        for name, (of_row, of_px, at) in places.items():
+            next_row = Mux(active, of_row + b[f"{name}_row"], b[name])
+            next_px = Mux(row, next_row, of_px + b[f"{name}_px"])
+            for register, flag, following in ((of_row, row, next_row), (of_px, pixel, next_px), (at, last, Mux(pixel, next_px, at + lanes))):
+                with m.If(step & flag):
+                    m.d.sync += register.eq(following)
+        with m.If(step & end):
+            m.d.sync += active.eq(~active)
+        m.d.sync += tail.eq(Cat(b.bytes[:lane_bits] >= lane for lane in range(lanes)))
         m.d.comb += [self.engine.cmd.ready.eq(~busy), cell.cmd.payload.eq(command.body.CELL), cell.cmd.valid.eq(accepted & is_cell)]
-        m.d.sync += starts.eq(accepted & ~is_cell)
         with m.If(self.engine.done):
             m.d.sync += busy.eq(0)
         with m.If(~busy):

@@ -23,19 +23,19 @@ class CellLane(wiring.Component):
     """One multiplier and one ROM with the segments of sigmoid and tanh.
 
     ``lookup``: ``o = plain ? x : interpolate(tanh ? TANH : SIGMOID, x)``, see `spec.cells`.
-    ``multiply``: ``o = saturate(post + round_half_even((pre + a*b) / 2**15))``; where `pre` and `post` are 0, also
+    Else ``o = saturate(post + round_half_even((pre + a*b) / 2**15))``; where `pre` and `post` are 0, also
     ``hidden = saturate(round_half_even(a*b / 2**23))`` as int8.
 
     Members
     -------
     lookup, plain, tanh, x : In
-    multiply, a, b, pre, post : In
-    o, hidden : Out                          stay until the next result
+    a, b, pre, post : In
+    o, hidden : Out
 
     Timing
     ------
-    ``LOOKUP`` and ``MULTIPLY`` cycles, one operation per cycle. A product begun one cycle after a lookup would meet it:
-    the owner must not do that.
+    ``LOOKUP`` and ``MULTIPLY`` cycles, one operation per cycle, whose result is there for one cycle. A product begun one cycle after a lookup
+    would meet it: the owner must not do that.
     """
 
     LOOKUP, MULTIPLY = 4, 3
@@ -44,7 +44,7 @@ class CellLane(wiring.Component):
         state = signed(STATE.width)
         super().__init__({
             "lookup": In(1), "plain": In(1), "tanh": In(1), "x": In(signed(GATE.width)),
-            "multiply": In(1), "a": In(FACTOR), "b": In(FACTOR), "pre": In(PRE), "post": In(state), "o": Out(state), "hidden": Out(signed(INT8.width)),
+            "a": In(FACTOR), "b": In(FACTOR), "pre": In(PRE), "post": In(state), "o": Out(state), "hidden": Out(signed(INT8.width)),
         })
 
     def elaborate(self, platform):
@@ -57,7 +57,7 @@ class CellLane(wiring.Component):
         segment = rom.read_port()
 
         # -- a lookup's first cycle ------------------------------------------------------------------------------
-        found, plain = Signal(), Signal(reset_less=True)
+        found, plain = Signal(reset_less=True), Signal(reset_less=True)
         x = Signal(signed(GATE.width), reset_less=True)
         m.d.comb += [segment.en.eq(1), segment.addr.eq(Cat(self.x[SEGMENT_BITS:], self.tanh))]
         m.d.sync += [found.eq(self.lookup), plain.eq(self.plain), x.eq(self.x)]
@@ -65,8 +65,7 @@ class CellLane(wiring.Component):
         # -- operands --------------------------------------------------------------------------------------------
         a, b = Signal(FACTOR, reset_less=True), Signal(FACTOR, reset_less=True)
         pre, post = Signal(PRE, reset_less=True), Signal(signed(STATE.width), reset_less=True)
-        busy = Signal()
-        m.d.sync += [busy.eq(found | self.multiply), a.eq(self.a), b.eq(self.b), pre.eq(self.pre), post.eq(self.post)]
+        m.d.sync += [a.eq(self.a), b.eq(self.b), pre.eq(self.pre), post.eq(self.post)]
         with m.If(found):
             # The rest of the argument, aligned so that the product is rounded where all the others are.
             m.d.sync += [a.eq(Mux(plain, 0, segment.data.rise)), b.eq(x[:SEGMENT_BITS] << (UNIT_FRAC - SEGMENT_BITS)), pre.eq(0),
@@ -76,15 +75,13 @@ class CellLane(wiring.Component):
         product = Signal(signed(2 * FACTOR.width), reset_less=True)
         # `post` is added before the rounding, which it may not decide: whether the integer part is even, it says beside.
         addend, odd = Signal(signed(STATE.width + UNIT_FRAC + 1), reset_less=True), Signal(reset_less=True)
-        busy_late = Signal()
-        m.d.sync += [product.eq(a * b), addend.eq(pre + (post << UNIT_FRAC)), odd.eq(post[0]), busy_late.eq(busy)]
+        m.d.sync += [product.eq(a * b), addend.eq(pre + (post << UNIT_FRAC)), odd.eq(post[0])]
 
         # -- round and saturate ----------------------------------------------------------------------------------
         total = Signal(signed(2 * FACTOR.width + 1))
         m.d.comb += total.eq(product + addend)
-        with m.If(busy_late):
-            m.d.sync += [self.o.eq(self._rounded(m, total, odd, "o", UNIT_FRAC, STATE.width)),
-                         self.hidden.eq(self._rounded(m, total, 0, "hidden", _HIDDEN_POINT, INT8.width))]
+        m.d.sync += [self.o.eq(self._rounded(m, total, odd, "o", UNIT_FRAC, STATE.width)),
+                     self.hidden.eq(self._rounded(m, total, 0, "hidden", _HIDDEN_POINT, INT8.width))]
         return m
 
     @staticmethod

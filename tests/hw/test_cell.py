@@ -36,17 +36,15 @@ def run_lane(operations):
         for i, inputs in enumerate(operations):
             latency = CellLane.LOOKUP if "lookup" in inputs else CellLane.MULTIPLY
             if cycle + latency in pending:
-                for name in ("lookup", "multiply"):
-                    ctx.set(getattr(dut, name), 0)
+                ctx.set(dut.lookup, 0)
                 await step(ctx, pending, cycle)
                 cycle += 1
             pending[cycle + latency] = i
-            for name in ("lookup", "plain", "tanh", "x", "multiply", "a", "b", "pre", "post"):
+            for name in ("lookup", "plain", "tanh", "x", "a", "b", "pre", "post"):
                 ctx.set(getattr(dut, name), inputs.get(name, 0))
             await step(ctx, pending, cycle)
             cycle += 1
-        for name in ("lookup", "multiply"):
-            ctx.set(getattr(dut, name), 0)
+        ctx.set(dut.lookup, 0)
         for _ in range(CellLane.LOOKUP + 1):
             await step(ctx, pending, cycle)
             cycle += 1
