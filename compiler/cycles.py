@@ -27,11 +27,11 @@ _COMPACT_ISSUE = 10
 #: Cycles from a MATMUL's first vector to its first accumulator write, beyond the R rows it passes.
 _ARRAY_LATENCY = 8
 #: Cycles from an accumulator read to the write of its result.
-_OUTPUT_LATENCY = 12
+_OUTPUT_LATENCY = 13
 #: Cycles from a read by the vector unit to the write of its result.
-_VECTOR_LATENCY = 13
+_VECTOR_LATENCY = 14
 #: Cycles from the end of one CELL to the last gate of the next, which needs the state.
-_STATE_READ = 7
+_STATE_READ = 8
 #: Cycles of a transfer beyond the memory's latency and its beats.
 _TRANSFER_LATENCY = 8
 
