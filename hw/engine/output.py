@@ -18,7 +18,14 @@ from systolith.hw.interfaces import (
     touched_blocks,
 )
 from systolith.hw.leaf.nest import Nest
-from systolith.hw.leaf.rounding import add_clamp, coarse_layout, round_saturate, shift_coarse, shift_fine, shifted_layout
+from systolith.hw.leaf.rounding import (
+    add_clamp,
+    coarse_layout,
+    round_saturate,
+    shift_coarse,
+    shift_fine,
+    shifted_layout,
+)
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
 from systolith.spec.cells import GATE

@@ -20,7 +20,14 @@ from systolith.hw.interfaces import (
 )
 from systolith.hw.leaf.loop import Loop
 from systolith.hw.leaf.request_slot import RequestSlot
-from systolith.hw.leaf.rounding import add_clamp, coarse_layout, round_saturate, shift_coarse, shift_fine, shifted_layout
+from systolith.hw.leaf.rounding import (
+    add_clamp,
+    coarse_layout,
+    round_saturate,
+    shift_coarse,
+    shift_fine,
+    shifted_layout,
+)
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Field, OperandA, isa_for
