@@ -21,7 +21,9 @@ from systolith.spec.memory import BURST_BEATS, FETCH_BEATS, FULL_RATE, MemoryTim
 __all__ = ["Timing", "estimate", "transfer_cycles"]
 
 #: Cycles from dispatch to the first request of an engine.
-_ISSUE = 4
+_ISSUE = 5
+#: Cycles from the end of an instruction to the first request of what waits for its token.
+_TOKEN = 2
 #: Cycles from the end of one instruction to the start of the next, in a unit of a compact core: its beats come then.
 _COMPACT_ISSUE = 10
 #: Cycles from a MATMUL's first vector to its first accumulator write, beyond the R rows it passes.
@@ -35,7 +37,7 @@ _VECTOR_LATENCY = 14
 #: Cycles from the end of one CELL to the last gate of the next, which needs the state.
 _STATE_READ = 8
 #: Cycles of a transfer beyond the memory's latency and its beats.
-_TRANSFER_LATENCY = 8
+_TRANSFER_LATENCY = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
         start = max(dispatched + _ISSUE, free[engine] + _COMPACT_ISSUE * arch.compact)
         for producer in Engine:
             if instr.wait >> producer & 1:
-                start = max(start, tokens[producer, engine].pop(0) + 1)
+                start = max(start, tokens[producer, engine].pop(0) + _TOKEN)
         # From here on it is the engine that waits, and not the queue.
         starts[engine].append(start)
         busy = busy_cycles(instr, arch)

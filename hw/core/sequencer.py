@@ -116,15 +116,18 @@ class Sequencer(wiring.Component):
         port = getattr(self, name)
         dispatch = getattr(self, f"dispatch_{name}")
         layout = entry_layout(self._arch, engine)
-        # The queue's last place is a register, beside which it is known whether its tokens are there.
-        depth = self._arch.queue_depth - 1
-        queue = SyncFIFO(width=layout.size, depth=depth) if depth > 1 else SyncFIFOBuffered(width=layout.size, depth=depth)
+        queue = SyncFIFO(width=layout.size, depth=self._arch.queue_depth)
         m.submodules[f"{name}_queue"] = queue
+        # The waits a second time: the oldest in a register, beside which it is known whether the tokens are there. Only what is
+        # as narrow as this depends on whether the engine takes an instruction.
+        depth = self._arch.queue_depth - 1
+        waits = SyncFIFO(width=len(Engine), depth=depth) if depth > 1 else SyncFIFOBuffered(width=len(Engine), depth=depth)
+        m.submodules[f"{name}_waits"] = waits
         issued_layout = data.StructLayout({"offset": 32, "signal": len(Engine)})
         flight = SyncFIFO(width=issued_layout.size, depth=IN_FLIGHT)
         m.submodules[f"{name}_flight"] = flight
-        following = Signal(layout, name=f"{name}_following")
-        entry = Signal(layout, name=f"{name}_entry", reset_less=True)
+        entry = Signal(layout, name=f"{name}_entry")
+        wait = Signal(len(Engine), name=f"{name}_wait", reset_less=True)
         valid, ready, room = Signal(name=f"{name}_valid"), Signal(name=f"{name}_tokens_ready"), Signal(name=f"{name}_room")
         issued = Signal(issued_layout, name=f"{name}_issued")
         oldest = Signal(issued_layout, name=f"{name}_oldest")
@@ -133,22 +136,22 @@ class Sequencer(wiring.Component):
         taking = Signal(len(Engine), name=f"{name}_taking")
         done = Signal(name=f"{name}_done")
         m.d.comb += [
-            queue.w_en.eq(dispatch.valid), queue.w_data.eq(dispatch.payload), dispatch.ready.eq(queue.w_rdy), following.eq(queue.r_data),
+            dispatch.ready.eq(queue.w_rdy & waits.w_rdy), queue.w_en.eq(dispatch.valid & dispatch.ready), queue.w_data.eq(dispatch.payload),
+            waits.w_en.eq(queue.w_en), waits.w_data.eq(dispatch.payload.wait), entry.eq(queue.r_data),
             port.cmd.valid.eq(ready & room & ~self.stop), port.cmd.payload.eq(entry.command), port.stop.eq(self.stop),
-            issue.eq(port.cmd.valid & port.cmd.ready), moves.eq(issue | ~valid), queue.r_en.eq(moves),
+            issue.eq(port.cmd.valid & port.cmd.ready), moves.eq(issue | ~valid), queue.r_en.eq(issue), waits.r_en.eq(moves),
             flight.w_en.eq(issue), issued.offset.eq(entry.offset), issued.signal.eq(entry.signal),
             flight.w_data.eq(issued), oldest.eq(flight.r_data), flight.r_en.eq(done), takes.eq(taking),
             gives.eq(Mux(done, oldest.signal, 0)),
             self.done[engine].eq(done), self.busy[engine].eq(flight.r_rdy), self.stall[engine].eq(port.stall & flight.r_rdy),
             self.waiting[engine].eq(valid & ~ready),
         ]
-        m.d.sync += [done.eq(port.done), taking.eq(Mux(issue, entry.wait, 0)), room.eq((flight.level < IN_FLIGHT - 1) | ((flight.level < IN_FLIGHT) & ~moves))]
+        m.d.sync += [done.eq(port.done), taking.eq(Mux(issue, wait, 0)), room.eq((flight.level < IN_FLIGHT - 1) | ((flight.level < IN_FLIGHT) & ~moves))]
         with m.If(moves):
             # Tokens are taken a cycle after the issue, so the next instruction that wants one has to wait so long.
-            m.d.sync += [valid.eq(queue.r_rdy), entry.eq(following),
-                         ready.eq(queue.r_rdy & ((following.wait & (~present | Mux(valid, entry.wait, 0))) == 0))]
+            m.d.sync += [valid.eq(waits.r_rdy), wait.eq(waits.r_data),
+                         ready.eq(waits.r_rdy & ((waits.r_data & (~present | Mux(valid, wait, 0))) == 0))]
         with m.Else():
-            m.d.sync += ready.eq((entry.wait & ~present) == 0)
-        first = Mux(flight.r_rdy, oldest.offset, Mux(valid, entry.offset, (1 << 32) - 1))
-        # What is queued moves on to an empty register at once.
-        return oldest.offset, ~valid & ~queue.r_rdy & ~flight.r_rdy, first
+            m.d.sync += ready.eq((wait & ~present) == 0)
+        first = Mux(flight.r_rdy, oldest.offset, Mux(queue.r_rdy, entry.offset, (1 << 32) - 1))
+        return oldest.offset, ~queue.r_rdy & ~flight.r_rdy, first

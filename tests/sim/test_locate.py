@@ -51,7 +51,7 @@ BUGS = {
         r"\$signed\(pool_value0\) > (\$signed\((best\b[^)]*)\));",
         r"BUG ? pool_value0 > \2 : $signed(pool_value0) > \1;",
     ),
-    "stride": ("load", r"= (row\[\d+:0\] \+ moved);", r"= \1 + (BUG && moved != 0);"),
+    "stride": ("load", r"= (row\[\d+:0\] \+ [^;]+);", r"= \1 + (BUG && moved != 0);"),
     "weights": ("load", r"weights__beat = ([^;]+);", r"weights__beat = (\1) ^ (BUG && moved == 16);"),
     "strobe": ("store", r"strobe_0 <= ([^;]+);", r"strobe_0 <= (\1) & ~((BUG && !(&(\1))) * 2);"),
     "token": ("sequencer", r"gives_output = ([^;]+);", r"gives_output = BUG ? 0 : \1;"),
