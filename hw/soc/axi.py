@@ -1,6 +1,6 @@
 """AXI4 and AXI4-Lite signatures, the internal read channel, and the arbiter that shares the bus's read side."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -126,11 +126,11 @@ class ReadArbiter(wiring.Component):
             self.beats.ready.eq(beat.i.ready & sources.r_rdy), sources.r_en.eq(self.beats.valid & beat.i.ready & self.beats.payload.last),
         ]
         wiring.connect(m, burst.o, wiring.flipped(self.bursts))
-        taken = 0
+        taken = Const(0)
         for index, client in enumerate(self.clients):
+            # Whether a client may go depends on those before it alone, so that no path leads from its `valid` back to its `ready`.
             grant = Signal(name=f"grant_{index}")
-            m.d.comb += [grant.eq(client.bursts.valid & ~taken if index else client.bursts.valid),
-                         client.bursts.ready.eq(grant & free), client.beats.payload.eq(beat.o.payload.beat)]
+            m.d.comb += [grant.eq(~taken), client.bursts.ready.eq(grant & free), client.beats.payload.eq(beat.o.payload.beat)]
             with m.If(grant):
                 m.d.comb += [burst.i.payload.eq(client.bursts.payload), sources.w_data.eq(index)]
             taken = taken | client.bursts.valid

@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.leaf.stream_register import StreamRegister
@@ -31,8 +31,8 @@ class MemoryArbiter(wiring.Component):
 
     Timing
     ------
-    A burst, a beat and a response of each direction per cycle; each takes one cycle, in registers through which no `ready` passes either. A manager that
-    does not give or take its beats or responses blocks those behind them.
+    A burst, a beat and a response of each direction per cycle; each takes one cycle, in registers through which no `ready` passes either. Beats of a write
+    are taken from the third cycle after its address on. A manager that does not give or take its beats or responses blocks those behind them.
     """
 
     def __init__(self, *, bus_bits: int, addr_bits: int) -> None:
@@ -42,9 +42,9 @@ class MemoryArbiter(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         # Whose burst it is, in order: 0 the core's, 1 the link's.
-        m.submodules.reads = reads = SyncFIFO(width=1, depth=_BURSTS)
-        m.submodules.writes = writes = SyncFIFO(width=1, depth=_BURSTS)
-        m.submodules.responses = responses = SyncFIFO(width=1, depth=_BURSTS)
+        m.submodules.reads = reads = SyncFIFOBuffered(width=1, depth=_BURSTS)
+        m.submodules.writes = writes = SyncFIFOBuffered(width=1, depth=_BURSTS)
+        m.submodules.responses = responses = SyncFIFOBuffered(width=1, depth=_BURSTS)
         self._addresses(m, "ar", reads)
         self._addresses(m, "aw", writes, responses)
         self._back(m, "r", ("data", "resp", "last"), reads)
@@ -52,7 +52,7 @@ class MemoryArbiter(wiring.Component):
         self._beats(m, writes)
         return m
 
-    def _addresses(self, m: Module, channel: str, *owners: SyncFIFO) -> None:
+    def _addresses(self, m: Module, channel: str, *owners: SyncFIFOBuffered) -> None:
         """One address channel: registered, so that an offer stays when the other manager comes; notes whose it is."""
         def of(manager, name: str):
             return getattr(manager, channel + name)
@@ -69,7 +69,7 @@ class MemoryArbiter(wiring.Component):
             with m.If(of(manager, "valid") & of(manager, "ready")):
                 m.d.sync += [of(self.memory, "valid").eq(1), *(of(self.memory, name).eq(of(manager, name)) for name in _ADDRESS)]
 
-    def _back(self, m: Module, channel: str, names: tuple[str, ...], owners: SyncFIFO) -> None:
+    def _back(self, m: Module, channel: str, names: tuple[str, ...], owners: SyncFIFOBuffered) -> None:
         """Beats or responses to whose they are; the next owner's turn comes behind the last beat."""
         def of(manager, name: str):
             return getattr(manager, channel + name)
@@ -88,7 +88,7 @@ class MemoryArbiter(wiring.Component):
             with m.If(held.payload.owner == index):
                 m.d.comb += [of(manager, "valid").eq(held.valid), held.ready.eq(of(manager, "ready"))]
 
-    def _beats(self, m: Module, owners: SyncFIFO) -> None:
+    def _beats(self, m: Module, owners: SyncFIFOBuffered) -> None:
         """Beats to the memory, from whose turn it is."""
         memory = self.memory
         layout = data.StructLayout({"data": len(memory.wdata), "strb": len(memory.wstrb), "last": 1})
