@@ -33,9 +33,9 @@ _OUTPUT_LATENCY = 13
 #: Cycles between a result that is offered to the vector unit and its coming there.
 _CHAIN_LATENCY = 1
 #: Cycles from a read by the vector unit to the write of its result.
-_VECTOR_LATENCY = 14
+_VECTOR_LATENCY = 15
 #: Cycles from the end of one CELL to the last gate of the next, which needs the state.
-_STATE_READ = 8
+_STATE_READ = 9
 #: Cycles of a transfer beyond the memory's latency and its beats.
 _TRANSFER_LATENCY = 9
 
