@@ -132,8 +132,10 @@ class SdramEngine(wiring.Component):
         self._read_ready = _after(m, "read", (self._reading | self._writing, words))
         # How long the segment that the opener has must still wait for its row when the streamer takes it, and then that of the streamer: the
         # opener never opens a second row before the first is in use. Activation and taking are two cycles apart anyway.
-        self._settling = Signal(max(cycles(timing.t_rcd) - 2, 0))
-        m.d.sync += self._settling.eq(Mux(any_activate, -1, self._settling >> 1))
+        self._settle_cycles = max(cycles(timing.t_rcd) - 2, 0)
+        if self._settle_cycles:
+            self._settling = Signal(self._settle_cycles)
+            m.d.sync += self._settling.eq(Mux(any_activate, -1, self._settling >> 1))
         self._write_ready = _after(m, "write", (self._writing, words), (self._reading, timing.cas_latency + words + _TURN_CYCLES))
 
     # -- rows -----------------------------------------------------------------------------------------------------------
@@ -222,25 +224,28 @@ class SdramEngine(wiring.Component):
         current = self._current
         move = Signal()
         final = Signal()
-        # Of the current segment: its row is not yet ready; this is its last beat.
-        settling = Signal.like(self._settling)
+        # This is the last beat of the current segment.
         self._ends = ends = Signal()
-        ready = ~settling[:1].any()
+        ready = Const(1)
+        if self._settle_cycles:
+            settling = Signal(self._settle_cycles)
+            ready = ~settling[0]
+            m.d.sync += settling.eq(Mux(self._taken, self._settling, settling >> 1))
         if self._words == 1:
             ready = ready & ~(self._activate | self._precharge).any()
         m.d.comb += [
-            self._reading.eq(self._streaming & ~current.write & self._read_ready & ready), self._writing.eq(self._streaming & current.write & self._write_ready & ready),
+            self._reading.eq(self._streaming & ~current.write & self._read_ready & ready),
+            self._writing.eq(self._streaming & current.write & self._write_ready & ready),
             move.eq(self._reading | self._writing), final.eq(move & ends),
             self._taken.eq(self._opened & (~self._streaming | final)), self._column.eq(move << current.bank),
             self.writes.ready.eq(self._writing),
         ]
-        m.d.sync += settling.eq(settling >> 1)
         with m.If(move):
             m.d.sync += [current.column.eq(current.column + 1), current.len.eq(current.len - 1), ends.eq(current.len == 1)]
         with m.If(final):
             m.d.sync += self._streaming.eq(0)
         with m.If(self._taken):
-            m.d.sync += [current.eq(self.segments.payload), self._streaming.eq(1), settling.eq(self._settling), ends.eq(self.segments.payload.len == 0)]
+            m.d.sync += [current.eq(self.segments.payload), self._streaming.eq(1), ends.eq(self.segments.payload.len == 0)]
         m.d.sync += [self.written.valid.eq(final & current.write & current.last), self.written.error.eq(current.error)]
 
     def _write_data(self, m: Module) -> None:
