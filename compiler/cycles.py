@@ -28,10 +28,9 @@ _TOKEN = 2
 _COMPACT_ISSUE = 10
 #: Cycles from a MATMUL's first vector to its first accumulator write, beyond the R rows it passes.
 _ARRAY_LATENCY = 9
-#: Cycles from an accumulator read to the write of its result.
-_OUTPUT_LATENCY = 13
-#: Cycles between a result that is offered to the vector unit and its coming there.
-_CHAIN_LATENCY = 1
+#: Cycles from an accumulator read to the write of its result, and to its coming to the vector unit.
+_OUTPUT_LATENCY = 14
+_CHAIN_LATENCY = 14
 #: Cycles from a read by the vector unit to the write of its result.
 _VECTOR_LATENCY = 15
 #: Cycles from the end of one CELL to the last gate of the next, which needs the state.
@@ -139,9 +138,9 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
             first, last = released.pop(0)
             start = max(start, first)
             free[engine] = max(start + busy, last)
-            end = free[engine] + _OUTPUT_LATENCY
+            end = free[engine] + (_OUTPUT_LATENCY if instr.dest == Destination.ACT else _CHAIN_LATENCY)
             if instr.dest != Destination.ACT:
-                chained.append((start + _OUTPUT_LATENCY + _CHAIN_LATENCY, end + _CHAIN_LATENCY))
+                chained.append((start + _CHAIN_LATENCY, end))
         elif engine is Engine.VECTOR:
             operands = [chained.pop(0) for _ in range(chained_outputs(instr))]
             if instr.mnemonic == "CELL":

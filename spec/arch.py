@@ -252,8 +252,8 @@ PRESETS: dict[str, ArchConfig] = {
         ArchConfig(name="tang_nano_20k", compact=True, rows=4, cols=4, bus_bits=32, addr_bits=23, act_bytes=1 << 15, act_blocks=1,
                    weight_bytes=1 << 15, weight_rows_per_cycle=4, acc_depth=512, param_rows=128, table_slots=0, lanes=1,
                    queue_depth=2, depthwise=False),
-        ArchConfig(name="ulx3s_85f", rows=8, cols=16, bus_bits=32, act_bytes=1 << 17, weight_bytes=1 << 17,
-                   weight_rows_per_cycle=8, acc_depth=1024, param_rows=512, lanes=4),
+        ArchConfig(name="ulx3s_85f", rows=8, cols=16, bus_bits=32, act_bytes=1 << 17, act_blocks=2, weight_bytes=1 << 17,
+                   weight_rows_per_cycle=1, acc_depth=512, param_rows=256, lanes=4),
     )
 }
 

@@ -108,13 +108,14 @@ class MatrixEngine(wiring.Component):
         tiles = Signal(data.StructLayout({name: command[name].shape() for name in ("kt", "kx", "ky", "tile")}))
         tiles_valid, tiles_free = Signal(), Signal()
         accept = Signal()
+        pending_next, tiles_next = Signal(), Signal()
         illegal = (command.mode == Mode.DEPTHWISE) & ((command.kt != 0) | (not arch.depthwise))
         m.d.comb += [
-            self.engine.cmd.ready.eq(~tiles_valid & ~pending_valid & ~dead),
+            pending_next.eq(accept | (pending_valid & ~free)), tiles_next.eq((accept & ~illegal) | (tiles_valid & ~tiles_free)),
             accept.eq(self.engine.cmd.valid & self.engine.cmd.ready),
             self.engine.idle.eq(1),
         ]
-        m.d.sync += [pending_valid.eq(accept | (pending_valid & ~free)), tiles_valid.eq((accept & ~illegal) | (tiles_valid & ~tiles_free))]
+        m.d.sync += [pending_valid.eq(pending_next), tiles_valid.eq(tiles_next), self.engine.cmd.ready.eq(~tiles_next & ~pending_next & ~dead & ~fault)]
         with m.If(self.engine.cmd.ready):
             m.d.sync += [*(tiles[name].eq(command[name]) for name in ("kt", "kx", "ky", "tile")), pending.eq(command), pending_illegal.eq(illegal)]
 
@@ -159,7 +160,8 @@ class MatrixEngine(wiring.Component):
         ]
         done = Signal()
         m.d.comb += [
-            done.eq(reading & last_line),
+            # A tile of more than one line does not end where it begins.
+            done.eq(last_line & (busy if lines > 1 else begin)),
             ending.eq(done & nest.ends["ky"]),
         ]
         idle_next, busy_next, between_next, past_last = Signal(), Signal(), Signal(), Signal()

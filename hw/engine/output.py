@@ -26,6 +26,7 @@ from systolith.hw.leaf.rounding import (
     shift_fine,
     shifted_layout,
 )
+from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
 from systolith.spec.cells import GATE
@@ -50,11 +51,12 @@ class OutputEngine(wiring.Component):
     Timing
     ------
     One chunk of `lanes` elements per cycle, with one cycle between instructions; ``LATENCY`` cycles from the
-    accumulator's grant to the offer of the result. Results wait in a queue, so backpressure stops the issue
-    of new chunks and never the pipeline.
+    accumulator's grant to the offer of the result to the vector unit, ``WRITE_LATENCY`` to the SRAM. Results wait in a
+    queue, so backpressure stops the issue of new chunks and never the pipeline.
     """
 
     LATENCY = 12
+    WRITE_LATENCY = LATENCY + 1
     _QUEUE = 16
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -123,7 +125,7 @@ class OutputEngine(wiring.Component):
                      flight.eq(flight + issue - popped)]
         bad = Signal()
         # Only when nothing is in flight is this the oldest instruction that is not done.
-        m.d.comb += bad.eq(reading & overflow & (flight == 0))
+        m.d.comb += bad.eq(reading & overflow & (flight == 0) & ~self.act.valid)
         m.d.sync += [
             self.engine.error.eq(bad), self.engine.error_code.eq(HwErrorCode.OPERAND_RANGE), active.eq(active_next), first_chunk.eq(first_chunk_next),
             reading.eq(active_next & first_chunk_next & ~dead & ~bad), taking.eq(active_next & ~first_chunk_next & ~dead & ~bad),
@@ -231,19 +233,23 @@ class OutputEngine(wiring.Component):
         entry = data.StructLayout({"addr": range(arch.act_bytes), "blocks": arch.act_blocks, "mask": lanes, "dest": layout["dest"].shape, "last": 1,
                                    "data": chain_layout(arch)})
         m.submodules.queue = queue = SyncFIFOBuffered(width=entry.size, depth=self._QUEUE)
+        # The scratchpad's arbiter begins with registers.
+        m.submodules.writes = writes = StreamRegister(entry)
+        written = writes.o.payload
         head = Signal(entry)
         tail = Signal(entry)
         m.d.comb += [
             tail.addr.eq(stage.addr), tail.blocks.eq(touched_blocks(arch, stage.addr)), tail.mask.eq(stage.mask), tail.dest.eq(stage.dest),
             tail.last.eq(stage.last), tail.data.eq(result),
             queue.w_en.eq(valid), queue.w_data.eq(tail), head.eq(queue.r_data),
-            self.act.valid.eq(queue.r_rdy & (head.dest == Destination.ACT)),
-            self.chain.valid.eq(queue.r_rdy & (head.dest != Destination.ACT)),
-            self.act.addr.eq(head.addr), self.act.blocks.eq(head.blocks), self.act.mask.eq(head.mask),
-            *(self.act.data[lane].eq(head.data[lane]) for lane in range(lanes)),
-            self.chain.payload.eq(head.data),
-            popped.eq((self.act.valid & self.act.ready) | (self.chain.valid & self.chain.ready)),
+            writes.i.valid.eq(queue.r_rdy & (head.dest == Destination.ACT)), writes.i.payload.eq(head),
+            # In the order of the instructions, so not before what is on its way to the SRAM.
+            self.chain.valid.eq(queue.r_rdy & (head.dest != Destination.ACT) & ~writes.o.valid), self.chain.payload.eq(head.data),
+            popped.eq((writes.i.valid & writes.i.ready) | (self.chain.valid & self.chain.ready)),
             queue.r_en.eq(popped),
-            self.engine.done.eq(popped & head.last),
+            self.act.valid.eq(writes.o.valid), writes.o.ready.eq(self.act.ready),
+            self.act.addr.eq(written.addr), self.act.blocks.eq(written.blocks), self.act.mask.eq(written.mask),
+            *(self.act.data[lane].eq(written.data[lane]) for lane in range(lanes)),
+            self.engine.done.eq((self.act.valid & self.act.ready & written.last) | (self.chain.valid & self.chain.ready & head.last)),
         ]
         return m

@@ -126,7 +126,7 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
                                               dut.engine.error_code)
             to_act, addr, mask, written, to_chain, chunk, done, error, code = sampled[2:]
             assert not (to_act and to_chain)
-            offer = sampled[2:8] if to_act or to_chain else None
+            offer = (to_act, addr, mask, written) if to_act else (to_chain, chunk) if to_chain else None
             assert waiting is None or offer == waiting, f"seed {seed}: an offer was withdrawn or changed"
             taken = (to_act and readies[0]) or (to_chain and readies[1])
             waiting = None if taken else offer
@@ -181,14 +181,14 @@ def test_one_chunk_per_cycle_with_one_cycle_between_instructions(arch):
               for dest in Destination for nx in (1, 5, 1, 4, 3)]
     checker, result = run(arch, instrs, contents, seed=5, stall=0.0, release=sum(instr.nx for instr in instrs))
     assert checker.complete
-    first = at = checker.cycles[0]
+    at = result["grants"][0][0] + OutputEngine.LATENCY
     expected = []
     for instr in instrs:
         chunks = instr.nx * arch.cols // arch.lanes
-        expected += range(at, at + chunks)
+        begin = at + (OutputEngine.WRITE_LATENCY - OutputEngine.LATENCY if instr.dest == Destination.ACT else 0)
+        expected += range(begin, begin + chunks)
         at += chunks + 1
     assert checker.cycles == expected
-    assert first - result["grants"][0][0] == OutputEngine.LATENCY
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
