@@ -73,12 +73,16 @@ def add_clock(m: Module, clock: Elaboratable) -> None:
 
 
 class Ecp5Clock(Elaboratable):
-    """Domain `sync` at `clock_hz`, in reset until the PLL has locked; and the domain `shifted`, without reset, `degrees` behind it."""
+    """Domain `sync` at `clock_hz`; and the domain `shifted`, without reset, `degrees` behind it.
+
+    Until the PLL has locked, the part's own set/reset network (GSR) holds every register at its initial value, so `sync` is without a
+    reset that would have to reach all of them over wires.
+    """
 
     def __init__(self, source: str, source_hz: int, clock_hz: int, degrees: int) -> None:
         self._source, self._degrees = source, degrees
         self._pll = Ecp5Pll.of(source_hz, clock_hz)
-        self.domains = [ClockDomain("sync"), ClockDomain("shifted", reset_less=True)]
+        self.domains = [ClockDomain("sync", reset_less=True), ClockDomain("shifted", reset_less=True)]
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -95,7 +99,11 @@ class Ecp5Clock(Elaboratable):
             i_PHASESEL0=Const(0), i_PHASESEL1=Const(0), i_PHASEDIR=Const(0), i_PHASESTEP=Const(0), i_PHASELOADREG=Const(0), i_ENCLKOP=Const(1), i_ENCLKOS=Const(1),
             o_CLKOP=ClockSignal("sync"), o_CLKOS=ClockSignal("shifted"), o_LOCK=locked,
         )
-        m.submodules.reset = ResetSynchronizer(~locked, domain="sync")
+        # Released in step with the clock, as Amaranth does it for this family.
+        met, released = Signal(), Signal()
+        for name, given, taken in (("meet", locked, met), ("release", met, released)):
+            m.submodules[name] = Instance("FD1S3AX", p_GSR="DISABLED", i_CK=ClockSignal("sync"), i_D=given, o_Q=taken)
+        m.submodules.gsr = Instance("SGSR", i_CLK=ClockSignal("sync"), i_GSR=released)
         return m
 
 

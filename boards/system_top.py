@@ -44,7 +44,7 @@ def _add_system(m: Module, platform, files: VerilogFiles) -> dict[str, Signal]:
         platform.add_file(name, text)
     ports = {name: Signal(bits, name=name) for name, _, bits in files.ports if name not in ("clk", "rst")}
     directions = {name: direction[0] for name, direction, _ in files.ports}
-    m.submodules.system = Instance("system", i_clk=ClockSignal(), i_rst=ResetSignal(),
+    m.submodules.system = Instance("system", i_clk=ClockSignal(), i_rst=ResetSignal(allow_reset_less=True),
                                    **{f"{directions[name]}_{name}": signal for name, signal in ports.items()})
     return ports
 

@@ -199,7 +199,7 @@ class Core(wiring.Component):
         m.d.comb += [
             quiet.eq(sequencer.idle & self._fetch.idle & ~self.axi.arvalid),
             running.eq((state == RunState.CLEAR) | (state == RunState.BEGIN) | (state == RunState.RUN)),
-            sequencer.stop.eq(self._stop), self._wipe.eq((state == RunState.CLEAR) | (state == RunState.WIPE)),
+            sequencer.stop.eq(self._stop),
             self._fetch.start.eq(state == RunState.BEGIN), csrs.running.eq(state != RunState.IDLE),
             fault.eq((state == RunState.RUN) & (sequencer.error | self._bad | self._expired)),
             values.status.eq(
@@ -212,10 +212,12 @@ class Core(wiring.Component):
         m.d.sync += [finished.eq(self._halted & sequencer.empty & quiet), drained.eq(quiet & self._stop)]
         # A cycle late, so that no path begins in the state; what begins meanwhile is waited for.
         m.d.sync += self._stop.eq((state == RunState.FAIL) | (state == RunState.ABORT) | ((state == RunState.IDLE) & (error_code != HwErrorCode.NONE)))
+        # It reaches almost every register, so it is one itself: 1 in CLEAR and in WIPE.
+        m.d.sync += self._wipe.eq(0)
         with m.Switch(state):
             with m.Case(RunState.IDLE):
                 with m.If(starts):
-                    m.d.sync += [state.eq(RunState.CLEAR), done.eq(0), error_code.eq(HwErrorCode.NONE), error_offset.eq(0)]
+                    m.d.sync += [state.eq(RunState.CLEAR), self._wipe.eq(1), done.eq(0), error_code.eq(HwErrorCode.NONE), error_offset.eq(0)]
             with m.Case(RunState.CLEAR):
                 m.d.sync += [state.eq(RunState.BEGIN), self._halted.eq(0)]
             with m.Case(RunState.BEGIN):
@@ -238,11 +240,11 @@ class Core(wiring.Component):
                     m.d.sync += state.eq(RunState.IDLE)
             with m.Case(RunState.ABORT):
                 with m.If(drained):
-                    m.d.sync += state.eq(RunState.WIPE)
+                    m.d.sync += [state.eq(RunState.WIPE), self._wipe.eq(1)]
             with m.Case(RunState.WIPE):
                 m.d.sync += [state.eq(RunState.IDLE), self._halted.eq(0)]
         with m.If(csrs.reset):
-            m.d.sync += [state.eq(RunState.ABORT), done.eq(0), error_code.eq(HwErrorCode.NONE), error_offset.eq(0)]
+            m.d.sync += [state.eq(RunState.ABORT), self._wipe.eq(0), done.eq(0), error_code.eq(HwErrorCode.NONE), error_offset.eq(0)]
         self._count(m, starts, running)
 
     def _count(self, m: Module, starts: Signal, running: Signal) -> None:

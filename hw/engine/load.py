@@ -1,6 +1,6 @@
 """LOAD: external memory to the on-chip memories."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -48,7 +48,8 @@ class LoadEngine(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.walker = walker = RowWalker(self._arch, Engine.LOAD)
-        m.submodules.rows = rows = SyncFIFOBuffered(width=row_layout(self._arch).size, depth=READ_BURSTS)
+        # Beside a row, whether it has one beat only.
+        m.submodules.rows = rows = SyncFIFOBuffered(width=row_layout(self._arch).size + 1, depth=READ_BURSTS)
         m.submodules.offers = offers = SyncFIFO(width=self.bus.bursts.payload.shape().size, depth=BURST_OFFERS)
         wiring.connect(m, wiring.flipped(self.regions), walker.regions)
         # After a stop or an error, until reset.
@@ -62,7 +63,7 @@ class LoadEngine(wiring.Component):
             self.engine.cmd.ready.eq(walker.cmd.ready),
             piece.ready.eq(may_begin), offers.w_en.eq(piece.valid & may_begin & ~walker.failed),
             offers.w_data.eq(Cat(piece.payload.addr, piece.payload.len)),
-            rows.w_en.eq(piece.valid & may_begin & piece.payload.begins), rows.w_data.eq(piece.payload.row),
+            rows.w_en.eq(piece.valid & may_begin & piece.payload.begins), rows.w_data.eq(Cat(piece.payload.row, piece.payload.row.beats == 0)),
             self.bus.bursts.valid.eq(offers.r_rdy & ~stopped), self.bus.bursts.payload.eq(offers.r_data),
             offers.r_en.eq(self.bus.bursts.ready & ~stopped),
         ]
@@ -83,14 +84,15 @@ class LoadEngine(wiring.Component):
         address = Signal(len(row.sram))
         first_mask = Signal(arch.bus_bytes)
         last_mask = Signal(arch.bus_bytes)
-        last = index == row.beats
+        first, last_of_many = Signal(init=1), Signal()
+        last = Mux(first, rows.r_data[-1], last_of_many)
         lanes = (arch.bus_bytes - 1).bit_length()
         m.d.comb += [row.eq(rows.r_data), moved.eq(index << lanes), address.eq(row.sram + moved), first_mask.eq(-1), last_mask.eq(-1)]
-        with m.If(index == 0):
+        with m.If(first):
             m.d.comb += first_mask.eq(Cat(row.first <= lane for lane in range(arch.bus_bytes)))
         with m.If(last):
             m.d.comb += last_mask.eq(Cat(row.last >= lane for lane in range(arch.bus_bytes)))
-        tag_layout = data.StructLayout({"space": row.space.shape(), "beat": len(row.sram) - lanes, "data": arch.bus_bits, "mask": arch.bus_bytes, "final": 1})
+        tag_layout = data.StructLayout({"space": row.space.shape(), "beat": len(row.sram) - lanes, "data": arch.bus_bits, "mask": arch.bus_bytes, "final": 1, "to_act": 1})
         m.submodules.slot = slot = RequestSlot(arch, tag_layout)
         # The oldest beat, in a register: what the bus offers and whether it is taken do not depend on each other.
         beat = Signal.like(beats.payload, reset_less=True)
@@ -101,7 +103,7 @@ class LoadEngine(wiring.Component):
         m.d.comb += [
             slot.i.payload.addr.eq(address), slot.i.payload.tag.space.eq(row.space), slot.i.payload.tag.beat.eq(address >> lanes),
             slot.i.payload.tag.data.eq(beat.data), slot.i.payload.tag.mask.eq(first_mask & last_mask),
-            slot.i.payload.tag.final.eq(last & row.final),
+            slot.i.payload.tag.final.eq(last & row.final), slot.i.payload.tag.to_act.eq(row.space == Space.ACT),
             able.eq(rows.r_rdy & ~beat.error), slot.i.valid.eq(here & able), taken.eq(slot.i.valid & slot.i.ready),
             bus_error.eq(here & rows.r_rdy & ~stopped & beat.error & ~slot.valid),
             # On a stop, what still comes is taken and dropped.
@@ -110,7 +112,7 @@ class LoadEngine(wiring.Component):
         with m.If(beats.ready):
             m.d.sync += [here.eq(beats.valid), beat.eq(beats.payload)]
         with m.If(taken):
-            m.d.sync += index.eq(index + 1)
+            m.d.sync += [index.eq(index + 1), first.eq(last), last_of_many.eq(index + 1 == row.beats)]
             with m.If(last):
                 m.d.comb += rows.r_en.eq(1)
                 m.d.sync += index.eq(0)
@@ -124,10 +126,13 @@ class LoadEngine(wiring.Component):
         ports = {Space.WEIGHT: self.weights, Space.PARAM: self.params, Space.TABLE: self.tables}
         for port in ports.values():
             m.d.comb += [port.beat.eq(tag.beat), port.data.eq(tag.data)]
+        # The SRAM's grant comes late, so that it is the SRAM is known from a register.
+        ready = Signal()
+        m.d.comb += [self.act.valid.eq(write & tag.to_act), accepted.eq(write & Mux(tag.to_act, self.act.ready, ready))]
         with m.Switch(tag.space):
-            for space, port in {Space.ACT: self.act, **ports}.items():
+            for space, port in ports.items():
                 with m.Case(space):
-                    m.d.comb += [port.valid.eq(write), accepted.eq(write & port.ready)]
+                    m.d.comb += [port.valid.eq(write), ready.eq(port.ready)]
         m.d.comb += self.engine.done.eq(accepted & tag.final)
         with m.If(~stopped & (rows.r_rdy | slot.valid)):
             m.d.comb += self.engine.stall.eq(~accepted)

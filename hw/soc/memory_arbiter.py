@@ -57,9 +57,10 @@ class MemoryArbiter(wiring.Component):
         def of(manager, name: str):
             return getattr(manager, channel + name)
 
-        free = Signal(name=f"{channel}_free")
-        # The response comes after the last beat, so of a write's two queues only the second can be full.
-        m.d.comb += free.eq((~of(self.memory, "valid") | of(self.memory, "ready")) & owners[-1].w_rdy)
+        free, room = Signal(name=f"{channel}_free"), Signal(name=f"{channel}_room")
+        # The response comes after the last beat, so of a write's two queues only the second can be full. Known a cycle late, so for one burst more.
+        m.d.sync += room.eq(owners[-1].level < _BURSTS - 1)
+        m.d.comb += free.eq((~of(self.memory, "valid") | of(self.memory, "ready")) & room)
         for owner in owners:
             m.d.comb += [owner.w_en.eq(free & (of(self.core, "valid") | of(self.link, "valid"))), owner.w_data.eq(~of(self.core, "valid"))]
         m.d.comb += [of(self.core, "ready").eq(free), of(self.link, "ready").eq(free & ~of(self.core, "valid"))]
