@@ -48,8 +48,7 @@ class LoadEngine(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.walker = walker = RowWalker(self._arch, Engine.LOAD)
-        # Beside a row, whether it has one beat only.
-        m.submodules.rows = rows = SyncFIFOBuffered(width=row_layout(self._arch).size + 1, depth=READ_BURSTS)
+        m.submodules.rows = rows = SyncFIFOBuffered(width=row_layout(self._arch).size, depth=READ_BURSTS)
         m.submodules.offers = offers = SyncFIFO(width=self.bus.bursts.payload.shape().size, depth=BURST_OFFERS)
         wiring.connect(m, wiring.flipped(self.regions), walker.regions)
         # After a stop or an error, until reset.
@@ -63,7 +62,7 @@ class LoadEngine(wiring.Component):
             self.engine.cmd.ready.eq(walker.cmd.ready),
             piece.ready.eq(may_begin), offers.w_en.eq(piece.valid & may_begin & ~walker.failed),
             offers.w_data.eq(Cat(piece.payload.addr, piece.payload.len)),
-            rows.w_en.eq(piece.valid & may_begin & piece.payload.begins), rows.w_data.eq(Cat(piece.payload.row, piece.payload.row.beats == 0)),
+            rows.w_en.eq(piece.valid & may_begin & piece.payload.begins), rows.w_data.eq(piece.payload.row),
             self.bus.bursts.valid.eq(offers.r_rdy & ~stopped), self.bus.bursts.payload.eq(offers.r_data),
             offers.r_en.eq(self.bus.bursts.ready & ~stopped),
         ]
@@ -85,7 +84,7 @@ class LoadEngine(wiring.Component):
         first_mask = Signal(arch.bus_bytes)
         last_mask = Signal(arch.bus_bytes)
         first, last_of_many = Signal(init=1), Signal()
-        last = Mux(first, rows.r_data[-1], last_of_many)
+        last = Mux(first, row.beats == 0, last_of_many)
         lanes = (arch.bus_bytes - 1).bit_length()
         m.d.comb += [row.eq(rows.r_data), moved.eq(index << lanes), address.eq(row.sram + moved), first_mask.eq(-1), last_mask.eq(-1)]
         with m.If(first):

@@ -134,9 +134,11 @@ class MatrixEngine(wiring.Component):
         for i in range(arch.rows + self.LATENCY - 1):
             before, stage = stage, Signal(self._tag, name=f"tag{i}")
             m.d.sync += stage.eq(before)
-        again = Signal()
-        m.d.sync += again.eq(stage.write & (before.acc == stage.acc))
-        self._accumulators(m, stage, again, psums)
+        again, again_next = Signal(), Signal()
+        reads = Signal(2)  # of each bank, for `stage`
+        m.d.comb += again_next.eq(stage.write & (before.acc == stage.acc))
+        m.d.sync += [again.eq(again_next), reads.eq(Mux(before.write & before.accumulate & ~again_next, 1 << before.acc[0], 0))]
+        self._accumulators(m, stage, again, reads, psums)
         return m
 
     # -- weights ---------------------------------------------------------------------------------------------
@@ -414,8 +416,8 @@ class MatrixEngine(wiring.Component):
         return previous
 
     # -- accumulators ----------------------------------------------------------------------------------------
-    def _accumulators(self, m, tag, again, psums):
-        """Read, add, write; `again`: the entry is the one that is written just before, so that it need not be read."""
+    def _accumulators(self, m, tag, again, reads, psums):
+        """Read, add, write; `again`: the entry is the one that is written just before, so that it need not be read; `reads`: of which bank it is read."""
         arch = self._arch
         row = data.ArrayLayout(signed(ACC.width), arch.cols)
         banks = []
@@ -425,11 +427,10 @@ class MatrixEngine(wiring.Component):
             banks.append((memory.read_port(), memory.write_port()))
         late, now = Signal(self._tag), Signal(self._tag)
         m.d.sync += [late.eq(tag), now.eq(late)]
-        array_reads = tag.write & tag.accumulate & ~again
-        m.d.comb += self.acc.ready.eq(~(array_reads & (tag.acc[0] == self.acc.addr[0])))
+        m.d.comb += self.acc.ready.eq(~Mux(self.acc.addr[0], reads[1], reads[0]))
         granted = self.acc.valid & self.acc.ready
         for bank, (read, _) in enumerate(banks):
-            mine = array_reads & (tag.acc[0] == bank)
+            mine = reads[bank]
             m.d.comb += [
                 read.en.eq(mine | (granted & (self.acc.addr[0] == bank))),
                 read.addr.eq(Mux(mine, tag.acc[1:], self.acc.addr[1:])),

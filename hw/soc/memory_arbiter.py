@@ -1,6 +1,6 @@
 """The arbiter that lets the core and the host link share one memory."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -57,18 +57,21 @@ class MemoryArbiter(wiring.Component):
         def of(manager, name: str):
             return getattr(manager, channel + name)
 
-        free, room = Signal(name=f"{channel}_free"), Signal(name=f"{channel}_room")
+        layout = data.StructLayout({name: len(of(self.memory, name)) for name in _ADDRESS})
+        m.submodules[channel] = register = StreamRegister(layout)
+        given, held = register.i, register.o
+        free, room, valid = (Signal(name=f"{channel}_{name}") for name in ("free", "room", "valid"))
         # The response comes after the last beat, so of a write's two queues only the second can be full. Known a cycle late, so for one burst more.
         m.d.sync += room.eq(owners[-1].level < _BURSTS - 1)
-        m.d.comb += free.eq((~of(self.memory, "valid") | of(self.memory, "ready")) & room)
+        m.d.comb += [
+            free.eq(given.ready & room), valid.eq(of(self.core, "valid") | of(self.link, "valid")), given.valid.eq(valid & room),
+            of(self.core, "ready").eq(free), of(self.link, "ready").eq(free & ~of(self.core, "valid")),
+            of(self.memory, "valid").eq(held.valid), held.ready.eq(of(self.memory, "ready")),
+        ]
+        for name in _ADDRESS:
+            m.d.comb += [given.payload[name].eq(Mux(of(self.core, "valid"), of(self.core, name), of(self.link, name))), of(self.memory, name).eq(held.payload[name])]
         for owner in owners:
-            m.d.comb += [owner.w_en.eq(free & (of(self.core, "valid") | of(self.link, "valid"))), owner.w_data.eq(~of(self.core, "valid"))]
-        m.d.comb += [of(self.core, "ready").eq(free), of(self.link, "ready").eq(free & ~of(self.core, "valid"))]
-        with m.If(of(self.memory, "ready")):
-            m.d.sync += of(self.memory, "valid").eq(0)
-        for manager in (self.link, self.core):
-            with m.If(of(manager, "valid") & of(manager, "ready")):
-                m.d.sync += [of(self.memory, "valid").eq(1), *(of(self.memory, name).eq(of(manager, name)) for name in _ADDRESS)]
+            m.d.comb += [owner.w_en.eq(valid & free), owner.w_data.eq(~of(self.core, "valid"))]
 
     def _back(self, m: Module, channel: str, names: tuple[str, ...], owners: SyncFIFOBuffered) -> None:
         """Beats or responses to whose they are; the next owner's turn comes behind the last beat."""
