@@ -92,7 +92,10 @@ class LoadEngine(wiring.Component):
         with m.If(last):
             m.d.comb += last_mask.eq(Cat(row.last >= lane for lane in range(arch.bus_bytes)))
         tag_layout = data.StructLayout({"space": row.space.shape(), "beat": len(row.sram) - lanes, "data": arch.bus_bits, "mask": arch.bus_bytes, "final": 1, "to_act": 1})
-        m.submodules.slot = slot = RequestSlot(arch, tag_layout)
+        m.submodules.slot = slot = RequestSlot(arch)
+        # In a memory beside the slot, in the same order, so that the SRAM's late grant reaches few cells.
+        m.submodules.tags = tags = SyncFIFO(width=tag_layout.size, depth=RequestSlot.DEPTH)
+        given_tag, tag = Signal(tag_layout), Signal(tag_layout)
         # The oldest beat, in a register: what the bus offers and whether it is taken do not depend on each other.
         beat = Signal.like(beats.payload, reset_less=True)
         here = Signal()
@@ -100,9 +103,9 @@ class LoadEngine(wiring.Component):
         taken = Signal()
         bus_error = Signal()
         m.d.comb += [
-            slot.i.payload.addr.eq(address), slot.i.payload.tag.space.eq(row.space), slot.i.payload.tag.beat.eq(address >> lanes),
-            slot.i.payload.tag.data.eq(beat.data), slot.i.payload.tag.mask.eq(first_mask & last_mask),
-            slot.i.payload.tag.final.eq(last & row.final), slot.i.payload.tag.to_act.eq(row.space == Space.ACT),
+            slot.i.payload.addr.eq(address), given_tag.space.eq(row.space), given_tag.beat.eq(address >> lanes), given_tag.data.eq(beat.data),
+            given_tag.mask.eq(first_mask & last_mask), given_tag.final.eq(last & row.final), given_tag.to_act.eq(row.space == Space.ACT),
+            tags.w_en.eq(taken), tags.w_data.eq(given_tag), tag.eq(tags.r_data),
             able.eq(rows.r_rdy & ~beat.error), slot.i.valid.eq(here & able), taken.eq(slot.i.valid & slot.i.ready),
             bus_error.eq(here & rows.r_rdy & ~stopped & beat.error & ~slot.valid),
             # On a stop, what still comes is taken and dropped.
@@ -115,12 +118,11 @@ class LoadEngine(wiring.Component):
             with m.If(last):
                 m.d.comb += rows.r_en.eq(1)
                 m.d.sync += index.eq(0)
-        tag = slot.tag
         write = slot.valid & ~stopped
         accepted = Signal()
         m.d.comb += [
             self.act.addr.eq(slot.addr), self.act.blocks.eq(slot.blocks), self.act.mask.eq(tag.mask),
-            self.act.data.as_value()[:arch.bus_bits].eq(tag.data), slot.ready.eq(accepted),
+            self.act.data.as_value()[:arch.bus_bits].eq(tag.data), slot.ready.eq(accepted), tags.r_en.eq(accepted),
         ]
         ports = {Space.WEIGHT: self.weights, Space.PARAM: self.params, Space.TABLE: self.tables}
         for port in ports.values():

@@ -30,6 +30,9 @@ class RequestSlot(wiring.Component):
     A request is offered one cycle after it is accepted; one per cycle while they are granted.
     """
 
+    #: Requests that it holds at most.
+    DEPTH = 2
+
     def __init__(self, arch: ArchConfig, tag=None) -> None:
         self._arch = arch
         self._request = {"addr": range(arch.act_bytes), **({} if tag is None else {"tag": tag})}

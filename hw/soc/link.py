@@ -285,18 +285,22 @@ class LinkEngine(wiring.Component):
         header = self._header
         is_open = Signal()
         answered = Signal.like(header.seq, reset_less=True)
-        known = Cat(header.op == member for member in Op).any()
-        repeated = (header.op == Op.CSR_WRITE) & (header.seq == answered)
+        # A cycle late: while the CRC is compared, the request is whole.
+        refused, beyond, repeated = Signal(), Signal(), Signal()
+        m.d.sync += [
+            refused.eq(~Cat(header.op == member for member in Op).any() | (header.last[self._offset_bits:] != 0)),
+            # Bits that a narrower bus has not: there is nothing at such an address.
+            beyond.eq(~self._narrow & (header.addr[self._addr_bits:] != 0)), repeated.eq((header.op == Op.CSR_WRITE) & (header.seq == answered)),
+        ]
         with m.State("EXECUTE"):
             m.d.comb += self._first_byte.eq(1)
             m.d.sync += answered.eq(header.seq)
             m.next = "ANSWER"
-            with m.If(~known | (header.last[self._offset_bits:] != 0)):
+            with m.If(refused):
                 m.d.sync += self._status.eq(LinkStatus.REFUSED)
             with m.Elif(~is_open & (header.op != Op.HELLO)):
                 m.d.sync += self._status.eq(LinkStatus.CLOSED)
-            # Bits that a narrower bus has not: there is nothing at such an address.
-            with m.Elif(~self._narrow & (header.addr[self._addr_bits:] != 0)):
+            with m.Elif(beyond):
                 m.d.sync += self._status.eq(LinkStatus.BUS_ERROR)
             # What CSR_WRITE did, it does not do again: the status is still that of the request that was answered last.
             with m.Elif(~repeated):
