@@ -48,8 +48,8 @@ BUGS = {
     "add": ("vector", r"total0 <= ([^;]+);", r"total0 <= (\1) ^ {BUG && total0[17:16] == 2'b01, 17'h0};"),
     "pool": (
         "vector",
-        r"\$signed\(pool_value0\) > (\$signed\((best\b[^)]*)\));",
-        r"BUG ? pool_value0 > \2 : $signed(pool_value0) > \1;",
+        r"\$signed\(candidate0\) > (\$signed\((best\b[^)]*)\));",
+        r"BUG ? candidate0 > \2 : $signed(candidate0) > \1;",
     ),
     "stride": ("load", r"= (row\[\d+:0\] \+ [^;]+);", r"= \1 + (BUG && moved != 0);"),
     "weights": ("load", r"weights__beat = ([^;]+);", r"weights__beat = (\1) ^ (BUG && moved == 16);"),
