@@ -14,7 +14,7 @@ __all__ = ["ParamMemory", "WeightMemory"]
 def _banks(m: Module, write, *, banks: int, bank_bytes: int, lines: int, bus_bytes: int) -> list:
     """Memories side by side that share a line address for writing; returns their read ports.
 
-    A line has banks * bank_bytes bytes. Where that is less than a beat, a beat is written in several cycles.
+    A line has banks * bank_bytes bytes. Where that is less than a beat, a beat is written in several cycles. What is written can be read two cycles later.
     """
     line_bytes = banks * bank_bytes
     grain = min(bank_bytes, bus_bytes)
@@ -36,20 +36,20 @@ def _banks(m: Module, write, *, banks: int, bank_bytes: int, lines: int, bus_byt
         m.d.comb += [line.eq(write.beat >> (beats - 1).bit_length()), write.ready.eq(1)]
         if beats > 1:
             m.d.comb += sub.eq(write.beat[:(beats - 1).bit_length()])
+    # The memory's blocks lie far apart, so a beat goes to them from registers.
+    late_line = Signal.like(line, reset_less=True)
+    given = write.data.word_select(part, 8 * line_bytes) if parts > 1 else write.data
+    late_data = Signal(len(given), name="late_data", reset_less=True)
+    m.d.sync += [late_line.eq(line), late_data.eq(given)]
+    late_bytes = len(given) // 8
     for bank, (_, port) in enumerate(ports):
-        m.d.comb += port.addr.eq(line)
-        value, enable = [], []
+        m.d.comb += port.addr.eq(late_line)
+        value, enable = [], Signal(bank_bytes // grain, name=f"late_enable{bank}")
         for segment in range(bank_bytes // grain):
             first = bank * bank_bytes + segment * grain
-            within = Signal(8 * grain, name=f"segment{bank}_{segment}")
-            if parts > 1:
-                m.d.comb += within.eq(write.data.word_select(part,
-                                                             8 * line_bytes)[8 * first:8 * (first + grain)])
-            else:
-                m.d.comb += within.eq(write.data[8 * (first % bus_bytes):8 * (first % bus_bytes + grain)])
-            value.append(within)
-            enable.append(write.valid & (sub == first // bus_bytes))
-        m.d.comb += [port.data.eq(Cat(value)), port.en.eq(Cat(enable))]
+            value.append(late_data[8 * (first % late_bytes):8 * (first % late_bytes + grain)])
+            m.d.sync += enable[segment].eq(write.valid & (sub == first // late_bytes))
+        m.d.comb += [port.data.eq(Cat(value)), port.en.eq(enable)]
     return [read for read, _ in ports]
 
 
