@@ -63,8 +63,8 @@ class EngineSignature(wiring.Signature):
     Members
     -------
     cmd : Out(stream)     the next instruction. An engine may accept one before the previous is done, if it keeps their effects in order
-    done : In(1)          pulses once per instruction, in order, in the cycle in which its last effect takes place or later, and before
-                          (never in the same cycle as) the first effect of the next instruction
+    done : In(1)          pulses once per instruction, in order, in the cycle in which a memory accepts its last effect or later, and before
+                          (never in the same cycle as) the first effect of the next instruction; what waits for it begins more than two cycles later
     stall : In(1)         the engine is executing but held up (for the STALL counter)
     error : In(1)         pulses: the oldest instruction that is not done cannot be executed; after it the engine makes no further effect until reset
     error_code : In       why, valid with `error`
@@ -121,7 +121,7 @@ class ActWriteSignature(wiring.Signature):
 
 
 class BeatWriteSignature(wiring.Signature):
-    """A write port for whole beats: weight SRAM, parameter SRAM, tables.
+    """A write port for whole beats: weight SRAM, parameter SRAM, tables. Reads whose address comes two cycles after a beat is accepted, or later, see it.
 
     Members
     -------
