@@ -18,14 +18,7 @@ from systolith.hw.interfaces import (
     touched_blocks,
 )
 from systolith.hw.leaf.nest import Nest
-from systolith.hw.leaf.rounding import (
-    add_clamp,
-    coarse_layout,
-    round_saturate,
-    shift_coarse,
-    shift_fine,
-    shifted_layout,
-)
+from systolith.hw.leaf.rounding import add_clamp, divide_round
 from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
@@ -194,26 +187,10 @@ class OutputEngine(wiring.Component):
             m.d.sync += [product.eq(biased[lane] * mults[lane]), shift.eq(shifts[lane])]
             products.append(product), late_shifts.append(shift)
         advance("_product")
-        coarse, last_shifts = [], []
-        for lane in range(lanes):
-            value = Signal(coarse_layout(len(products[lane])), name=f"coarse{lane}", reset_less=True)
-            shift = Signal(SHIFT_BITS, name=f"last_shift{lane}", reset_less=True)
-            m.d.sync += [value.eq(shift_coarse(m, products[lane], late_shifts[lane], f"lane{lane}")), shift.eq(late_shifts[lane])]
-            coarse.append(value), last_shifts.append(shift)
-        advance("_coarse")
-        shifted = []
-        for lane in range(lanes):
-            value = Signal(shifted_layout(len(products[lane])), name=f"shifted{lane}", reset_less=True)
-            m.d.sync += value.eq(shift_fine(m, coarse[lane], last_shifts[lane], f"lane{lane}"))
-            shifted.append(value)
-        advance("_shifted")
-        rounded = []
-        for lane in range(lanes):
-            # As wide as a gate, whose zero point is 0; more than an int8 needs with any zero point.
-            value = Signal(signed(GATE.width), name=f"rounded{lane}", reset_less=True)
-            m.d.sync += value.eq(round_saturate(m, shifted[lane], f"lane{lane}", GATE.width))
-            rounded.append(value)
-        advance("_rounded")
+        # As wide as a gate, whose zero point is 0; more than an int8 needs with any zero point.
+        rounded = [divide_round(m, products[lane], late_shifts[lane], lane, GATE.width) for lane in range(lanes)]
+        for step in ("_coarse", "_shifted", "_rounded"):
+            advance(step)
         clamped = Signal(chain_layout(arch), reset_less=True)
         for lane in range(lanes):
             m.d.sync += clamped[lane].eq(add_clamp(m, rounded[lane], stage.zero, stage.low, stage.high,

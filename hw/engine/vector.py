@@ -20,14 +20,7 @@ from systolith.hw.interfaces import (
 )
 from systolith.hw.leaf.loop import Loop
 from systolith.hw.leaf.request_slot import RequestSlot
-from systolith.hw.leaf.rounding import (
-    add_clamp,
-    coarse_layout,
-    round_saturate,
-    shift_coarse,
-    shift_fine,
-    shifted_layout,
-)
+from systolith.hw.leaf.rounding import add_clamp, divide_round
 from systolith.hw.leaf.table import Table
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Field, OperandA, isa_for
@@ -249,12 +242,7 @@ class VectorEngine(wiring.Component):
             m.d.comb += m1.eq(a9[lane] * factors[lane])
             m.d.sync += [second_operand.eq(Mux(multiply, m1, b9[lane])), addend.eq(Mux(multiply, 0, m1)), product.eq(second_operand * scale),
                          wide.eq(addend), total.eq(product + wide)]
-            coarse = Signal(coarse_layout(len(total)), name=f"coarse{lane}", reset_less=True)
-            shifted = Signal(shifted_layout(len(total)), name=f"shifted{lane}", reset_less=True)
-            value = Signal(signed(11), name=f"rounded{lane}", reset_less=True)
-            m.d.sync += [coarse.eq(shift_coarse(m, total, b.shift, f"lane{lane}")), shifted.eq(shift_fine(m, coarse, b.shift, f"lane{lane}")),
-                         value.eq(round_saturate(m, shifted, f"lane{lane}"))]
-            rounded.append(value)
+            rounded.append(divide_round(m, total, b.shift, lane))
         for i in range(5):
             following = Signal(chunk_layout(arch), name=f"pool{i}", reset_less=True)
             m.d.sync += following.eq(pools)

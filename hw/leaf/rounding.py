@@ -3,7 +3,7 @@
 from amaranth.hdl import Cat, Mux, Signal, signed
 from amaranth.lib import data
 
-__all__ = ["add_clamp", "add_saturate", "coarse_layout", "round_saturate", "shift_coarse", "shift_fine", "shifted_layout"]
+__all__ = ["add_clamp", "add_saturate", "coarse_layout", "divide_round", "round_saturate", "shift_coarse", "shift_fine", "shifted_layout"]
 
 #: Bits of a shift that its second step does.
 _FINE = 3
@@ -63,6 +63,18 @@ def round_saturate(m, shifted: data.View, name: str, bits: int = 11) -> Signal:
     up = Signal(name=f"{name}_up")
     m.d.comb += up.eq(shifted.half & (shifted.rest | shifted.whole[0]))
     return add_saturate(m, shifted.whole, up, name, bits)
+
+
+def divide_round(m, value: Signal, shift: Signal, lane: int, bits: int = 11) -> Signal:
+    """``value / 2**shift`` to the nearest integer, ties to even, saturated to signed(bits); three cycles later, one per cycle."""
+    name = f"lane{lane}"
+    coarse = Signal(coarse_layout(len(value)), name=f"coarse{lane}", reset_less=True)
+    late_shift = Signal(_FINE, name=f"fine_shift{lane}", reset_less=True)
+    shifted = Signal(shifted_layout(len(value)), name=f"shifted{lane}", reset_less=True)
+    rounded = Signal(signed(bits), name=f"rounded{lane}", reset_less=True)
+    m.d.sync += [coarse.eq(shift_coarse(m, value, shift, name)), late_shift.eq(shift), shifted.eq(shift_fine(m, coarse, late_shift, name)),
+                 rounded.eq(round_saturate(m, shifted, name, bits))]
+    return rounded
 
 
 def add_clamp(m, value: Signal, zero: Signal, low: Signal, high: Signal, name: str) -> Signal:
