@@ -158,7 +158,7 @@ class Core(wiring.Component):
         free = Cat(queue.ready for queue in queues)
         m.d.comb += [
             decode.word.eq(fetched.payload.word), fetched.ready.eq(moves), go.eq(~self._halted & ~self._stop),
-            good.eq((word.format & word.legal).any() & (word.error == HwErrorCode.NONE)), bad.eq(wrong & go), skipped.eq(skip & go),
+            good.eq((word.format & word.legal).any() & (word.error == HwErrorCode.NONE)), bad.eq(wrong), skipped.eq(skip),
             self._fetch.halt.eq(self._halted | self._stop),
         ]
         with m.If(moves):
@@ -169,26 +169,26 @@ class Core(wiring.Component):
                 word.signal.eq(decode.signal), word.commands.eq(decode.commands),
             ]
         with m.Else():
-            # Nothing else fills the queues, so a place that is free stays free.
+            # Nothing else fills the queues, so a place that is free stays free. What goes in the cycle in which a stop comes does no harm.
             m.d.sync += [
-                wrong.eq(~good), skip.eq(good & (word.engine == 0)), halt.eq(good & word.halt), queued.eq(Mux(good, word.engine & free, 0)),
+                wrong.eq(~good & go), skip.eq(good & go & (word.engine == 0)), halt.eq(good & go & word.halt), queued.eq(Mux(good & go, word.engine & free, 0)),
                 moves.eq(good & ((word.engine == 0) | (word.engine & free).any())),
             ]
         with m.If(self._wipe):
             m.d.sync += [valid.eq(0), moves.eq(1), wrong.eq(0), skip.eq(0), halt.eq(0), queued.eq(0)]
-        with m.If(halt & go):
+        with m.If(halt):
             m.d.sync += self._halted.eq(1)
         for engine, queue in zip(Engine, queues, strict=True):
-            m.d.comb += [queue.valid.eq(queued[engine] & go), queue.payload.offset.eq(word.offset), queue.payload.wait.eq(word.wait),
+            m.d.comb += [queue.valid.eq(queued[engine]), queue.payload.offset.eq(word.offset), queue.payload.wait.eq(word.wait),
                          queue.payload.signal.eq(word.signal), queue.payload.command.eq(word.commands[engine.name.lower()])]
 
     def _control(self, m: Module) -> None:
         """Start, stop, errors, watchdog, counters."""
         csrs, sequencer, state = self._csrs, self._sequencer, self._state
         values = csrs.values
-        quiet = Signal()
-        # A cycle late: nothing begins any more once they are true.
+        # Late: nothing begins any more once they are true. What has no instruction left has no transaction under way either.
         finished, drained = Signal(), Signal()
+        quiet, stopped = Signal(), Signal()
         running = Signal()
         starts = Signal()
         done = Signal()
@@ -197,7 +197,6 @@ class Core(wiring.Component):
         fault = Signal()
         self._expired = Signal()
         m.d.comb += [
-            quiet.eq(sequencer.idle & self._fetch.idle & ~self.axi.arvalid),
             running.eq((state == RunState.CLEAR) | (state == RunState.BEGIN) | (state == RunState.RUN)),
             sequencer.stop.eq(self._stop),
             self._fetch.start.eq(state == RunState.BEGIN), csrs.running.eq(state != RunState.IDLE),
@@ -209,7 +208,8 @@ class Core(wiring.Component):
             values.error_code.eq(error_code), values.error_addr.eq(error_offset),
             starts.eq(csrs.start & (state == RunState.IDLE)),
         ]
-        m.d.sync += [finished.eq(self._halted & sequencer.empty & quiet), drained.eq(quiet & self._stop)]
+        m.d.sync += [finished.eq(self._halted & sequencer.empty & self._fetch.idle),
+                     quiet.eq(sequencer.idle & self._fetch.idle & ~self.axi.arvalid), stopped.eq(self._stop), drained.eq(quiet & stopped & self._stop)]
         # A cycle late, so that no path begins in the state; what begins meanwhile is waited for.
         m.d.sync += self._stop.eq((state == RunState.FAIL) | (state == RunState.ABORT) | ((state == RunState.IDLE) & (error_code != HwErrorCode.NONE)))
         # It reaches almost every register, so it is one itself: 1 in CLEAR and in WIPE.
@@ -257,7 +257,8 @@ class Core(wiring.Component):
                  self._output.acc, self._load.weights, self._load.params, self._load.tables)
         moves = Cat(sequencer.done, read_beat, write_beat, axi.bvalid & axi.bready, self._skipped, *(port.valid & port.ready for port in ports))
         moved = Signal(len(moves))
-        m.d.sync += [moved.eq(moves), since.eq(Mux(moved.any() | ~running, 0, since + 1)),
+        alive = Signal()
+        m.d.sync += [moved.eq(moves), alive.eq(moved.any() | ~running), since.eq(Mux(alive, 0, since + 1)),
                      self._expired.eq((settings.watchdog != 0) & (since >= settings.watchdog) & running)]
         cycles = Cat(values.cycles_lo, values.cycles_hi)
         total = Signal(64)

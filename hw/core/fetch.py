@@ -70,16 +70,19 @@ class Fetch(wiring.Component):
         begun, late_begun = Signal(), Signal()
         offered = Signal()
         taken = Signal()
+        # A cycle late: a beat more does no harm.
+        drops = Signal()
         burst = self.bus.bursts
         m.d.comb += [
             burst.valid.eq(offered & ~self.halt),
             burst.payload.addr.eq(Cat(Const(0, lanes), address[lanes:])), burst.payload.len.eq(late_count),
             begun.eq(burst.valid & burst.ready),
-            self.bus.beats.ready.eq(1), beats.w_en.eq(self.bus.beats.valid & ~self.halt),
+            self.bus.beats.ready.eq(1), beats.w_en.eq(self.bus.beats.valid & ~drops),
             beats.w_data.eq(Cat(self.bus.beats.payload.data, self.bus.beats.payload.error)),
             self.idle.eq(under_way == 0),
         ]
         m.d.sync += [
+            drops.eq(self.halt),
             # Known by the time at which the burst behind it is settled.
             late_begun.eq(begun), reserved.eq(reserved + Mux(late_begun, late_count + 1, 0) - taken),
             under_way.eq(under_way + begun - (self.bus.beats.valid & self.bus.beats.payload.last)),

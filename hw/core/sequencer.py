@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.interfaces import EngineSignature, HwErrorCode, command_layout
@@ -11,7 +11,8 @@ from systolith.spec.isa import Engine, semaphore_bits
 
 __all__ = ["IN_FLIGHT", "Sequencer", "entry_layout"]
 
-#: Instructions of one engine that are issued but not done, at most.
+#: Places in the list of the instructions of one engine that are issued but not done. Some stay free: one is written before it is known whether
+#: anything is issued, and how many are taken is known two cycles late.
 IN_FLIGHT = 16
 
 
@@ -28,11 +29,11 @@ class Sequencer(wiring.Component):
     -------
     dispatch_<engine> : In(stream)        instructions in order
     <engine> : Out(EngineSignature)
-    stop : In(1)                          issue nothing more; passed on to the engines
-    error, error_code, error_offset : Out the first error in engine order, three cycles after it happens
+    stop : In(1)                          issue nothing more from the next cycle on; passed on to the engines
+    error, error_code, error_offset : Out the first error in engine order, four cycles after it happens; until reset
     empty : Out(1)                        all queues are empty, every issued instruction is done, and no error is on its way; a cycle late
     idle : Out(1)                         no engine has a bus transaction under way
-    done, busy, waiting, stall : Out      masks: done (a cycle late), executing, held back by a token, executing but held up
+    done, busy, waiting, stall : Out      masks: done, executing, held back by a token, executing but held up; all a cycle late
     oldest : Out(32)                      lowest offset of those issued or queued, all ones without; a few cycles late
 
     Timing
@@ -63,37 +64,41 @@ class Sequencer(wiring.Component):
         empties = []
         candidates = []
         for engine in Engine:
-            # A token is there in the next cycle.
-            present = Cat(gives[giver][engine] | (counts[giver, engine] > 1) | ((counts[giver, engine] != 0) & ~takes[engine][giver])
-                          for giver in Engine)
+            # A token is there in the next cycle. Two are never taken in successive cycles, so where there were several, there is one.
+            present, some, several = (Signal(len(Engine), name=f"{name}_{engine.name.lower()}") for name in ("present", "some", "several"))
+            m.d.comb += present.eq(Cat(gives[giver][engine] for giver in Engine) | several | (some & ~takes[engine]))
+            m.d.sync += [some.eq(present), several.eq(Cat((counts[giver, engine] > 1) | ((counts[giver, engine] != 0) & gives[giver][engine]) for giver in Engine))]
             offsets[engine], empty, oldest = self._sequence(m, engine, present, takes[engine], gives[engine])
             empties.append(empty)
             candidates.append(oldest)
-        errors = {}
-        for engine in Engine:
-            port, name = getattr(self, engine.name.lower()), engine.name.lower()
-            errors[engine] = (Signal(name=f"{name}_error"), Signal(name=f"{name}_overflow"), Signal(32, name=f"{name}_at", reset_less=True),
-                              Signal(HwErrorCode, name=f"{name}_code", reset_less=True))
-            error, overflow, at, code = errors[engine]
-            # As late as `done`, so that the oldest instruction is the one at fault.
-            late_error, late_code = Signal(name=f"{name}_late_error"), Signal(HwErrorCode, name=f"{name}_late_code", reset_less=True)
-            m.d.sync += [late_error.eq(port.error), late_code.eq(port.error_code), error.eq(late_error), code.eq(late_code),
-                         overflow.eq(0), at.eq(offsets[engine])]
+        overflows = {engine: Signal(len(Engine), name=f"overflow_{engine.name.lower()}") for engine in Engine}
         for (giver, taker), count in counts.items():
             give, take = gives[giver][taker], takes[taker][giver]
             m.d.sync += count.eq(count + give - take)
-            with m.If(give & ~take & (count == (1 << bits) - 1)):
-                m.d.sync += errors[giver][1].eq(1)
-        m.d.sync += self.empty.eq(Cat(empties).all() & ~Cat(error | overflow for error, overflow, _, _ in errors.values()).any())
+            m.d.comb += overflows[giver][taker].eq(give & ~take & (count == (1 << bits) - 1))
+        failed = self._errors(m, offsets, overflows)
+        m.d.sync += self.empty.eq(Cat(empties).all() & ~failed.any())
         m.d.comb += self.idle.eq(Cat(getattr(self, e.name.lower()).idle for e in Engine).all())
         m.d.sync += self.oldest.eq(self._lowest(m, candidates))
-        # The last assignment wins, so the first engine comes last.
-        m.d.sync += self.error.eq(0)
-        for engine in reversed(Engine):
-            error, overflow, at, code = errors[engine]
-            with m.If(error | overflow):
-                m.d.sync += [self.error.eq(1), self.error_offset.eq(at), self.error_code.eq(Mux(error, code, HwErrorCode.SEMAPHORE))]
         return m
+
+    def _errors(self, m: Module, offsets: dict, overflows: dict) -> Signal:
+        """Holds the first error of each engine, and reports the first of those; returns the engines that have one."""
+        failed, first = Signal(len(Engine)), Signal(len(Engine))
+        offset, code = Signal(32), Signal(HwErrorCode)
+        for engine in reversed(Engine):
+            port, name = getattr(self, engine.name.lower()), engine.name.lower()
+            # As late as `done`, so that the oldest instruction is the one at fault.
+            error, error_code = Signal(name=f"{name}_error"), Signal(HwErrorCode, name=f"{name}_error_code", reset_less=True)
+            kept_offset, kept_code = Signal(32, name=f"{name}_at", reset_less=True), Signal(HwErrorCode, name=f"{name}_code", reset_less=True)
+            m.d.sync += [error.eq(port.error), error_code.eq(port.error_code)]
+            with m.If(~failed[engine]):
+                m.d.sync += [failed[engine].eq(error | overflows[engine].any()), kept_offset.eq(offsets[engine]),
+                             kept_code.eq(Mux(error, error_code, HwErrorCode.SEMAPHORE))]
+            with m.If(first[engine]):
+                m.d.comb += [offset.eq(kept_offset), code.eq(kept_code)]
+        m.d.sync += [first.eq(failed & -failed), self.error.eq(first.any()), self.error_offset.eq(offset), self.error_code.eq(code)]
+        return failed
 
     def _lowest(self, m: Module, values: list) -> Signal:
         """The lowest of the values, with a register behind each comparison and before all."""
@@ -116,42 +121,52 @@ class Sequencer(wiring.Component):
         port = getattr(self, name)
         dispatch = getattr(self, f"dispatch_{name}")
         layout = entry_layout(self._arch, engine)
-        queue = SyncFIFO(width=layout.size, depth=self._arch.queue_depth)
-        m.submodules[f"{name}_queue"] = queue
-        # The waits a second time: the oldest in a register, beside which it is known whether the tokens are there. Only what is
-        # as narrow as this depends on whether the engine takes an instruction.
-        depth = self._arch.queue_depth - 1
-        waits = SyncFIFO(width=len(Engine), depth=depth) if depth > 1 else SyncFIFOBuffered(width=len(Engine), depth=depth)
-        m.submodules[f"{name}_waits"] = waits
-        issued_layout = data.StructLayout({"offset": 32, "signal": len(Engine)})
-        flight = SyncFIFO(width=issued_layout.size, depth=IN_FLIGHT)
-        m.submodules[f"{name}_flight"] = flight
-        entry = Signal(layout, name=f"{name}_entry")
+        depth = self._arch.queue_depth
+        #: Where the next one enters the queue, and the oldest is; where its waits are read, which is one ahead of it if they are in a register.
+        end, first, next_wait = (Signal(range(depth), name=f"{name}_{of}") for of in ("end", "first", "next_wait"))
+        held, more = Signal(range(depth + 1), name=f"{name}_held"), Signal(name=f"{name}_more")
+        #: The same of those that are issued but not done; the oldest one's tokens, in a register.
+        flight_end, flight_first = (Signal(range(IN_FLIGHT), name=f"{name}_flight_{of}") for of in ("end", "first"))
+        flight, room = Signal(name=f"{name}_flight"), Signal(name=f"{name}_room")
+        signal = Signal(len(Engine), name=f"{name}_signal", reset_less=True)
         wait = Signal(len(Engine), name=f"{name}_wait", reset_less=True)
-        valid, ready, room = Signal(name=f"{name}_valid"), Signal(name=f"{name}_tokens_ready"), Signal(name=f"{name}_room")
-        issued = Signal(issued_layout, name=f"{name}_issued")
-        oldest = Signal(issued_layout, name=f"{name}_oldest")
-        issue = Signal(name=f"{name}_issue")
-        moves = Signal(name=f"{name}_moves")
+        valid, may, lacks = Signal(name=f"{name}_valid"), Signal(name=f"{name}_may"), Signal(name=f"{name}_lacks")
+        enter, issue, moves = Signal(name=f"{name}_enter"), Signal(name=f"{name}_issue"), Signal(name=f"{name}_moves")
         taking = Signal(len(Engine), name=f"{name}_taking")
         done = Signal(name=f"{name}_done")
+        # Memories are written wherever there is room, so that only what is narrow depends on whether something enters or is issued.
+        entry = self._queued(m, f"{name}_queue", layout, depth, dispatch.payload, end, first, dispatch.ready)
+        waits = self._queued(m, f"{name}_waits", len(Engine), depth, dispatch.payload.wait, end, next_wait)
+        offset = self._queued(m, f"{name}_offsets", 32, IN_FLIGHT, entry.offset, flight_end, flight_first)
+        next_signal = self._queued(m, f"{name}_signals", len(Engine), IN_FLIGHT, entry.signal, flight_end, (flight_first + done)[:len(flight_first)])
         m.d.comb += [
-            dispatch.ready.eq(queue.w_rdy & waits.w_rdy), queue.w_en.eq(dispatch.valid & dispatch.ready), queue.w_data.eq(dispatch.payload),
-            waits.w_en.eq(queue.w_en), waits.w_data.eq(dispatch.payload.wait), entry.eq(queue.r_data),
-            port.cmd.valid.eq(ready & room & ~self.stop), port.cmd.payload.eq(entry.command), port.stop.eq(self.stop),
-            issue.eq(port.cmd.valid & port.cmd.ready), moves.eq(issue | ~valid), queue.r_en.eq(issue), waits.r_en.eq(moves),
-            flight.w_en.eq(issue), issued.offset.eq(entry.offset), issued.signal.eq(entry.signal),
-            flight.w_data.eq(issued), oldest.eq(flight.r_data), flight.r_en.eq(done), takes.eq(taking),
-            gives.eq(Mux(done, oldest.signal, 0)),
-            self.done[engine].eq(done), self.busy[engine].eq(flight.r_rdy), self.stall[engine].eq(port.stall & flight.r_rdy),
-            self.waiting[engine].eq(valid & ~ready),
+            enter.eq(dispatch.valid & dispatch.ready), more.eq(next_wait != end), flight.eq(flight_first != flight_end),
+            port.cmd.valid.eq(may), port.cmd.payload.eq(entry.command), port.stop.eq(self.stop),
+            issue.eq(may & port.cmd.ready), moves.eq(issue | ~valid), takes.eq(taking), gives.eq(Mux(done, signal, 0)),
+            self.done[engine].eq(done),
         ]
-        m.d.sync += [done.eq(port.done), taking.eq(Mux(issue, wait, 0)), room.eq((flight.level < IN_FLIGHT - 1) | ((flight.level < IN_FLIGHT) & ~moves))]
+        m.d.sync += [
+            self.busy[engine].eq(flight), self.stall[engine].eq(port.stall & flight), self.waiting[engine].eq(valid & lacks),
+            end.eq(end + enter), first.eq(first + issue), held.eq(held + enter - issue), dispatch.ready.eq((held + enter) < depth),
+            done.eq(port.done), taking.eq(Mux(issue, wait, 0)), signal.eq(next_signal),
+            flight_end.eq(flight_end + issue), flight_first.eq(flight_first + done),
+            room.eq((flight_end - flight_first)[:len(flight_end)] < IN_FLIGHT - 3),
+        ]
+        lacking = Signal(name=f"{name}_lacking")
         with m.If(moves):
             # Tokens are taken a cycle after the issue, so the next instruction that wants one has to wait so long.
-            m.d.sync += [valid.eq(waits.r_rdy), wait.eq(waits.r_data),
-                         ready.eq(waits.r_rdy & ((waits.r_data & (~present | Mux(valid, wait, 0))) == 0))]
+            m.d.comb += lacking.eq((waits & (~present | Mux(valid, wait, 0))).any())
+            m.d.sync += [valid.eq(more), wait.eq(waits), next_wait.eq(next_wait + more)]
         with m.Else():
-            m.d.sync += ready.eq((wait & ~present) == 0)
-        first = Mux(flight.r_rdy, oldest.offset, Mux(queue.r_rdy, entry.offset, (1 << 32) - 1))
-        return oldest.offset, ~queue.r_rdy & ~flight.r_rdy, first
+            m.d.comb += lacking.eq((wait & ~present).any())
+        m.d.sync += [lacks.eq(lacking), may.eq(~lacking & (more | ~moves) & room & ~self.stop)]
+        oldest = Mux(flight, offset, Mux(valid | more, entry.offset, (1 << 32) - 1))
+        return offset, ~(valid | more | flight), oldest
+
+    @staticmethod
+    def _queued(m: Module, name: str, shape, depth: int, value, end: Signal, first, enable=1):
+        """A memory that is written at `end`; returns what lies at `first`."""
+        m.submodules[name] = memory = Memory(shape=shape, depth=depth, init=[])
+        write, read = memory.write_port(), memory.read_port(domain="comb")
+        m.d.comb += [write.en.eq(enable), write.addr.eq(end), write.data.eq(value), read.addr.eq(first)]
+        return read.data

@@ -101,7 +101,7 @@ def test_a_missing_token_holds_back_only_its_engine():
 def test_the_64th_token_is_an_error_of_its_giver():
     log, errors = run({Engine.LOAD: [(0, 1 << Engine.STORE)] * 70})
     assert errors == [(ErrorCode.SEMAPHORE, 63)]
-    # 64 were given until then; the error is told two cycles later, in which the engine may be done with more.
+    # 64 were given until then; the error is told some cycles later, in which the engine may be done with more.
     assert 63 <= sum(event[0] == "done" for event in log) <= 65
 
 
@@ -113,7 +113,7 @@ def test_an_error_names_the_oldest_instruction_of_its_engine():
 def test_stop_issues_nothing_more():
     log, _ = run({Engine.LOAD: [(0, 0)] * 200}, stop_at=40, steps=200)
     assert log.pop() == ("empty", False)
-    assert max(event[3] for event in log if event[0] == "issue") < 40
+    assert max(event[3] for event in log if event[0] == "issue") <= 40
 
 
 def test_decode_agrees_with_the_table_on_random_words():
