@@ -26,10 +26,10 @@ class Fetch(wiring.Component):
     -------
     start : In(1)             pulse, first thing after reset: begin at `entry`
     entry, base, size : In    offset of the first instruction, base and size of the PROGRAM region; quasi-static
-    halt : In(1)              begin no further burst, drop what comes; until reset
+    halt : In(1)              begin no further burst and drop what comes, from the next cycle on; until reset
     o : Out(stream)           instructions in order; REGION past the end of the region, BUS_READ if a beat of it failed
     bus : Out(ReadSignature)  beats are always taken at once: no more is asked for than the buffer holds
-    idle : Out(1)             no burst is under way
+    idle : Out(1)             no burst is under way, or offered
 
     Timing
     ------
@@ -74,19 +74,19 @@ class Fetch(wiring.Component):
         drops = Signal()
         burst = self.bus.bursts
         m.d.comb += [
-            burst.valid.eq(offered & ~self.halt),
+            burst.valid.eq(offered),
             burst.payload.addr.eq(Cat(Const(0, lanes), address[lanes:])), burst.payload.len.eq(late_count),
             begun.eq(burst.valid & burst.ready),
             self.bus.beats.ready.eq(1), beats.w_en.eq(self.bus.beats.valid & ~drops),
             beats.w_data.eq(Cat(self.bus.beats.payload.data, self.bus.beats.payload.error)),
-            self.idle.eq(under_way == 0),
+            self.idle.eq((under_way == 0) & ~offered),
         ]
         m.d.sync += [
             drops.eq(self.halt),
             # Known by the time at which the burst behind it is settled.
             late_begun.eq(begun), reserved.eq(reserved + Mux(late_begun, late_count + 1, 0) - taken),
             under_way.eq(under_way + begun - (self.bus.beats.valid & self.bus.beats.payload.last)),
-            offered.eq(active & settled & inside & (reserved <= FETCH_BEATS - BURST_BEATS) & ~begun),
+            offered.eq(active & settled & inside & (reserved <= FETCH_BEATS - BURST_BEATS) & ~begun & ~self.halt),
         ]
         with m.If(self.start):
             m.d.sync += [active.eq(1), beat.eq(self.entry >> lanes), settled.eq(0)]

@@ -3,11 +3,13 @@
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.engine.transfer import BURST_OFFERS, RegionSignature, RowWalker, row_layout
 from systolith.hw.interfaces import ActWriteSignature, BeatWriteSignature, EngineSignature, HwErrorCode
 from systolith.hw.leaf.request_slot import RequestSlot
+from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import READ_BURSTS, ReadSignature
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Space
@@ -29,7 +31,7 @@ class LoadEngine(wiring.Component):
     Timing
     ------
     One burst begins and one beat moves per cycle; up to `READ_BURSTS` bursts are under way. A beat is written two cycles
-    after it comes; while the port is taken, three wait here and the next one on the bus. `done` is in the cycle of the last write.
+    after it comes; while the port is taken, four wait here and the next one on the bus. `done` is in the cycle of the last write.
     Errors are reported in order, when all older beats are written.
     """
 
@@ -48,7 +50,7 @@ class LoadEngine(wiring.Component):
     def elaborate(self, platform) -> Module:
         m = Module()
         m.submodules.walker = walker = RowWalker(self._arch, Engine.LOAD)
-        m.submodules.rows = rows = SyncFIFOBuffered(width=row_layout(self._arch).size, depth=READ_BURSTS)
+        m.submodules.rows = rows = SyncFIFOBuffered(width=row_layout(self._arch).size + 1, depth=READ_BURSTS)
         m.submodules.offers = offers = SyncFIFO(width=self.bus.bursts.payload.shape().size, depth=BURST_OFFERS)
         wiring.connect(m, wiring.flipped(self.regions), walker.regions)
         # After a stop or an error, until reset.
@@ -62,7 +64,7 @@ class LoadEngine(wiring.Component):
             self.engine.cmd.ready.eq(walker.cmd.ready),
             piece.ready.eq(may_begin), offers.w_en.eq(piece.valid & may_begin & ~walker.failed),
             offers.w_data.eq(Cat(piece.payload.addr, piece.payload.len)),
-            rows.w_en.eq(piece.valid & may_begin & piece.payload.begins), rows.w_data.eq(piece.payload.row),
+            rows.w_en.eq(piece.valid & may_begin & piece.payload.begins), rows.w_data.eq(Cat(piece.payload.row, piece.payload.row.beats == 0)),
             self.bus.bursts.valid.eq(offers.r_rdy & ~stopped), self.bus.bursts.payload.eq(offers.r_data),
             offers.r_en.eq(self.bus.bursts.ready & ~stopped),
         ]
@@ -71,12 +73,16 @@ class LoadEngine(wiring.Component):
         ended = self.bus.beats.valid & self.bus.beats.ready & self.bus.beats.payload.last
         m.d.sync += under_way.eq(under_way + begun - ended)
         m.d.comb += self.engine.idle.eq((under_way == 0) & ~self.bus.bursts.valid)
-        self._write(m, rows, stopped)
+        # The oldest row, so that the queue does not depend on what its beats wait for.
+        m.submodules.oldest = oldest = StreamRegister(data.StructLayout({"row": row_layout(self._arch), "single": 1}))
+        m.d.comb += [oldest.i.valid.eq(rows.r_rdy), oldest.i.payload.eq(rows.r_data), rows.r_en.eq(oldest.i.ready)]
+        self._write(m, oldest, stopped)
         return m
 
-    def _write(self, m: Module, rows: SyncFIFOBuffered, stopped: Signal) -> None:
+    def _write(self, m: Module, oldest: StreamRegister, stopped: Signal) -> None:
         """Moves beats to the SRAM that the oldest row names."""
         arch, beats = self._arch, self.bus.beats
+        has_row = oldest.o.valid
         row = Signal(row_layout(arch))
         index = Signal.like(row.beats)
         moved = Signal(len(row.sram))
@@ -84,46 +90,48 @@ class LoadEngine(wiring.Component):
         first_mask = Signal(arch.bus_bytes)
         last_mask = Signal(arch.bus_bytes)
         first, last_of_many = Signal(init=1), Signal()
-        last = Mux(first, row.beats == 0, last_of_many)
+        last = Mux(first, oldest.o.payload.single, last_of_many)
         lanes = (arch.bus_bytes - 1).bit_length()
-        m.d.comb += [row.eq(rows.r_data), moved.eq(index << lanes), address.eq(row.sram + moved), first_mask.eq(-1), last_mask.eq(-1)]
+        m.d.comb += [row.eq(oldest.o.payload.row), moved.eq(index << lanes), address.eq(row.sram + moved), first_mask.eq(-1), last_mask.eq(-1)]
         with m.If(first):
             m.d.comb += first_mask.eq(Cat(row.first <= lane for lane in range(arch.bus_bytes)))
         with m.If(last):
             m.d.comb += last_mask.eq(Cat(row.last >= lane for lane in range(arch.bus_bytes)))
         tag_layout = data.StructLayout({"space": row.space.shape(), "beat": len(row.sram) - lanes, "data": arch.bus_bits, "mask": arch.bus_bytes, "final": 1, "to_act": 1})
         m.submodules.slot = slot = RequestSlot(arch)
-        # In a memory beside the slot, in the same order, so that the SRAM's late grant reaches few cells.
-        m.submodules.tags = tags = SyncFIFO(width=tag_layout.size, depth=RequestSlot.DEPTH)
+        # In a memory beside the slot, in the same order, so that the SRAM's late grant reaches few cells. It has more places than the slot
+        # has, and the next one is written before it is known whether a beat is taken.
+        m.submodules.tags = tags = Memory(shape=tag_layout, depth=2 * RequestSlot.DEPTH, init=[])
+        tag_write, tag_read = tags.write_port(), tags.read_port(domain="comb")
         given_tag, tag = Signal(tag_layout), Signal(tag_layout)
-        # The oldest beat, in a register: what the bus offers and whether it is taken do not depend on each other.
-        beat = Signal.like(beats.payload, reset_less=True)
-        here = Signal()
+        # What the bus offers and whether it is taken do not depend on each other.
+        m.submodules.arrived = arrived = StreamRegister(beats.payload.shape())
+        wiring.connect(m, arrived.i, wiring.flipped(beats))
+        beat, here = arrived.o.payload, arrived.o.valid
         able = Signal()
         taken = Signal()
         bus_error = Signal()
         m.d.comb += [
             slot.i.payload.addr.eq(address), given_tag.space.eq(row.space), given_tag.beat.eq(address >> lanes), given_tag.data.eq(beat.data),
             given_tag.mask.eq(first_mask & last_mask), given_tag.final.eq(last & row.final), given_tag.to_act.eq(row.space == Space.ACT),
-            tags.w_en.eq(taken), tags.w_data.eq(given_tag), tag.eq(tags.r_data),
-            able.eq(rows.r_rdy & ~beat.error), slot.i.valid.eq(here & able), taken.eq(slot.i.valid & slot.i.ready),
-            bus_error.eq(here & rows.r_rdy & ~stopped & beat.error & ~slot.valid),
+            tag_write.en.eq(1), tag_write.data.eq(given_tag), tag.eq(tag_read.data),
+            able.eq(has_row & ~beat.error), slot.i.valid.eq(here & able), taken.eq(slot.i.valid & slot.i.ready),
+            bus_error.eq(here & has_row & ~stopped & beat.error & ~slot.valid),
             # On a stop, what still comes is taken and dropped.
-            beats.ready.eq(stopped | ~here | (able & slot.i.ready)),
+            arrived.o.ready.eq(stopped | (able & slot.i.ready)),
         ]
-        with m.If(beats.ready):
-            m.d.sync += [here.eq(beats.valid), beat.eq(beats.payload)]
         with m.If(taken):
-            m.d.sync += [index.eq(index + 1), first.eq(last), last_of_many.eq(index + 1 == row.beats)]
+            m.d.sync += [tag_write.addr.eq(tag_write.addr + 1), index.eq(index + 1), first.eq(last), last_of_many.eq(index + 1 == row.beats)]
             with m.If(last):
-                m.d.comb += rows.r_en.eq(1)
+                m.d.comb += oldest.o.ready.eq(1)
                 m.d.sync += index.eq(0)
         write = slot.valid & ~stopped
         accepted = Signal()
         m.d.comb += [
             self.act.addr.eq(slot.addr), self.act.blocks.eq(slot.blocks), self.act.mask.eq(tag.mask),
-            self.act.data.as_value()[:arch.bus_bits].eq(tag.data), slot.ready.eq(accepted), tags.r_en.eq(accepted),
+            self.act.data.as_value()[:arch.bus_bits].eq(tag.data), slot.ready.eq(accepted),
         ]
+        m.d.sync += tag_read.addr.eq(tag_read.addr + accepted)
         ports = {Space.WEIGHT: self.weights, Space.PARAM: self.params, Space.TABLE: self.tables}
         for port in ports.values():
             m.d.comb += [port.beat.eq(tag.beat), port.data.eq(tag.data)]
@@ -135,10 +143,10 @@ class LoadEngine(wiring.Component):
                 with m.Case(space):
                     m.d.comb += [port.valid.eq(write), ready.eq(port.ready)]
         m.d.comb += self.engine.done.eq(accepted & tag.final)
-        with m.If(~stopped & (rows.r_rdy | slot.valid)):
+        with m.If(~stopped & (has_row | slot.valid)):
             m.d.comb += self.engine.stall.eq(~accepted)
         # What is at fault is reported when all before it is written.
-        with m.If(~stopped & rows.r_rdy & (row.error != HwErrorCode.NONE) & ~slot.valid):
+        with m.If(~stopped & has_row & (row.error != HwErrorCode.NONE) & ~slot.valid):
             m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(row.error)]
         with m.Elif(bus_error):
             m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(HwErrorCode.BUS_READ)]

@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from systolith.hw.engine.transfer import BURST_OFFERS, RegionSignature, RowWalker
 from systolith.hw.interfaces import ActReadSignature, EngineSignature, HwErrorCode
 from systolith.hw.leaf.request_slot import RequestSlot
+from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import WriteSignature
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine
@@ -87,12 +88,17 @@ class StoreEngine(wiring.Component):
         """Reads the beats of the bursts in order, and offers each to the bus once its address is accepted."""
         arch = self._arch
         beat_layout = self.bus.beats.payload.shape()
-        m.submodules.beats = beats = SyncFIFOBuffered(width=beat_layout.size, depth=WRITE_BEATS)
+        m.submodules.beats = beats = SyncFIFO(width=beat_layout.size, depth=WRITE_BEATS)
+        # Whether the bus takes a beat comes from far away.
+        m.submodules.offer = offer = StreamRegister(beat_layout)
+        wiring.connect(m, offer.o, wiring.flipped(self.bus.beats))
         burst = Signal(burst_layout)
         index = Signal(range(BURST_BEATS))
         reserved = Signal(range(WRITE_BEATS + 1))
-        taken = Signal()
-        granted = Signal()
+        taken, late_taken = Signal(), Signal()
+        granted, late_granted = Signal(), Signal()
+        # Late, so there is room for as many beats more as may be granted until it is known.
+        room = Signal()
         last = index == burst.len
         m.submodules.slot = slot = RequestSlot(arch, data.StructLayout({"strobe": arch.bus_bytes, "last": 1}))
         first_mask = Signal(arch.bus_bytes)
@@ -103,7 +109,7 @@ class StoreEngine(wiring.Component):
         with m.If(last & burst.ends):
             m.d.comb += last_mask.eq(Cat(burst.last >= lane for lane in range(arch.bus_bytes)))
         m.d.comb += [
-            slot.i.valid.eq(bursts.r_rdy & (reserved < WRITE_BEATS)),
+            slot.i.valid.eq(bursts.r_rdy & room),
             slot.i.payload.addr.eq(burst.sram + (index << (arch.bus_bytes - 1).bit_length())),
             slot.i.payload.tag.strobe.eq(first_mask & last_mask), slot.i.payload.tag.last.eq(last),
             granted.eq(slot.i.valid & slot.i.ready), bursts.r_en.eq(granted & last),
@@ -126,14 +132,21 @@ class StoreEngine(wiring.Component):
             entry.data.eq(self.read.data.as_value()[:arch.bus_bits]), entry.strobe.eq(strobe), entry.last.eq(final),
             beats.w_en.eq(valid), beats.w_data.eq(entry),
         ]
+        # Beats whose burst the bus has accepted, in bursts; also late, and exact where one is taken.
         owed = Signal(range(WRITE_BURSTS + 2))
-        accepted = self.bus.bursts.valid & self.bus.bursts.ready
+        some_owed = Signal()
+        accepted = Signal()
+        ended = Signal()
         m.d.comb += [
-            self.bus.beats.valid.eq(beats.r_rdy & (owed != 0)), self.bus.beats.payload.eq(beats.r_data),
-            taken.eq(self.bus.beats.valid & self.bus.beats.ready), beats.r_en.eq(taken),
+            offer.i.valid.eq(beats.r_rdy & some_owed), offer.i.payload.eq(beats.r_data),
+            taken.eq(offer.i.valid & offer.i.ready), beats.r_en.eq(taken), ended.eq(taken & offer.i.payload.last),
         ]
-        m.d.sync += [owed.eq(owed + accepted - (taken & self.bus.beats.payload.last)),
-                     reserved.eq(reserved + granted - taken)]
+        m.d.sync += [
+            accepted.eq(self.bus.bursts.valid & self.bus.bursts.ready), owed.eq(owed + accepted - ended),
+            some_owed.eq(accepted | (owed > 1) | ((owed != 0) & ~ended)),
+            late_granted.eq(granted), late_taken.eq(taken), reserved.eq(reserved + late_granted - late_taken), room.eq(reserved < WRITE_BEATS - 2),
+        ]
+        self._moving = late_taken
 
     def _respond(self, m: Module, finals: SyncFIFO, walker: RowWalker, begin: Signal, stopped: Signal, failed: Signal) -> None:
         """Counts responses, and reports done and errors in order."""
@@ -143,7 +156,7 @@ class StoreEngine(wiring.Component):
         m.d.sync += under_way.eq(under_way + begin - response)
         # A burst may still begin in the cycle in which a stop comes.
         m.d.comb += [self.engine.idle.eq((under_way == 0) & ~begin), finals.r_en.eq(response),
-                     self.engine.stall.eq((under_way != 0) & ~(self.bus.beats.valid & self.bus.beats.ready))]
+                     self.engine.stall.eq((under_way != 0) & ~self._moving)]
         with m.If(~failed):
             with m.If(response & self.bus.error):
                 m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(HwErrorCode.BUS_WRITE)]

@@ -119,9 +119,11 @@ class ReadArbiter(wiring.Component):
         m.submodules.burst = burst = StreamRegister(self.bursts.payload.shape())
         # Whose beat it is, is looked up on its way into the register.
         m.submodules.beat = beat = StreamRegister(data.StructLayout({"beat": self.beats.payload.shape(), "source": source}))
-        free = Signal()
+        free, room = Signal(), Signal()
+        # Known a cycle late, so for one burst more.
+        m.d.sync += room.eq(sources.w_level < READ_BURSTS - 1)
         m.d.comb += [
-            free.eq(burst.i.ready & sources.w_rdy),
+            free.eq(burst.i.ready & room),
             beat.i.payload.beat.eq(self.beats.payload), beat.i.payload.source.eq(sources.r_data), beat.i.valid.eq(self.beats.valid & sources.r_rdy),
             self.beats.ready.eq(beat.i.ready & sources.r_rdy), sources.r_en.eq(self.beats.valid & beat.i.ready & self.beats.payload.last),
         ]
@@ -136,5 +138,5 @@ class ReadArbiter(wiring.Component):
             taken = taken | client.bursts.valid
             with m.If(beat.o.payload.source == index):
                 m.d.comb += [client.beats.valid.eq(beat.o.valid), beat.o.ready.eq(client.beats.ready)]
-        m.d.comb += [burst.i.valid.eq(taken & sources.w_rdy), sources.w_en.eq(taken & burst.i.ready)]
+        m.d.comb += [burst.i.valid.eq(taken & room), sources.w_en.eq(taken & free)]
         return m

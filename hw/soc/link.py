@@ -317,6 +317,11 @@ class LinkEngine(wiring.Component):
         settled = Signal()
         #: The lane is the last of a beat.
         closes = Signal()
+        #: That byte of the beat.
+        chosen = Signal(8, reset_less=True)
+        word = self.csr.rdata.word_select(lane[:2], 8)
+        identity = Const(int.from_bytes(self._identity, "little"), 32).word_select(lane[:2], 8)
+        m.d.sync += chosen.eq(Mux(identifies, identity, Mux(self._narrow, word, self.memory.rdata.word_select(lane, 8))))
         m.d.comb += [
             identifies.eq(self._header.op == Op.HELLO), ends.eq(inside & self._last_byte),
         ]
@@ -339,10 +344,7 @@ class LinkEngine(wiring.Component):
                     self._finish(m, self._write_failed)
         with m.State("READ"):
             # The bus holds the beat until its last lane, or the last byte, is in the buffer.
-            word = self.csr.rdata.word_select(lane[:2], 8)
-            m.d.comb += self._store.data.eq(Mux(self._narrow, word, self.memory.rdata.word_select(lane, 8)))
-            with m.If(identifies):
-                m.d.comb += self._store.data.eq(Const(int.from_bytes(self._identity, "little"), 32).word_select(lane[:2], 8))
+            m.d.comb += self._store.data.eq(chosen)
             m.d.sync += settled.eq((identifies | self._arrived) & ~settled)
             with m.If(settled):
                 m.d.comb += [self._store.en.eq(inside), self._next_byte.eq(inside)]

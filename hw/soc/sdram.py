@@ -118,6 +118,7 @@ class SdramController(wiring.Component):
         m.submodules.write_beats = beats = SyncFIFOBuffered(width=engine.writes.payload.shape().size, depth=_BEATS)
         m.submodules.responses = responses = SyncFIFO(width=1, depth=_RESPONSES)
         valid, self._write = self._address(m, "aw", self._begin_write)
+        # A cycle late.
         arrived = Signal()
         whole = Signal(range(_BEATS + 1))
         under_way = Signal(range(_RESPONSES + 1))
@@ -125,13 +126,13 @@ class SdramController(wiring.Component):
         may_begin = Signal()
         ready = Signal()
         m.d.comb += [
-            axi.wready.eq(beats.w_rdy), beats.w_en.eq(axi.wvalid), beats.w_data.eq(Cat(axi.wdata, axi.wstrb)), arrived.eq(axi.wvalid & axi.wready & axi.wlast),
+            axi.wready.eq(beats.w_rdy), beats.w_en.eq(axi.wvalid), beats.w_data.eq(Cat(axi.wdata, axi.wstrb)),
             engine.writes.valid.eq(beats.r_rdy), engine.writes.payload.eq(beats.r_data), beats.r_en.eq(engine.writes.ready),
             responses.w_en.eq(engine.written.valid), responses.w_data.eq(engine.written.error),
             axi.bvalid.eq(responses.r_rdy), axi.bresp.eq(Mux(responses.r_data, _DECERR, 0)), responses.r_en.eq(axi.bready),
             ready.eq(valid & may_begin),
         ]
-        m.d.sync += [may_begin.eq((whole != 0) & (under_way != _RESPONSES)),
+        m.d.sync += [arrived.eq(axi.wvalid & axi.wready & axi.wlast), may_begin.eq((whole != 0) & (under_way != _RESPONSES)),
                      whole.eq(whole + arrived - self._begin_write), under_way.eq(under_way + self._begin_write - (axi.bvalid & axi.bready))]
         return ready
 
