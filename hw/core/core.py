@@ -281,14 +281,17 @@ class Core(wiring.Component):
             m.d.sync += total.eq(total + 1)
         retired = Signal(range(len(Engine) + 2))
         m.d.comb += retired.eq(sum((bit for bit in sequencer.done), self._skipped))
+        # As late as the masks.
+        late_running = Signal()
+        m.d.sync += late_running.eq(running)
         counter("instructions", Mux(running, retired, 0))
         counter("read_beats", read_beat)
         counter("write_beats", write_beat)
         for engine in Engine:
             name = engine.name.lower()
-            counter(f"{name}_busy", sequencer.busy[engine] & running)
-            counter(f"{name}_wait", sequencer.waiting[engine] & running)
-            counter(f"{name}_stall", sequencer.stall[engine] & running)
+            counter(f"{name}_busy", sequencer.busy[engine] & late_running)
+            counter(f"{name}_wait", sequencer.waiting[engine] & late_running)
+            counter(f"{name}_stall", sequencer.stall[engine] & late_running)
 
     def _trace(self, m: Module) -> None:
         """Copies of what takes effect, for a checker."""

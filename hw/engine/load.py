@@ -97,8 +97,8 @@ class LoadEngine(wiring.Component):
             m.d.comb += first_mask.eq(Cat(row.first <= lane for lane in range(arch.bus_bytes)))
         with m.If(last):
             m.d.comb += last_mask.eq(Cat(row.last >= lane for lane in range(arch.bus_bytes)))
-        tag_layout = data.StructLayout({"space": row.space.shape(), "beat": len(row.sram) - lanes, "data": arch.bus_bits, "mask": arch.bus_bytes, "final": 1, "to_act": 1})
-        m.submodules.slot = slot = RequestSlot(arch)
+        tag_layout = data.StructLayout({"beat": len(row.sram) - lanes, "data": arch.bus_bits, "mask": arch.bus_bytes, "final": 1})
+        m.submodules.slot = slot = RequestSlot(arch, data.StructLayout({"space": row.space.shape(), "to_act": 1}))
         # In a memory beside the slot, in the same order, so that the SRAM's late grant reaches few cells. It has more places than the slot
         # has, and the next one is written before it is known whether a beat is taken.
         m.submodules.tags = tags = Memory(shape=tag_layout, depth=2 * RequestSlot.DEPTH, init=[])
@@ -112,8 +112,9 @@ class LoadEngine(wiring.Component):
         taken = Signal()
         bus_error = Signal()
         m.d.comb += [
-            slot.i.payload.addr.eq(address), given_tag.space.eq(row.space), given_tag.beat.eq(address >> lanes), given_tag.data.eq(beat.data),
-            given_tag.mask.eq(first_mask & last_mask), given_tag.final.eq(last & row.final), given_tag.to_act.eq(row.space == Space.ACT),
+            slot.i.payload.addr.eq(address), given_tag.beat.eq(address >> lanes), given_tag.data.eq(beat.data),
+            given_tag.mask.eq(first_mask & last_mask), given_tag.final.eq(last & row.final),
+            slot.i.payload.tag.space.eq(row.space), slot.i.payload.tag.to_act.eq(row.space == Space.ACT),
             tag_write.en.eq(1), tag_write.data.eq(given_tag), tag.eq(tag_read.data),
             able.eq(has_row & ~beat.error), slot.i.valid.eq(here & able), taken.eq(slot.i.valid & slot.i.ready),
             bus_error.eq(here & has_row & ~stopped & beat.error & ~slot.valid),
@@ -137,8 +138,8 @@ class LoadEngine(wiring.Component):
             m.d.comb += [port.beat.eq(tag.beat), port.data.eq(tag.data)]
         # The SRAM's grant comes late, so that it is the SRAM is known from a register.
         ready = Signal()
-        m.d.comb += [self.act.valid.eq(write & tag.to_act), accepted.eq(write & Mux(tag.to_act, self.act.ready, ready))]
-        with m.Switch(tag.space):
+        m.d.comb += [self.act.valid.eq(write & slot.tag.to_act), accepted.eq(write & Mux(slot.tag.to_act, self.act.ready, ready))]
+        with m.Switch(slot.tag.space):
             for space, port in ports.items():
                 with m.Case(space):
                     m.d.comb += [port.valid.eq(write), ready.eq(port.ready)]

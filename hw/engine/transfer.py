@@ -136,16 +136,19 @@ class RowWalker(wiring.Component):
         self._last_offset = last_offset = Signal(33, reset_less=True)
         self._last_sram = last_sram = Signal(_sram_bits(arch) + 1, reset_less=True)
         self._program = program = Signal(reset_less=True)
+        self._size = size = Signal(32, name="size", reset_less=True)
         self._misaligned = misaligned = Signal(reset_less=True)
         lane = self._offset[:lane_bits]
         last = Signal(len(op.bytes) + 1)
-        base = Mux(op.region == Region.PROGRAM, self.regions.program.base, self.regions.data.base)
+        in_program = op.region == Region.PROGRAM
+        base = Mux(in_program, self.regions.program.base, self.regions.data.base)
         m.d.comb += last.eq(lane + op.bytes)
         with m.If(~measured | taken):
             m.d.sync += [
                 measured.eq(self._active), beat.eq((base >> lane_bits) + (self._offset >> lane_bits)), row.sram.eq(self._sram - lane),
                 row.first.eq(lane), row.last.eq(last[:lane_bits]), row.beats.eq(last >> lane_bits), row.final.eq(self._final),
-                last_offset.eq(self._offset + op.bytes), last_sram.eq(self._sram + op.bytes), program.eq(op.region == Region.PROGRAM),
+                last_offset.eq(self._offset + op.bytes), last_sram.eq(self._sram + op.bytes), program.eq(in_program),
+                size.eq(Mux(in_program, self.regions.program.size, self.regions.data.size)),
             ]
             if self._engine is Engine.LOAD:
                 aligned = ~(self._offset[:lane_bits] | self._sram[:lane_bits] | ~op.bytes[:lane_bits]).any()
@@ -155,9 +158,8 @@ class RowWalker(wiring.Component):
         """The error of the measured row, NONE if it may be moved."""
         arch = self._arch
         error = Signal(HwErrorCode)
-        size = Signal(32)
         capacity = Signal(range(max(arch.act_bytes, arch.weight_bytes, arch.param_bytes, arch.table_bytes) + 1))
-        m.d.comb += [capacity.eq(arch.act_bytes), size.eq(Mux(self._program, self.regions.program.size, self.regions.data.size))]
+        m.d.comb += capacity.eq(arch.act_bytes)
         if self._engine is Engine.LOAD:
             with m.Switch(self._row.space):
                 for space, capacity_bytes in ((Space.WEIGHT, arch.weight_bytes), (Space.PARAM, arch.param_bytes),
@@ -166,7 +168,7 @@ class RowWalker(wiring.Component):
                         m.d.comb += capacity.eq(capacity_bytes)
         with m.If((self._last_sram >= capacity) | self._misaligned):
             m.d.comb += error.eq(HwErrorCode.OPERAND_RANGE)
-        with m.If(self._last_offset >= size):
+        with m.If(self._last_offset >= self._size):
             m.d.comb += error.eq(HwErrorCode.REGION)
         if self._engine is Engine.STORE:
             with m.If(self._program):

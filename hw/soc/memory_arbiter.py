@@ -31,8 +31,8 @@ class MemoryArbiter(wiring.Component):
 
     Timing
     ------
-    A burst, a beat and a response of each direction per cycle; each takes one cycle, in registers through which no `ready` passes either. Beats of a write
-    are taken from the third cycle after its address on. A manager that does not give or take its beats or responses blocks those behind them.
+    A burst, a beat and a response of each direction per cycle; each takes one cycle, in registers through which no `ready` passes either. Two
+    beats of a write of each manager wait here for their turn. A manager that does not give or take its beats or responses blocks those behind them.
     """
 
     def __init__(self, *, bus_bits: int, addr_bits: int) -> None:
@@ -96,13 +96,13 @@ class MemoryArbiter(wiring.Component):
         """Beats to the memory, from whose turn it is."""
         memory = self.memory
         layout = data.StructLayout({"data": len(memory.wdata), "strb": len(memory.wstrb), "last": 1})
-        m.submodules.w = register = StreamRegister(layout)
-        given, held = register.i, register.o
-        m.d.comb += [
-            memory.wvalid.eq(held.valid), held.ready.eq(memory.wready), *(getattr(memory, f"w{name}").eq(held.payload[name]) for name in layout.members),
-            owners.r_en.eq(given.valid & given.ready & given.payload.last),
-        ]
-        for index, manager in enumerate((self.core, self.link)):
+        valid = Signal()
+        m.d.comb += [memory.wvalid.eq(valid & owners.r_rdy), owners.r_en.eq(valid & memory.wready & memory.wlast)]
+        # Managers lie far apart, so each has registers of its own.
+        for index, (name, manager) in enumerate((("core", self.core), ("link", self.link))):
+            m.submodules[f"{name}_w"] = register = StreamRegister(layout)
+            m.d.comb += [register.i.valid.eq(manager.wvalid), manager.wready.eq(register.i.ready),
+                         *(register.i.payload[name].eq(getattr(manager, f"w{name}")) for name in layout.members)]
             with m.If(owners.r_data == index):
-                m.d.comb += [given.valid.eq(manager.wvalid & owners.r_rdy), manager.wready.eq(given.ready & owners.r_rdy),
-                             *(given.payload[name].eq(getattr(manager, f"w{name}")) for name in layout.members)]
+                m.d.comb += [valid.eq(register.o.valid), register.o.ready.eq(memory.wready & owners.r_rdy),
+                             *(getattr(memory, f"w{name}").eq(register.o.payload[name]) for name in layout.members)]
