@@ -277,8 +277,8 @@ class Core(wiring.Component):
 
         with m.If(starts):
             m.d.sync += total.eq(0)
-        with m.Elif(running):
-            m.d.sync += total.eq(total + 1)
+        with m.Else():
+            m.d.sync += total.eq(total + running)
         retired = Signal(range(len(Engine) + 2))
         m.d.comb += retired.eq(sum((bit for bit in sequencer.done), self._skipped))
         # As late as the masks.

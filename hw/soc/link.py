@@ -213,8 +213,9 @@ class LinkEngine(wiring.Component):
             csr.awaddr.eq(Cat(Const(0, 2), address[2:CSR_ADDR_BITS])), csr.araddr.eq(csr.awaddr),
             csr.wdata.eq(data.replicate(_WORD)), csr.wstrb.eq(1 << address[:2]),
         ]
-        #: The beat that is being read is taken.
+        #: The beat that was read is taken.
         self._read_ready = Signal()
+        m.d.sync += self._read_ready.eq(0)
         for bus, active in ((memory, ~self._narrow), (csr, self._narrow)):
             m.d.comb += [
                 bus.awvalid.eq(self._address_valid & self._writes & active), bus.arvalid.eq(self._address_valid & ~self._writes & active),
@@ -345,12 +346,12 @@ class LinkEngine(wiring.Component):
         with m.State("READ"):
             # The bus holds the beat until its last lane, or the last byte, is in the buffer.
             m.d.comb += self._store.data.eq(chosen)
-            m.d.sync += settled.eq((identifies | self._arrived) & ~settled)
+            m.d.sync += settled.eq((identifies | self._arrived) & ~settled & ~self._read_ready)
             with m.If(settled):
                 m.d.comb += [self._store.en.eq(inside), self._next_byte.eq(inside)]
                 m.d.sync += lane.eq(lane + 1)
                 with m.If(closes | ends | self._read_failed):
-                    m.d.comb += self._read_ready.eq(1)
+                    m.d.sync += self._read_ready.eq(1)
                     m.next = "BEAT"
                     with m.If(ends | self._read_failed):
                         self._finish(m, self._read_failed)

@@ -69,6 +69,7 @@ class SdramController(wiring.Component):
         m = Module()
         m.submodules.engine = self._engine = engine = SdramEngine(self._timing, bus_bits=self._bus_bits, pin_cycles=self._pin_cycles)
         wiring.connect(m, engine.pins, wiring.flipped(self.pins))
+        self._column_bits = len(engine.segments.payload.column)
         #: A read or a write begins.
         self._begin_read = Signal()
         self._begin_write = Signal()
@@ -84,13 +85,15 @@ class SdramController(wiring.Component):
         def of(name: str):
             return getattr(axi, channel + name)
 
-        held = Signal(data.StructLayout({"addr": len(of("addr")), "len": range(BURST_BEATS)}), name=channel, reset_less=True)
+        held = Signal(data.StructLayout({"addr": len(of("addr")), "len": range(BURST_BEATS), "end": self._column_bits + 1}), name=channel, reset_less=True)
+        # The column of the last beat, counted on beyond the row.
+        column = of("addr")[(self._bus_bits // 8 - 1).bit_length():][:self._column_bits]
         valid = Signal(name=f"{channel}_held")
         m.d.comb += of("ready").eq(~valid)
         with m.If(begin):
             m.d.sync += valid.eq(0)
         with m.If(of("valid") & of("ready")):
-            m.d.sync += [valid.eq(1), held.addr.eq(of("addr")), held.len.eq(of("len"))]
+            m.d.sync += [valid.eq(1), held.addr.eq(of("addr")), held.len.eq(of("len")), held.end.eq(column + of("len")[:len(held.len)])]
         return valid, held
 
     def _reads(self, m: Module) -> Signal:
@@ -157,10 +160,10 @@ class SdramController(wiring.Component):
             m.d.sync += [writing.eq(~read_first), turns.eq(Mux(read_first == writing, _GROUP - 1, Mux(stay, turns - 1, 0)))]
         # The first segment ends with the burst or with the row.
         crosses = Signal()
-        end = Signal(len(burst.column) + 1)
+        end = Signal(self._column_bits + 1, reset_less=True)
         segment = segments.payload
         m.d.comb += [
-            end.eq(burst.column + burst.len), crosses.eq(end[-1]), segments.valid.eq(busy), segment.eq(burst), segment.last.eq(~crosses),
+            crosses.eq(end[-1]), segments.valid.eq(busy), segment.eq(burst), segment.last.eq(~crosses),
             free.eq(~busy | (segments.ready & ~crosses)),
         ]
         with m.If(crosses):
@@ -170,7 +173,8 @@ class SdramController(wiring.Component):
             place = Cat(burst.column, burst.bank, burst.row)
             beat = Mux(read_first, self._read.addr, self._write.addr)[(self._bus_bits // 8 - 1).bit_length():]
             m.d.sync += [busy.eq(begin), place.eq(beat), burst.error.eq(beat[len(place):].any()), burst.write.eq(~read_first),
+                         end.eq(Mux(read_first, self._read.end, self._write.end)),
                          burst.len.eq(Mux(read_first, self._read.len, self._write.len))]
         with m.Elif(segments.ready):
             page = Cat(burst.bank, burst.row)
-            m.d.sync += [page.eq(page + 1), burst.column.eq(0), burst.len.eq(end)]
+            m.d.sync += [page.eq(page + 1), burst.column.eq(0), burst.len.eq(end), end[-1].eq(0)]
