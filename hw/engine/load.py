@@ -73,26 +73,26 @@ class LoadEngine(wiring.Component):
         ended = self.bus.beats.valid & self.bus.beats.ready & self.bus.beats.payload.last
         m.d.sync += under_way.eq(under_way + begun - ended)
         m.d.comb += self.engine.idle.eq((under_way == 0) & ~self.bus.bursts.valid)
-        # The oldest row, so that the queue does not depend on what its beats wait for.
-        m.submodules.oldest = oldest = StreamRegister(data.StructLayout({"row": row_layout(self._arch), "single": 1}))
-        m.d.comb += [oldest.i.valid.eq(rows.r_rdy), oldest.i.payload.eq(rows.r_data), rows.r_en.eq(oldest.i.ready)]
-        self._write(m, oldest, stopped)
+        self._write(m, rows, stopped)
         return m
 
-    def _write(self, m: Module, oldest: StreamRegister, stopped: Signal) -> None:
+    def _write(self, m: Module, rows: SyncFIFOBuffered, stopped: Signal) -> None:
         """Moves beats to the SRAM that the oldest row names."""
         arch, beats = self._arch, self.bus.beats
-        has_row = oldest.o.valid
-        row = Signal(row_layout(arch))
+        # The oldest row, out of its queue, whose memory may be late; it has one beat.
+        row = Signal(row_layout(arch), reset_less=True)
+        single = Signal(reset_less=True)
+        has_row = Signal()
+        next_row = Signal()
         index = Signal.like(row.beats)
         moved = Signal(len(row.sram))
         address = Signal(len(row.sram))
         first_mask = Signal(arch.bus_bytes)
         last_mask = Signal(arch.bus_bytes)
         first, last_of_many = Signal(init=1), Signal()
-        last = Mux(first, oldest.o.payload.single, last_of_many)
+        last = Mux(first, single, last_of_many)
         lanes = (arch.bus_bytes - 1).bit_length()
-        m.d.comb += [row.eq(oldest.o.payload.row), moved.eq(index << lanes), address.eq(row.sram + moved), first_mask.eq(-1), last_mask.eq(-1)]
+        m.d.comb += [moved.eq(index << lanes), address.eq(row.sram + moved), first_mask.eq(-1), last_mask.eq(-1)]
         with m.If(first):
             m.d.comb += first_mask.eq(Cat(row.first <= lane for lane in range(arch.bus_bytes)))
         with m.If(last):
@@ -116,6 +116,7 @@ class LoadEngine(wiring.Component):
             given_tag.mask.eq(first_mask & last_mask), given_tag.final.eq(last & row.final),
             slot.i.payload.tag.space.eq(row.space), slot.i.payload.tag.to_act.eq(row.space == Space.ACT),
             tag_write.en.eq(1), tag_write.data.eq(given_tag), tag.eq(tag_read.data),
+            next_row.eq(~has_row | (taken & last)), rows.r_en.eq(next_row),
             able.eq(has_row & ~beat.error), slot.i.valid.eq(here & able), taken.eq(slot.i.valid & slot.i.ready),
             bus_error.eq(here & has_row & ~stopped & beat.error & ~slot.valid),
             # On a stop, what still comes is taken and dropped.
@@ -124,8 +125,9 @@ class LoadEngine(wiring.Component):
         with m.If(taken):
             m.d.sync += [tag_write.addr.eq(tag_write.addr + 1), index.eq(index + 1), first.eq(last), last_of_many.eq(index + 1 == row.beats)]
             with m.If(last):
-                m.d.comb += oldest.o.ready.eq(1)
                 m.d.sync += index.eq(0)
+        with m.If(next_row):
+            m.d.sync += [has_row.eq(rows.r_rdy), Cat(row, single).eq(rows.r_data)]
         write = slot.valid & ~stopped
         accepted = Signal()
         m.d.comb += [
