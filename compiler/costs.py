@@ -9,7 +9,7 @@ from systolith.spec.memory import BURST_BEATS
 __all__ = ["CELL_CYCLES", "CELL_LATENCY", "busy_cycles", "cell_cycles", "cell_latency", "matrix_cycles", "transfer_beats"]
 
 #: Cycles of a CELL from the last gate of one chunk of units to that of the next, and to the chunk's last write.
-CELL_CYCLES = {Cell.LSTM: 18, Cell.GRU: 22, Cell.RNN: 14}
+CELL_CYCLES = {Cell.LSTM: 18, Cell.GRU: 23, Cell.RNN: 15}
 CELL_LATENCY = {Cell.LSTM: 19, Cell.GRU: 19, Cell.RNN: 11}
 
 

@@ -27,14 +27,14 @@ _TOKEN = 2
 #: Cycles from the end of one instruction to the start of the next, in a unit of a compact core: its beats come then.
 _COMPACT_ISSUE = 10
 #: Cycles from a MATMUL's first vector to its first accumulator write, beyond the R rows it passes.
-_ARRAY_LATENCY = 9
+_ARRAY_LATENCY = 12
 #: Cycles from an accumulator read to the write of its result, and to its coming to the vector unit.
-_OUTPUT_LATENCY = 14
-_CHAIN_LATENCY = 14
+_OUTPUT_LATENCY = 15
+_CHAIN_LATENCY = 15
 #: Cycles from a read by the vector unit to the write of its result.
-_VECTOR_LATENCY = 15
+_VECTOR_LATENCY = 18
 #: Cycles from the end of one CELL to the last gate of the next, which needs the state.
-_STATE_READ = 9
+_STATE_READ = 10
 #: Cycles of a transfer beyond the memory's latency and its beats.
 _TRANSFER_LATENCY = 9
 

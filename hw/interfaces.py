@@ -95,10 +95,10 @@ class ActReadSignature(wiring.Signature):
     valid, addr : Out     request `act_width` bytes from any byte address (modulo the size)
     blocks : Out          `touched_blocks` of the address, best from a register: the arbiter begins with it
     ready : In(1)         granted in this cycle
-    data : In             byte j is act[addr + j], valid exactly `LATENCY` (4) cycles after the grant, for one cycle
+    data : In             byte j is act[addr + j], valid exactly `LATENCY` (5) cycles after the grant, for one cycle
     """
 
-    LATENCY = 4
+    LATENCY = 5
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__({
@@ -134,7 +134,8 @@ class BeatWriteSignature(wiring.Signature):
 
 
 class WeightReadSignature(wiring.Signature):
-    """Reads of the weight SRAM: one line address per bank; each bank delivers one row of C weights in the next cycle.
+    """Reads of the weight SRAM: one line address per bank; each bank delivers one row of C weights in the cycle after one with its `en`, and
+    anything in other cycles.
 
     Line ``tile*G + j`` of bank b holds row ``b*G + j`` of that tile (G = arch.weight_load_cycles).
     """
@@ -168,9 +169,11 @@ class AccReadSignature(wiring.Signature):
     -------
     valid, addr : Out      request one entry
     ready : In(1)          granted in this cycle (the array's own reads of the same bank come first)
-    data : In              C sums, valid one cycle after the grant, for one cycle
+    data : In              C sums, from `LATENCY` (2) cycles after the grant to as many after the next one
     release : In(1)        pulses when the array has written one more final entry; entries are released in the order OUTPUT reads them
     """
+
+    LATENCY = 2
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__({

@@ -43,12 +43,40 @@ def _pins(*groups: tuple[str, int]) -> str:
 
 
 _MULTIPLIER = f"""\
-// Without registers, as Yosys infers it.
-module MULT18X18D(input {_pins(("A", 18), ("B", 18), ("C", 18))}, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB, output {_pins(("P", 36))});
+// As Yosys infers it, without registers, or with those of `hw.leaf.multiplier`: both operands and the result, all or none.
+module MULT18X18D(input {_pins(("A", 18), ("B", 18), ("C", 18))}, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB, CLK0, CE0, CE1, RST0, output {_pins(("P", 36))});
+    parameter REG_INPUTA_CLK = "NONE";
+    parameter REG_INPUTA_CE = "CE0";
+    parameter REG_INPUTA_RST = "RST0";
+    parameter REG_INPUTB_CLK = "NONE";
+    parameter REG_INPUTB_CE = "CE0";
+    parameter REG_INPUTB_RST = "RST0";
+    parameter REG_OUTPUT_CLK = "NONE";
+    parameter REG_OUTPUT_CE = "CE0";
+    parameter REG_OUTPUT_RST = "RST0";
+    parameter GSR = "ENABLED";
     wire signed [18:0] a = {{SIGNEDA & A17, {_bus("A", 18)[1:]};
     wire signed [18:0] b = {{SIGNEDB & B17, {_bus("B", 18)[1:]};
-    wire signed [37:0] product = a * b;
-    assign {_bus("P", 36)} = product[35:0];
+    wire [35:0] product;
+    generate
+        if (REG_OUTPUT_CLK == "NONE") begin : open
+            assign product = a * b;
+        end else begin : registered
+            reg signed [18:0] stored_a = 0, stored_b = 0;
+            reg [35:0] stored = 0;
+            always @(posedge CLK0) begin
+                if (REG_INPUTA_CE == "CE0" ? CE0 : CE1) stored_a <= a;
+                if (REG_INPUTB_CE == "CE0" ? CE0 : CE1) stored_b <= b;
+                if (REG_OUTPUT_CE == "CE0" ? CE0 : CE1) stored <= stored_a * stored_b;
+            end
+            assign product = stored;
+        end
+        // Such a cell is refused, because there is no module of this name.
+        if ((REG_INPUTA_CLK == "NONE") != (REG_OUTPUT_CLK == "NONE") || (REG_INPUTB_CLK == "NONE") != (REG_OUTPUT_CLK == "NONE")) begin : refused
+            a_multiplier_that_is_not_modelled refused();
+        end
+    endgenerate
+    assign {_bus("P", 36)} = product;
 endmodule
 """
 
@@ -211,7 +239,7 @@ def core_netlist(arch: ArchConfig, sources: dict[str, str] | None = None, cache_
 
     Raises what `netlist` raises.
     """
-    family, device = ("ice40", "iCE40UP5K") if arch.compact else ("ecp5", "")
+    family, device = ("ice40", "iCE40UP5K") if arch.compact else ("ecp5", "LFE5U-85F")
     if sources is None:
         sources = generate(arch, build_dir=default_cache_dir().parent / "verilog", device=device).sources
     return netlist(sources, "core", cache_dir, family)

@@ -15,7 +15,7 @@ from systolith.hw.engine.matrix import MatrixEngine
 from systolith.hw.engine.output import OutputEngine
 from systolith.hw.engine.store import StoreEngine
 from systolith.hw.engine.vector import VectorEngine
-from systolith.hw.interfaces import HwErrorCode, chain_layout
+from systolith.hw.interfaces import AccReadSignature, HwErrorCode, chain_layout
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
 from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.soc.axi import Axi4LiteSignature, Axi4Signature, ReadArbiter
@@ -304,7 +304,11 @@ class Core(wiring.Component):
         chain = self._output.chain
         m.d.comb += [trace.chain.valid.eq(chain.valid & chain.ready), trace.chain.data.eq(chain.payload.as_value())]
         wiring.connect(m, self._matrix.sums, wiring.flipped(trace.sums))
-        m.d.sync += [trace.acc.valid.eq(acc.valid & acc.ready), trace.acc.addr.eq(acc.addr)]
-        m.d.comb += trace.acc.data.eq(acc.data.as_value())
+        valid, addr = acc.valid & acc.ready, acc.addr
+        for step in range(AccReadSignature.LATENCY):
+            late_valid, late_addr = Signal(name=f"acc_valid{step}"), Signal.like(acc.addr, name=f"acc_addr{step}", reset_less=True)
+            m.d.sync += [late_valid.eq(valid), late_addr.eq(addr)]
+            valid, addr = late_valid, late_addr
+        m.d.comb += [trace.acc.valid.eq(valid), trace.acc.addr.eq(addr), trace.acc.data.eq(acc.data.as_value())]
         for engine in Engine:
             m.d.comb += getattr(trace.done, engine.name.lower()).eq(getattr(self._sequencer, engine.name.lower()).done)

@@ -22,8 +22,9 @@ class Scratchpad(wiring.Component):
 
     Timing
     ------
-    Data four cycles after the grant: the request at its blocks, the banks' addresses, their data, the data aligned. A write reaches its banks
-    two cycles after the grant: at its blocks, aligned. What a read granted in the same cycle or the next one sees of those bytes is undefined.
+    The banks lie far apart, so there are registers before and behind each. Data five cycles after the grant: the request at its blocks, the banks'
+    addresses, their data, those in registers, those of the right blocks aligned. A write reaches its banks three cycles after the grant: at its
+    blocks, aligned, at the banks. What a read granted in the same cycle or the next one sees of those bytes is undefined.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -53,28 +54,27 @@ class Scratchpad(wiring.Component):
         for block, row in enumerate(ports):
             self._write_block(m, block, [write for _, write in row], writes, [select[block] for select in write_selects])
             self._read_block(m, block, [read for read, _ in row], reads, [select[block] for select in read_selects])
+        fetched = [[self._delayed(m, read.data, 1, f"fetched{block}_{bank}") for bank, (read, _) in enumerate(row)] for block, row in enumerate(ports)]
         shift = (depth - 1).bit_length() + (width - 1).bit_length()
         for index, port in enumerate(reads):
             address = Signal.like(port.addr, name=f"address{index}", reset_less=True)
-            offset = Signal(range(width), name=f"offset{index}", reset_less=True)
-            aligned_offset = Signal(range(width), name=f"offset{index}_late", reset_less=True)
-            base = Signal(range(max(2, blocks)), name=f"block{index}", reset_less=True)
-            following = Signal(range(max(2, blocks)), name=f"next_block{index}", reset_less=True)
-            m.d.sync += [address.eq(port.addr), offset.eq(self._offset(address)), aligned_offset.eq(offset)]
+            m.d.sync += address.eq(port.addr)
+            offset, base, following = self._offset(address), Signal(range(max(2, blocks)), name=f"block{index}"), Signal(range(max(2, blocks)), name=f"next_block{index}")
             if blocks > 1:
                 next_line = (address >> (width - 1).bit_length()) + 1
-                m.d.sync += [base.eq(address >> shift), following.eq(next_line[(depth - 1).bit_length():])]
+                m.d.comb += [base.eq(address >> shift), following.eq(next_line[(depth - 1).bit_length():])]
+            # Beside the banks' addresses, their data, those in registers.
+            wheres = [self._delayed(m, Mux(offset > bank, following, base), 3, f"block{index}_{bank}") for bank in range(width)]
             raw = []
-            for bank in range(width):
-                byte = Signal(8, name=f"raw{index}_{bank}", reset_less=True)
-                where = Mux(offset > bank, following, base)
+            for bank, where in enumerate(wheres):
+                byte = Signal(8, name=f"raw{index}_{bank}")
                 with m.Switch(where):
                     for block in range(blocks):
                         with m.Case(block):
-                            m.d.sync += byte.eq(ports[block][bank][0].data)
+                            m.d.comb += byte.eq(fetched[block][bank])
                 raw.append(byte)
             result = Signal(data.ArrayLayout(unsigned(8), width), name=f"data{index}", reset_less=True)
-            m.d.sync += result.eq(Cat(self._rotate(m, raw, aligned_offset, right=False)))
+            m.d.sync += result.eq(Cat(self._rotate(m, raw, self._delayed(m, offset, 3, f"offset{index}"), right=False)))
             m.d.comb += port.data.eq(result)
         return m
 
@@ -84,7 +84,7 @@ class Scratchpad(wiring.Component):
         m.d.sync += address.eq(self._chosen([port.addr for port in ports], selects))
         line, following, after = self._lines(m, address, f"read{block}")
         for bank, read in enumerate(banks):
-            m.d.comb += [read.en.eq(1), read.addr.eq(Mux(after[bank], following, line)[:len(read.addr)])]
+            m.d.comb += [read.en.eq(1), read.addr.eq(self._delayed(m, Mux(after[bank], following, line)[:len(read.addr)], 1, f"bank_address{block}_{bank}"))]
 
     def _write_block(self, m, block, banks, ports, selects):
         """The write that a block is granted to, and from it, aligned, that of each bank."""
@@ -109,8 +109,19 @@ class Scratchpad(wiring.Component):
         ]
         for bank, write in enumerate(banks):
             where = Mux(aligned_after[bank], aligned_following, aligned_line)
-            m.d.comb += [write.addr.eq(where[:len(write.addr)]), write.data.eq(aligned[bank].data),
-                         write.en.eq(aligned_valid & aligned[bank].mask & (where[len(write.addr):] == block))]
+            enable = Signal(name=f"bank_enable{block}_{bank}")
+            m.d.sync += enable.eq(aligned_valid & aligned[bank].mask & (where[len(write.addr):] == block))
+            m.d.comb += [write.addr.eq(self._delayed(m, where[:len(write.addr)], 1, f"bank_line{block}_{bank}")),
+                         write.data.eq(self._delayed(m, aligned[bank].data, 1, f"bank_data{block}_{bank}")), write.en.eq(enable)]
+
+    @staticmethod
+    def _delayed(m, value, cycles, name):
+        """The value so many cycles later."""
+        for cycle in range(cycles):
+            late = Signal(len(value), name=f"{name}_{cycle}", reset_less=True)
+            m.d.sync += late.eq(value)
+            value = late
+        return value
 
     @staticmethod
     def _chosen(values, selects):

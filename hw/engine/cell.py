@@ -59,7 +59,7 @@ class CellUnit(wiring.Component):
     ------
     Gates before the last are looked up as they come, one chunk per cycle, and kept. A chunk of the last gate is taken
     when the state of its units has been read and the chunk before it is nearly made; ``CYCLES`` cycles later its hidden
-    state is written. From chunk to chunk those are 18 (LSTM), 18 + `ActReadSignature.LATENCY` (GRU) and 11 + `ActReadSignature.LATENCY` (RNN)
+    state is written. From chunk to chunk those are 18 (LSTM), 18 + `ActReadSignature.LATENCY` (GRU) and 10 + `ActReadSignature.LATENCY` (RNN)
     cycles where reads are granted at once; an LSTM with a hidden state of 16 bits takes 19.
     """
 

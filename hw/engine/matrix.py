@@ -2,10 +2,13 @@
 
 Two sequencers walk the same nest. The weight sequencer reads tiles into the shadow registers, one tile ahead
 and into the next instruction; the vector sequencer streams activations. Neither ever stalls inside a tile, so
-everything behind them is a fixed pipeline: with the first vector of a tile requested in cycle t, row r swaps
-its weights at the end of cycle t + 3 + r, multiplies in t + 4 + r, and the sums meet the accumulators in
-cycle t + R + 5.
+everything behind them is a fixed pipeline: with the first vector of a tile requested in cycle t and L = `ActReadSignature.LATENCY` + 1, row r swaps
+its weights at the end of cycle t + L + r, multiplies in t + L + 1 + r, and the sums meet the accumulators in cycle t + L + R + 2.
 """
+
+import itertools
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
@@ -22,15 +25,19 @@ from systolith.hw.interfaces import (
     format_layout,
     touched_blocks,
 )
+from systolith.hw.leaf.multiplier import registered_product
 from systolith.hw.leaf.nest import Nest
+from systolith.hw.leaf.twins import register_twins
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Mode
 from systolith.spec.numerics import ACC
 
 __all__ = ["MatrixEngine"]
 
+#: Cycles from a request to the vector at the array.
+_VECTOR = ActReadSignature.LATENCY + 1
 #: Cycles from the beginning of a tile in the weight sequencer to its first weight's address, so that the weight swaps in step with the vectors.
-_WEIGHT_LEAD = ActReadSignature.LATENCY - 1
+_WEIGHT_LEAD = _VECTOR - 1
 
 
 class MatrixEngine(wiring.Component):
@@ -60,7 +67,7 @@ class MatrixEngine(wiring.Component):
     """
 
     #: Cycles from a vector's request to its accumulator write, beyond the R rows.
-    LATENCY = ActReadSignature.LATENCY + 2
+    LATENCY = _VECTOR + 3
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
@@ -128,10 +135,10 @@ class MatrixEngine(wiring.Component):
         m.d.comb += fault.eq(tag.fault)
 
         vector = self._window(m, x, y, fields)
-        psums = self._array(m, vector, begin, swap, mode)
-        # From the sequencer, one cycle before the request, to two cycles before the sums, for the accumulator read.
+        psums = self._array(m, platform, vector, begin, swap, mode)
+        # From the sequencer, one cycle before the request, to three cycles before the sums, for the accumulator read.
         stage = tag
-        for i in range(arch.rows + self.LATENCY - 1):
+        for i in range(arch.rows + self.LATENCY - 3):
             before, stage = stage, Signal(self._tag, name=f"tag{i}")
             m.d.sync += stage.eq(before)
         again, again_next = Signal(), Signal()
@@ -325,7 +332,7 @@ class MatrixEngine(wiring.Component):
         return tag, mode, x, y, window
 
     def _window(self, m, x, y, window):
-        """The vector that row 0 multiplies in the next cycle, in the cycle of its data, with padding where it is outside."""
+        """The bytes of the vector, in the cycle of its data, with padding where it is outside."""
         arch = self._arch
         width = max(arch.rows, arch.cols)
         # The position of the request.
@@ -351,61 +358,50 @@ class MatrixEngine(wiring.Component):
                 late_inside = Signal(width, name=f"inside{i}", reset_less=True)
                 m.d.sync += late_inside.eq(inside)
                 inside = late_inside
-        vector = Signal(data.ArrayLayout(signed(8), width))
-        for j in range(width):
-            m.d.comb += vector[j].eq(Mux(inside[j], self.act.data[j].as_signed(), pad))
-        return vector
+        return [Mux(inside[j], self.act.data[j].as_signed(), pad) for j in range(width)]
 
     # -- array -----------------------------------------------------------------------------------------------
-    def _array(self, m, vector, begin, swap, mode):
+    def _array(self, m, platform, vector, begin, swap, mode):
         """R x C multipliers; returns the C sums that leave the last row."""
         arch = self._arch
         rows, cols = arch.rows, arch.cols
 
         def delayed(signal, cycles, name):
+            # Not reset: what moves down the array is in order, so nothing stale comes after what follows a reset.
             for i in range(cycles):
-                following = Signal.like(signal, name=f"{name}_{i}")
+                following = Signal.like(signal, name=f"{name}_{i}", reset_less=True)
                 m.d.sync += following.eq(signal)
                 signal = following
             return signal
 
-        load, change, depthwise = (
-            delayed(begin, _WEIGHT_LEAD + 2, "load"),
-            delayed(swap, ActReadSignature.LATENCY + 1, "swap"),
-            delayed(mode, ActReadSignature.LATENCY + 1, "mode"),
-        )
-        weights = Signal.like(self.weights.data, reset_less=True)
-        m.d.sync += weights.eq(self.weights.data)
+        # The columns lie as wide as the device's multipliers, so each half has the bytes that go to all columns by itself, and each quarter the
+        # flags; either half of the rows has the weights.
+        half_of = [2 * c // cols for c in range(cols)]
+        flags = Cat(delayed(begin, _WEIGHT_LEAD, "load"), delayed(swap, _VECTOR - 1, "swap"), delayed(mode, _VECTOR - 1, "mode"))
+        flags = [twin for half, of in enumerate(register_twins(m, flags, "flags")) for twin in register_twins(m, of, f"flags{half}")]
+        quarter_of = [4 * c // cols for c in range(cols)]
+        weights = register_twins(m, self.weights.data.as_value(), "weights")
         # What each row multiplies in the next cycle.
-        pixels = vector
-        lanes = [vector[r] for r in range(rows)]
+        vectors = register_twins(m, Cat(vector), "vector")
+        pixels = [vectors[half_of[c]].word_select(c, 8).as_signed() for c in range(cols)]
+        lanes = [[of.word_select(r, 8).as_signed() for r in range(rows)] for of in vectors]
         previous = None
         for r in range(rows):
             shadow = Signal(data.ArrayLayout(signed(8), cols), name=f"shadow{r}", reset_less=True)
-            active = Signal(data.ArrayLayout(signed(8), cols), name=f"weight{r}", reset_less=True)
-            with m.If(load):
-                m.d.sync += shadow.eq(weights[r // arch.weight_load_cycles])
-            with m.If(change):
-                m.d.sync += active.eq(shadow)
-            sums = Signal(data.ArrayLayout(signed(arch.psum_bits), cols), name=f"sum{r}", reset_less=True)
-            # Chosen before the register: a multiplier is slow enough by itself.
-            xs = [Signal(signed(8), name=f"x{r}_{c}", reset_less=True) for c in range(cols if arch.depthwise else 1)]
-            for c, x in enumerate(xs):
-                m.d.sync += x.eq(Mux(depthwise, pixels[c], lanes[r]) if arch.depthwise else lanes[r])
+            row = weights[int(r >= rows // 2)].word_select(r // arch.weight_load_cycles, 8 * cols)
             for c in range(cols):
-                product = Signal(signed(16), name=f"product{r}_{c}", reset_less=True)
-                m.d.sync += product.eq(xs[c % len(xs)] * active[c])
+                with m.If(flags[quarter_of[c]][0]):
+                    m.d.sync += shadow[c].eq(row[8 * c:8 * c + 8])
+            sums = Signal(data.ArrayLayout(signed(arch.psum_bits), cols), name=f"sum{r}", reset_less=True)
+            for c in range(cols):
+                _, change, depthwise = flags[quarter_of[c]]
+                x = Mux(depthwise, pixels[c], lanes[half_of[c]][r]) if arch.depthwise else lanes[half_of[c]][r]
+                product = registered_product(m, platform, x, shadow[c], f"product{r}_{c}", take=change)
                 m.d.sync += sums[c].eq(product if previous is None else previous[c] + product)
             previous = sums
-            load, change, depthwise = (
-                delayed(load, 1, f"load{r}"),
-                delayed(change, 1, f"swap{r}"),
-                delayed(depthwise, 1, f"mode{r}"),
-            )
-            for later in range(r + 1, rows):
-                skewed = Signal(signed(8), name=f"lane{later}_{r}", reset_less=True)
-                m.d.sync += skewed.eq(lanes[later])
-                lanes[later] = skewed
+            flags = [delayed(of, 1, f"flags{r}_{quarter}") for quarter, of in enumerate(flags)]
+            for half, of in enumerate(lanes):
+                of[r + 1:] = [delayed(lane, 1, f"lane{r + 1 + later}_{r}_{half}") for later, lane in enumerate(of[r + 1:])]
             if arch.depthwise and r + 1 < rows:
                 # Pixels fall at half the speed of the sums.
                 half = Signal(data.ArrayLayout(signed(8), cols), name=f"pixels{r}_half", reset_less=True)
@@ -425,51 +421,58 @@ class MatrixEngine(wiring.Component):
             memory = Memory(shape=row, depth=arch.acc_depth // 2, init=[])
             m.submodules[f"acc{bank}"] = memory
             banks.append((memory.read_port(), memory.write_port()))
-        late, now = Signal(self._tag), Signal(self._tag)
-        m.d.sync += [late.eq(tag), now.eq(late)]
+        # The block RAMs lie far apart, so there are registers behind and before them, and nothing enables their reads.
+        early, late, now, written = (Signal(self._tag, name=name) for name in ("early", "late", "now", "written"))
+        m.d.sync += [early.eq(tag), late.eq(early), now.eq(late), written.eq(now)]
         m.d.comb += self.acc.ready.eq(~Mux(self.acc.addr[0], reads[1], reads[0]))
-        granted = self.acc.valid & self.acc.ready
-        for bank, (read, _) in enumerate(banks):
-            mine = reads[bank]
-            m.d.comb += [
-                read.en.eq(mine | (granted & (self.acc.addr[0] == bank))),
-                read.addr.eq(Mux(mine, tag.acc[1:], self.acc.addr[1:])),
-            ]
-        output_bank = Signal()
+        granted = Signal()
+        m.d.sync += granted.eq(self.acc.valid & self.acc.ready)
+        fetched = []
+        output_bank, held_bank = Signal(), Signal()
         m.d.sync += output_bank.eq(self.acc.addr[0])
-        m.d.comb += self.acc.data.eq(
-            Mux(output_bank, banks[1][0].data.as_value(), banks[0][0].data.as_value())
-        )
+        held = [Signal(row, name=f"held{bank}", reset_less=True) for bank in range(2)]
+        with m.If(granted):
+            m.d.sync += held_bank.eq(output_bank)
+        for bank, (read, _) in enumerate(banks):
+            m.d.comb += [read.en.eq(1), read.addr.eq(Mux(reads[bank], tag.acc[1:], self.acc.addr[1:]))]
+            data_late = Signal(row, name=f"fetched{bank}", reset_less=True)
+            m.d.sync += data_late.eq(read.data)
+            fetched.append(data_late)
+            with m.If(granted & (output_bank == bank)):
+                m.d.sync += held[bank].eq(read.data)
+        m.d.comb += self.acc.data.eq(Mux(held_bank, held[1].as_value(), held[0].as_value()))
 
-        stored = Signal(row)
-        m.d.comb += stored.eq(Mux(late.acc[0], banks[1][0].data.as_value(), banks[0][0].data.as_value()))
+        # The sums of the four vectors before had not reached the memory when an entry was read, so they are kept as long. The last one's is
+        # there just in time to be added to.
         base, total = Signal(row, reset_less=True), Signal(row)
-        written = Signal(row, reset_less=True)
-        written_at = Signal(range(arch.acc_depth))
-        written_valid = Signal()
-        # Neither the sum of the vector before nor that of the one before it had reached the memory when this one was read.
-        forward, late_again, early_forward = Signal(), Signal(), Signal()
-        m.d.sync += [late_again.eq(again), forward.eq(late_again)]
-        m.d.comb += early_forward.eq(written_valid & (written_at == late.acc))
+        kept = [Signal(row, name=f"kept{age}", reset_less=True) for age in range(3)]
+        stored = [now, written, Signal(self._tag, name="stored")]
+        m.d.sync += [stored[-1].eq(written), kept[0].eq(total), *(older.eq(newer) for newer, older in itertools.pairwise(kept))]
+        # Which of them or which bank becomes the base: known a cycle before.
+        uses, meets = [], Const(0, 1)
+        for of in stored:
+            meet = of.write & (of.acc == early.acc)
+            uses.append(early.accumulate & meet & ~meets)
+            meets = meets | meet
+        uses += [early.accumulate & ~meets & (early.acc[0] == bank) for bank in range(2)]
+        use = Signal(len(uses))
+        late_again, later_again, forward = Signal(), Signal(), Signal()
+        m.d.sync += [use.eq(Cat(uses)), late_again.eq(again), later_again.eq(late_again), forward.eq(later_again & late.accumulate)]
         for c in range(arch.cols):
-            m.d.sync += base[c].eq(Mux(early_forward, written[c], stored[c]))
-            sum_so_far = Mux(now.accumulate, Mux(forward, written[c], base[c]), Const(0, signed(ACC.width)))
-            m.d.comb += total[c].eq(sum_so_far + Mux(now.high, psums[c] << 8, psums[c]))
-        m.d.sync += [written.eq(total), written_at.eq(now.acc), written_valid.eq(now.write)]
+            m.d.sync += base[c].eq(reduce(or_, (Mux(bit, row[c], 0) for bit, row in zip(use, (*kept, *fetched), strict=True))))
+            m.d.comb += total[c].eq(Mux(forward, kept[0][c], base[c]) + Mux(now.high, psums[c] << 8, psums[c]))
+        enables = Signal(2)
+        m.d.sync += enables.eq(Mux(now.write, 1 << now.acc[0], 0))
         for bank, (_, write) in enumerate(banks):
-            m.d.comb += [
-                write.en.eq(now.write & (now.acc[0] == bank)),
-                write.addr.eq(now.acc[1:]),
-                write.data.eq(total),
-            ]
+            m.d.comb += [write.en.eq(enables[bank]), write.addr.eq(written.acc[1:]), write.data.eq(kept[0])]
         m.d.comb += [
-            self.sums.valid.eq(now.write),
-            self.sums.addr.eq(now.acc),
-            self.sums.data.eq(total.as_value()),
-            self.acc.release.eq(now.release),
-            self.engine.done.eq(now.last),
-            self.engine.error.eq(now.fault),
+            self.sums.valid.eq(written.write),
+            self.sums.addr.eq(written.acc),
+            self.sums.data.eq(kept[0].as_value()),
+            self.acc.release.eq(written.release),
+            self.engine.done.eq(written.last),
+            self.engine.error.eq(written.fault),
             self.engine.error_code.eq(
-                Mux(now.illegal, HwErrorCode.ILLEGAL_INSTRUCTION, HwErrorCode.OPERAND_RANGE)
+                Mux(written.illegal, HwErrorCode.ILLEGAL_INSTRUCTION, HwErrorCode.OPERAND_RANGE)
             ),
         ]

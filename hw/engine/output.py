@@ -17,6 +17,7 @@ from systolith.hw.interfaces import (
     param_layout,
     touched_blocks,
 )
+from systolith.hw.leaf.multiplier import registered_product
 from systolith.hw.leaf.nest import Nest
 from systolith.hw.leaf.rounding import add_clamp, divide_round
 from systolith.hw.leaf.stream_register import StreamRegister
@@ -27,6 +28,9 @@ from systolith.spec.isa import Destination, Engine
 from systolith.spec.numerics import INT8, MULT_BITS, SHIFT_BITS
 
 __all__ = ["OutputEngine"]
+
+#: Bits of a sum that the first of two multipliers takes, without its sign.
+_LOW_BITS = 17
 
 
 class OutputEngine(wiring.Component):
@@ -44,11 +48,11 @@ class OutputEngine(wiring.Component):
     Timing
     ------
     One chunk of `lanes` elements per cycle, with one cycle between instructions; ``LATENCY`` cycles from the
-    accumulator's grant to the offer of the result to the vector unit, ``WRITE_LATENCY`` to the SRAM. Results wait in a
+    accumulator's grant to the offer of the result to the vector unit, ``WRITE_LATENCY`` to the SRAM, and one more through a table. Results wait in a
     queue, so backpressure stops the issue of new chunks and never the pipeline.
     """
 
-    LATENCY = 12
+    LATENCY = 13
     WRITE_LATENCY = LATENCY + 1
     _QUEUE = 16
 
@@ -151,16 +155,11 @@ class OutputEngine(wiring.Component):
             m.d.sync += [following_valid.eq(valid), following.eq(stage)]
             valid, stage = following_valid, following
 
-        first, where = Signal(), Signal.like(chunk)
-        m.d.sync += [first.eq(first_chunk), where.eq(chunk)]
-        advance("_read")
-        held = Signal(data.ArrayLayout(signed(32), arch.cols), reset_less=True)
-        held_where = Signal.like(chunk)
+        where, held_where = Signal.like(chunk), Signal.like(chunk)
         params = Signal.like(self.params.data, reset_less=True)
-        m.d.sync += [held_where.eq(where), params.eq(self.params.data)]
-        with m.If(first):
-            m.d.sync += held.eq(self.acc.data)
-        advance("_held")
+        m.d.sync += [where.eq(chunk), held_where.eq(where), params.eq(self.params.data)]
+        for step in range(AccReadSignature.LATENCY):
+            advance(f"_read{step}")
         sums, chosen = [], []
         for lane in range(lanes):
             total = Signal(signed(32), name=f"sum{lane}", reset_less=True)
@@ -169,26 +168,26 @@ class OutputEngine(wiring.Component):
             with m.Switch(held_where):
                 for index in range(chunks):
                     with m.Case(index):
-                        m.d.sync += total.eq(held[index * lanes + lane])
+                        m.d.sync += total.eq(self.acc.data[index * lanes + lane])
             sums.append(total), chosen.append(param)
         advance("_chosen")
-        biased, mults, shifts = [], [], []
+        # Two multipliers, as wide as a device has them: the second has the bits from this one on.
+        products, shifts = [], []
         for lane in range(lanes):
-            total = Signal(signed(33), name=f"biased{lane}", reset_less=True)
-            mult = Signal(MULT_BITS, name=f"mult{lane}", reset_less=True)
-            shift = Signal(SHIFT_BITS, name=f"shift{lane}", reset_less=True)
-            m.d.sync += [total.eq(sums[lane] + chosen[lane].bias), mult.eq(chosen[lane].mult), shift.eq(chosen[lane].shift)]
-            biased.append(total), mults.append(mult), shifts.append(shift)
-        advance("_biased")
-        products, late_shifts = [], []
-        for lane in range(lanes):
-            product = Signal(signed(33 + MULT_BITS), name=f"product{lane}", reset_less=True)
-            shift = Signal(SHIFT_BITS, name=f"product_shift{lane}", reset_less=True)
-            m.d.sync += [product.eq(biased[lane] * mults[lane]), shift.eq(shifts[lane])]
-            products.append(product), late_shifts.append(shift)
-        advance("_product")
+            total, product = Signal(signed(33), name=f"biased{lane}"), Signal(signed(33 + MULT_BITS), name=f"product{lane}", reset_less=True)
+            m.d.comb += total.eq(sums[lane] + chosen[lane].bias)
+            low, high = (registered_product(m, platform, part, chosen[lane].mult, f"{name}{lane}")
+                         for part, name in ((total[:_LOW_BITS], "low_product"), (total[_LOW_BITS:].as_signed(), "high_product")))
+            m.d.sync += product.eq(low + (high << _LOW_BITS))
+            shift = chosen[lane].shift
+            for step in range(3):
+                before, shift = shift, Signal(SHIFT_BITS, name=f"shift{lane}_{step}", reset_less=True)
+                m.d.sync += shift.eq(before)
+            products.append(product), shifts.append(shift)
+        for step in ("_biased", "_parts", "_product"):
+            advance(step)
         # As wide as a gate, whose zero point is 0; more than an int8 needs with any zero point.
-        rounded = [divide_round(m, products[lane], late_shifts[lane], lane, GATE.width) for lane in range(lanes)]
+        rounded = [divide_round(m, products[lane], shifts[lane], lane, GATE.width) for lane in range(lanes)]
         for step in ("_coarse", "_shifted", "_rounded"):
             advance(step)
         clamped = Signal(chain_layout(arch), reset_less=True)
@@ -198,13 +197,22 @@ class OutputEngine(wiring.Component):
         advance("_clamped")
         m.submodules.table = table = Table(arch)
         wiring.connect(m, wiring.flipped(self.table_write), table.write)
+        m.d.comb += [table.slot.eq(stage.slot), *(table.i[lane].eq(clamped[lane]) for lane in range(lanes))]
+        # What goes through the table comes a cycle later than what does not; between them there is the cycle between instructions.
         plain = Signal(chain_layout(arch), reset_less=True)
-        m.d.comb += table.slot.eq(stage.slot)
         m.d.sync += plain.eq(clamped)
-        advance("_table")
+        advance("_plain")
+        plain_valid, plain_stage = valid & ~stage.table, stage
+        for step in range(1, Table.LATENCY):
+            advance(f"_table{step}")
+        looked_up, looked_up_info = Signal(), stage
+        m.d.comb += looked_up.eq(valid & stage.table)
+        valid = plain_valid | looked_up
+        stage = Signal(info_layout, name="result_info")
+        m.d.comb += stage.eq(Mux(looked_up, looked_up_info, plain_stage))
         result = Signal(chain_layout(arch))
         for lane in range(lanes):
-            m.d.comb += [table.i[lane].eq(clamped[lane]), result[lane].eq(Mux(stage.table, table.o[lane], plain[lane]))]
+            m.d.comb += result[lane].eq(Mux(looked_up, table.o[lane], plain[lane]))
 
         # -- queue -------------------------------------------------------------------------------------------
         entry = data.StructLayout({"addr": range(arch.act_bytes), "blocks": arch.act_blocks, "mask": lanes, "dest": layout["dest"].shape, "last": 1,

@@ -19,6 +19,7 @@ from systolith.hw.interfaces import (
     touched_blocks,
 )
 from systolith.hw.leaf.loop import Loop
+from systolith.hw.leaf.multiplier import registered_product
 from systolith.hw.leaf.request_slot import RequestSlot
 from systolith.hw.leaf.rounding import add_clamp, divide_round
 from systolith.hw.leaf.table import Table
@@ -51,11 +52,11 @@ class VectorEngine(wiring.Component):
     backpressure stops the issue of new chunks and never the pipeline.
     """
 
-    LATENCY = ActReadSignature.LATENCY + 10
+    LATENCY = ActReadSignature.LATENCY + 12
     #: Results for which there is room, and how many of them may be under way when one more is begun; the count lags behind by four at most.
-    _QUEUE, _FULL = 32, 24
+    _QUEUE, _FULL = 32, 27
     #: Reads under way: two in the request slot, and those that are granted.
-    _READS = 8
+    _READS = 16
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
@@ -209,41 +210,41 @@ class VectorEngine(wiring.Component):
                      inside.eq(self._queued(m, "insides", window_inside, issued[2], own, self._READS)[0]), valid.eq(own)]
         bytes_in = [self.read.data[lane].as_signed() for lane in range(lanes)]
         a, best = Signal(chunk_layout(arch), reset_less=True), Signal(chunk_layout(arch), reset_less=True)
-        flags = [Signal(name=f"valid{i}") for i in range(9)]
+        flags = [Signal(name=f"valid{i}") for i in range(9 + Table.LATENCY)]
         m.d.sync += [flags[0].eq(valid & stage.last), *(late.eq(early) for early, late in itertools.pairwise(flags))]
         compares, restarts = Signal(), Signal(reset_less=True)
         m.d.sync += [compares.eq(valid), restarts.eq(stage.first)]
         a9, b9, factors = [], [], []
         for lane in range(lanes):
             candidate = Signal(signed(8), name=f"candidate{lane}", reset_less=True)
-            da = Signal(signed(9), name=f"a9_{lane}", reset_less=True)
-            db = Signal(signed(9), name=f"b9_{lane}", reset_less=True)
+            da, db = Signal(signed(9), name=f"a9_{lane}"), Signal(signed(9), name=f"b9_{lane}", reset_less=True)
             m.d.sync += candidate.eq(Mux(inside, bytes_in[lane], -128))
             with m.If(compares & (restarts | (candidate > best[lane]))):
                 m.d.sync += best[lane].eq(candidate)
             with m.If(valid & ~stage.second):
                 m.d.sync += a[lane].eq(bytes_in[lane])
-            factor = Signal(signed(17), name=f"factor{lane}", reset_less=True)
-            m.d.sync += [da.eq(Mux(chained, stage.a[lane], a[lane]) - b.a_zero), db.eq(bytes_in[lane] - b.b_zero),
-                         factor.eq(Mux(multiply, bytes_in[lane] - b.b_zero, b.a_mult))]
+            factor = Signal(signed(17), name=f"factor{lane}")
+            m.d.comb += [da.eq(Mux(chained, stage.a[lane], a[lane]) - b.a_zero), factor.eq(Mux(multiply, bytes_in[lane] - b.b_zero, b.a_mult))]
+            m.d.sync += db.eq(bytes_in[lane] - b.b_zero)
             a9.append(da), b9.append(db), factors.append(factor)
 
-        # -- arithmetic: flags[0] is beside a9 and b9 --------------------------------------------------------
+        # -- arithmetic: flags[0] is beside the first multiplier's operands and b9 ---------------------------
         pools = best                                 # one cycle later than that
         scale = Signal(signed(17))
         m.d.sync += scale.eq(Mux(multiply, b.a_mult, b.b_mult))
         rounded = []
         for lane in range(lanes):
             # ADD: a9*a_mult, then + b9*b_mult. MUL: a9*b9, then * a_mult. Two multipliers either way.
-            m1 = Signal(signed(27), name=f"m1_{lane}")
-            second_operand = Signal(signed(18), name=f"second{lane}", reset_less=True)
+            m1 = registered_product(m, platform, a9[lane], factors[lane], f"m1_{lane}")
+            late_b9 = Signal(signed(9), name=f"late_b9_{lane}", reset_less=True)
+            second_operand = Signal(signed(18), name=f"second{lane}")
             addend, wide = (Signal(signed(27), name=f"{name}{lane}", reset_less=True) for name in ("addend", "wide"))
-            product, total = (Signal(signed(36), name=f"{name}{lane}", reset_less=True) for name in ("product", "total"))
-            m.d.comb += m1.eq(a9[lane] * factors[lane])
-            m.d.sync += [second_operand.eq(Mux(multiply, m1, b9[lane])), addend.eq(Mux(multiply, 0, m1)), product.eq(second_operand * scale),
-                         wide.eq(addend), total.eq(product + wide)]
+            total = Signal(signed(36), name=f"total{lane}", reset_less=True)
+            m.d.comb += second_operand.eq(Mux(multiply, m1, late_b9))
+            product = registered_product(m, platform, second_operand, scale, f"product{lane}")
+            m.d.sync += [late_b9.eq(b9[lane]), addend.eq(Mux(multiply, 0, m1)), wide.eq(addend), total.eq(product + wide)]
             rounded.append(divide_round(m, total, b.shift, lane))
-        for i in range(5):
+        for i in range(6):
             following = Signal(chunk_layout(arch), name=f"pool{i}", reset_less=True)
             m.d.sync += following.eq(pools)
             pools = following
@@ -253,9 +254,11 @@ class VectorEngine(wiring.Component):
             m.d.sync += clamped[lane].eq(Mux(pool, pools[lane], requantised))
         m.submodules.table = table = Table(arch)
         wiring.connect(m, wiring.flipped(self.table_write), table.write)
-        plain = Signal(chunk_layout(arch), reset_less=True)
+        plain = clamped
+        for step in range(Table.LATENCY):
+            before, plain = plain, Signal(chunk_layout(arch), name=f"plain{step}", reset_less=True)
+            m.d.sync += plain.eq(before)
         m.d.comb += [table.i.eq(clamped), table.slot.eq(b.slot)]
-        m.d.sync += plain.eq(clamped)
         result = Signal(chunk_layout(arch))
         m.d.comb += result.eq(Mux(b.table, table.o.as_value(), plain.as_value()))
 

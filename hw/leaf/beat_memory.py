@@ -40,7 +40,9 @@ def _banks(m: Module, write, *, banks: int, bank_bytes: int, lines: int, bus_byt
     late_line = Signal.like(line, reset_less=True)
     given = write.data.word_select(part, 8 * line_bytes) if parts > 1 else write.data
     late_data = Signal(len(given), name="late_data", reset_less=True)
-    m.d.sync += [late_line.eq(line), late_data.eq(given)]
+    # With an enable: LOAD gives all memories the same data, and synthesis would make one register of theirs.
+    with m.If(write.valid):
+        m.d.sync += [late_line.eq(line), late_data.eq(given)]
     late_bytes = len(given) // 8
     for bank, (_, port) in enumerate(ports):
         m.d.comb += port.addr.eq(late_line)
@@ -74,7 +76,8 @@ class WeightMemory(wiring.Component):
                        lines=arch.weight_tiles * arch.weight_load_cycles,
                        bus_bytes=arch.bus_bytes)
         for bank, port in enumerate(ports):
-            m.d.comb += [port.en.eq(self.read.en[bank]), port.addr.eq(self.read.line[bank]),
+            # Always read: an enable would have as far to go as the address.
+            m.d.comb += [port.en.eq(1), port.addr.eq(self.read.line[bank]),
                          self.read.data[bank].eq(port.data.as_value())]
         return m
 

@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from systolith.hw.leaf.multiplier import registered_product
 from systolith.hw.leaf.rounding import add_saturate
 from systolith.spec.cells import GATE, HIDDEN_FRAC, SEGMENT_BITS, SIGMOID, STATE, TANH, UNIT_FRAC
 from systolith.spec.numerics import INT8
@@ -63,19 +64,20 @@ class CellLane(wiring.Component):
         m.d.sync += [found.eq(self.lookup), plain.eq(self.plain), x.eq(self.x)]
 
         # -- operands --------------------------------------------------------------------------------------------
-        a, b = Signal(FACTOR, reset_less=True), Signal(FACTOR, reset_less=True)
+        a, b = Signal(FACTOR), Signal(FACTOR)
         pre, post = Signal(PRE, reset_less=True), Signal(signed(STATE.width), reset_less=True)
-        m.d.sync += [a.eq(self.a), b.eq(self.b), pre.eq(self.pre), post.eq(self.post)]
+        m.d.comb += [a.eq(self.a), b.eq(self.b)]
+        m.d.sync += [pre.eq(self.pre), post.eq(self.post)]
         with m.If(found):
             # The rest of the argument, aligned so that the product is rounded where all the others are.
-            m.d.sync += [a.eq(Mux(plain, 0, segment.data.rise)), b.eq(x[:SEGMENT_BITS] << (UNIT_FRAC - SEGMENT_BITS)), pre.eq(0),
-                         post.eq(Mux(plain, x, segment.data.value))]
+            m.d.comb += [a.eq(Mux(plain, 0, segment.data.rise)), b.eq(x[:SEGMENT_BITS] << (UNIT_FRAC - SEGMENT_BITS))]
+            m.d.sync += [pre.eq(0), post.eq(Mux(plain, x, segment.data.value))]
 
         # -- product ---------------------------------------------------------------------------------------------
-        product = Signal(signed(2 * FACTOR.width), reset_less=True)
+        product = registered_product(m, platform, a, b, "product")
         # `post` is added before the rounding, which it may not decide: whether the integer part is even, it says beside.
         addend, odd = Signal(signed(STATE.width + UNIT_FRAC + 1), reset_less=True), Signal(reset_less=True)
-        m.d.sync += [product.eq(a * b), addend.eq(pre + (post << UNIT_FRAC)), odd.eq(post[0])]
+        m.d.sync += [addend.eq(pre + (post << UNIT_FRAC)), odd.eq(post[0])]
 
         # -- round and saturate ----------------------------------------------------------------------------------
         total = Signal(signed(2 * FACTOR.width + 1))

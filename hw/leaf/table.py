@@ -13,16 +13,16 @@ __all__ = ["Table"]
 
 
 class Table(wiring.Component):
-    """``o[lane] = tables[slot][i[lane] & 255]`` for every lane, one cycle later.
+    """``o[lane] = tables[slot][i[lane] & 255]`` for every lane, two cycles later.
 
     Members
     -------
     write : In(BeatWriteSignature)   one entry per cycle; `ready` with a beat's last
     slot, i : In
-    o : Out                          latency 1, one result per lane and cycle
+    o : Out                          latency `LATENCY`, one result per lane and cycle
     """
 
-    LATENCY = 1
+    LATENCY = 2
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
@@ -35,16 +35,19 @@ class Table(wiring.Component):
         arch = self._arch
         byte = Signal(range(arch.bus_bytes))
         m.d.comb += self.write.ready.eq(byte == arch.bus_bytes - 1)
+        # The lanes' memories lie apart, so an entry goes to them, and what is read comes from them, by registers.
+        address, entry, enable = Signal(range(arch.table_slots * TABLE_SIZE), reset_less=True), Signal(8, reset_less=True), Signal()
+        m.d.sync += enable.eq(self.write.valid)
         with m.If(self.write.valid):
-            m.d.sync += byte.eq(byte + 1)
+            m.d.sync += [byte.eq(byte + 1), entry.eq(self.write.data.word_select(byte, 8)),
+                         address.eq((self.write.beat << (arch.bus_bytes - 1).bit_length()) | byte)]
         for lane in range(arch.lanes):
             memory = Memory(shape=unsigned(8), depth=arch.table_slots * TABLE_SIZE, init=[])
             m.submodules[f"lane{lane}"] = memory
             read, write = memory.read_port(), memory.write_port()
             m.d.comb += [
-                write.en.eq(self.write.valid), write.data.eq(self.write.data.word_select(byte, 8)),
-                write.addr.eq((self.write.beat << (arch.bus_bytes - 1).bit_length()) | byte),
+                write.en.eq(enable), write.data.eq(entry), write.addr.eq(address),
                 read.en.eq(1), read.addr.eq((self.slot << 8) | self.i[lane].as_unsigned()),
-                self.o[lane].eq(read.data.as_signed()),
             ]
+            m.d.sync += self.o[lane].eq(read.data.as_signed())
         return m

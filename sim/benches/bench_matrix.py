@@ -6,7 +6,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-from systolith.hw.interfaces import ActReadSignature
+from systolith.hw.interfaces import AccReadSignature, ActReadSignature
 from systolith.reference.machine import Machine
 from systolith.sim.benches.kit import LIMIT, Ports, check_error, feed_commands, start
 from systolith.sim.benches.run import BenchSettings
@@ -67,7 +67,8 @@ async def read_entry(dut, arch: ArchConfig, entry: int) -> list[int]:
     while not port.ready:
         await RisingEdge(dut.clk)
     port.valid = 0
-    await RisingEdge(dut.clk)
+    for _ in range(AccReadSignature.LATENCY):
+        await RisingEdge(dut.clk)
     return np.frombuffer(port.data.to_bytes(4 * arch.cols, "little"), "<i4").tolist()
 
 

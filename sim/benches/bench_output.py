@@ -6,6 +6,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
+from systolith.hw.interfaces import AccReadSignature
 from systolith.reference.machine import Machine
 from systolith.reference.params import pack_params
 from systolith.sim.benches.checks import EffectChecker, split_bytes
@@ -68,9 +69,10 @@ def expected_effects(machine: Machine, instrs: list[Instr]) -> list[list[tuple]]
 
 
 async def serve_accumulators(dut, machine: Machine, pixels: list[int], rng: random.Random, stall: float, seed: int) -> None:
-    """Releases entries at random times, answers reads of released ones, and delivers parameters; garbage in all other cycles."""
+    """Releases entries at random times, answers reads of released ones, and delivers parameters."""
     acc, params, arch = Ports(dut, "acc"), Ports(dut, "params"), machine.arch
     released = taken = 0
+    coming = [None] * (AccReadSignature.LATENCY - 1)
     while True:
         pulse = released < len(pixels) and released - taken < arch.acc_depth and rng.random() >= stall
         acc.ready, acc.release = rng.random() >= stall, pulse
@@ -80,8 +82,9 @@ async def serve_accumulators(dut, machine: Machine, pixels: list[int], rng: rand
             assert taken < released, f"seed {seed}: entry {acc.addr} is taken before it is released"
             assert acc.addr == pixels[taken], f"seed {seed}: pixel {taken} reads accumulator {acc.addr}, not {pixels[taken]}"
         taken, released = taken + granted, released + pulse
-        word = machine.acc[acc.addr].astype("<i4").tobytes() if granted else rng.randbytes(4 * arch.cols)
-        acc.data = int.from_bytes(word, "little")
+        coming.append(machine.acc[acc.addr].astype("<i4").tobytes() if granted else None)
+        if (word := coming.pop(0)) is not None:
+            acc.data = int.from_bytes(word, "little")
         if params.en:
             at = params.addr * arch.param_chunk_bytes
             params.data = int.from_bytes(machine.param[at:at + arch.param_chunk_bytes].tobytes(), "little")

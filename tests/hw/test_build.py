@@ -31,6 +31,14 @@ def test_tiny_is_generated_within_budget_and_cached(tmp_path):
     assert time.monotonic() - begin < 1, "the cache was not used"
 
 
+def test_an_ecp5_gets_its_own_multipliers(tmp_path):
+    arch = PRESETS["tiny"]
+    text = generate(arch, build_dir=tmp_path, device="LFE5U-85F").sources["core.v"]
+    # Per lane two of the output stage, two of the vector unit, one of the cell.
+    assert len(re.findall(r"^  MULT18X18D #\(", text, re.MULTILINE)) == arch.rows * arch.cols + 5 * arch.lanes
+    assert "MULT18X18D" not in generate(arch, build_dir=tmp_path).sources["core.v"]
+
+
 class Small(wiring.Component):
     """One memory."""
 

@@ -9,7 +9,7 @@ from amaranth.back import verilog
 from amaranth.sim import Simulator
 
 from systolith.hw.engine.matrix import MatrixEngine
-from systolith.hw.interfaces import ActReadSignature
+from systolith.hw.interfaces import AccReadSignature, ActReadSignature
 from systolith.sim.benches.stimulus import acc_entries, matmul, random_matmul
 from systolith.spec.arch import PRESETS, ArchConfig
 from systolith.spec.isa import Mode, isa_for
@@ -195,6 +195,8 @@ class Run:
                 break
             self.refused += 1
         ctx.set(acc.valid, 0)
+        for _ in range(AccReadSignature.LATENCY - 1):
+            await ctx.tick()
         return [ctx.get(acc.data[c]) for c in range(self.arch.cols)]
 
     async def _output(self, ctx):
@@ -343,6 +345,16 @@ def test_accumulate_and_forwarding_between_equal_addresses(arch):
     second = matmul(arch, base=90, kt=6, tile=4, acc=3, accumulate=1)
     third = matmul(arch, base=7, kt=2, ox=2, ox_x=3, acc=3, accumulate=1, final=1)
     check(arch, [first, second, third], seed=5)
+
+
+@pytest.mark.parametrize("vectors", range(1, 8))
+@pytest.mark.parametrize("arch", [arch for arch in ARCHS if arch.weight_load_cycles == 1], ids=lambda arch: arch.name)
+def test_sums_meet_those_of_any_few_vectors_before(arch, vectors):
+    # Tiles follow each other at once, so an entry is read so many cycles after its last sum was made.
+    first = matmul(arch, base=5, kt=5, ox=vectors, ox_x=3, acc=2)
+    second = matmul(arch, base=90, kt=3, ox=vectors, ox_x=5, tile=5, acc=2, accumulate=1, final=1)
+    run = check(arch, [first, second], seed=11)
+    assert run.issued == list(range(run.issued[0], run.issued[0] + 8 * vectors))
 
 
 @pytest.mark.parametrize(

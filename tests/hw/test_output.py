@@ -6,6 +6,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from systolith.hw.engine.output import OutputEngine
+from systolith.hw.interfaces import AccReadSignature
 from systolith.sim.benches.checks import EffectChecker, command_values, signed8, split_bytes
 from systolith.sim.benches.stimulus import random_output
 from systolith.spec import numerics
@@ -77,6 +78,7 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
     async def accumulators(ctx):
         # Releases: at most one per cycle, in the end one for every pixel.
         left, released = total, 0
+        coming = [None] * (AccReadSignature.LATENCY - 1)
         while True:
             ready = rng.random() >= stall
             room = released - len(result["grants"]) < arch.acc_depth
@@ -90,9 +92,10 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
                 assert len(result["grants"]) < released, f"seed {seed}: {addr} taken before it was released"
                 result["grants"].append((result["cycle"], addr))
             released, left = released + pulse, left - pulse
-            for c in range(arch.cols):
-                ctx.set(dut.acc.data[c],
-                        contents.acc[addr][c] if granted else rng.randint(-(1 << 31), (1 << 31) - 1))
+            coming.append(addr if granted else None)
+            if (entry := coming.pop(0)) is not None:
+                for c in range(arch.cols):
+                    ctx.set(dut.acc.data[c], contents.acc[entry][c])
             if en:
                 entry, chunk = divmod(param, arch.chunks)
                 for lane in range(arch.lanes):
