@@ -19,7 +19,7 @@ __all__ = ["BitstreamError", "build_board"]
 Progress = Callable[[str], None]
 #: What nextpnr and yosys are asked for beyond Amaranth's defaults, per flow.
 _OPTIONS = {
-    # The defaults place the ULX3S's core a little worse, and do not route it at all.
+    # For the ULX3S's core the default placer's result is slower, and the default router comes less near to an end.
     "ecp5": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed} --placer static --router router2", "ecppack_opts": "--compress"},
     "ice40": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}", "synth_opts": "-no-rw-check"},
     # nextpnr-himbaechel does not carry the oscillator's constraint through the PLL.
