@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
 from systolith.hw.interfaces import ActReadSignature, ActWriteSignature
+from systolith.hw.leaf.delay import delayed
 from systolith.spec.arch import ArchConfig
 
 __all__ = ["Scratchpad"]
@@ -54,7 +55,7 @@ class Scratchpad(wiring.Component):
         for block, row in enumerate(ports):
             self._write_block(m, block, [write for _, write in row], writes, [select[block] for select in write_selects])
             self._read_block(m, block, [read for read, _ in row], reads, [select[block] for select in read_selects])
-        fetched = [[self._delayed(m, read.data, 1, f"fetched{block}_{bank}") for bank, (read, _) in enumerate(row)] for block, row in enumerate(ports)]
+        fetched = [[delayed(m, read.data, 1, f"fetched{block}_{bank}") for bank, (read, _) in enumerate(row)] for block, row in enumerate(ports)]
         shift = (depth - 1).bit_length() + (width - 1).bit_length()
         for index, port in enumerate(reads):
             address = Signal.like(port.addr, name=f"address{index}", reset_less=True)
@@ -64,7 +65,7 @@ class Scratchpad(wiring.Component):
                 next_line = (address >> (width - 1).bit_length()) + 1
                 m.d.comb += [base.eq(address >> shift), following.eq(next_line[(depth - 1).bit_length():])]
             # Beside the banks' addresses, their data, those in registers.
-            wheres = [self._delayed(m, Mux(offset > bank, following, base), 3, f"block{index}_{bank}") for bank in range(width)]
+            wheres = [delayed(m, Mux(offset > bank, following, base), 3, f"block{index}_{bank}") for bank in range(width)]
             raw = []
             for bank, where in enumerate(wheres):
                 byte = Signal(8, name=f"raw{index}_{bank}")
@@ -74,7 +75,7 @@ class Scratchpad(wiring.Component):
                             m.d.comb += byte.eq(fetched[block][bank])
                 raw.append(byte)
             result = Signal(data.ArrayLayout(unsigned(8), width), name=f"data{index}", reset_less=True)
-            m.d.sync += result.eq(Cat(self._rotate(m, raw, self._delayed(m, offset, 3, f"offset{index}"), right=False)))
+            m.d.sync += result.eq(Cat(self._rotate(m, raw, delayed(m, offset, 3, f"offset{index}"), right=False)))
             m.d.comb += port.data.eq(result)
         return m
 
@@ -84,7 +85,7 @@ class Scratchpad(wiring.Component):
         m.d.sync += address.eq(self._chosen([port.addr for port in ports], selects))
         line, following, after = self._lines(m, address, f"read{block}")
         for bank, read in enumerate(banks):
-            m.d.comb += [read.en.eq(1), read.addr.eq(self._delayed(m, Mux(after[bank], following, line)[:len(read.addr)], 1, f"bank_address{block}_{bank}"))]
+            m.d.comb += [read.en.eq(1), read.addr.eq(delayed(m, Mux(after[bank], following, line)[:len(read.addr)], 1, f"bank_address{block}_{bank}"))]
 
     def _write_block(self, m, block, banks, ports, selects):
         """The write that a block is granted to, and from it, aligned, that of each bank."""
@@ -111,17 +112,8 @@ class Scratchpad(wiring.Component):
             where = Mux(aligned_after[bank], aligned_following, aligned_line)
             enable = Signal(name=f"bank_enable{block}_{bank}")
             m.d.sync += enable.eq(aligned_valid & aligned[bank].mask & (where[len(write.addr):] == block))
-            m.d.comb += [write.addr.eq(self._delayed(m, where[:len(write.addr)], 1, f"bank_line{block}_{bank}")),
-                         write.data.eq(self._delayed(m, aligned[bank].data, 1, f"bank_data{block}_{bank}")), write.en.eq(enable)]
-
-    @staticmethod
-    def _delayed(m, value, cycles, name):
-        """The value so many cycles later."""
-        for cycle in range(cycles):
-            late = Signal(len(value), name=f"{name}_{cycle}", reset_less=True)
-            m.d.sync += late.eq(value)
-            value = late
-        return value
+            m.d.comb += [write.addr.eq(delayed(m, where[:len(write.addr)], 1, f"bank_line{block}_{bank}")),
+                         write.data.eq(delayed(m, aligned[bank].data, 1, f"bank_data{block}_{bank}")), write.en.eq(enable)]
 
     @staticmethod
     def _chosen(values, selects):

@@ -25,6 +25,7 @@ from systolith.hw.interfaces import (
     format_layout,
     touched_blocks,
 )
+from systolith.hw.leaf.delay import delayed
 from systolith.hw.leaf.multiplier import registered_product
 from systolith.hw.leaf.nest import Nest
 from systolith.hw.leaf.twins import register_twins
@@ -366,18 +367,11 @@ class MatrixEngine(wiring.Component):
         arch = self._arch
         rows, cols = arch.rows, arch.cols
 
-        def delayed(signal, cycles, name):
-            # Not reset: what moves down the array is in order, so nothing stale comes after what follows a reset.
-            for i in range(cycles):
-                following = Signal.like(signal, name=f"{name}_{i}", reset_less=True)
-                m.d.sync += following.eq(signal)
-                signal = following
-            return signal
-
+        # Nothing is reset here: what moves down the array is in order, so nothing stale comes after what follows a reset.
         # The columns lie as wide as the device's multipliers, so each half has the bytes that go to all columns by itself, and each quarter the
         # flags; either half of the rows has the weights.
         half_of = [2 * c // cols for c in range(cols)]
-        flags = Cat(delayed(begin, _WEIGHT_LEAD, "load"), delayed(swap, _VECTOR - 1, "swap"), delayed(mode, _VECTOR - 1, "mode"))
+        flags = Cat(delayed(m, begin, _WEIGHT_LEAD, "load"), delayed(m, swap, _VECTOR - 1, "swap"), delayed(m, mode, _VECTOR - 1, "mode"))
         flags = [twin for half, of in enumerate(register_twins(m, flags, "flags")) for twin in register_twins(m, of, f"flags{half}")]
         quarter_of = [4 * c // cols for c in range(cols)]
         weights = register_twins(m, self.weights.data.as_value(), "weights")
@@ -399,9 +393,9 @@ class MatrixEngine(wiring.Component):
                 product = registered_product(m, platform, x, shadow[c], f"product{r}_{c}", take=change)
                 m.d.sync += sums[c].eq(product if previous is None else previous[c] + product)
             previous = sums
-            flags = [delayed(of, 1, f"flags{r}_{quarter}") for quarter, of in enumerate(flags)]
+            flags = [delayed(m, of, 1, f"flags{r}_{quarter}") for quarter, of in enumerate(flags)]
             for half, of in enumerate(lanes):
-                of[r + 1:] = [delayed(lane, 1, f"lane{r + 1 + later}_{r}_{half}") for later, lane in enumerate(of[r + 1:])]
+                of[r + 1:] = [delayed(m, lane, 1, f"lane{r + 1 + later}_{r}_{half}") for later, lane in enumerate(of[r + 1:])]
             if arch.depthwise and r + 1 < rows:
                 # Pixels fall at half the speed of the sums.
                 half = Signal(data.ArrayLayout(signed(8), cols), name=f"pixels{r}_half", reset_less=True)

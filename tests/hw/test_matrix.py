@@ -102,14 +102,7 @@ class Run:
 
     def __init__(self, model, instrs, *, seed=0, read=1.0, gap=0.0, limit=4000):
         arch = self.arch = model.arch
-        self.model, self.instrs, self.rng, self.read, self.gap, self.limit = (
-            model,
-            instrs,
-            random.Random(seed),
-            read,
-            gap,
-            limit,
-        )
+        self.model, self.instrs, self.rng, self.read, self.gap, self.limit = model, instrs, random.Random(seed), read, gap, limit
         self.issued, self.done, self.errors, self.taken = [], [], [], []
         self.releases, self.cycle, self.refused = 0, 0, 0
         self.acc = None
