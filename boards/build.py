@@ -14,13 +14,13 @@ from systolith.boards.report import BuildReport, from_nextpnr, from_yosys
 from systolith.boards.tools import FLOW_TOOLS, ToolError, environment, version
 from systolith.hw.soc.system import generate_system
 
-__all__ = ["BitstreamError", "build_board"]
+__all__ = ["BitstreamError", "build_board", "placement_script"]
 
 Progress = Callable[[str], None]
 #: What nextpnr and yosys are asked for beyond Amaranth's defaults, per flow.
 _OPTIONS = {
-    # For the ULX3S's core the default placer's result is slower, and the default router comes less near to an end.
-    "ecp5": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed} --placer static --router router2", "ecppack_opts": "--compress"},
+    # For the ULX3S's core the default placer's result has more wire, and the default router comes to no end, or without the last option to a slower one.
+    "ecp5": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed} --placer static --router router2 --tmg-ripup", "ecppack_opts": "--compress"},
     "ice40": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}", "synth_opts": "-no-rw-check"},
     # nextpnr-himbaechel does not carry the oscillator's constraint through the PLL.
     "gowin": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed} --freq {mhz:g}"},
@@ -63,7 +63,10 @@ def build_board(board: Board, out: Path, *, seed: int = 1, progress: Progress | 
     files = generate_system(board.arch, board.memory, divisor=board.divisor, pin_cycles=board.pin_cycles, build_dir=out / "verilog",
                             device=board.part.name)
     options = {key: value.format(name=board.name, seed=seed, mhz=board.clock_hz / 1e6) for key, value in _OPTIONS.get(flow, {}).items()}
-    plan = top.Platform().build(top.Top(board, files), name=board.name, do_build=False, debug_verilog=False, **options)
+    design = top.Top(board, files)
+    if sites := design.sites():
+        options["script_after_synth"] = placement_script(sites)
+    plan = top.Platform().build(design, name=board.name, do_build=False, debug_verilog=False, **options)
     plan.extract(str(out))
     begin = time.monotonic()
     if flow == "xilinx":
@@ -83,6 +86,11 @@ def build_board(board: Board, out: Path, *, seed: int = 1, progress: Progress | 
         report = report.with_bitstream(bitstream)
     (out / "report.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
     return report
+
+
+def placement_script(sites: dict[str, str]) -> str:
+    """Commands of yosys that fix cells to their sites for nextpnr; it stops at one that is not there."""
+    return "\n".join(f'select -assert-count 1 c:{cell}\nsetattr -set BEL "{site}" c:{cell}' for cell, site in sites.items())
 
 
 def _xilinx_script(board: Board, files) -> str:

@@ -28,6 +28,10 @@ class BoardTop(Elaboratable, ABC):
     def clock(self, clock_hz: int) -> Elaboratable:
         """One of `boards.clocking`, from the board's oscillator; with the domain `shifted` where the board has an SDRAM chip."""
 
+    def sites(self) -> dict[str, str]:
+        """Cells of the synthesised netlist -> sites of the part, for those that nextpnr is not to place by itself."""
+        return {}
+
     def elaborate(self, platform) -> Module:
         m = Module()
         add_clock(m, self.clock(self._board.clock_hz))

@@ -134,11 +134,13 @@ class BeatWriteSignature(wiring.Signature):
 
 
 class WeightReadSignature(wiring.Signature):
-    """Reads of the weight SRAM: one line address per bank; each bank delivers one row of C weights in the cycle after one with its `en`, and
-    anything in other cycles.
+    """Reads of the weight SRAM: one line address per bank; each bank delivers one row of C weights ``LATENCY`` cycles after one with its `en`,
+    and anything in other cycles.
 
     Line ``tile*G + j`` of bank b holds row ``b*G + j`` of that tile (G = arch.weight_load_cycles).
     """
+
+    LATENCY = 3
 
     def __init__(self, arch: ArchConfig) -> None:
         banks = arch.weight_rows_per_cycle

@@ -10,6 +10,7 @@ from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
 from systolith.boards.clocking import Ecp5Clock
 from systolith.boards.system_top import BoardTop
+from systolith.boards.ulx3s_85f.floorplan import floorplan
 
 __all__ = ["Platform", "Top"]
 
@@ -21,3 +22,6 @@ class Top(BoardTop):
 
     def clock(self, clock_hz: int) -> Ecp5Clock:
         return Ecp5Clock("clk25", 25_000_000, clock_hz, degrees=270)
+
+    def sites(self) -> dict[str, str]:
+        return floorplan(self._board.arch)

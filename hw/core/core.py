@@ -18,6 +18,7 @@ from systolith.hw.engine.vector import VectorEngine
 from systolith.hw.interfaces import AccReadSignature, HwErrorCode, chain_layout
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
 from systolith.hw.leaf.stream_register import StreamRegister
+from systolith.hw.leaf.twins import register_twins
 from systolith.hw.soc.axi import Axi4LiteSignature, Axi4Signature, ReadArbiter
 from systolith.hw.soc.csr import CSR_ADDR_BITS, CsrBlock
 from systolith.spec.arch import ArchConfig
@@ -57,25 +58,28 @@ class Core(wiring.Component):
         self._stop = Signal()
         self._halted = Signal()
 
-        def add(name: str, component):
+        # It has far to go, so all but what begins in the next cycle have it a cycle later, the array by itself.
+        array_wipe, late_wipe = register_twins(m, wipe, "wipe")
+
+        def add(name: str, component, reset: Signal = late_wipe):
             # Components are used through the original; the wrapped one is what is elaborated.
-            m.submodules[name] = ResetInserter(wipe)(component)
+            m.submodules[name] = ResetInserter(reset)(component)
             return component
 
         m.submodules.csrs = self._csrs = CsrBlock(arch)
         self._arbiter = add("arbiter", ReadArbiter(arch, 2))
-        self._fetch = add("fetch", Fetch(arch))
+        self._fetch = add("fetch", Fetch(arch), wipe)
         self._decode = add("decode", Decode(arch))
         self._sequencer = add("sequencer", Sequencer(arch))
         self._load = add("load", LoadEngine(arch))
         self._store = add("store", StoreEngine(arch))
-        self._matrix = add("matrix", MatrixEngine(arch))
+        self._matrix = add("matrix", MatrixEngine(arch), array_wipe)
         self._output = add("output", OutputEngine(arch))
         self._vector = add("vector", VectorEngine(arch))
         self._chain = add("chain", StreamRegister(chain_layout(arch)))
-        self._scratchpad = add("scratchpad", Scratchpad(arch))
-        self._weights = add("weights", WeightMemory(arch))
-        self._params = add("params", ParamMemory(arch))
+        self._scratchpad = add("scratchpad", Scratchpad(arch), array_wipe)
+        self._weights = add("weights", WeightMemory(arch), array_wipe)
+        self._params = add("params", ParamMemory(arch), array_wipe)
         self._connect(m)
         self._connect_bus(m)
         self._dispatch(m)

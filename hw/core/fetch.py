@@ -49,7 +49,7 @@ class Fetch(wiring.Component):
         lanes = (arch.bus_bytes - 1).bit_length()
         m.submodules.beats = beats = SyncFIFOBuffered(width=arch.bus_bits + 1, depth=FETCH_BEATS)
         active = Signal()
-        beat = Signal(33 - lanes)
+        beat = Signal(33 - lanes, reset_less=True)
         end = Signal(32 - lanes)
         reserved = Signal(range(FETCH_BEATS + 1))
         under_way = Signal(range(FETCH_BEATS + 1))
@@ -102,7 +102,7 @@ class Fetch(wiring.Component):
         total = word_bytes // arch.bus_bytes
         word = Signal(8 * word_bytes, reset_less=True)
         bad = Signal()
-        offset = Signal(33)
+        offset = Signal(33, reset_less=True)
         count = Signal(range(total + 1))
         whole = Signal()                             # count == total
         # A cycle late: an instruction takes several beats, so none is complete before its end is compared.

@@ -257,7 +257,7 @@ class CellUnit(wiring.Component):
         for lane in range(arch.lanes):
             state, o = self._state[lane], self._lanes[lane].o
             # Beyond WIDE_MAX the rounded high byte would be no int8: both bytes are then the largest.
-            rounded, beyond, low_part = Signal(INT8.width, name=f"rounded{lane}"), Signal(name=f"beyond{lane}"), Signal(INT8.width, name=f"low_part{lane}")
+            rounded, beyond, low_part = Signal(INT8.width, name=f"rounded{lane}"), Signal(name=f"beyond{lane}"), Signal(INT8.width, name=f"low_part{lane}", reset_less=True)
             m.d.comb += [rounded.eq(o[8:] + o[7]), beyond.eq(~o[-1] & rounded[-1])]
             m.d.sync += low_part.eq(Mux(beyond, INT8.max, o[:8]))
             hidden = Mux(rest, low_part, Mux(c.wide, Mux(beyond, INT8.max, rounded), self._lanes[lane].hidden))

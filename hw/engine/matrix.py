@@ -28,7 +28,7 @@ from systolith.hw.interfaces import (
 from systolith.hw.leaf.delay import delayed
 from systolith.hw.leaf.multiplier import registered_product
 from systolith.hw.leaf.nest import Nest
-from systolith.hw.leaf.twins import register_twins
+from systolith.hw.leaf.twins import register_copies, register_twins
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Mode
 from systolith.spec.numerics import ACC
@@ -38,7 +38,12 @@ __all__ = ["MatrixEngine"]
 #: Cycles from a request to the vector at the array.
 _VECTOR = ActReadSignature.LATENCY + 1
 #: Cycles from the beginning of a tile in the weight sequencer to its first weight's address, so that the weight swaps in step with the vectors.
-_WEIGHT_LEAD = _VECTOR - 1
+_WEIGHT_LEAD = _VECTOR - WeightReadSignature.LATENCY
+
+
+def _of_banks(active, entry) -> tuple:
+    """For each bank of the accumulators whether it holds this entry, where `active`."""
+    return active & ~entry[0], active & entry[0]
 
 
 class MatrixEngine(wiring.Component):
@@ -101,7 +106,7 @@ class MatrixEngine(wiring.Component):
 
         dead = Signal()
         command = self.engine.cmd.payload.body.MATMUL
-        pending = Signal(self._layout)
+        pending = Signal(self._layout, reset_less=True)
         pending_valid = Signal()
         pending_illegal = Signal()
         free = Signal(init=1)  # the vector sequencer takes the pending command, if there is one
@@ -117,14 +122,16 @@ class MatrixEngine(wiring.Component):
         tiles_valid, tiles_free = Signal(), Signal()
         accept = Signal()
         pending_next, tiles_next = Signal(), Signal()
+        # The sequencer may be far away, so it has its own.
+        ready_there, ready = register_twins(m, ~tiles_next & ~pending_next & ~dead & ~fault, "ready")
         illegal = (command.mode == Mode.DEPTHWISE) & ((command.kt != 0) | (not arch.depthwise))
         m.d.comb += [
             pending_next.eq(accept | (pending_valid & ~free)), tiles_next.eq((accept & ~illegal) | (tiles_valid & ~tiles_free)),
-            accept.eq(self.engine.cmd.valid & self.engine.cmd.ready),
+            accept.eq(self.engine.cmd.valid & ready), self.engine.cmd.ready.eq(ready_there),
             self.engine.idle.eq(1),
         ]
-        m.d.sync += [pending_valid.eq(pending_next), tiles_valid.eq(tiles_next), self.engine.cmd.ready.eq(~tiles_next & ~pending_next & ~dead & ~fault)]
-        with m.If(self.engine.cmd.ready):
+        m.d.sync += [pending_valid.eq(pending_next), tiles_valid.eq(tiles_next)]
+        with m.If(ready):
             m.d.sync += [*(tiles[name].eq(command[name]) for name in ("kt", "kx", "ky", "tile")), pending.eq(command), pending_illegal.eq(illegal)]
 
         tile_bad = self._weight_sequencer(
@@ -143,9 +150,10 @@ class MatrixEngine(wiring.Component):
             before, stage = stage, Signal(self._tag, name=f"tag{i}")
             m.d.sync += stage.eq(before)
         again, again_next = Signal(), Signal()
-        reads = Signal(2)  # of each bank, for `stage`
         m.d.comb += again_next.eq(stage.write & (before.acc == stage.acc))
-        m.d.sync += [again.eq(again_next), reads.eq(Mux(before.write & before.accumulate & ~again_next, 1 << before.acc[0], 0))]
+        m.d.sync += again.eq(again_next)
+        # Whether each bank is read for `stage`, and at which address.
+        reads = register_twins(m, Cat(*_of_banks(before.write & before.accumulate & ~again_next, before.acc), before.acc[1:]), "reads")
         self._accumulators(m, stage, again, reads, psums)
         return m
 
@@ -158,7 +166,7 @@ class MatrixEngine(wiring.Component):
         m.d.comb += free.eq(idle | ending)
         nest = Nest(m, {name: len(command[name]) for name in ("kt", "kx", "ky")}, "weights")
         counts = {name: Signal.like(command[name], name=f"weights_{name}_count", reset_less=True) for name in nest.ends}
-        tile = Signal(range(arch.weight_tiles + 1))
+        tile = Signal(range(arch.weight_tiles + 1), reset_less=True)
         line = Signal(range(max(2, lines)))
         last_line = Signal(init=lines == 1)
         busy = Signal()  # in the middle of a tile
@@ -214,7 +222,7 @@ class MatrixEngine(wiring.Component):
     ):
         """Requests the vectors of each command; returns tag, mode, x, y of the current one and the window."""
         arch = self._arch
-        c = Signal(self._layout)
+        c = Signal(self._layout, reset_less=True)
         # What moves on with a vector is much, so whether one is due (`go`) is in a register, as is `free`: both are worked out a cycle ahead.
         active, active_next = Signal(), Signal()
         running, running_next = Signal(), Signal()  # active, and nothing is wrong
@@ -238,14 +246,14 @@ class MatrixEngine(wiring.Component):
             signed(max(len(pending.y0), *y_steps) + 3),
         )
         address, row_address, tile_address, kx_address, ky_address = (
-            Signal(a_bits, name=f"{name}_address") for name in ("vector", "row", "tile", "kx", "ky")
+            Signal(a_bits, name=f"{name}_address", reset_less=True) for name in ("vector", "row", "tile", "kx", "ky")
         )
-        x, tile_x, kx_x = (Signal(x_shape, name=f"{name}_x") for name in ("vector", "tile", "kx"))
-        y, ky_y = (Signal(y_shape, name=f"{name}_y") for name in ("vector", "ky"))
-        first_tile = Signal()
-        lead = Signal.like(pending.taps)
-        phase = Signal.like(pending.stride)
-        index = Signal(range(2 * arch.acc_depth))
+        x, tile_x, kx_x = (Signal(x_shape, name=f"{name}_x", reset_less=True) for name in ("vector", "tile", "kx"))
+        y, ky_y = (Signal(y_shape, name=f"{name}_y", reset_less=True) for name in ("vector", "ky"))
+        first_tile = Signal(reset_less=True)
+        lead = Signal(pending.taps.shape(), reset_less=True)
+        phase = Signal(pending.stride.shape(), reset_less=True)
+        index = Signal(range(2 * arch.acc_depth), reset_less=True)
         tag = Signal(self._tag)
         last_vector = ends["ky"]
         m.d.comb += [
@@ -371,8 +379,8 @@ class MatrixEngine(wiring.Component):
         # The columns lie as wide as the device's multipliers, so each half has the bytes that go to all columns by itself, and each quarter the
         # flags; either half of the rows has the weights.
         half_of = [2 * c // cols for c in range(cols)]
-        flags = Cat(delayed(m, begin, _WEIGHT_LEAD, "load"), delayed(m, swap, _VECTOR - 1, "swap"), delayed(m, mode, _VECTOR - 1, "mode"))
-        flags = [twin for half, of in enumerate(register_twins(m, flags, "flags")) for twin in register_twins(m, of, f"flags{half}")]
+        flags = Cat(delayed(m, begin, _VECTOR - 1, "load"), delayed(m, swap, _VECTOR - 1, "swap"), delayed(m, mode, _VECTOR - 1, "mode"))
+        flags = register_copies(m, flags, 4, "flags")
         quarter_of = [4 * c // cols for c in range(cols)]
         weights = register_twins(m, self.weights.data.as_value(), "weights")
         # What each row multiplies in the next cycle.
@@ -407,62 +415,61 @@ class MatrixEngine(wiring.Component):
 
     # -- accumulators ----------------------------------------------------------------------------------------
     def _accumulators(self, m, tag, again, reads, psums):
-        """Read, add, write; `again`: the entry is the one that is written just before, so that it need not be read; `reads`: of which bank it is read."""
+        """Read, add, write; `again`: the entry is the one that is written just before, so that it need not be read."""
         arch = self._arch
-        row = data.ArrayLayout(signed(ACC.width), arch.cols)
-        banks = []
-        for bank in range(2):
-            memory = Memory(shape=row, depth=arch.acc_depth // 2, init=[])
-            m.submodules[f"acc{bank}"] = memory
-            banks.append((memory.read_port(), memory.write_port()))
-        # The block RAMs lie far apart, so there are registers behind and before them, and nothing enables their reads.
+        # The columns lie as wide as the array, so either half of them has its memories, and what these are told, by itself.
+        cols = arch.cols // 2
+        row = data.ArrayLayout(signed(ACC.width), cols)
+        # There are registers behind and before the memories, and nothing enables their reads.
         early, late, now, written = (Signal(self._tag, name=name) for name in ("early", "late", "now", "written"))
         m.d.sync += [early.eq(tag), late.eq(early), now.eq(late), written.eq(now)]
-        m.d.comb += self.acc.ready.eq(~Mux(self.acc.addr[0], reads[1], reads[0]))
-        granted = Signal()
-        m.d.sync += granted.eq(self.acc.valid & self.acc.ready)
-        fetched = []
-        output_bank, held_bank = Signal(), Signal()
-        m.d.sync += output_bank.eq(self.acc.addr[0])
-        held = [Signal(row, name=f"held{bank}", reset_less=True) for bank in range(2)]
-        with m.If(granted):
-            m.d.sync += held_bank.eq(output_bank)
-        for bank, (read, _) in enumerate(banks):
-            m.d.comb += [read.en.eq(1), read.addr.eq(Mux(reads[bank], tag.acc[1:], self.acc.addr[1:]))]
-            data_late = Signal(row, name=f"fetched{bank}", reset_less=True)
-            m.d.sync += data_late.eq(read.data)
-            fetched.append(data_late)
-            with m.If(granted & (output_bank == bank)):
-                m.d.sync += held[bank].eq(read.data)
-        m.d.comb += self.acc.data.eq(Mux(held_bank, held[1].as_value(), held[0].as_value()))
-
+        m.d.comb += self.acc.ready.eq(~Mux(self.acc.addr[0], reads[0][1], reads[0][0]))
+        granted = register_twins(m, Cat(*_of_banks(self.acc.valid & self.acc.ready, self.acc.addr)), "granted")
         # The sums of the four vectors before had not reached the memory when an entry was read, so they are kept as long. The last one's is
-        # there just in time to be added to.
-        base, total = Signal(row, reset_less=True), Signal(row)
-        kept = [Signal(row, name=f"kept{age}", reset_less=True) for age in range(3)]
+        # there just in time to be added to. Which of them or which bank becomes the base is known a cycle before.
         stored = [now, written, Signal(self._tag, name="stored")]
-        m.d.sync += [stored[-1].eq(written), kept[0].eq(total), *(older.eq(newer) for newer, older in itertools.pairwise(kept))]
-        # Which of them or which bank becomes the base: known a cycle before.
+        m.d.sync += stored[-1].eq(written)
         uses, meets = [], Const(0, 1)
         for of in stored:
             meet = of.write & (of.acc == early.acc)
             uses.append(early.accumulate & meet & ~meets)
             meets = meets | meet
-        uses += [early.accumulate & ~meets & (early.acc[0] == bank) for bank in range(2)]
-        use = Signal(len(uses))
-        late_again, later_again, forward = Signal(), Signal(), Signal()
-        m.d.sync += [use.eq(Cat(uses)), late_again.eq(again), later_again.eq(late_again), forward.eq(later_again & late.accumulate)]
-        for c in range(arch.cols):
-            m.d.sync += base[c].eq(reduce(or_, (Mux(bit, row[c], 0) for bit, row in zip(use, (*kept, *fetched), strict=True))))
-            m.d.comb += total[c].eq(Mux(forward, kept[0][c], base[c]) + Mux(now.high, psums[c] << 8, psums[c]))
-        enables = Signal(2)
-        m.d.sync += enables.eq(Mux(now.write, 1 << now.acc[0], 0))
-        for bank, (_, write) in enumerate(banks):
-            m.d.comb += [write.en.eq(enables[bank]), write.addr.eq(written.acc[1:]), write.data.eq(kept[0])]
+        use = register_twins(m, Cat(*uses, *_of_banks(early.accumulate & ~meets, early.acc)), "use")
+        late_again, later_again = Signal(), Signal()
+        m.d.sync += [late_again.eq(again), later_again.eq(late_again)]
+        step = register_twins(m, Cat(later_again & late.accumulate, late.high), "step")
+        writes = register_twins(m, Cat(*_of_banks(now.write, now.acc), now.acc[1:]), "writes")
+        sums = []
+        for half in range(2):
+            fetched, held, ports = [], [], []
+            held_bank = Signal(name=f"held_bank{half}", reset_less=True)
+            for bank in range(2):
+                memory = Memory(shape=row, depth=arch.acc_depth // 2, init=[])
+                m.submodules[f"acc{bank}_{half}"] = memory
+                read, write = memory.read_port(), memory.write_port()
+                ports.append(write)
+                m.d.comb += [read.en.eq(1), read.addr.eq(Mux(reads[half][bank], reads[half][2:], self.acc.addr[1:]))]
+                fetched.append(Signal(row, name=f"fetched{bank}_{half}", reset_less=True))
+                held.append(Signal(row, name=f"held{bank}_{half}", reset_less=True))
+                m.d.sync += fetched[-1].eq(read.data)
+                with m.If(granted[half][bank]):
+                    m.d.sync += [held[-1].eq(read.data), held_bank.eq(bank)]
+            base, total = Signal(row, name=f"base{half}", reset_less=True), Signal(row, name=f"new_sum{half}")
+            kept = [Signal(row, name=f"kept{age}_{half}", reset_less=True) for age in range(3)]
+            m.d.sync += [kept[0].eq(total), *(older.eq(newer) for newer, older in itertools.pairwise(kept))]
+            forward, high = step[half]
+            for c in range(cols):
+                psum = psums[half * cols + c]
+                m.d.sync += base[c].eq(reduce(or_, (Mux(bit, of[c], 0) for bit, of in zip(use[half], (*kept, *fetched), strict=True))))
+                m.d.comb += total[c].eq(Mux(forward, kept[0][c], base[c]) + Mux(high, psum << 8, psum))
+                m.d.comb += self.acc.data[half * cols + c].eq(Mux(held_bank, held[1][c], held[0][c]))
+            for bank, write in enumerate(ports):
+                m.d.comb += [write.en.eq(writes[half][bank]), write.addr.eq(writes[half][2:]), write.data.eq(kept[0])]
+            sums.append(kept[0].as_value())
         m.d.comb += [
             self.sums.valid.eq(written.write),
             self.sums.addr.eq(written.acc),
-            self.sums.data.eq(kept[0].as_value()),
+            self.sums.data.eq(Cat(sums)),
             self.acc.release.eq(written.release),
             self.engine.done.eq(written.last),
             self.engine.error.eq(written.fault),

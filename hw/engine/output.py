@@ -74,7 +74,7 @@ class OutputEngine(wiring.Component):
         info_layout = data.StructLayout({"zero": signed(INT8.width), "low": signed(GATE.width), "high": signed(GATE.width), "table": 1,
                                          "slot": layout["slot"].shape,
                                          "dest": layout["dest"].shape, "addr": range(arch.act_bytes), "mask": lanes, "last": 1})
-        c = Signal(layout)
+        c = Signal(layout, reset_less=True)
         active, dead = Signal(), Signal()
         m.d.comb += self.engine.idle.eq(1)
 
@@ -92,8 +92,8 @@ class OutputEngine(wiring.Component):
         active_next, first_chunk_next = Signal(), Signal()
         reading, taking = Signal(), Signal()
         owed = Signal()                              # credits != 0
-        acc = Signal(range(2 * arch.acc_depth))
-        row_addr, px_addr = Signal(range(arch.act_bytes)), Signal(range(arch.act_bytes))
+        acc = Signal(range(2 * arch.acc_depth), reset_less=True)
+        row_addr, px_addr = Signal(range(arch.act_bytes), reset_less=True), Signal(range(arch.act_bytes), reset_less=True)
         issue, popped = Signal(), Signal()
         last_chunk, last_px, last = nest.ends["chunks"], nest.ends["nx"], nest.ends["ny"]
         room = ~flight[-1]                           # `_QUEUE` is a power of two

@@ -73,8 +73,8 @@ class VectorEngine(wiring.Component):
         lanes = arch.lanes
         opcodes = {f.mnemonic: f.opcode for f in isa_for(arch).formats if f.engine is Engine.VECTOR}
         # ADD and MUL have the same fields; what is common to POOL is kept here too.
-        b = Signal(format_layout(arch, "ADD"))
-        p = Signal(format_layout(arch, "POOL"))
+        b = Signal(format_layout(arch, "ADD"), reset_less=True)
+        p = Signal(format_layout(arch, "POOL"), reset_less=True)
         pool, multiply, busy, starts, active = Signal(), Signal(), Signal(), Signal(), Signal()
         m.submodules.cell = cell = CellUnit(arch)
         m.d.comb += self.engine.idle.eq(1)
@@ -93,7 +93,8 @@ class VectorEngine(wiring.Component):
         fields = {f.name: f for f in isa_for(arch).by_mnemonic["POOL"].fields}
         y_span = self._span(fields["y0"], (fields["oy_y"], fields["ny"]), (fields["ky_y"], fields["ky"]))
         x_span = self._span(fields["x0"], (fields["ox_x"], fields["nx"]), (fields["kx_x"], fields["kx"]))
-        y_out, x_out, y_k, x_k = Signal(y_span), Signal(x_span), Signal(y_span), Signal(x_span)
+        y_out, x_out, y_k, x_k = (Signal(span, name=name, reset_less=True) for name, span in (
+            ("y_out", y_span), ("x_out", x_span), ("y_k", y_span), ("x_k", x_span)))
         #: The nest takes a step; but for the first, which begins an instruction, with it a read is made.
         step, issue = Signal(), Signal()
         #: That read is the last of a window's line, a chunk, a pixel, a row, the instruction. All are 1 where there is none.
@@ -230,7 +231,7 @@ class VectorEngine(wiring.Component):
 
         # -- arithmetic: flags[0] is beside the first multiplier's operands and b9 ---------------------------
         pools = best                                 # one cycle later than that
-        scale = Signal(signed(17))
+        scale = Signal(signed(17), reset_less=True)
         m.d.sync += scale.eq(Mux(multiply, b.a_mult, b.b_mult))
         rounded = []
         for lane in range(lanes):

@@ -6,15 +6,17 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
 from systolith.hw.interfaces import BeatWriteSignature, ParamReadSignature, WeightReadSignature
+from systolith.hw.leaf.twins import register_copies
 from systolith.spec.arch import ArchConfig
 
 __all__ = ["ParamMemory", "WeightMemory"]
 
 
-def _banks(m: Module, write, *, banks: int, bank_bytes: int, lines: int, bus_bytes: int) -> list:
+def _banks(m: Module, write, *, banks: int, bank_bytes: int, lines: int, bus_bytes: int, copies: int = 1) -> list:
     """Memories side by side that share a line address for writing; returns their read ports.
 
-    A line has banks * bank_bytes bytes. Where that is less than a beat, a beat is written in several cycles. What is written can be read two cycles later.
+    A line has banks * bank_bytes bytes. Where that is less than a beat, a beat is written in several cycles. What is written can be read two cycles later;
+    with `copies`, two or four, of the registers before the memories, which take turns with them, four.
     """
     line_bytes = banks * bank_bytes
     grain = min(bank_bytes, bus_bytes)
@@ -44,24 +46,31 @@ def _banks(m: Module, write, *, banks: int, bank_bytes: int, lines: int, bus_byt
     with m.If(write.valid):
         m.d.sync += [late_line.eq(line), late_data.eq(given)]
     late_bytes = len(given) // 8
+    late = [(late_line, late_data)]
+    if copies > 1:
+        late = list(zip(register_copies(m, late_line, copies, "line"), register_copies(m, late_data, copies, "data"), strict=True))
     for bank, (_, port) in enumerate(ports):
-        m.d.comb += port.addr.eq(late_line)
+        line_here, data_here = late[bank % copies]
+        m.d.comb += port.addr.eq(line_here)
         value, enable = [], Signal(bank_bytes // grain, name=f"late_enable{bank}")
         for segment in range(bank_bytes // grain):
             first = bank * bank_bytes + segment * grain
-            value.append(late_data[8 * (first % late_bytes):8 * (first % late_bytes + grain)])
+            value.append(data_here[8 * (first % late_bytes):8 * (first % late_bytes + grain)])
             m.d.sync += enable[segment].eq(write.valid & (sub == first // late_bytes))
+        for step in range(2 if copies > 1 else 0):
+            before, enable = enable, Signal(len(enable), name=f"enable{bank}_{step}")
+            m.d.sync += enable.eq(before)
         m.d.comb += [port.data.eq(Cat(value)), port.en.eq(enable)]
     return [read for read, _ in ports]
 
 
 class WeightMemory(wiring.Component):
-    """The weight SRAM: `weight_rows_per_cycle` banks of one row of weights each.
+    """The weight SRAM: `weight_rows_per_cycle` banks of one row of weights each, every one in quarters that have their addresses by themselves.
 
     Members
     -------
     write : In(BeatWriteSignature)
-    read : In(WeightReadSignature)   data one cycle after the address
+    read : In(WeightReadSignature)
     """
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -72,13 +81,15 @@ class WeightMemory(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         arch = self._arch
-        ports = _banks(m, self.write, banks=arch.weight_rows_per_cycle, bank_bytes=arch.cols,
-                       lines=arch.weight_tiles * arch.weight_load_cycles,
-                       bus_bytes=arch.bus_bytes)
-        for bank, port in enumerate(ports):
-            # Always read: an enable would have as far to go as the address.
-            m.d.comb += [port.en.eq(1), port.addr.eq(self.read.line[bank]),
-                         self.read.data[bank].eq(port.data.as_value())]
+        parts = min(4, arch.cols)
+        ports = _banks(m, self.write, banks=parts * arch.weight_rows_per_cycle, bank_bytes=arch.cols // parts,
+                       lines=arch.weight_tiles * arch.weight_load_cycles, bus_bytes=arch.bus_bytes, copies=parts)
+        for bank, line in enumerate(self.read.line):
+            of_bank = ports[parts * bank:parts * (bank + 1)]
+            for port, address in zip(of_bank, register_copies(m, line, parts, f"line{bank}"), strict=True):
+                # Always read: an enable would have as far to go as the address.
+                m.d.comb += [port.en.eq(1), port.addr.eq(address)]
+            m.d.comb += self.read.data[bank].eq(Cat(port.data.as_value() for port in of_bank))
         return m
 
 

@@ -82,8 +82,11 @@ class CellLane(wiring.Component):
         # -- round and saturate ----------------------------------------------------------------------------------
         total = Signal(signed(2 * FACTOR.width + 1))
         m.d.comb += total.eq(product + addend)
-        m.d.sync += [self.o.eq(self._rounded(m, total, odd, "o", UNIT_FRAC, STATE.width)),
-                     self.hidden.eq(self._rounded(m, total, 0, "hidden", _HIDDEN_POINT, INT8.width))]
+        # Not reset: a reset of registers behind so long a path would come late.
+        o, hidden = Signal(signed(STATE.width), reset_less=True), Signal(signed(INT8.width), reset_less=True)
+        m.d.sync += [o.eq(self._rounded(m, total, odd, "o", UNIT_FRAC, STATE.width)),
+                     hidden.eq(self._rounded(m, total, 0, "hidden", _HIDDEN_POINT, INT8.width))]
+        m.d.comb += [self.o.eq(o), self.hidden.eq(hidden)]
         return m
 
     @staticmethod

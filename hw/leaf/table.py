@@ -41,6 +41,8 @@ class Table(wiring.Component):
         with m.If(self.write.valid):
             m.d.sync += [byte.eq(byte + 1), entry.eq(self.write.data.word_select(byte, 8)),
                          address.eq((self.write.beat << (arch.bus_bytes - 1).bit_length()) | byte)]
+        result = Signal(chunk_layout(arch), reset_less=True)
+        m.d.comb += self.o.eq(result)
         for lane in range(arch.lanes):
             memory = Memory(shape=unsigned(8), depth=arch.table_slots * TABLE_SIZE, init=[])
             m.submodules[f"lane{lane}"] = memory
@@ -49,5 +51,5 @@ class Table(wiring.Component):
                 write.en.eq(enable), write.data.eq(entry), write.addr.eq(address),
                 read.en.eq(1), read.addr.eq((self.slot << 8) | self.i[lane].as_unsigned()),
             ]
-            m.d.sync += self.o[lane].eq(read.data.as_signed())
+            m.d.sync += result[lane].eq(read.data.as_signed())
         return m

@@ -1,8 +1,10 @@
-"""A register that is held twice, so that each of the two can lie beside what it drives."""
+"""Registers that are held more than once, so that each can lie beside what it drives."""
 
 from amaranth.hdl import Module, Shape, Signal
 
-__all__ = ["register_twins"]
+from systolith.hw.leaf.delay import delayed
+
+__all__ = ["register_copies", "register_twins"]
 
 
 def register_twins(m: Module, value, name: str) -> tuple[Signal, Signal]:
@@ -14,3 +16,11 @@ def register_twins(m: Module, value, name: str) -> tuple[Signal, Signal]:
     first, second = (Signal(shape, name=f"{name}_{index}", init=init, reset_less=True) for index, init in enumerate((0, -1 if shape.signed else (1 << shape.width) - 1)))
     m.d.sync += [first.eq(value), second.eq(value)]
     return first, second
+
+
+def register_copies(m: Module, value, count: int, name: str) -> list[Signal]:
+    """The value two cycles later, two or four times, not reset."""
+    copies = []
+    for half, twin in enumerate(register_twins(m, value, name)):
+        copies += register_twins(m, twin, f"{name}{half}") if count == 4 else [delayed(m, twin, 1, f"{name}{half}")]
+    return copies

@@ -9,7 +9,7 @@ from amaranth.back import verilog
 from amaranth.sim import Simulator
 
 from systolith.hw.engine.matrix import MatrixEngine
-from systolith.hw.interfaces import AccReadSignature, ActReadSignature
+from systolith.hw.interfaces import AccReadSignature, ActReadSignature, WeightReadSignature
 from systolith.sim.benches.stimulus import acc_entries, matmul, random_matmul
 from systolith.spec.arch import PRESETS, ArchConfig
 from systolith.spec.isa import Mode, isa_for
@@ -123,7 +123,7 @@ class Run:
         per_bank = arch.weight_load_cycles
         banks = range(arch.weight_rows_per_cycle)
         ctx.set(act.ready, 1)
-        later = [0] * (ActReadSignature.LATENCY - 1)
+        later, words = [0] * (ActReadSignature.LATENCY - 1), [0] * (WeightReadSignature.LATENCY - 1)
         bits, line_bits = 8 * arch.act_width, 8 * arch.cols
         sampled = (
             act.valid,
@@ -153,7 +153,8 @@ class Run:
                         bytes(int(w) & 255 for w in self.model.tiles[tile, b * per_bank + line]), "little"
                     )
                 value |= word << (b * line_bits)
-            ctx.set(weights.data.as_value(), value)
+            words.append(value)
+            ctx.set(weights.data.as_value(), words.pop(0))
             if done:
                 self.done.append(self.cycle)
             if error:

@@ -5,6 +5,7 @@ import random
 import pytest
 from amaranth.sim import Simulator
 
+from systolith.hw.interfaces import WeightReadSignature
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
 from systolith.hw.leaf.table import Table
 from systolith.sim.benches.checks import signed8
@@ -39,6 +40,10 @@ def test_weight_memory_delivers_rows_of_tiles(arch):
             ctx.set(dut.read.en, enabled)
             await ctx.tick()
             ctx.set(dut.read.en, 0)
+            for _ in range(WeightReadSignature.LATENCY - 1):
+                for bank in range(banks):
+                    ctx.set(dut.read.line[bank], rng.randrange(arch.weight_tiles * lines))
+                await ctx.tick()
             for bank, (tile, j) in enumerate(choice):
                 if enabled >> bank & 1:
                     found = [ctx.get(dut.read.data[bank][c]) for c in range(arch.cols)]
