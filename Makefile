@@ -46,7 +46,7 @@ bench: env  ## speed of the simulation, models and recurrent layers on RTL; MODE
 	$(BIN)/python benchmarks/models.py $(MODELS) --json build/bench-models.json
 	$(BIN)/python benchmarks/recurrent.py --json build/bench-recurrent.json
 
-bitstream: env  ## of one board: make bitstream BOARD=ulx3s_85f (several minutes)
+bitstream: env  ## of one board: make bitstream BOARD=ulx3s_85f (a quarter of an hour)
 	@test -n "$(BOARD)" || { echo "make bitstream: say which board, as in make bitstream BOARD=ulx3s_85f" >&2; exit 2; }
 	$(BIN)/systolith build --board $(BOARD) --json build/$(BOARD).json
 

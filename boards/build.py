@@ -36,7 +36,7 @@ class BitstreamError(RuntimeError):
     """A design that a tool refuses; one sentence."""
 
 
-def build_board(board: Board, out: Path, *, seed: int = 1, progress: Progress | None = None) -> BuildReport:
+def build_board(board: Board, out: Path, *, seed: int | None = None, progress: Progress | None = None) -> BuildReport:
     """Build a board's bitstream in a folder of its own, with the report beside it.
 
     A design that does not reach the board's clock leaves no bitstream.
@@ -44,7 +44,7 @@ def build_board(board: Board, out: Path, *, seed: int = 1, progress: Progress | 
     Parameters
     ----------
     out : path      made where it is missing
-    seed : int      of nextpnr's placement
+    seed : int      of nextpnr's placement; None: the board's own
 
     Raises
     ------
@@ -52,6 +52,7 @@ def build_board(board: Board, out: Path, *, seed: int = 1, progress: Progress | 
     BitstreamError   If a tool fails.
     """
     tell = progress or (lambda text: None)
+    seed = board.seed if seed is None else seed
     flow = board.part.flow
     env = environment(flow)
     try:

@@ -22,10 +22,10 @@ __all__ = ["build"]
 @click.option("--out", metavar="DIR", help="Where the files go; default: build/NAME.")
 @click.option("--model", "models", multiple=True, metavar="MODEL.onnx", help="Run it on the board in simulation, and say how often per second the board would; may be given more than once.")
 @click.option("--calib", metavar="DATA.npz", help="Calibration data, where a model is in float.")
-@click.option("--seed", default=1, show_default=True, help="Of the placement.")
+@click.option("--seed", type=int, help="Of the placement; default: one with which the board reaches its clock.")
 @json_option
 @click.pass_context
-def build(context: click.Context, name: str, out: str | None, models: tuple[str, ...], calib: str | None, seed: int, json_path: str | None) -> None:
+def build(context: click.Context, name: str, out: str | None, models: tuple[str, ...], calib: str | None, seed: int | None, json_path: str | None) -> None:
     """Build the bitstream of a board with open tools, and report resources, clock and critical path."""
     from systolith.boards.build import build_board
     from systolith.device_port import find_board

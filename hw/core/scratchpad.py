@@ -42,7 +42,7 @@ class Scratchpad(wiring.Component):
         depth = arch.act_block_bytes // width
         reads = (self.matrix_read, self.vector_read, self.store_read)
         writes = (self.output_write, self.vector_write, self.load_write)
-        read_selects = self._arbitrate(m, reads, "read")
+        self._arbitrate(m, reads, "read")
         write_selects = self._arbitrate(m, writes, "write")
         ports = []
         for block in range(blocks):
@@ -53,8 +53,8 @@ class Scratchpad(wiring.Component):
                 row.append((memory.read_port(), memory.write_port()))
             ports.append(row)
         for block, row in enumerate(ports):
-            self._write_block(m, block, [write for _, write in row], writes, [select[block] for select in write_selects])
-            self._read_block(m, block, [read for read, _ in row], reads, [select[block] for select in read_selects])
+            self._write_block(m, block, [write for _, write in row], writes, Cat(select[block] for select in write_selects).any())
+            self._read_block(m, block, [read for read, _ in row], reads)
         fetched = [[delayed(m, read.data, 1, f"fetched{block}_{bank}") for bank, (read, _) in enumerate(row)] for block, row in enumerate(ports)]
         shift = (depth - 1).bit_length() + (width - 1).bit_length()
         for index, port in enumerate(reads):
@@ -79,15 +79,15 @@ class Scratchpad(wiring.Component):
             m.d.comb += port.data.eq(result)
         return m
 
-    def _read_block(self, m, block, banks, ports, selects):
+    def _read_block(self, m, block, banks, ports):
         """The request that a block is granted to, and from it the address of each bank."""
         address = Signal.like(ports[0].addr, name=f"read_address{block}", reset_less=True)
-        m.d.sync += address.eq(self._chosen([port.addr for port in ports], selects))
+        m.d.sync += address.eq(self._chosen(block, ports, [port.addr for port in ports]))
         line, following, after = self._lines(m, address, f"read{block}")
         for bank, read in enumerate(banks):
             m.d.comb += [read.en.eq(1), read.addr.eq(delayed(m, Mux(after[bank], following, line)[:len(read.addr)], 1, f"bank_address{block}_{bank}"))]
 
-    def _write_block(self, m, block, banks, ports, selects):
+    def _write_block(self, m, block, banks, ports, granted):
         """The write that a block is granted to, and from it, aligned, that of each bank."""
         width = self._arch.act_width
         lane = data.StructLayout({"data": 8, "mask": 1})
@@ -96,8 +96,8 @@ class Scratchpad(wiring.Component):
         given = Signal(lanes, name=f"write_lanes{block}", reset_less=True)
         valid = Signal(name=f"write_valid{block}")
         m.d.sync += [
-            valid.eq(Cat(selects).any()), address.eq(self._chosen([port.addr for port in ports], selects)),
-            *(lane.eq(self._chosen([Cat(port.data[j], port.mask[j]) for port in ports], selects)) for j, lane in enumerate(given)),
+            valid.eq(granted), address.eq(self._chosen(block, ports, [port.addr for port in ports])),
+            *(lane.eq(self._chosen(block, ports, [Cat(port.data[j], port.mask[j]) for port in ports])) for j, lane in enumerate(given)),
         ]
         aligned = Signal(lanes, name=f"aligned_lanes{block}", reset_less=True)
         aligned_valid = Signal(name=f"aligned_valid{block}")
@@ -116,11 +116,11 @@ class Scratchpad(wiring.Component):
                          write.data.eq(delayed(m, aligned[bank].data, 1, f"bank_data{block}_{bank}")), write.en.eq(enable)]
 
     @staticmethod
-    def _chosen(values, selects):
-        """The value whose select is 1; without one the last, so that the last one's grant is not on the way."""
+    def _chosen(block, ports, values):
+        """The value of the first port that wants the block: where another port is granted it, none before that one does, so no grant is on the way."""
         chosen = values[-1]
-        for value, select in zip(values[-2::-1], selects[-2::-1], strict=True):
-            chosen = Mux(select, value, chosen)
+        for port, value in zip(ports[-2::-1], values[-2::-1], strict=True):
+            chosen = Mux(port.valid & port.blocks[block], value, chosen)
         return chosen
 
     def _offset(self, addr):
