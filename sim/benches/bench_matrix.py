@@ -6,7 +6,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-from systolith.hw.interfaces import AccReadSignature, ActReadSignature
+from systolith.hw.interfaces import AccReadSignature, ActReadSignature, WeightReadSignature
 from systolith.reference.machine import Machine
 from systolith.sim.benches.kit import LIMIT, Ports, check_error, feed_commands, start
 from systolith.sim.benches.run import BenchSettings
@@ -44,9 +44,10 @@ async def serve_activations(dut, arch: ArchConfig, act: bytes, rng: random.Rando
 
 
 async def serve_weights(dut, arch: ArchConfig, weight: bytes, rng: random.Random) -> None:
-    """Each bank delivers the row of its line in the next cycle; garbage where it is not asked."""
+    """Each bank delivers the row of its line in the cycle that the interface states; garbage where it is not asked."""
     port, banks, cols = Ports(dut, "weights"), arch.weight_rows_per_cycle, arch.cols
     bits = (arch.weight_tiles * arch.weight_load_cycles - 1).bit_length()
+    pipeline = [rng.randbytes(banks * cols) for _ in range(WeightReadSignature.LATENCY - 1)]
     while True:
         await RisingEdge(dut.clk)
         enable, lines = port.en, port.line
@@ -56,7 +57,8 @@ async def serve_weights(dut, arch: ArchConfig, weight: bytes, rng: random.Random
                 line = lines >> bank * bits & ((1 << bits) - 1)
                 at = line * arch.weight_line_bytes + bank * cols
                 word[bank * cols:(bank + 1) * cols] = weight[at:at + cols]
-        port.data = int.from_bytes(word, "little")
+        pipeline.append(bytes(word))
+        port.data = int.from_bytes(pipeline.pop(0), "little")
 
 
 async def read_entry(dut, arch: ArchConfig, entry: int) -> list[int]:
