@@ -19,7 +19,7 @@ __all__ = ["BitstreamError", "build_board", "placement_script"]
 Progress = Callable[[str], None]
 #: What nextpnr and yosys are asked for beyond Amaranth's defaults, per flow.
 _OPTIONS = {
-    # For the ULX3S's core the default placer's result has more wire, and the default router comes to no end, or without the last option to a slower one.
+    # For the ULX3S's core the default placer's result has more wire, and the default router came to no end; the last option has router2 keep to the clock.
     "ecp5": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed} --placer static --router router2 --tmg-ripup", "ecppack_opts": "--compress"},
     "ice40": {"nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed}", "synth_opts": "-no-rw-check"},
     # nextpnr-himbaechel does not carry the oscillator's constraint through the PLL.

@@ -3,7 +3,7 @@
 The placers of nextpnr scatter both, since nearly all are used: what is left over at the end has to go where there is room. So does what a DSP block has
 no clock enable for; it takes four. Here the four multipliers of a block are two rows of two columns of the array, which share one enable a row. The
 blocks of two columns lie side by side, so that a sum goes from block to block, and at the end of that row are the block RAMs of the two columns'
-accumulators. Everything has registers before and behind it, so a placer finds its way between.
+accumulators. Nearly all of it has registers before and behind, so a placer finds its way between.
 """
 
 from systolith.spec.arch import PRESETS, ArchConfig
