@@ -1,10 +1,12 @@
 """Cycles and utilisation of models on RTL: a table, and JSON for comparing revisions.
 
-    .venv/bin/python benchmarks/models.py [MODEL.onnx | FOLDER ...] [--arch A]... [--memory LATENCY:BYTES]... [--layers] [--json FILE]
+    .venv/bin/python benchmarks/models.py [MODEL.onnx | FOLDER ...] [--arch A]... [--memory LATENCY:BYTES]...
+    [--layers] [--json FILE]
 
-Without models it measures the digits CNN of the examples; of a folder it takes every `*_qdq.onnx`. Every figure is the run
-of this moment, on seeded random inputs; a model whose levels differ is reported as such and fails the benchmark. The
-peer's cycles, where `peers.json` has them, are for the same number of MACs per cycle.
+Without models it measures the digits CNN of the examples; of a folder it takes every `*_qdq.onnx`. Every
+figure is the run of this moment, on seeded random inputs; a model whose levels differ is reported as such and
+fails the benchmark. The peer's cycles, where `peers.json` has them, are for the same number of MACs per
+cycle.
 """
 
 import argparse
@@ -19,7 +21,21 @@ from systolith.spec.memory import MemoryTiming
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PEERS = json.loads(Path(__file__).with_name("peers.json").read_text(encoding="utf-8"))
-COLUMNS = ("model", "arch", "memory", "bits", "MACs", "RTL cycles", "roofline", "of peak", "model's error", "peer", "peer / ours", "compile, s", "RTL, s")
+COLUMNS = (
+    "model",
+    "arch",
+    "memory",
+    "bits",
+    "MACs",
+    "RTL cycles",
+    "roofline",
+    "of peak",
+    "model's error",
+    "peer",
+    "peer / ours",
+    "compile, s",
+    "RTL, s",
+)
 
 
 def default_models() -> list[tuple[Path, dict | None]]:
@@ -33,7 +49,11 @@ def default_models() -> list[tuple[Path, dict | None]]:
 
 def found(paths: list[Path]) -> list[tuple[Path, dict | None]]:
     """The given models, and the quantised ones of the given folders."""
-    return [(model, None) for path in paths for model in (sorted(path.glob("*_qdq.onnx")) if path.is_dir() else [path])]
+    return [
+        (model, None)
+        for path in paths
+        for model in (sorted(path.glob("*_qdq.onnx")) if path.is_dir() else [path])
+    ]
 
 
 def memory_timing(text: str) -> MemoryTiming:
@@ -44,22 +64,38 @@ def memory_timing(text: str) -> MemoryTiming:
 
 def measure(path: Path, calib: dict | None, arch: str, memory: MemoryTiming, progress) -> dict:
     """One model on one architecture and memory."""
-    result = api.verify(path, arch, on=("machine", "rtl"), calib=calib, locate=False, progress=progress, memory=memory)
+    result = api.verify(
+        path, arch, on=("machine", "rtl"), calib=calib, locate=False, progress=progress, memory=memory
+    )
     info = result.as_dict()
     config = load_arch(arch)
     peer = PEERS["cycles"].get(path.stem, {}).get(str(config.macs_per_cycle))
     error = info["estimated_cycles"] / info["cycles"] - 1 if info["cycles"] else 0.0
-    return {**info, "memory": {"latency": memory.latency, "bytes_per_cycle": memory.rate(config)}, "peer_cycles": peer, "model_error": error}
+    return {
+        **info,
+        "memory": {"latency": memory.latency, "bytes_per_cycle": memory.rate(config)},
+        "peer_cycles": peer,
+        "model_error": error,
+    }
 
 
 def row(path: Path, info: dict) -> tuple[str, ...]:
     """Cells of one measurement."""
     memory = info["memory"]
     return (
-        path.stem, info["arch"], f"{memory['bytes_per_cycle']} B/cycle, {memory['latency']} cycles", "equal" if info["bit_exact"] else "DIFFER",
-        f"{info['macs']:,}", f"{info['cycles']:,}", f"{info['roofline_cycles']:,}", f"{info['utilisation']:.1%}", f"{info['model_error']:+.2%}",
-        f"{info['peer_cycles']:,}" if info["peer_cycles"] else "-", f"{info['peer_cycles'] / info['cycles']:.2f}" if info["peer_cycles"] else "-",
-        f"{info['compile_seconds']:.2f}", f"{info['backends']['rtl']['seconds']:.2f}",
+        path.stem,
+        info["arch"],
+        f"{memory['bytes_per_cycle']} B/cycle, {memory['latency']} cycles",
+        "equal" if info["bit_exact"] else "DIFFER",
+        f"{info['macs']:,}",
+        f"{info['cycles']:,}",
+        f"{info['roofline_cycles']:,}",
+        f"{info['utilisation']:.1%}",
+        f"{info['model_error']:+.2%}",
+        f"{info['peer_cycles']:,}" if info["peer_cycles"] else "-",
+        f"{info['peer_cycles'] / info['cycles']:.2f}" if info["peer_cycles"] else "-",
+        f"{info['compile_seconds']:.2f}",
+        f"{info['backends']['rtl']['seconds']:.2f}",
     )
 
 
@@ -68,7 +104,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--arch", action="append", help="may be repeated; default: array8 and array16")
-    parser.add_argument("--memory", action="append", type=memory_timing, help="LATENCY:BYTES per cycle; may be repeated; default: 32 and the bus width")
+    parser.add_argument(
+        "--memory",
+        action="append",
+        type=memory_timing,
+        help="LATENCY:BYTES per cycle; may be repeated; default: 32 and the bus width",
+    )
     parser.add_argument("--layers", action="store_true", help="print every layer, too")
     parser.add_argument("--json", default=None)
     given = parser.parse_args(arguments)
@@ -82,7 +123,9 @@ def main(arguments: list[str] | None = None) -> int:
                 rows.append(row(path, info))
                 results.append(info)
                 if given.layers:
-                    reporter.table(f"{path.stem} on {info['arch']}", LAYER_COLUMNS, layer_rows(info["layers"]))
+                    reporter.table(
+                        f"{path.stem} on {info['arch']}", LAYER_COLUMNS, layer_rows(info["layers"])
+                    )
     reporter.table(f"models on RTL; peer: {PEERS['source']}", COLUMNS, rows, left=4)
     write_json(given.json, {"results": results})
     return 0 if all(info["bit_exact"] for info in results) else 1

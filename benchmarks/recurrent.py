@@ -2,11 +2,13 @@
 
     .venv/bin/python benchmarks/recurrent.py [--arch A]... [--units H] [--inputs I] [--steps T] [--json FILE]
 
-One layer of each kind with random int8 weights. `step` is the time from the last cell of one step to that of the next, the input's share of all steps being
-computed before; `product` is what the array needs for it alone: the tiles of the state's share (of a GRU also those of its new
-gate's input) times the cycles in which a tile is read. `frame` is a program of one step, with the input's share, transfers of input and result,
-and the layer's state coming from memory and going back. `sequence` is the program of all steps; its roofline is MACs / (R * C) or the bytes over the bus.
-Without `--arch`: the presets with the array of 16 x 16 and 8 x 8, each with a weight port of a whole tile and of one row.
+One layer of each kind with random int8 weights. `step` is the time from the last cell of one step to that of
+the next, the input's share of all steps being computed before; `product` is what the array needs for it
+alone: the tiles of the state's share (of a GRU also those of its new gate's input) times the cycles in which
+a tile is read. `frame` is a program of one step, with the input's share, transfers of input and result, and
+the layer's state coming from memory and going back. `sequence` is the program of all steps; its roofline is
+MACs / (R * C) or the bytes over the bus. Without `--arch`: the presets with the array of 16 x 16 and 8 x 8,
+each with a weight port of a whole tile and of one row.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import sys
 import numpy as np
 
 from systolith import api
-from systolith.profile import step_cycles
+from systolith.evidence.profile import step_cycles
 from systolith.reference.graph import QGraph, QNode, QTensor
 from systolith.reference.partition import Partition
 from systolith.reference.recurrent import Recurrent
@@ -26,7 +28,20 @@ from systolith.spec import numerics
 from systolith.spec.arch import PRESETS, ArchConfig, load_arch
 from systolith.spec.isa import Cell
 
-COLUMNS = ("layer", "arch", "weight rows / cycle", "bits", "product", "step", "beyond", "frame", "sequence", "estimated", "roofline", "of peak")
+COLUMNS = (
+    "layer",
+    "arch",
+    "weight rows / cycle",
+    "bits",
+    "product",
+    "step",
+    "beyond",
+    "frame",
+    "sequence",
+    "estimated",
+    "roofline",
+    "of peak",
+)
 
 
 def layer(kind: Cell, steps: int, inputs: int, units: int) -> QGraph:
@@ -36,13 +51,36 @@ def layer(kind: Cell, steps: int, inputs: int, units: int) -> QGraph:
     if kind is Cell.GRU:
         weights[3], recurrent[2] = 0, 0
     mult, shift = numerics.approximate_scale(4096 / (74 * 74 * np.sqrt(inputs + units)))
-    op = Recurrent(kind=kind, weights=weights.astype(np.int16), recurrent=recurrent.astype(np.int8), bias=np.zeros((kind.gates, units), np.int32),
-                   mult=np.full((kind.gates, units), mult), shift=np.full((kind.gates, units), shift), x_zero=0,
-                   hidden=np.zeros((1, units), np.int8), state=np.zeros((1, units), np.int16))
-    tensors = {"x": QTensor(name="x", shape=(steps, 1, inputs), scale=1 / 128, zero_point=0),
-               "y": QTensor(name="y", shape=(steps, 1, 1, units), scale=1 / 128, zero_point=0)}
-    node = QNode(name=kind.name.lower(), op=op, inputs=("x",), output="y", op_type=kind.name, sources=(kind.name.lower(),))
-    return QGraph(name=f"{kind.name.lower()}_{inputs}_{units}", tensors=tensors, nodes=(node,), inputs=("x",), outputs=("y",))
+    op = Recurrent(
+        kind=kind,
+        weights=weights.astype(np.int16),
+        recurrent=recurrent.astype(np.int8),
+        bias=np.zeros((kind.gates, units), np.int32),
+        mult=np.full((kind.gates, units), mult),
+        shift=np.full((kind.gates, units), shift),
+        x_zero=0,
+        hidden=np.zeros((1, units), np.int8),
+        state=np.zeros((1, units), np.int16),
+    )
+    tensors = {
+        "x": QTensor(name="x", shape=(steps, 1, inputs), scale=1 / 128, zero_point=0),
+        "y": QTensor(name="y", shape=(steps, 1, 1, units), scale=1 / 128, zero_point=0),
+    }
+    node = QNode(
+        name=kind.name.lower(),
+        op=op,
+        inputs=("x",),
+        output="y",
+        op_type=kind.name,
+        sources=(kind.name.lower(),),
+    )
+    return QGraph(
+        name=f"{kind.name.lower()}_{inputs}_{units}",
+        tensors=tensors,
+        nodes=(node,),
+        inputs=("x",),
+        outputs=("y",),
+    )
 
 
 def product(kind: Cell, arch: ArchConfig, inputs: int, units: int) -> int:
@@ -63,18 +101,39 @@ def measure(kind: Cell, arch: ArchConfig, steps: int, inputs: int, units: int) -
     expected = graph.run({"x": x})["y"]
     frame = api.compile(Partition(graph=layer(kind, 1, inputs, units)), arch, streaming=True)
     with Session("rtl", frame) as session:
-        frames = [session.run({"x": x[t:t + 1]}) for t in range(steps)]
+        frames = [session.run({"x": x[t : t + 1]}) for t in range(steps)]
     info = api.describe(image, result.cycles)
-    equal = np.array_equal(result.raw["y"], expected) and all(np.array_equal(got.raw["y"][0], right) for got, right in zip(frames, expected, strict=True))
-    return {**info, "model": graph.name, "weight_rows_per_cycle": arch.weight_rows_per_cycle, "bit_exact": equal, "product_cycles": product(kind, arch, inputs, units),
-            "step_cycles": max(every, default=0), "frame_cycles": max(got.cycles for got in frames), "estimated_cycles": image.cycles}
+    equal = np.array_equal(result.raw["y"], expected) and all(
+        np.array_equal(got.raw["y"][0], right) for got, right in zip(frames, expected, strict=True)
+    )
+    return {
+        **info,
+        "model": graph.name,
+        "weight_rows_per_cycle": arch.weight_rows_per_cycle,
+        "bit_exact": equal,
+        "product_cycles": product(kind, arch, inputs, units),
+        "step_cycles": max(every, default=0),
+        "frame_cycles": max(got.cycles for got in frames),
+        "estimated_cycles": image.cycles,
+    }
 
 
 def row(info: dict) -> tuple[str, ...]:
     """Cells of one measurement."""
-    return (info["model"], info["arch"], str(info["weight_rows_per_cycle"]), "equal" if info["bit_exact"] else "DIFFER", f"{info['product_cycles']:,}",
-            f"{info['step_cycles']:,}", f"{info['step_cycles'] - info['product_cycles']:,}", f"{info['frame_cycles']:,}", f"{info['cycles']:,}",
-            f"{info['estimated_cycles']:,}", f"{info['roofline_cycles']:,}", f"{info['utilisation']:.1%}")
+    return (
+        info["model"],
+        info["arch"],
+        str(info["weight_rows_per_cycle"]),
+        "equal" if info["bit_exact"] else "DIFFER",
+        f"{info['product_cycles']:,}",
+        f"{info['step_cycles']:,}",
+        f"{info['step_cycles'] - info['product_cycles']:,}",
+        f"{info['frame_cycles']:,}",
+        f"{info['cycles']:,}",
+        f"{info['estimated_cycles']:,}",
+        f"{info['roofline_cycles']:,}",
+        f"{info['utilisation']:.1%}",
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,8 +147,15 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if min(given.units, given.inputs) < 1 or given.steps < 2:
         parser.error("--units and --inputs must be at least 1, --steps at least 2")
-    archs = [load_arch(arch) for arch in given.arch] if given.arch else [
-        arch for preset in ("array16", "array8") for arch in (PRESETS[preset], dataclasses.replace(PRESETS[preset], weight_rows_per_cycle=1))]
+    archs = (
+        [load_arch(arch) for arch in given.arch]
+        if given.arch
+        else [
+            arch
+            for preset in ("array16", "array8")
+            for arch in (PRESETS[preset], dataclasses.replace(PRESETS[preset], weight_rows_per_cycle=1))
+        ]
+    )
     reporter = Reporter()
     results = []
     with reporter.progress() as progress:
@@ -97,7 +163,9 @@ def main(arguments: list[str] | None = None) -> int:
             for kind in Cell:
                 progress(f"measuring {kind.name} on {arch.name}")
                 results.append(measure(kind, arch, given.steps, given.inputs, given.units))
-    reporter.table(f"recurrent layers on RTL, {given.steps} steps", COLUMNS, [row(info) for info in results], left=4)
+    reporter.table(
+        f"recurrent layers on RTL, {given.steps} steps", COLUMNS, [row(info) for info in results], left=4
+    )
     write_json(given.json, {"results": results})
     return 0 if all(info["bit_exact"] for info in results) else 1
 

@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/speed.py [--arch A]... [--seconds S] [--builds] [--json FILE]
 
-`bare` evaluates the model in a C++ loop with all inputs frozen: no memory, no bus, no Python. `harness` runs inferences
-of the digits CNN, with external memory, protocol checks and CSR polling. `--builds` also times a build from nothing.
-Processor time is counted, not wall time, so that other jobs on the machine matter less.
+`bare` evaluates the model in a C++ loop with all inputs frozen: no memory, no bus, no Python. `harness` runs
+inferences of the digits CNN, with external memory, protocol checks and CSR polling. `--builds` also times a
+build from nothing. Processor time is counted, not wall time, so that other jobs on the machine matter less.
 """
 
 import argparse
@@ -26,7 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "di
 from train import load_split
 
 MODEL = Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits_cnn.onnx"
-COLUMNS = ("arch", "bare, cycles/s", "harness, cycles/s", "bare / harness", "Verilog, s", "verilate and compile, s")
+COLUMNS = (
+    "arch",
+    "bare, cycles/s",
+    "harness, cycles/s",
+    "bare / harness",
+    "Verilog, s",
+    "verilate and compile, s",
+)
 
 
 def rate(step, seconds: float) -> float:

@@ -1,10 +1,12 @@
 """Silero VAD, a voice detector, frame by frame on RTL with its state on the core: accuracy, bits and cycles.
 
-    .venv/bin/python benchmarks/voice.py FOLDER [--arch A]... [--memory LATENCY:BYTES]... [--frames N] [--percentile P] [--json FILE]
+    .venv/bin/python benchmarks/voice.py FOLDER [--arch A]... [--memory LATENCY:BYTES]... [--frames N]
+    [--percentile P] [--json FILE]
 
-FOLDER holds `silero_vad_16k_sequence.onnx` and a mono recording of 16 bit and 16 kHz, `speech_16k.wav`; docs/silero-vad.md says where they
-come from. The first half of the recording calibrates, the figures of the other half are given apart. The benchmark fails where a bit
-differs from the reference, or the detector is further from float than it must be.
+FOLDER holds `silero_vad_16k_sequence.onnx` and a mono recording of 16 bit and 16 kHz, `speech_16k.wav`;
+docs/silero-vad.md says where they come from. The first half of the recording calibrates, the figures of the
+other half are given apart. The benchmark fails where a bit differs from the reference, or the detector is
+further from float than it must be.
 """
 
 import argparse
@@ -30,7 +32,18 @@ UNITS, RATE = 128, 16_000
 NEW, CONTEXT = 512, 64
 #: Furthest mean difference of the probability, and least share of equal decisions.
 FURTHEST, LEAST_EQUAL, THRESHOLD = 0.03, 0.97, 0.5
-COLUMNS = ("arch", "memory", "frames", "bits", "cycles a frame", "roofline", "MACs", "of peak", "real time at", "RTL, s")
+COLUMNS = (
+    "arch",
+    "memory",
+    "frames",
+    "bits",
+    "cycles a frame",
+    "roofline",
+    "MACs",
+    "of peak",
+    "real time at",
+    "RTL, s",
+)
 
 
 def recording(path: Path) -> np.ndarray:
@@ -61,7 +74,9 @@ def on_reference(partition: Partition, frames: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def on_rtl(partition: Partition, frames: np.ndarray, expected: list[np.ndarray], arch: str, memory: MemoryTiming) -> tuple[dict, np.ndarray]:
+def on_rtl(
+    partition: Partition, frames: np.ndarray, expected: list[np.ndarray], arch: str, memory: MemoryTiming
+) -> tuple[dict, np.ndarray]:
     """Figures of one core, and the probability of each frame."""
     image = api.compile(partition, arch, memory=memory)
     probabilities, differ, cycles, seconds = [], 0, [], 0.0
@@ -74,16 +89,29 @@ def on_rtl(partition: Partition, frames: np.ndarray, expected: list[np.ndarray],
             seconds += result.seconds
             probabilities.append(result.outputs["speech_probs"].item())
         info = api.describe(image, result.cycles, layer_cycles=result.layer_cycles)
-    return {**info, "memory": {"latency": memory.latency, "bytes_per_cycle": memory.rate(image.arch)}, "frames": len(frames), "frames_that_differ": differ,
-            "most_cycles": max(cycles), "hertz_for_real_time": max(cycles) * RATE / NEW, "seconds": round(seconds, 3)}, np.array(probabilities)
+    return {
+        **info,
+        "memory": {"latency": memory.latency, "bytes_per_cycle": memory.rate(image.arch)},
+        "frames": len(frames),
+        "frames_that_differ": differ,
+        "most_cycles": max(cycles),
+        "hertz_for_real_time": max(cycles) * RATE / NEW,
+        "seconds": round(seconds, 3),
+    }, np.array(probabilities)
 
 
 def agreement(name: str, got: np.ndarray, expected: np.ndarray) -> dict:
     """How close the detector is to float."""
     error = np.abs(got - expected)
     equal = float(((got > THRESHOLD) == (expected > THRESHOLD)).mean())
-    return {"frames": name, "count": len(got), "mean_difference": float(error.mean()), "largest_difference": float(error.max()), "same_decision": equal,
-            "holds": bool(error.mean() <= FURTHEST and equal >= LEAST_EQUAL)}
+    return {
+        "frames": name,
+        "count": len(got),
+        "mean_difference": float(error.mean()),
+        "largest_difference": float(error.max()),
+        "same_decision": equal,
+        "holds": bool(error.mean() <= FURTHEST and equal >= LEAST_EQUAL),
+    }
 
 
 def memory_timing(text: str) -> MemoryTiming:
@@ -97,9 +125,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--arch", action="append", help="may be repeated; default: array8 and array16")
-    parser.add_argument("--memory", action="append", type=memory_timing, help="LATENCY:BYTES per cycle; may be repeated; default: 32 and the bus width")
-    parser.add_argument("--frames", type=int, default=None, help="of the recording, from its beginning; default: all")
-    parser.add_argument("--percentile", type=float, default=100.0, help="of the calibration data's values that int8 covers")
+    parser.add_argument(
+        "--memory",
+        action="append",
+        type=memory_timing,
+        help="LATENCY:BYTES per cycle; may be repeated; default: 32 and the bus width",
+    )
+    parser.add_argument(
+        "--frames", type=int, default=None, help="of the recording, from its beginning; default: all"
+    )
+    parser.add_argument(
+        "--percentile", type=float, default=100.0, help="of the calibration data's values that int8 covers"
+    )
     parser.add_argument("--json", default=None)
     given = parser.parse_args(arguments)
     model, path = given.folder / MODEL, given.folder / RECORDING
@@ -107,7 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not file.is_file():
             raise SystemExit(f"{file} does not exist: give the folder that holds {MODEL} and {RECORDING}")
     reporter = Reporter()
-    frames = recording(path)[:given.frames]
+    frames = recording(path)[: given.frames]
     half = len(frames) // 2
     floats = in_float(model, frames)
     with reporter.progress() as progress:
@@ -122,17 +159,43 @@ def main(arguments: list[str] | None = None) -> int:
                 progress(f"running on {arch}")
                 info, probabilities = on_rtl(partition, frames, expected, arch, memory)
             results.append(info)
-            compared = [agreement("all", probabilities, floats), agreement("calibration", probabilities[:half], floats[:half]),
-                        agreement("the rest", probabilities[half:], floats[half:])]
-            rows.append((arch, f"{info['memory']['bytes_per_cycle']} B/cycle, {info['memory']['latency']} cycles", f"{info['frames']:,}",
-                         "equal" if not info["frames_that_differ"] else f"{info['frames_that_differ']} DIFFER", f"{info['most_cycles']:,}",
-                         f"{info['roofline_cycles']:,}", f"{info['macs']:,}", f"{info['utilisation']:.1%}", f"{info['hertz_for_real_time'] / 1000:,.0f} kHz",
-                         f"{info['seconds']:.1f}"))
+            compared = [
+                agreement("all", probabilities, floats),
+                agreement("calibration", probabilities[:half], floats[:half]),
+                agreement("the rest", probabilities[half:], floats[half:]),
+            ]
+            rows.append(
+                (
+                    arch,
+                    f"{info['memory']['bytes_per_cycle']} B/cycle, {info['memory']['latency']} cycles",
+                    f"{info['frames']:,}",
+                    "equal" if not info["frames_that_differ"] else f"{info['frames_that_differ']} DIFFER",
+                    f"{info['most_cycles']:,}",
+                    f"{info['roofline_cycles']:,}",
+                    f"{info['macs']:,}",
+                    f"{info['utilisation']:.1%}",
+                    f"{info['hertz_for_real_time'] / 1000:,.0f} kHz",
+                    f"{info['seconds']:.1f}",
+                )
+            )
             reporter.table(f"layers on {arch}", LAYER_COLUMNS, layer_rows(info["layers"]))
     reporter.table("Silero VAD on RTL", COLUMNS, rows, left=2)
-    reporter.table("against ONNX Runtime in float", ("frames", "count", "mean difference", "largest", "same decision", "holds"),
-                   [(c["frames"], f"{c['count']:,}", f"{c['mean_difference']:.4f}", f"{c['largest_difference']:.3f}", f"{c['same_decision']:.2%}",
-                     "yes" if c["holds"] else "NO") for c in compared], left=1)
+    reporter.table(
+        "against ONNX Runtime in float",
+        ("frames", "count", "mean difference", "largest", "same decision", "holds"),
+        [
+            (
+                c["frames"],
+                f"{c['count']:,}",
+                f"{c['mean_difference']:.4f}",
+                f"{c['largest_difference']:.3f}",
+                f"{c['same_decision']:.2%}",
+                "yes" if c["holds"] else "NO",
+            )
+            for c in compared
+        ],
+        left=1,
+    )
     write_json(given.json, {"agreement": compared, "results": results})
     return 0 if compared[0]["holds"] and not any(info["frames_that_differ"] for info in results) else 1
 

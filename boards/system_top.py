@@ -1,4 +1,5 @@
-"""What every board's top has: its clock, the system as generated Verilog, and its serial line and memory on pins."""
+"""What every board's top has: its clock, the system as generated Verilog, and its serial line and memory on
+pins."""
 
 from abc import ABC, abstractmethod
 
@@ -26,10 +27,12 @@ class BoardTop(Elaboratable, ABC):
 
     @abstractmethod
     def clock(self, clock_hz: int) -> Elaboratable:
-        """One of `boards.clocking`, from the board's oscillator; with the domain `shifted` where the board has an SDRAM chip."""
+        """One of `boards.clocking`, from the board's oscillator; with the domain `shifted` where the board
+        has an SDRAM chip."""
 
     def sites(self) -> dict[str, str]:
-        """Cells of the synthesised netlist -> sites of the part, for those that nextpnr is not to place by itself."""
+        """Cells of the synthesised netlist -> sites of the part, for those that nextpnr is not to place by
+        itself."""
         return {}
 
     def elaborate(self, platform) -> Module:
@@ -43,13 +46,18 @@ class BoardTop(Elaboratable, ABC):
 
 
 def _add_system(m: Module, platform, files: VerilogFiles) -> dict[str, Signal]:
-    """The module ``system`` in domain `sync`, but for the device's own cells the very text that the simulation runs; its other ports by name."""
+    """The module ``system`` in domain `sync`, but for the device's own cells the very text that the
+    simulation runs; its other ports by name."""
     for name, text in files.sources.items():
         platform.add_file(name, text)
     ports = {name: Signal(bits, name=name) for name, _, bits in files.ports if name not in ("clk", "rst")}
     directions = {name: direction[0] for name, direction, _ in files.ports}
-    m.submodules.system = Instance("system", i_clk=ClockSignal(), i_rst=ResetSignal(allow_reset_less=True),
-                                   **{f"{directions[name]}_{name}": signal for name, signal in ports.items()})
+    m.submodules.system = Instance(
+        "system",
+        i_clk=ClockSignal(),
+        i_rst=ResetSignal(allow_reset_less=True),
+        **{f"{directions[name]}_{name}": signal for name, signal in ports.items()},
+    )
     return ports
 
 
@@ -62,7 +70,8 @@ def _add_uart(m: Module, platform, ports: dict[str, Signal]) -> None:
 
 
 def _add_sdram(m: Module, platform, ports: dict[str, Signal]) -> None:
-    """An SDRAM chip behind registered buffers, two cycles there and back (`pin_cycles` = 2), its clock the domain `shifted`."""
+    """An SDRAM chip behind registered buffers, two cycles there and back (`pin_cycles` = 2), its clock the
+    domain `shifted`."""
     names = ("clk_en", "cs", "we", "ras", "cas", "ba", "a", "dqm")
     sdram = platform.request("sdram", 0, dir="-")
     for name in names:

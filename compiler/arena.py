@@ -15,7 +15,8 @@ class Arena:
     ----------
     first, end : int   byte addresses that may be handed out, `end` excluded
     unit : int         sizes are rounded up to this many bytes
-    block : int        or 0; blocks of the memory are tried in turn, so that successive ranges tend to lie in different ones
+    block : int        or 0; blocks of the memory are tried in turn, so that successive ranges tend to lie in
+            different ones
     """
 
     first: int

@@ -1,7 +1,8 @@
 """Weights, parameters and tables: where each lies in external memory and on chip.
 
 A first, dry pass over the model only collects what is asked for. From that `plan` decides what stays on chip
-(loaded once by the load stream) and what is streamed through a ring, loaded by the run stream just before use.
+(loaded once by the load stream) and what is streamed through a ring, loaded by the run stream just before
+use.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class _Entry:
 class Constants:
     """All constants of one program.
 
-    `use` returns the byte address in the SRAM at which a constant stands, after emitting a LOAD where it is streamed.
-    `offset` is relative to the start of the constants in the PROGRAM region until `base` is known.
+    `use` returns the byte address in the SRAM at which a constant stands, after emitting a LOAD where it is
+    streamed. `offset` is relative to the start of the constants in the PROGRAM region until `base` is known.
     """
 
     arch: ArchConfig
@@ -48,14 +49,23 @@ class Constants:
 
     def sizes(self) -> dict[Space, int]:
         """Capacity of each SRAM that holds constants."""
-        return {Space.WEIGHT: self.arch.weight_bytes, Space.PARAM: self.arch.param_bytes, Space.TABLE: self.arch.table_bytes}
+        return {
+            Space.WEIGHT: self.arch.weight_bytes,
+            Space.PARAM: self.arch.param_bytes,
+            Space.TABLE: self.arch.table_bytes,
+        }
 
     def unit(self, space: Space) -> int:
         """Addresses are multiples of this many bytes, and of the bus width."""
-        return {Space.WEIGHT: self.arch.tile_bytes, Space.PARAM: self.arch.param_line_bytes, Space.TABLE: TABLE_SIZE}[space]
+        return {
+            Space.WEIGHT: self.arch.tile_bytes,
+            Space.PARAM: self.arch.param_line_bytes,
+            Space.TABLE: TABLE_SIZE,
+        }[space]
 
     def add(self, space: Space, key: Hashable, data: bytes) -> None:
-        """Make a constant known; equal keys are the same constant, and so are equal bytes for the same memory."""
+        """Make a constant known; equal keys are the same constant, and so are equal bytes for the same
+        memory."""
         if (space, key) in self.entries:
             return
         entry = self._by_data.get((space, data))
@@ -95,14 +105,21 @@ class Constants:
 
     def load(self, space: Space, entry: _Entry, address: int) -> Instr:
         """The LOAD that brings one constant on chip."""
-        return isa_for(self.arch).make("LOAD", space=space, region=Region.PROGRAM, offset=self.base + entry.offset,
-                                       bytes=len(entry.data) + -len(entry.data) % self.arch.bus_bytes, base=address)
+        return isa_for(self.arch).make(
+            "LOAD",
+            space=space,
+            region=Region.PROGRAM,
+            offset=self.base + entry.offset,
+            bytes=len(entry.data) + -len(entry.data) % self.arch.bus_bytes,
+            base=address,
+        )
 
     def plan(self) -> list[tuple[Space, _Entry, int]]:
-        """Decide what is resident; returns (space, entry, address) of each for the load stream. Ends the dry pass.
+        """Decide what is resident; returns (space, entry, address) of each for the load stream. Ends the dry
+        pass.
 
-        Streamed are those that are used least often, and of these what the array uses for the most cycles per byte: the load of
-        the next hides behind it.
+        Streamed are those that are used least often, and of these what the array uses for the most cycles per
+        byte: the load of the next hides behind it.
 
         Raises
         ------
@@ -114,8 +131,13 @@ class Constants:
             rooms = [self._room(space, entry) for entry in entries]
             largest = max(rooms, default=0)
             if largest > capacity:
-                raise AllocationError("allocate", "", f"one block of constants needs {largest} bytes of {space.name} SRAM, the architecture "
-                                      f"has {capacity}", "use an architecture with a larger SRAM")
+                raise AllocationError(
+                    "allocate",
+                    "",
+                    f"one block of constants needs {largest} bytes of {space.name} SRAM, the architecture "
+                    f"has {capacity}",
+                    "use an architecture with a larger SRAM",
+                )
             ring = 0 if sum(rooms) <= capacity else min(2 * largest, capacity)
             unit = self.unit(space)
             ring += -ring % unit

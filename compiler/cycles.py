@@ -1,10 +1,10 @@
 """The cycle model: when each instruction starts and ends, without simulating a clock.
 
-Instructions are fetched and dispatched in order, wait in their engine's queue, for their tokens, and for the entries
-that MATRIX releases. Streaming rates are exact (`costs`); the latencies below were read off the RTL. Fetch and LOAD share
-the read channel, which answers in the order of the requests; STORE has the write channel for itself. What is not modelled:
-conflicts of engines over a block of the activation SRAM, which cost up to a third where operands share the block that
-the array reads, and stalls of the bus.
+Instructions are fetched and dispatched in order, wait in their engine's queue, for their tokens, and for the
+entries that MATRIX releases. Streaming rates are exact (`costs`); the latencies below were read off the RTL.
+Fetch and LOAD share the read channel, which answers in the order of the requests; STORE has the write channel
+for itself. What is not modelled: conflicts of engines over a block of the activation SRAM, which cost up to a
+third where operands share the block that the array reads, and stalls of the bus.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ __all__ = ["Timing", "estimate", "transfer_cycles"]
 _ISSUE = 5
 #: Cycles from the end of an instruction to the first request of what waits for its token.
 _TOKEN = 2
-#: Cycles from the end of one instruction to the start of the next, in a unit of a compact core: its beats come then.
+#: Cycles from the end of one instruction to the start of the next, in a unit of a compact core: its beats
+#: come then.
 _COMPACT_ISSUE = 10
 #: Cycles from a MATMUL's first vector to its first accumulator write, beyond the R rows it passes.
 _ARRAY_LATENCY = 12
@@ -49,7 +50,9 @@ class Timing:
 
 def transfer_cycles(instr: Instr, arch: ArchConfig, memory: MemoryTiming) -> int:
     """Cycles that a LOAD or STORE takes: the longer of its beats on the bus and its writes on chip."""
-    return max(busy_cycles(instr, arch), -(-transfer_beats(instr, arch) * arch.bus_bytes // memory.rate(arch)))
+    return max(
+        busy_cycles(instr, arch), -(-transfer_beats(instr, arch) * arch.bus_bytes // memory.rate(arch))
+    )
 
 
 class _ReadChannel:
@@ -133,7 +136,16 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
             end = start + busy + arch.rows + _ARRAY_LATENCY
             free[engine] = start + busy
             if instr.final:
-                released.append((start + busy - max(instr.oy * instr.ox, arch.weight_load_cycles) + arch.rows + _ARRAY_LATENCY, end))
+                released.append(
+                    (
+                        start
+                        + busy
+                        - max(instr.oy * instr.ox, arch.weight_load_cycles)
+                        + arch.rows
+                        + _ARRAY_LATENCY,
+                        end,
+                    )
+                )
         elif engine is Engine.OUTPUT:
             first, last = released.pop(0)
             start = max(start, first)
@@ -144,7 +156,8 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
         elif engine is Engine.VECTOR:
             operands = [chained.pop(0) for _ in range(chained_outputs(instr))]
             if instr.mnemonic == "CELL":
-                # Its state is read first; its cycles count from the last gate to the next, and include the writes.
+                # Its state is read first; its cycles count from the last gate to the next, and include the
+                # writes.
                 taken = max(start + _STATE_READ, operands[-1][0])
                 free[engine] = end = taken + busy - cell_cycles(instr) + cell_latency(instr)
             else:
@@ -154,11 +167,17 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
         elif engine is Engine.LOAD:
             # Beats that wait for narrow lines hold up the channel; a compact core waits for each burst.
             bursts = max(0, -(-transfer_beats(instr, arch) // BURST_BEATS) - 1) if arch.compact else 0
-            end = bursts * memory.latency + channel.read(start, transfer_cycles(instr, arch, memory)) + _TRANSFER_LATENCY
+            end = (
+                bursts * memory.latency
+                + channel.read(start, transfer_cycles(instr, arch, memory))
+                + _TRANSFER_LATENCY
+            )
             # The next one asks for its data while this one's are on their way.
             free[engine] = start + -(-transfer_beats(instr, arch) // BURST_BEATS)
         else:
-            free[engine] = end = start + memory.latency + transfer_cycles(instr, arch, memory) + _TRANSFER_LATENCY
+            free[engine] = end = (
+                start + memory.latency + transfer_cycles(instr, arch, memory) + _TRANSFER_LATENCY
+            )
         if arch.compact:
             # No queue: what waits holds up all behind it. LOAD and STORE are one unit.
             dispatched = starts[engine][-1]

@@ -1,4 +1,5 @@
-"""From a quantised graph to an image: lower twice (dry, then real), add tokens, link; each level is checked before the next."""
+"""From a quantised graph to an image: lower twice (dry, then real), add tokens, link; each level is checked
+before the next."""
 
 from __future__ import annotations
 
@@ -22,7 +23,13 @@ from systolith.spec.memory import FULL_RATE, MemoryTiming
 
 __all__ = ["Compilation", "compile_graph", "compile_levels", "residences"]
 
-_LIMITS = {Engine.LOAD: "memory", Engine.STORE: "memory", Engine.MATRIX: "array", Engine.OUTPUT: "vector", Engine.VECTOR: "vector"}
+_LIMITS = {
+    Engine.LOAD: "memory",
+    Engine.STORE: "memory",
+    Engine.MATRIX: "array",
+    Engine.OUTPUT: "vector",
+    Engine.VECTOR: "vector",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +99,32 @@ def compile_levels(graph: QGraph, arch: ArchConfig, memory: MemoryTiming = FULL_
     timings = estimate(run, arch, memory)
     layers, owners = _layers(low, run, timings, memory)
     image = Image(
-        arch=arch, model=graph.name, program=program, load_entry=load_entry, load_count=len(load), run_entry=run_entry, run_count=len(run),
+        arch=arch,
+        model=graph.name,
+        program=program,
+        load_entry=load_entry,
+        load_count=len(load),
+        run_entry=run_entry,
+        run_count=len(run),
         data_bytes=_aligned(max(low.scratch.used, 16)),
         inputs=tuple(_io(graph.tensors[name], offsets[name], layouts[name]) for name in graph.inputs),
         outputs=tuple(_io(graph.tensors[name], offsets[name], layouts[name]) for name in graph.outputs),
-        layers=layers, owners=owners, cycles=timings[-1].end,
-        states=tuple(StateInfo(name=node.name, offset=states[node.name], initial=node.op.first_bytes.tobytes().hex())
-                     for node in graph.nodes if node.op.carried),
+        layers=layers,
+        owners=owners,
+        cycles=timings[-1].end,
+        states=tuple(
+            StateInfo(name=node.name, offset=states[node.name], initial=node.op.first_bytes.tobytes().hex())
+            for node in graph.nodes
+            if node.op.carried
+        ),
     )
     verify_image(image, load, run)
     return Compilation(graph=graph, lowering=low, load=load, run=run, timings=timings, image=image)
 
 
 def residences(graph: QGraph, arch: ArchConfig) -> tuple[Residence, ...]:
-    """Where each computed tensor lies in the activation SRAM, and during which instructions of the run stream.
+    """Where each computed tensor lies in the activation SRAM, and during which instructions of the run
+    stream.
 
     Raises
     ------
@@ -123,14 +142,24 @@ def _size(tensor: QTensor) -> int:
 
 
 def _io(tensor: QTensor, offset: int, layout: Layout) -> IoTensor:
-    return IoTensor(name=tensor.name, shape=tensor.shape, dtype=tensor.dtype, scale=float(tensor.scale), zero_point=int(tensor.zero_point),
-                    offset=offset, order=layout.order)
+    return IoTensor(
+        name=tensor.name,
+        shape=tensor.shape,
+        dtype=tensor.dtype,
+        scale=float(tensor.scale),
+        zero_point=int(tensor.zero_point),
+        offset=offset,
+        order=layout.order,
+    )
 
 
-def _layers(low: Lowering, run: list[Instr], timings: list[Timing], memory: MemoryTiming) -> tuple[tuple[LayerInfo, ...], tuple[int, ...]]:
+def _layers(
+    low: Lowering, run: list[Instr], timings: list[Timing], memory: MemoryTiming
+) -> tuple[tuple[LayerInfo, ...], tuple[int, ...]]:
     """The layers that have instructions, and the layer of each instruction.
 
-    A layer's cycles are those by which it moves the end of the program: work hidden behind an earlier layer is free.
+    A layer's cycles are those by which it moves the end of the program: work hidden behind an earlier layer
+    is free.
     """
     graph, arch = low.graph, low.arch
     isa = isa_for(arch)
@@ -145,7 +174,11 @@ def _layers(low: Lowering, run: list[Instr], timings: list[Timing], memory: Memo
             ends[node] = max(ends.get(node, 0), timing.end)
             engines = busy.setdefault(node, dict.fromkeys(Engine, 0))
             fetched[node] = fetched.get(node, 0) + -(-isa.word_bytes // memory.rate(arch))
-            engines[engine] += transfer_cycles(instr, arch, memory) if engine in (Engine.LOAD, Engine.STORE) else busy_cycles(instr, arch)
+            engines[engine] += (
+                transfer_cycles(instr, arch, memory)
+                if engine in (Engine.LOAD, Engine.STORE)
+                else busy_cycles(instr, arch)
+            )
             if instr.mnemonic == "MATMUL" and instr.oy * instr.ox <= arch.weight_load_cycles:
                 weight_bound[node] = True
             if instr.mnemonic == "LOAD" and instr.region == Region.PROGRAM:
@@ -155,7 +188,9 @@ def _layers(low: Lowering, run: list[Instr], timings: list[Timing], memory: Memo
         node = graph.nodes[number]
         macs = node.op.macs(*(graph.tensors[name].shape for name in node.inputs))
         outside = {*node.inputs, node.output} & {*graph.inputs, *graph.outputs, *low.external}
-        compulsory = sum(_size(graph.tensors[name]) for name in outside) + sum(streamed.get(number, {}).values())
+        compulsory = sum(_size(graph.tensors[name]) for name in outside) + sum(
+            streamed.get(number, {}).values()
+        )
         slowest = max(engines, key=engines.get)
         if fetched[number] > engines[slowest]:
             # The instructions themselves are what memory cannot deliver fast enough.
@@ -165,8 +200,19 @@ def _layers(low: Lowering, run: list[Instr], timings: list[Timing], memory: Memo
         index[number] = len(layers)
         skipped = low.skipped_macs.get(number, 0)
         roofline = max(-(-(macs - skipped) // arch.macs_per_cycle), -(-compulsory // memory.rate(arch)))
-        layers.append(LayerInfo(
-            name=node.name, op=node.op_type, nodes=node.sources, tensor=node.output, macs=macs, cycles=max(0, ends[number] - reached),
-            roofline_cycles=roofline, limit=limit, skipped_tiles=sum(low.skipped.get(number, {}).values()), skipped_macs=skipped))
+        layers.append(
+            LayerInfo(
+                name=node.name,
+                op=node.op_type,
+                nodes=node.sources,
+                tensor=node.output,
+                macs=macs,
+                cycles=max(0, ends[number] - reached),
+                roofline_cycles=roofline,
+                limit=limit,
+                skipped_tiles=sum(low.skipped.get(number, {}).values()),
+                skipped_macs=skipped,
+            )
+        )
         reached = max(reached, ends[number])
     return tuple(layers), tuple(index[node] for node in low.owners)

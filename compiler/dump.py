@@ -43,8 +43,13 @@ def dump_levels(partition: Partition, compilation: Compilation, directory: Path)
         files["core.onnx"] = partition.core
     if host is not None and host.after:
         files["host-after.onnx"] = host.after
-    for name, lines in (("graph", _graph(compilation.graph)), ("lowered", _lowered(compilation)), ("placement", _placement(compilation)),
-                        ("constants", _constants(compilation)), ("program", _program(compilation))):
+    for name, lines in (
+        ("graph", _graph(compilation.graph)),
+        ("lowered", _lowered(compilation)),
+        ("placement", _placement(compilation)),
+        ("constants", _constants(compilation)),
+        ("program", _program(compilation)),
+    ):
         files[f"{name}.txt"] = "".join(f"{line}\n" for line in lines).encode()
     for name, data in files.items():
         (directory / name).write_bytes(data)
@@ -54,7 +59,15 @@ def dump_levels(partition: Partition, compilation: Compilation, directory: Path)
 def _graph(graph: QGraph) -> Iterator[str]:
     yield f"graph {graph.name}"
     for name, tensor in graph.tensors.items():
-        kind = "input" if name in graph.inputs else "constant" if tensor.data is not None else "output" if name in graph.outputs else "tensor"
+        kind = (
+            "input"
+            if name in graph.inputs
+            else "constant"
+            if tensor.data is not None
+            else "output"
+            if name in graph.outputs
+            else "tensor"
+        )
         yield f"{kind} {name}: {list(tensor.shape)} scale {tensor.scale:.9g} zero point {tensor.zero_point} as {tensor.dtype}"
     for node in graph.nodes:
         yield ""
@@ -69,8 +82,10 @@ def _attributes(op: Op) -> Iterator[str]:
     for item in fields(op):
         value = getattr(op, item.name)
         if isinstance(value, Requant):
-            yield f"{item.name}: mult {_summary(value.mult)} shift {_summary(value.shift)} zero {value.zero} clamp {value.low} to {value.high}" + (
-                "" if value.table is None else f" table {_summary(value.table)}")
+            yield (
+                f"{item.name}: mult {_summary(value.mult)} shift {_summary(value.shift)} zero {value.zero} clamp {value.low} to {value.high}"
+                + ("" if value.table is None else f" table {_summary(value.table)}")
+            )
         elif isinstance(value, np.ndarray):
             yield f"{item.name}: {_summary(value)}"
         elif value is not None:
@@ -99,9 +114,15 @@ def _placement(compilation: Compilation) -> Iterator[str]:
         yield f"{name}: {place.bytes} bytes at 0x{place.address:x} of the DATA region, axes in memory order {list(place.layout.order)}"
     for r in low.residences:
         last = r.last if r.last is not None else len(low.instrs)
-        part = "" if r.bytes == np.prod(r.extents) else f", part {[f'{i.start}:{i.stop}' for i in r.box]} of {list(r.extents)}"
-        yield (f"{r.name}: {r.bytes} bytes at 0x{r.address:x} of the activation SRAM, axes in memory order {list(r.order)}, "
-               f"from instruction {r.first} to {last}{part}")
+        part = (
+            ""
+            if r.bytes == np.prod(r.extents)
+            else f", part {[f'{i.start}:{i.stop}' for i in r.box]} of {list(r.extents)}"
+        )
+        yield (
+            f"{r.name}: {r.bytes} bytes at 0x{r.address:x} of the activation SRAM, axes in memory order {list(r.order)}, "
+            f"from instruction {r.first} to {last}{part}"
+        )
 
 
 def _constants(compilation: Compilation) -> Iterator[str]:
@@ -116,7 +137,9 @@ def _program(compilation: Compilation) -> Iterator[str]:
     isa = isa_for(image.arch)
     yield "#  offset    start      end  instruction"
     last = None
-    for (offset, instr), owner, timing in zip(image.stream("run"), image.owners, compilation.timings, strict=True):
+    for (offset, instr), owner, timing in zip(
+        image.stream("run"), image.owners, compilation.timings, strict=True
+    ):
         if owner != last:
             yield f"# {image.layers[owner].name}" if owner >= 0 else "# inputs and outputs"
             last = owner

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from systolith.spec.errors import SystolithError
+
 __all__ = ["AllocationError", "CompileError", "InputError", "QuantiseError", "StateError", "UnsupportedError"]
 
 
-class CompileError(Exception):
+class CompileError(SystolithError):
     """A model that cannot be compiled.
 
     Parameters

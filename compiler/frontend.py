@@ -41,7 +41,8 @@ _MOVERS = (
 def import_model(
     source: str | Path | onnx.ModelProto, calibration: dict[str, np.ndarray] | None = None
 ) -> QGraph:
-    """The quantised graph of a model that the core runs as a whole; `partition.partition_model` divides any other.
+    """The quantised graph of a model that the core runs as a whole; `partition.partition_model` divides any
+    other.
 
     Parameters
     ----------
@@ -291,7 +292,8 @@ class _Importer:
         self.values.update((name, value) for name, value in zip(node.output, values, strict=False) if name)
 
     def _fold(self, node: onnx.NodeProto, values: tuple[Const | None, ...]) -> None:
-        """A node of constants alone is computed; quantised weights keep their integers through a Transpose or Identity."""
+        """A node of constants alone is computed; quantised weights keep their integers through a Transpose or
+        Identity."""
         try:
             results = evaluate(node, self.opset, [None if value is None else value.array for value in values])
         except Exception as error:

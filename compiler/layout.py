@@ -1,8 +1,9 @@
 """How tensors lie in memory: the order of their axes, and nothing else. Every tensor is dense.
 
-Convolution and pooling want channels innermost; a Transpose costs nothing when its result may keep the bytes where
-they are. `flatten` is the one case that is more than an order: a tensor that was flattened with its channels
-innermost, whose only readers are matrix products, which take their weight rows in the same order instead.
+Convolution and pooling want channels innermost; a Transpose costs nothing when its result may keep the bytes
+where they are. `flatten` is the one case that is more than an order: a tensor that was flattened with its
+channels innermost, whose only readers are matrix products, which take their weight rows in the same order
+instead.
 """
 
 from __future__ import annotations
@@ -84,5 +85,12 @@ def input_orders(graph: QGraph) -> dict[str, tuple[int, ...]]:
 def only_matmuls_read(graph: QGraph, name: str) -> bool:
     """Every path from the tensor leads through look-ups to matrix products, and it is no output."""
     readers = [node for node in graph.nodes if name in node.inputs]
-    return bool(readers) and name not in graph.outputs and all(
-        isinstance(node.op, MatMul) or (isinstance(node.op, Lookup) and only_matmuls_read(graph, node.output)) for node in readers)
+    return (
+        bool(readers)
+        and name not in graph.outputs
+        and all(
+            isinstance(node.op, MatMul)
+            or (isinstance(node.op, Lookup) and only_matmuls_read(graph, node.output))
+            for node in readers
+        )
+    )

@@ -1,8 +1,9 @@
 """Divide a model into what the host runs first, what the core runs, and what the host runs last.
 
-The importer alone knows what the core can run. So it is asked: while it refuses a node, that node goes to the host and
-the rest is tried again. A refused node before all layers of the core takes along what it reads, one behind them all takes
-along what reads it; one between them does either, so that the core keeps as much of the work as it can.
+The importer alone knows what the core can run. So it is asked: while it refuses a node, that node goes to the
+host and the rest is tried again. A refused node before all layers of the core takes along what it reads, one
+behind them all takes along what reads it; one between them does either, so that the core keeps as much of the
+work as it can.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ _QUANTISER_SUFFIXES = ("_QuantizeLinear", "_DequantizeLinear", "_quantized")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Cut:
-    """Node names of the two segments. `heads` are those nodes of `before` that the core cannot run; the core repeats
+    """Node names of the two segments. `heads` are those nodes of `before` that the core cannot run; the core
+    repeats
     the others where it needs them, so that it starts as early as it can.
     """
 
@@ -65,34 +67,45 @@ def partition_model(
     Parameters
     ----------
     source      : path or ModelProto
-    calibration : dict of input of the model -> samples stacked on the first axis; needed for float models. Where states are
-                  bound the samples follow one another in a stream, and the bound inputs need none
+    calibration : dict of input of the model -> samples stacked on the first axis; needed for float models.
+                  Where states are bound the samples follow one another in a stream, and the bound inputs need
+                  none
     states      : output -> input of the model: state that stays on the core from run to run
-    hidden_bits : of the hidden states of recurrent layers, 8 or 16; None: what the model's metadata says, else 8
+    hidden_bits : of the hidden states of recurrent layers, 8 or 16; None: what the model's metadata says,
+                  else 8
     percentile  : of the values of each tensor on the calibration data that int8 covers
 
     Raises
     ------
-    CompileError   If a node between layers of the core cannot run there, or none can; one sentence that names it.
+    CompileError   If a node between layers of the core cannot run there, or none can; one sentence that names
+                   it.
     """
     model = fold_batch_norm(load_model(source))
     bound = bind_states(model, states) if states else None
     model = _without_dead_nodes(model if bound is None else bound.model)
     quantised = is_quantised(model)
-    samples = [] if quantised else calibration_samples(model, calibration, bound.nodes if bound is not None else ())
+    samples = (
+        [] if quantised else calibration_samples(model, calibration, bound.nodes if bound is not None else ())
+    )
     if bound is not None:
         samples = bound.samples(samples)
     topology, values = Topology(model), typed_values(model)
     blocked = {error.node: error for error in unsupported_nodes(model) if error.node in topology.above}
     while True:
-        parts = _Parts(model, topology, values, _cut(topology, values, blocked, not quantised)) if blocked else None
+        parts = (
+            _Parts(model, topology, values, _cut(topology, values, blocked, not quantised))
+            if blocked
+            else None
+        )
         core = model if parts is None else parts.core
         if bound is not None:
             _check_bound(bound, core, blocked)
         try:
             integers = core
             if not quantised:
-                integers = quantise_model(core, samples if parts is None else parts.core_samples(samples), percentile)
+                integers = quantise_model(
+                    core, samples if parts is None else parts.core_samples(samples), percentile
+                )
             if bound is not None:
                 integers = bound.cut_off(integers)
             if hidden_bits is not None:
@@ -108,7 +121,9 @@ def partition_model(
                 raise
             blocked.update(dict.fromkeys(found, error))
             continue
-        host = None if parts is None else parts.finish(graph, blocked, bound.nodes if bound is not None else ())
+        host = (
+            None if parts is None else parts.finish(graph, blocked, bound.nodes if bound is not None else ())
+        )
         return Partition(graph=graph, host=host, core=core_bytes)
 
 
@@ -141,7 +156,8 @@ def _without_dead_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _culprits(topology: Topology, core: onnx.ModelProto, error: CompileError) -> set[str]:
-    """The nodes of the model to blame for an error that names a node or a tensor; none where moving nodes is no help."""
+    """The nodes of the model to blame for an error that names a node or a tensor; none where moving nodes is
+    no help."""
     if not error.node or (isinstance(error, InputError) and error.stage != "import"):
         return set()
     names = [error.node]
@@ -159,12 +175,15 @@ def _culprits(topology: Topology, core: onnx.ModelProto, error: CompileError) ->
 
 
 def _cut(
-    topology: Topology, values: dict[str, onnx.ValueInfoProto], blocked: dict[str, CompileError], in_float: bool
+    topology: Topology,
+    values: dict[str, onnx.ValueInfoProto],
+    blocked: dict[str, CompileError],
+    in_float: bool,
 ) -> _Cut:
     """Where to cut, so that every blocked node is on the host and the layers of the core stay together.
 
-    A blocked node between layers puts those before it on the host, or those behind it: of all such cuts the one that leaves the
-    most multiply-accumulates to the core.
+    A blocked node between layers puts those before it on the host, or those behind it: of all such cuts the
+    one that leaves the most multiply-accumulates to the core.
     """
     free = [name for name in topology.above if name not in blocked]
     layers = {name for name in free if topology.has_weights(name)}
@@ -183,7 +202,8 @@ def _cut(
             (heads if below and not above else tails).add(name)
 
     def divided(first: int) -> tuple[_Cut, set[str]]:
-        """With the first of those between layers before the core, the others behind it; and the layers that stay."""
+        """With the first of those between layers before the core, the others behind it; and the layers that
+        stay."""
         fronts, backs = heads.union(between[:first]), tails.union(between[first:])
         after = backs | {name for name in free if topology.above[name] & backs}
         before = fronts.union(*(topology.above[name] for name in fronts))
@@ -194,15 +214,18 @@ def _cut(
         return _Cut(before=frozenset(before), after=frozenset(after), heads=frozenset(fronts)), kept
 
     # In the order of the graph no node of a front lies behind one of a back.
-    cut, kept = max((divided(first) for first in range(len(between), -1, -1)),
-                    key=lambda found: (sum(node_macs(topology.nodes[name], values) for name in found[1]), len(found[1])))
+    cut, kept = max(
+        (divided(first) for first in range(len(between), -1, -1)),
+        key=lambda found: (sum(node_macs(topology.nodes[name], values) for name in found[1]), len(found[1])),
+    )
     if not kept:
         raise _nothing(next(iter(blocked.items())))
     return cut
 
 
 def _in_front(topology: Topology, before: set[str], layers: set[str]) -> set[str]:
-    """What computes between the host's first segment and the core's first layers: in float it costs no accuracy, and no program."""
+    """What computes between the host's first segment and the core's first layers: in float it costs no
+    accuracy, and no program."""
     return {
         name
         for name, above in topology.above.items()
@@ -239,7 +262,9 @@ class _Parts:
         self.after_outputs = [name for name in outputs if in_after(name)]
         # Everything that flows into the last segment from outside of it.
         self.after_nodes, self.after_inputs = extract(
-            topology, self.after_outputs, lambda name: producer.get(name) in topology.above and not in_after(name)
+            topology,
+            self.after_outputs,
+            lambda name: producer.get(name) in topology.above and not in_after(name),
         )
         wanted = [*outputs, *self.after_inputs]
         self.core_outputs = _unique(
@@ -254,7 +279,9 @@ class _Parts:
     @property
     def core(self) -> onnx.ModelProto:
         """The core's part as a model of its own."""
-        return self._submodel(self.core_nodes, [self._value(name) for name in self.core_inputs], self.core_outputs)
+        return self._submodel(
+            self.core_nodes, [self._value(name) for name in self.core_inputs], self.core_outputs
+        )
 
     def core_samples(self, samples: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         """Calibration samples of the core's inputs, from those of the model's."""
@@ -263,7 +290,8 @@ class _Parts:
         return [{name: sample[name] for name in self.core_inputs} for sample in samples]
 
     def finish(self, graph: QGraph, blocked: dict[str, CompileError], bound: Collection[str]) -> HostPart:
-        """The segments, once the graph says how the core's results look; `bound` are inputs that stay on the core."""
+        """The segments, once the graph says how the core's results look; `bound` are inputs that stay on the
+        core."""
         after = b""
         if self.after_outputs:
             after = serialised(

@@ -51,7 +51,9 @@ def calibration_samples(
     InputError   Naming the input whose data is missing, of the wrong shape, or not finite.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants and value.name not in without]
+    inputs = [
+        value for value in model.graph.input if value.name not in constants and value.name not in without
+    ]
     if calibration is None:
         raise InputError(
             "quantise",
@@ -165,7 +167,9 @@ def _check_operators(model: onnx.ModelProto) -> None:
             )
 
 
-def quantise_model(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]], percentile: float = 100.0) -> onnx.ModelProto:
+def quantise_model(
+    model: onnx.ModelProto, samples: list[dict[str, np.ndarray]], percentile: float = 100.0
+) -> onnx.ModelProto:
     """The model in QDQ form: int8 activations, int8 weights per output channel.
 
     Parameters
@@ -199,7 +203,9 @@ def quantise_model(model: onnx.ModelProto, samples: list[dict[str, np.ndarray]],
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax if percentile == 100 else CalibrationMethod.Percentile,
+                calibrate_method=CalibrationMethod.MinMax
+                if percentile == 100
+                else CalibrationMethod.Percentile,
                 op_types_to_quantize=[name for name in sorted(RULES) if name not in _PLAIN],
                 extra_options={
                     "ActivationSymmetric": False,

@@ -46,8 +46,8 @@ class Topology:
     reads    : node -> names of the tensors that it reads, those of its subgraphs too
     producer : tensor -> node
     readers  : tensor -> nodes
-    above    : node -> every node whose result it depends on; without the nodes that depend on constants alone, which
-               are no part of the division: each part has those that it needs
+    above    : node -> every node whose result it depends on; without the nodes that depend on constants
+               alone, which are no part of the division: each part has those that it needs
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -92,7 +92,8 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
 def extract(
     topology: Topology, outputs: Iterable[str], stop: Callable[[str], bool]
 ) -> tuple[set[str], list[str]]:
-    """The nodes that `outputs` need, up to the model's inputs and the tensors where `stop` holds; and the latter two."""
+    """The nodes that `outputs` need, up to the model's inputs and the tensors where `stop` holds; and the
+    latter two."""
     nodes: set[str] = set()
     inputs: dict[str, None] = {}
     waiting, seen = list(outputs), set()
@@ -127,13 +128,15 @@ def typed_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     known.graph.output.extend(outputs)
     graph = onnx.shape_inference.infer_shapes(known, data_prop=True).graph
     constants = [
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in graph.initializer
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in graph.initializer
     ]
     return {value.name: value for value in (*constants, *graph.value_info, *graph.input, *graph.output)}
 
 
 def _fold_extents(model: onnx.ModelProto) -> None:
-    """Compute what depends on small constants alone: exporters compute shapes, pads and axes so, which decide shapes in turn."""
+    """Compute what depends on small constants alone: exporters compute shapes, pads and axes so, which decide
+    shapes in turn."""
     graph = model.graph
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     arrays = {
@@ -144,7 +147,9 @@ def _fold_extents(model: onnx.ModelProto) -> None:
     kept = []
     for node in graph.node:
         results = None
-        if all(name in arrays for name in node.input if name) and not any(a.HasField("g") for a in node.attribute):
+        if all(name in arrays for name in node.input if name) and not any(
+            a.HasField("g") for a in node.attribute
+        ):
             try:
                 results = evaluate(node, opset, [arrays.get(name) for name in node.input])
             except Exception:
@@ -172,7 +177,8 @@ def host_nodes(
     before: tuple[Collection[str], Collection[str]],
     after: tuple[Collection[str], Collection[str]],
 ) -> tuple[HostNode, ...]:
-    """What the reports say of each node on the host; `before` and `after` are the segments' nodes and the tensors that
+    """What the reports say of each node on the host; `before` and `after` are the segments' nodes and the
+    tensors that
     cross between segment and core.
     """
     found = []
@@ -200,7 +206,9 @@ def host_nodes(
 def _companion(topology: Topology, name: str, segment: str, names: Collection[str]) -> str:
     """Why a node that the core could run is on the host all the same."""
     if segment == "before":
-        readers = (reader for output in topology.nodes[name].output for reader in topology.readers.get(output, ()))
+        readers = (
+            reader for output in topology.nodes[name].output for reader in topology.readers.get(output, ())
+        )
         other = next((reader for reader in readers if reader in names), None)
         if other is None:
             return "it lies between the host and the core's first layer, and costs no accuracy in float"
@@ -212,7 +220,11 @@ def _companion(topology: Topology, name: str, segment: str, names: Collection[st
 
 def _shape(value: onnx.ValueInfoProto | None) -> tuple[int, ...] | None:
     kind = None if value is None else value.type.tensor_type
-    if kind is None or not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
+    if (
+        kind is None
+        or not kind.HasField("shape")
+        or not all(dim.HasField("dim_value") for dim in kind.shape.dim)
+    ):
         return None
     return tuple(dim.dim_value for dim in kind.shape.dim)
 

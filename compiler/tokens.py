@@ -1,8 +1,8 @@
 """From what instructions read and write to the tokens that order them.
 
-The program's meaning is its sequential execution. Two instructions on different engines that touch the same bytes,
-one of them writing, must keep their order. A vector clock per engine tells which instructions of the others are
-already known to be done; a token is added only where that is not enough.
+The program's meaning is its sequential execution. Two instructions on different engines that touch the same
+bytes, one of them writing, must keep their order. A vector clock per engine tells which instructions of the
+others are already known to be done; a token is added only where that is not enough.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def add_tokens(instrs: Sequence[Instr], arch: ArchConfig) -> list[Instr]:
                         last = i
                         break
             if last > clock[producer]:
-                # A semaphore counts so far and no further. Before it could be full, a token of the producer's latest instruction
-                # stands for all that would follow.
+                # A semaphore counts so far and no further. Before it could be full, a token of the producer's
+                # latest instruction stands for all that would follow.
                 taken = given.setdefault((producer, engine), [])
                 if len(taken) - bisect_right(taken, last) >= token_budget(arch) - 1:
                     last = issued[producer][-1]
@@ -79,8 +79,10 @@ def add_tokens(instrs: Sequence[Instr], arch: ArchConfig) -> list[Instr]:
         _merge(known[engine], after)
         for space, low, high, writes in prints:
             accesses.setdefault((engine, space), []).append((j, low, high, writes))
-    return [replace(instr, operands={**instr.operands, "wait": w, "signal": s}) if engine is not None else instr
-            for instr, engine, w, s in zip(instrs, engines, waits, signals, strict=True)]
+    return [
+        replace(instr, operands={**instr.operands, "wait": w, "signal": s}) if engine is not None else instr
+        for instr, engine, w, s in zip(instrs, engines, waits, signals, strict=True)
+    ]
 
 
 def _merge(clock: dict[Engine, int], other: dict[Engine, int]) -> None:

@@ -1,4 +1,5 @@
-"""What must hold at each level of the compiler. A failure here is an error of the compiler, never of the model."""
+"""What must hold at each level of the compiler. A failure here is an error of the compiler, never of the
+model."""
 
 from __future__ import annotations
 
@@ -41,10 +42,19 @@ def verify_graph(graph: QGraph) -> None:
         _require(name in known, f"output {name!r} is never computed")
     for name in known:
         tensor = graph.tensors[name]
-        _require(tensor.name == name and all(extent > 0 for extent in tensor.shape), f"tensor {name!r} has shape {tensor.shape}")
-        _require(-128 <= tensor.zero_point <= 127 and tensor.scale > 0, f"tensor {name!r} has zero point {tensor.zero_point}, scale {tensor.scale}")
+        _require(
+            tensor.name == name and all(extent > 0 for extent in tensor.shape),
+            f"tensor {name!r} has shape {tensor.shape}",
+        )
+        _require(
+            -128 <= tensor.zero_point <= 127 and tensor.scale > 0,
+            f"tensor {name!r} has zero point {tensor.zero_point}, scale {tensor.scale}",
+        )
         if tensor.data is not None:
-            _require(tensor.data.dtype == np.int8 and tensor.data.shape == tensor.shape, f"constant {name!r} is {tensor.data.dtype}{tensor.data.shape}")
+            _require(
+                tensor.data.dtype == np.int8 and tensor.data.shape == tensor.shape,
+                f"constant {name!r} is {tensor.data.dtype}{tensor.data.shape}",
+            )
 
 
 def verify_lowering(low: Lowering) -> None:
@@ -55,18 +65,42 @@ def verify_lowering(low: Lowering) -> None:
     VerifyError   Naming the instruction.
     """
     arch = low.arch
-    sizes = {"act": arch.act_bytes, "weight": arch.weight_bytes, "param": arch.param_bytes, "table": arch.table_bytes, "acc": arch.acc_depth,
-             "data": max(low.scratch.used, *(offset + int(np.prod(low.graph.tensors[name].shape)) for name, offset in low.io_offsets.items()))}
-    inputs = [(low.io_offsets[name], low.io_offsets[name] + int(np.prod(low.graph.tensors[name].shape))) for name in low.graph.inputs
-              if name not in low.graph.outputs]
-    _require(len(low.instrs) == len(low.owners) and low.instrs[-1].mnemonic == "HALT", "the stream does not end with HALT")
+    sizes = {
+        "act": arch.act_bytes,
+        "weight": arch.weight_bytes,
+        "param": arch.param_bytes,
+        "table": arch.table_bytes,
+        "acc": arch.acc_depth,
+        "data": max(
+            low.scratch.used,
+            *(
+                offset + int(np.prod(low.graph.tensors[name].shape))
+                for name, offset in low.io_offsets.items()
+            ),
+        ),
+    }
+    inputs = [
+        (low.io_offsets[name], low.io_offsets[name] + int(np.prod(low.graph.tensors[name].shape)))
+        for name in low.graph.inputs
+        if name not in low.graph.outputs
+    ]
+    _require(
+        len(low.instrs) == len(low.owners) and low.instrs[-1].mnemonic == "HALT",
+        "the stream does not end with HALT",
+    )
     for number, instr in enumerate(low.instrs):
         for space, first, end, writes in footprint(instr, arch):
             where = f"instruction {number} ({instr.mnemonic}) touches {space} {first} to {end}"
             # What is read beyond the end meets weights of zero.
-            _require(first >= 0 and (end <= sizes[space] or (space == "act" and not writes)), f"{where}, outside its {sizes[space]}")
+            _require(
+                first >= 0 and (end <= sizes[space] or (space == "act" and not writes)),
+                f"{where}, outside its {sizes[space]}",
+            )
             if space == "data" and writes:
-                _require(all(end <= low_end or first >= high for low_end, high in inputs), f"{where}, an input of the model")
+                _require(
+                    all(end <= low_end or first >= high for low_end, high in inputs),
+                    f"{where}, an input of the model",
+                )
 
 
 def verify_order(low: Lowering, run: Sequence[Instr]) -> None:
@@ -99,7 +133,10 @@ def verify_image(image: Image, load: Sequence[Instr], run: Sequence[Instr]) -> N
         _require(linked == list(instrs), f"the {stream} stream of the image is not what was compiled")
         for number, instr in enumerate(linked):
             if instr.mnemonic == "LOAD" and instr.region == Region.PROGRAM:
-                _require(instr.offset + instr.bytes <= image.load_entry, f"instruction {number} of the {stream} stream loads beyond the constants")
+                _require(
+                    instr.offset + instr.bytes <= image.load_entry,
+                    f"instruction {number} of the {stream} stream loads beyond the constants",
+                )
 
 
 def _require(holds: bool, what: str) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from systolith.spec.errors import SystolithError
+
 __all__ = ["Device", "DeviceError", "DeviceReset"]
 
 
-class DeviceError(Exception):
+class DeviceError(SystolithError):
     """A device that is not the one an image was compiled for, or that stopped with an error."""
 
 
 class DeviceReset(DeviceError):
-    """A device that was reset since it was opened: memory, registers and what was loaded are lost, so nothing may go on."""
+    """A device that was reset since it was opened: memory, registers and what was loaded are lost, so nothing
+    may go on."""
 
 
 class Device(Protocol):

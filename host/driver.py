@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from systolith.host.device import Device, DeviceError
+from systolith.spec.errors import SystolithError
 from systolith.spec.image import Image, IoTensor
 from systolith.spec.isa import IsaError, isa_for
 from systolith.spec.regs import DEFAULT_WATCHDOG, MAGIC, VERSION, ErrorCode, Status
@@ -14,7 +15,7 @@ __all__ = ["Driver", "InputError", "cycle_limit", "dequantise", "quantise"]
 _ALIGN = 4096
 
 
-class InputError(ValueError):
+class InputError(SystolithError, ValueError):
     """An input array that does not match the model."""
 
 
@@ -23,7 +24,9 @@ def quantise(value: np.ndarray, io: IoTensor) -> np.ndarray:
     if io.dtype == "float32":
         # A quotient past float32's range is infinite, and saturates like every other that is too large.
         with np.errstate(over="ignore"):
-            scaled = np.rint(value.astype(np.float32) / np.float32(io.scale)).astype(np.float64) + io.zero_point
+            scaled = (
+                np.rint(value.astype(np.float32) / np.float32(io.scale)).astype(np.float64) + io.zero_point
+            )
         return scaled.clip(-128, 127).astype(np.int8)
     if io.dtype == "uint8":
         return (value.astype(np.int16) - 128).astype(np.int8)
@@ -59,7 +62,9 @@ class Driver:
     DeviceError   If the device is no Systolith core, or not the one that the image was compiled for.
     """
 
-    def __init__(self, device: Device, image: Image, base: int = 0, timeout_cycles: int | None = None) -> None:
+    def __init__(
+        self, device: Device, image: Image, base: int = 0, timeout_cycles: int | None = None
+    ) -> None:
         self.device, self.image, self.timeout_cycles = device, image, timeout_cycles
         self._identify()
         self.program_base = base + -base % _ALIGN
@@ -81,13 +86,18 @@ class Driver:
     @property
     def state(self) -> bytes:
         """What the last run left for the next one; assign it to continue another stream."""
-        return b"".join(self.device.read(self.data_base + item.offset, len(item.initial) // 2) for item in self.image.states)
+        return b"".join(
+            self.device.read(self.data_base + item.offset, len(item.initial) // 2)
+            for item in self.image.states
+        )
 
     @state.setter
     def state(self, value: bytes) -> None:
         sizes = [len(item.initial) // 2 for item in self.image.states]
         if len(value) != sum(sizes):
-            raise InputError(f"the state must have {sum(sizes)} bytes, not {len(value)}: take it from a session of the same image")
+            raise InputError(
+                f"the state must have {sum(sizes)} bytes, not {len(value)}: take it from a session of the same image"
+            )
         for item, size in zip(self.image.states, sizes, strict=True):
             self.device.write(self.data_base + item.offset, value[:size])
             value = value[size:]
@@ -117,7 +127,9 @@ class Driver:
         outputs = {}
         for io in self.image.outputs:
             data = np.frombuffer(self.device.read(self.data_base + io.offset, io.bytes), np.int8)
-            outputs[io.name] = data.reshape([io.shape[axis] for axis in io.order]).transpose(np.argsort(io.order))
+            outputs[io.name] = data.reshape([io.shape[axis] for axis in io.order]).transpose(
+                np.argsort(io.order)
+            )
         return outputs
 
     def check(self, inputs: dict[str, np.ndarray]) -> None:
@@ -133,25 +145,37 @@ class Driver:
                 raise InputError(f"the model has no input {name!r}; its inputs are {', '.join(names)}")
         for io in self.image.inputs:
             if io.name not in inputs:
-                raise InputError(f"input {io.name!r} is missing: give an array of {io.dtype} {list(io.shape)}")
+                raise InputError(
+                    f"input {io.name!r} is missing: give an array of {io.dtype} {list(io.shape)}"
+                )
             value = np.asarray(inputs[io.name])
             if value.shape != io.shape:
-                raise InputError(f"input {io.name!r} must have shape {list(io.shape)}, not {list(value.shape)}")
+                raise InputError(
+                    f"input {io.name!r} must have shape {list(io.shape)}, not {list(value.shape)}"
+                )
             if value.dtype != np.dtype(io.dtype):
                 raise InputError(f"input {io.name!r} must be of type {io.dtype}, not {value.dtype}")
             if io.dtype == "float32" and not np.isfinite(value).all():
-                raise InputError(f"input {io.name!r} contains NaN or infinity: quantisation needs finite numbers")
+                raise InputError(
+                    f"input {io.name!r} contains NaN or infinity: quantisation needs finite numbers"
+                )
 
     def _identify(self) -> None:
         device = self.device
         if (magic := device.csr_read("MAGIC")) != MAGIC:
-            raise DeviceError(f"the device is no Systolith core: MAGIC reads 0x{magic:08x} instead of 0x{MAGIC:08x}")
+            raise DeviceError(
+                f"the device is no Systolith core: MAGIC reads 0x{magic:08x} instead of 0x{MAGIC:08x}"
+            )
         if (version := device.csr_read("VERSION")) >> 16 != VERSION >> 16:
-            raise DeviceError(f"the core has version {version >> 16}, this host speaks version {VERSION >> 16}: rebuild the bitstream")
+            raise DeviceError(
+                f"the core has version {version >> 16}, this host speaks version {VERSION >> 16}: rebuild the bitstream"
+            )
         digest = b"".join(device.csr_read(f"DIGEST{i}").to_bytes(4, "little") for i in range(4))
         if digest != self.image.digest:
-            raise DeviceError(f"the image was compiled for another core (digest {self.image.digest.hex()[:12]}, architecture "
-                              f"{self.image.arch.name!r}) than this device (digest {digest.hex()[:12]}): compile the model for this device")
+            raise DeviceError(
+                f"the image was compiled for another core (digest {self.image.digest.hex()[:12]}, architecture "
+                f"{self.image.arch.name!r}) than this device (digest {digest.hex()[:12]}): compile the model for this device"
+            )
 
     def _execute(self, entry: int) -> int:
         device = self.device
@@ -168,7 +192,7 @@ class Driver:
         offset = self.device.csr_read("ERROR_ADDR")
         isa = isa_for(self.image.arch)
         try:
-            text = isa.disassemble(isa.decode(self.image.program[offset:offset + isa.word_bytes]))
+            text = isa.disassemble(isa.decode(self.image.program[offset : offset + isa.word_bytes]))
         except IsaError as error:
             text = str(error)
         return f"the core stopped with {code.name} at program offset {offset}: {text}"

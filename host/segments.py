@@ -1,4 +1,5 @@
-"""What runs on the host before and after the core, in ONNX Runtime. The only module of this package that needs it."""
+"""What runs on the host before and after the core, in ONNX Runtime. The only module of this package that
+needs it."""
 
 from __future__ import annotations
 
@@ -7,17 +8,19 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from systolith.spec.errors import SystolithError
 from systolith.spec.segments import HostPart
 
 __all__ = ["HostSegments", "SegmentError"]
 
 
-class SegmentError(ValueError):
+class SegmentError(SystolithError, ValueError):
     """A host segment that ONNX Runtime cannot load or run; the text is one sentence that names a remedy."""
 
 
 class HostSegments:
-    """The host's part of a model, ready for any number of inferences; without one, everything passes as it is.
+    """The host's part of a model, ready for any number of inferences; without one, everything passes as it
+    is.
 
     Parameters
     ----------

@@ -1,4 +1,5 @@
-"""A board as a `Device`, over the host link of `spec.link`. A transport carries the bytes: a serial port, or a simulation."""
+"""A board as a `Device`, over the host link of `spec.link`. A transport carries the bytes: a serial port, or
+a simulation."""
 
 from __future__ import annotations
 
@@ -88,20 +89,25 @@ class SerialPort:
         try:
             import serial
         except ImportError as error:
-            raise LinkDown("a board needs pyserial, which is not installed: pip install 'systolith[boards]'") from error
+            raise LinkDown(
+                "a board needs pyserial, which is not installed: pip install 'systolith[boards]'"
+            ) from error
         self.name, self.baud = port, baud
         self._error = serial.SerialException
         try:
             self._serial = serial.Serial(port, baud, timeout=self._SLICE, exclusive=True)
         except (serial.SerialException, ValueError, OSError) as error:
-            raise LinkDown(f"cannot open the port {port!r} at {baud:,} baud ({_reason(error)}): is the board connected, is the name "
-                           "right, may this user use it, and does no other program?") from error
+            raise LinkDown(
+                f"cannot open the port {port!r} at {baud:,} baud ({_reason(error)}): is the board connected, is the name "
+                "right, may this user use it, and does no other program?"
+            ) from error
         self._ask_for_low_latency()
 
     def _ask_for_low_latency(self) -> None:
-        """FTDI adapters keep short answers back for 16 ms otherwise. Where it cannot be had, the link is slower and just as right."""
-        # Only speed depends on it, so no way of not having it is an error: pyserial on Windows lacks the method, that on other systems than Linux refuses,
-        # and so do some adapters, in two ways.
+        """FTDI adapters keep short answers back for 16 ms otherwise. Where it cannot be had, the link is
+        slower and just as right."""
+        # Only speed depends on it, so no way of not having it is an error: pyserial on Windows lacks the
+        # method, that on other systems than Linux refuses, and so do some adapters, in two ways.
         with contextlib.suppress(AttributeError, NotImplementedError, ValueError, OSError):
             self._serial.set_low_latency_mode(True)
 
@@ -127,7 +133,9 @@ class SerialPort:
         for _ in range(100):
             if not self.read(2 * self._SLICE):
                 return
-        raise LinkDown(f"the port {self.name!r} never falls silent: something else than a Systolith board is sending on it; choose another")
+        raise LinkDown(
+            f"the port {self.name!r} never falls silent: something else than a Systolith board is sending on it; choose another"
+        )
 
     def now(self) -> float:
         """Seconds since any moment."""
@@ -153,7 +161,8 @@ class LinkStatistics:
     ----------
     requests : int   answered
     retries : int    sent again
-    damaged : int    answers with a wrong checksum; requests that the board could not read are only seen as silence
+    damaged : int    answers with a wrong checksum; requests that the board could not read are only seen as
+              silence
     silent : int     attempts without any answer in time
     """
 
@@ -166,8 +175,9 @@ class LinkStatistics:
 class SerialDevice:
     """One core and its memory, behind a transport.
 
-    Every request is repeated until its answer came undamaged; writes to CSRs take effect once however often they are sent. A board
-    that was reset says so, and the device raises `DeviceReset` until `open` is called again; so it is with `LinkDown` after too many attempts.
+    Every request is repeated until its answer came undamaged; writes to CSRs take effect once however often
+    they are sent. A board that was reset says so, and the device raises `DeviceReset` until `open` is called
+    again; so it is with `LinkDown` after too many attempts.
 
     Parameters
     ----------
@@ -207,7 +217,9 @@ class SerialDevice:
         payload = self._request(Op.HELLO, 0, IDENTITY_BYTES)
         name, version, exponent = payload[:2], payload[2], payload[3]
         if name != identity(MIN_PAYLOAD_BYTES)[:2] or version != LINK_VERSION:
-            raise LinkDown(f"{self._transport.name!r} speaks version {version} of the link, this host version {LINK_VERSION}: build the bitstream again")
+            raise LinkDown(
+                f"{self._transport.name!r} speaks version {version} of the link, this host version {LINK_VERSION}: build the bitstream again"
+            )
         self.payload_bytes = 1 << exponent
 
     def close(self) -> None:
@@ -219,7 +231,8 @@ class SerialDevice:
         """What carries the bytes."""
         return self._transport
 
-    # -- memory and registers -------------------------------------------------------------------------------------------
+    # -- memory and registers
+    # -------------------------------------------------------------------------------------------
     def write(self, addr: int, data: bytes) -> None:
         """Copy bytes into external memory.
 
@@ -229,7 +242,7 @@ class SerialDevice:
         """
         view = memoryview(data)
         for at, size in self._blocks(addr, len(data)):
-            self._request(Op.MEMORY_WRITE, at, size, bytes(view[at - addr:at - addr + size]))
+            self._request(Op.MEMORY_WRITE, at, size, bytes(view[at - addr : at - addr + size]))
 
     def read(self, addr: int, size: int) -> bytes:
         """Bytes of external memory.
@@ -257,11 +270,14 @@ class SerialDevice:
 
         Raises
         ------
-        DeviceError   If it still runs after `timeout_cycles` of its own, or the link fails, or the board was reset.
+        DeviceError   If it still runs after `timeout_cycles` of its own, or the link fails, or the board was
+                      reset.
         """
         while self.csr_read("STATUS") & (Status.RUNNING | Status.DRAINING):
             if timeout_cycles is not None and self._cycles() > timeout_cycles:
-                raise DeviceError(f"the core still runs after {timeout_cycles} cycles: allow more, or look at it in simulation")
+                raise DeviceError(
+                    f"the core still runs after {timeout_cycles} cycles: allow more, or look at it in simulation"
+                )
 
     def reset(self) -> None:
         """CONTROL.RESET, and wait until the core is idle.
@@ -274,7 +290,9 @@ class SerialDevice:
         deadline = self._transport.now() + _DRAIN_SECONDS
         while self.csr_read("STATUS") & (Status.RUNNING | Status.DRAINING):
             if self._transport.now() > deadline:
-                raise DeviceError("the core does not come to rest after RESET: its memory does not answer; reset the board")
+                raise DeviceError(
+                    "the core does not come to rest after RESET: its memory does not answer; reset the board"
+                )
 
     def _cycles(self) -> int:
         # The high word may change between the two reads; then the low one is read again.
@@ -283,7 +301,8 @@ class SerialDevice:
         again = self.csr_read("CYCLES_HI")
         return again << 32 | (low if again == high else self.csr_read("CYCLES_LO"))
 
-    # -- the link -------------------------------------------------------------------------------------------------------
+    # -- the link
+    # -------------------------------------------------------------------------------------------------------
     def _blocks(self, addr: int, size: int) -> list[tuple[int, int]]:
         """A range, split where the addresses of a request would wrap."""
         if not 0 <= addr <= addr + size <= REACH:
@@ -313,10 +332,14 @@ class SerialDevice:
         self._open = False
         damaged, silent = self.statistics.damaged - before[0], self.statistics.silent - before[1]
         if damaged:
-            raise LinkDown(f"too many errors on the line {self._transport.name!r}: {ATTEMPTS} attempts gave {damaged} damaged answers and "
-                           f"{silent} times none; use a shorter cable or a lower rate than {self._transport.baud:,} baud")
-        raise LinkDown(f"no board answers on {self._transport.name!r}: {ATTEMPTS} attempts at {self._transport.baud:,} baud gave nothing; is it the "
-                       "right port, is the bitstream loaded, and is it built for this rate?")
+            raise LinkDown(
+                f"too many errors on the line {self._transport.name!r}: {ATTEMPTS} attempts gave {damaged} damaged answers and "
+                f"{silent} times none; use a shorter cable or a lower rate than {self._transport.baud:,} baud"
+            )
+        raise LinkDown(
+            f"no board answers on {self._transport.name!r}: {ATTEMPTS} attempts at {self._transport.baud:,} baud gave nothing; is it the "
+            "right port, is the bitstream loaded, and is it built for this rate?"
+        )
 
     def _answer(self, sent: int, size: int) -> Answer | None:
         """The answer to the last request, or None if it does not come in time or is damaged."""
@@ -352,11 +375,17 @@ class SerialDevice:
         if answer.status is LinkStatus.OK:
             return answer.payload
         if answer.status is LinkStatus.CLOSED:
-            raise DeviceReset(f"the board on {self._transport.name!r} was reset, and has lost what was loaded: load it again")
+            raise DeviceReset(
+                f"the board on {self._transport.name!r} was reset, and has lost what was loaded: load it again"
+            )
         what = f"{op.name.lower().replace('_', ' ')} at 0x{addr:x}"
         if answer.status is LinkStatus.BUS_ERROR:
-            raise DeviceError(f"the board's bus answered a {what} with an error: is there memory at this address?")
-        raise DeviceError(f"the board refused a {what}: its bitstream is older than this host; build it again")
+            raise DeviceError(
+                f"the board's bus answered a {what} with an error: is there memory at this address?"
+            )
+        raise DeviceError(
+            f"the board refused a {what}: its bitstream is older than this host; build it again"
+        )
 
 
 def _parse(body: bytes) -> Answer | None:

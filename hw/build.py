@@ -18,11 +18,12 @@ from amaranth.lib.wiring import Component, In
 from systolith import spec
 from systolith.hw.cores import core_for
 from systolith.spec.arch import ArchConfig
+from systolith.spec.errors import SystolithError
 
 __all__ = ["RAM_VERILOG", "BuildError", "VerilogFiles", "VerilogPlatform", "generate", "generate_component"]
 
-#: The one behavioural RAM: a write port with lane enables, a read port. With the macro ``SYSTOLITH_COLLISIONS`` a collision
-#: delivers what nobody wants, for the test that nothing depends on it.
+#: The one behavioural RAM: a write port with lane enables, a read port. With the macro
+#: ``SYSTOLITH_COLLISIONS`` a collision delivers what nobody wants, for the test that nothing depends on it.
 RAM_VERILOG = """\
 // One write port with one enable per lane, one registered read port. On a collision the read delivers anything, or, with
 // TRANSPARENT, the new value: nothing reads what is written in the same cycle, so block RAM needs no bypass.
@@ -92,7 +93,7 @@ endmodule
 _REGISTER_BITS = 1 << 15
 
 
-class BuildError(RuntimeError):
+class BuildError(SystolithError):
     """A design that cannot be turned into Verilog."""
 
 
@@ -113,13 +114,16 @@ class VerilogFiles:
 
 
 class VerilogPlatform:
-    """Platform-like object that lowers memories to `RAM_VERILOG`, and read-only ones to a module with their contents.
+    """Platform-like object that lowers memories to `RAM_VERILOG`, and read-only ones to a module with their
+    contents.
 
-    `device` is the FPGA whose own cells may stand in the Verilog (see `hw.leaf.ice40`); '': none, and it can be simulated.
+    `device` is the FPGA whose own cells may stand in the Verilog (see `hw.leaf.ice40`); '': none, and it can
+    be simulated.
 
     Attributes
     ----------
-    sources : dict   file name -> text of the modules that the memories became; those with the same contents share one
+    sources : dict   file name -> text of the modules that the memories became; those with the same contents
+              share one
     """
 
     def __init__(self, device: str = "") -> None:
@@ -142,29 +146,48 @@ class VerilogPlatform:
             return self._rom(memory, width)
         if not (sync and len(writes) == 1 and writes[0].domain == "sync" and not any(memory.init._raw)):
             if width * memory.depth > _REGISTER_BITS:
-                raise BuildError(f"a memory of {memory.depth} x {width} bits needs one write port, registered reads, and no contents")
+                raise BuildError(
+                    f"a memory of {memory.depth} x {width} bits needs one write port, registered reads, and no contents"
+                )
             return memory.elaborate(None)
         m = Module()
         write = writes[0]
         lane = width // len(write.en)
         for index, read in enumerate(reads):
             m.submodules[f"ram_{index}"] = Instance(
-                "systolith_ram", p_WIDTH=width, p_DEPTH=memory.depth, p_ADDR=len(write.addr), p_LANE=lane, p_TRANSPARENT=int(bool(read.transparent_for)),
-                i_clk=ClockSignal("sync"), i_w_en=write.en, i_w_addr=write.addr, i_w_data=_bits(write.data),
-                i_r_en=read.en, i_r_addr=read.addr, o_r_data=_bits(read.data),
+                "systolith_ram",
+                p_WIDTH=width,
+                p_DEPTH=memory.depth,
+                p_ADDR=len(write.addr),
+                p_LANE=lane,
+                p_TRANSPARENT=int(bool(read.transparent_for)),
+                i_clk=ClockSignal("sync"),
+                i_w_en=write.en,
+                i_w_addr=write.addr,
+                i_w_data=_bits(write.data),
+                i_r_en=read.en,
+                i_r_addr=read.addr,
+                o_r_data=_bits(read.data),
             )
         return m
 
     def _rom(self, memory: Memory, width: int) -> Module:
         """Instances of the module with these contents."""
         mask = (1 << width) - 1
-        words = "".join(f"        memory[{index}] = {width}'h{value & mask:x};\n" for index, value in enumerate(memory.init._raw))
+        words = "".join(
+            f"        memory[{index}] = {width}'h{value & mask:x};\n"
+            for index, value in enumerate(memory.init._raw)
+        )
         name = f"systolith_rom_{hashlib.sha256(words.encode()).hexdigest()[:8]}"
         bits = (memory.depth - 1).bit_length()
-        self.sources[f"{name}.v"] = ROM_VERILOG.format(name=name, width=width, depth=memory.depth, bits=bits, words=words)
+        self.sources[f"{name}.v"] = ROM_VERILOG.format(
+            name=name, width=width, depth=memory.depth, bits=bits, words=words
+        )
         m = Module()
         for index, read in enumerate(memory.read_ports):
-            m.submodules[f"rom_{index}"] = Instance(name, i_clk=ClockSignal("sync"), i_r_en=read.en, i_r_addr=read.addr, o_r_data=_bits(read.data))
+            m.submodules[f"rom_{index}"] = Instance(
+                name, i_clk=ClockSignal("sync"), i_r_en=read.en, i_r_addr=read.addr, o_r_data=_bits(read.data)
+            )
         return m
 
 
@@ -179,7 +202,12 @@ def _digest(top: str, parameters: str) -> str:
     state = hashlib.sha256(f"{top} {parameters} {amaranth.__version__}".encode())
     for folder in (root, Path(spec.__file__).parent):
         for path in sorted(folder.rglob("*.py")):
-            state.update(f"{folder.name}/{path.relative_to(folder).as_posix()}".encode() + b"\0" + path.read_bytes() + b"\0")
+            state.update(
+                f"{folder.name}/{path.relative_to(folder).as_posix()}".encode()
+                + b"\0"
+                + path.read_bytes()
+                + b"\0"
+            )
     return state.hexdigest()[:24]
 
 
@@ -194,10 +222,19 @@ def _ports(component: Component) -> tuple[tuple[str, str, int], ...]:
 
 def generate(arch: ArchConfig, *, build_dir: str | Path = "build", device: str = "") -> VerilogFiles:
     """The Verilog of one core, module ``core``; see `generate_component`."""
-    return generate_component("core", lambda: core_for(arch), json.dumps(arch.to_dict()), build_dir=build_dir, device=device)
+    return generate_component(
+        "core", lambda: core_for(arch), json.dumps(arch.to_dict()), build_dir=build_dir, device=device
+    )
 
 
-def generate_component(top: str, make: Callable[[], Component], parameters: str, *, build_dir: str | Path = "build", device: str = "") -> VerilogFiles:
+def generate_component(
+    top: str,
+    make: Callable[[], Component],
+    parameters: str,
+    *,
+    build_dir: str | Path = "build",
+    device: str = "",
+) -> VerilogFiles:
     """The Verilog of a component, from the cache if it holds it.
 
     Parameters
@@ -205,7 +242,8 @@ def generate_component(top: str, make: Callable[[], Component], parameters: str,
     top : str          name of its module
     make : function    makes the component; called only where the cache does not hold it
     parameters : str   all that the component depends on, but the sources of `hw` and `spec`
-    build_dir : path   the cache; each entry is a folder named by its digest, with the sources and ``build.json``
+    build_dir : path   the cache; each entry is a folder named by its digest, with the sources and
+                ``build.json``
     device : str       see `VerilogPlatform`
 
     Raises
@@ -218,7 +256,9 @@ def generate_component(top: str, make: Callable[[], Component], parameters: str,
     if record.is_file():
         stored = json.loads(record.read_text(encoding="utf-8"))
         sources = {name: (folder / name).read_text(encoding="utf-8") for name in stored["sources"]}
-        return VerilogFiles(sources, digest, tuple((name, direction, bits) for name, direction, bits in stored["ports"]))
+        return VerilogFiles(
+            sources, digest, tuple((name, direction, bits) for name, direction, bits in stored["ports"])
+        )
     component = make()
     platform = VerilogPlatform(device)
     text = verilog.convert(component, name=top, platform=platform, emit_src=False, strip_internal_attrs=True)
@@ -226,8 +266,12 @@ def generate_component(top: str, make: Callable[[], Component], parameters: str,
     text = re.sub(r"\\\S+", lambda match: match[0].replace("[", "<").replace("]", ">"), text)
     files = VerilogFiles({f"{top}.v": text, **platform.sources}, digest, _ports(component))
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {**files.sources, "build.json": json.dumps({"parameters": parameters, "ports": files.ports,
-                                                           "sources": list(files.sources)}, indent=1)}
+    contents = {
+        **files.sources,
+        "build.json": json.dumps(
+            {"parameters": parameters, "ports": files.ports, "sources": list(files.sources)}, indent=1
+        ),
+    }
     for name, content in contents.items():
         # Written aside and renamed, record last, so that a parallel build never sees half an entry.
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """Interfaces between the blocks of the core, each written from the initiator's side.
 
-Instruction operands reach the engines as the table encodes them: a count is stored minus its bias, so a field holds
-the *last index* of its loop.
+Instruction operands reach the engines as the table encodes them: a count is stored minus its bias, so a field
+holds the *last index* of its loop.
 """
 
 from amaranth.hdl import Const, Shape, Value, signed, unsigned
@@ -15,8 +15,21 @@ from systolith.spec.numerics import INT8, PARAM_FIELDS
 from systolith.spec.regs import ErrorCode
 
 __all__ = [
-    "AccReadSignature", "AccTraceSignature", "ActReadSignature", "ActWriteSignature", "BeatWriteSignature", "EngineSignature", "HwErrorCode",
-    "ParamReadSignature", "WeightReadSignature", "chain_layout", "chunk_layout", "command_layout", "field_shape", "format_layout", "param_layout",
+    "AccReadSignature",
+    "AccTraceSignature",
+    "ActReadSignature",
+    "ActWriteSignature",
+    "BeatWriteSignature",
+    "EngineSignature",
+    "HwErrorCode",
+    "ParamReadSignature",
+    "WeightReadSignature",
+    "chain_layout",
+    "chunk_layout",
+    "command_layout",
+    "field_shape",
+    "format_layout",
+    "param_layout",
     "touched_blocks",
 ]
 
@@ -39,12 +52,16 @@ def command_layout(arch: ArchConfig, engine: Engine) -> data.StructLayout:
     isa = isa_for(arch)
     members = {f.mnemonic: format_layout(arch, f.mnemonic) for f in isa.formats if f.engine is engine}
     width = max(layout.size for layout in members.values())
-    return data.StructLayout({"opcode": isa.header[0].bits, "body": data.UnionLayout({**members, "raw": width})})
+    return data.StructLayout(
+        {"opcode": isa.header[0].bits, "body": data.UnionLayout({**members, "raw": width})}
+    )
 
 
 def param_layout() -> data.StructLayout:
     """One channel in the parameter SRAM."""
-    return data.StructLayout({name: signed(bits) if is_signed else unsigned(bits) for name, bits, is_signed in PARAM_FIELDS})
+    return data.StructLayout(
+        {name: signed(bits) if is_signed else unsigned(bits) for name, bits, is_signed in PARAM_FIELDS}
+    )
 
 
 def chunk_layout(arch: ArchConfig) -> data.ArrayLayout:
@@ -53,7 +70,8 @@ def chunk_layout(arch: ArchConfig) -> data.ArrayLayout:
 
 
 def chain_layout(arch: ArchConfig) -> data.ArrayLayout:
-    """One chunk of results from the output stage to the vector unit: gates, or activations with their sign extended."""
+    """One chunk of results from the output stage to the vector unit: gates, or activations with their sign
+    extended."""
     return data.ArrayLayout(signed(GATE.width), arch.lanes)
 
 
@@ -62,21 +80,33 @@ class EngineSignature(wiring.Signature):
 
     Members
     -------
-    cmd : Out(stream)     the next instruction. An engine may accept one before the previous is done, if it keeps their effects in order
-    done : In(1)          pulses once per instruction, in order, in the cycle in which a memory accepts its last effect or later, and before
-                          (never in the same cycle as) the first effect of the next instruction; what waits for it begins more than two cycles later
+    cmd : Out(stream)     the next instruction. An engine may accept one before the previous is done, if it
+          keeps their effects in order
+    done : In(1)          pulses once per instruction, in order, in the cycle in which a memory accepts its
+           last effect or later, and before
+                          (never in the same cycle as) the first effect of the next instruction; what waits
+                          for it begins more than two cycles later
     stall : In(1)         the engine is executing but held up (for the STALL counter)
-    error : In(1)         pulses: the oldest instruction that is not done cannot be executed; after it the engine makes no further effect until reset
+    error : In(1)         pulses: the oldest instruction that is not done cannot be executed; after it the
+            engine makes no further effect until reset
     error_code : In       why, valid with `error`
-    stop : Out(1)         begin no further bus transaction, finish those under way, discard what they bring (only LOAD and STORE look at it)
+    stop : Out(1)         begin no further bus transaction, finish those under way, discard what they bring
+           (only LOAD and STORE look at it)
     idle : In(1)          no bus transaction is under way (always 1 for engines without a bus)
     """
 
     def __init__(self, arch: ArchConfig, engine: Engine) -> None:
-        super().__init__({
-            "cmd": Out(stream.Signature(command_layout(arch, engine))),
-            "done": In(1), "stall": In(1), "error": In(1), "error_code": In(HwErrorCode), "stop": Out(1), "idle": In(1),
-        })
+        super().__init__(
+            {
+                "cmd": Out(stream.Signature(command_layout(arch, engine))),
+                "done": In(1),
+                "stall": In(1),
+                "error": In(1),
+                "error_code": In(HwErrorCode),
+                "stop": Out(1),
+                "idle": In(1),
+            }
+        )
 
 
 def touched_blocks(arch: ArchConfig, addr: Value) -> Value:
@@ -95,33 +125,48 @@ class ActReadSignature(wiring.Signature):
     valid, addr : Out     request `act_width` bytes from any byte address (modulo the size)
     blocks : Out          `touched_blocks` of the address, best from a register: the arbiter begins with it
     ready : In(1)         granted in this cycle
-    data : In             byte j is act[addr + j], valid exactly `LATENCY` (5) cycles after the grant, for one cycle
+    data : In             byte j is act[addr + j], valid exactly `LATENCY` (5) cycles after the grant, for one
+           cycle
     """
 
     LATENCY = 5
 
     def __init__(self, arch: ArchConfig) -> None:
-        super().__init__({
-            "valid": Out(1), "addr": Out(range(arch.act_bytes)), "blocks": Out(arch.act_blocks), "ready": In(1),
-            "data": In(data.ArrayLayout(unsigned(8), arch.act_width)),
-        })
+        super().__init__(
+            {
+                "valid": Out(1),
+                "addr": Out(range(arch.act_bytes)),
+                "blocks": Out(arch.act_blocks),
+                "ready": In(1),
+                "data": In(data.ArrayLayout(unsigned(8), arch.act_width)),
+            }
+        )
 
 
 class ActWriteSignature(wiring.Signature):
-    """A write port of the activation SRAM: byte j goes to act[addr + j] where mask[j] is set, when `valid` and `ready`.
+    """A write port of the activation SRAM: byte j goes to act[addr + j] where mask[j] is set, when `valid`
+    and `ready`.
 
-    `blocks` is as in `ActReadSignature`. Reads that are granted two cycles later, or after that, see the bytes.
+    `blocks` is as in `ActReadSignature`. Reads that are granted two cycles later, or after that, see the
+    bytes.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
-        super().__init__({
-            "valid": Out(1), "addr": Out(range(arch.act_bytes)), "blocks": Out(arch.act_blocks),
-            "data": Out(data.ArrayLayout(unsigned(8), arch.act_width)), "mask": Out(arch.act_width), "ready": In(1),
-        })
+        super().__init__(
+            {
+                "valid": Out(1),
+                "addr": Out(range(arch.act_bytes)),
+                "blocks": Out(arch.act_blocks),
+                "data": Out(data.ArrayLayout(unsigned(8), arch.act_width)),
+                "mask": Out(arch.act_width),
+                "ready": In(1),
+            }
+        )
 
 
 class BeatWriteSignature(wiring.Signature):
-    """A write port for whole beats: weight SRAM, parameter SRAM, tables. Reads whose address comes two cycles after a beat is accepted, or later, see it.
+    """A write port for whole beats: weight SRAM, parameter SRAM, tables. Reads whose address comes two cycles
+    after a beat is accepted, or later, see it.
 
     Members
     -------
@@ -130,11 +175,19 @@ class BeatWriteSignature(wiring.Signature):
     """
 
     def __init__(self, arch: ArchConfig, size_bytes: int) -> None:
-        super().__init__({"valid": Out(1), "beat": Out(range(max(2, size_bytes // arch.bus_bytes))), "data": Out(arch.bus_bits), "ready": In(1)})
+        super().__init__(
+            {
+                "valid": Out(1),
+                "beat": Out(range(max(2, size_bytes // arch.bus_bytes))),
+                "data": Out(arch.bus_bits),
+                "ready": In(1),
+            }
+        )
 
 
 class WeightReadSignature(wiring.Signature):
-    """Reads of the weight SRAM: one line address per bank; each bank delivers one row of C weights ``LATENCY`` cycles after one with its `en`,
+    """Reads of the weight SRAM: one line address per bank; each bank delivers one row of C weights
+    ``LATENCY`` cycles after one with its `en`,
     and anything in other cycles.
 
     Line ``tile*G + j`` of bank b holds row ``b*G + j`` of that tile (G = arch.weight_load_cycles).
@@ -144,21 +197,32 @@ class WeightReadSignature(wiring.Signature):
 
     def __init__(self, arch: ArchConfig) -> None:
         banks = arch.weight_rows_per_cycle
-        super().__init__({
-            "en": Out(banks), "line": Out(data.ArrayLayout(range(arch.weight_tiles * arch.weight_load_cycles), banks)),
-            "data": In(data.ArrayLayout(data.ArrayLayout(signed(8), arch.cols), banks)),
-        })
+        super().__init__(
+            {
+                "en": Out(banks),
+                "line": Out(data.ArrayLayout(range(arch.weight_tiles * arch.weight_load_cycles), banks)),
+                "data": In(data.ArrayLayout(data.ArrayLayout(signed(8), arch.cols), banks)),
+            }
+        )
 
 
 class ParamReadSignature(wiring.Signature):
-    """A read of the parameter SRAM: one chunk of `lanes` channels, one cycle after `addr`, which is entry * `arch.chunks` + chunk."""
+    """A read of the parameter SRAM: one chunk of `lanes` channels, one cycle after `addr`, which is entry *
+    `arch.chunks` + chunk."""
 
     def __init__(self, arch: ArchConfig) -> None:
-        super().__init__({"en": Out(1), "addr": Out(range(arch.param_rows * arch.chunks)), "data": In(data.ArrayLayout(param_layout(), arch.lanes))})
+        super().__init__(
+            {
+                "en": Out(1),
+                "addr": Out(range(arch.param_rows * arch.chunks)),
+                "data": In(data.ArrayLayout(param_layout(), arch.lanes)),
+            }
+        )
 
 
 class AccTraceSignature(wiring.Signature):
-    """The C sums of one accumulator entry, for a checker: ``data`` of entry ``addr`` in the cycles of ``valid``."""
+    """The C sums of one accumulator entry, for a checker: ``data`` of entry ``addr`` in the cycles of
+    ``valid``."""
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__({"valid": Out(1), "addr": Out(range(arch.acc_depth)), "data": Out(32 * arch.cols)})
@@ -172,13 +236,19 @@ class AccReadSignature(wiring.Signature):
     valid, addr : Out      request one entry
     ready : In(1)          granted in this cycle (the array's own reads of the same bank come first)
     data : In              C sums, from `LATENCY` (2) cycles after the grant to as many after the next one
-    release : In(1)        pulses when the array has written one more final entry; entries are released in the order OUTPUT reads them
+    release : In(1)        pulses when the array has written one more final entry; entries are released in the
+              order OUTPUT reads them
     """
 
     LATENCY = 2
 
     def __init__(self, arch: ArchConfig) -> None:
-        super().__init__({
-            "valid": Out(1), "addr": Out(range(arch.acc_depth)), "ready": In(1),
-            "data": In(data.ArrayLayout(signed(32), arch.cols)), "release": In(1),
-        })
+        super().__init__(
+            {
+                "valid": Out(1),
+                "addr": Out(range(arch.acc_depth)),
+                "ready": In(1),
+                "data": In(data.ArrayLayout(signed(32), arch.cols)),
+                "release": In(1),
+            }
+        )

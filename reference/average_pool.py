@@ -22,7 +22,8 @@ class AveragePool(Op):
     kernel, strides, dilations : (int, int)
     pads : (top, left, bottom, right)      ceil_mode is already part of bottom and right
     counts_y : int array [OH]              elements of the window that count, per output row
-    counts_x : int array [OW]              the same per output column; the divisor is counts_y[y] * counts_x[x]
+    counts_x : int array [OW]              the same per output column; the divisor is counts_y[y] *
+               counts_x[x]
     x_zero : int
     requants : dict of count -> Requant    scale x_scale / (count * y_scale)
     """
@@ -42,7 +43,7 @@ class AveragePool(Op):
         n, c, h, w = x4.shape
         top, left, bottom, right = self.pads
         padded = np.zeros((n, c, h + top + bottom, w + left + right), np.int64)
-        padded[:, :, top:top + h, left:left + w] = x4.astype(np.int64) - self.x_zero
+        padded[:, :, top : top + h, left : left + w] = x4.astype(np.int64) - self.x_zero
         sums = windows(padded, self.kernel, self.strides, self.dilations).sum(axis=(4, 5))
         counts = np.multiply.outer(self.counts_y, self.counts_x)
         y = np.empty(sums.shape, np.int8)

@@ -12,11 +12,13 @@ from systolith.reference.requantise import requantise
 __all__ = ["Conv", "windows"]
 
 
-def windows(x: np.ndarray, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]) -> np.ndarray:
+def windows(
+    x: np.ndarray, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]
+) -> np.ndarray:
     """View of an already padded [N, C, H, W] as [N, C, OH, OW, KH, KW]."""
     span = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     view = np.lib.stride_tricks.sliding_window_view(x, span, axis=(2, 3))
-    return view[:, :, ::strides[0], ::strides[1], ::dilations[0], ::dilations[1]]
+    return view[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,17 +52,23 @@ class Conv(Op):
         n, c, h, w = x.shape
         top, left, bottom, right = self.pads
         padded = np.zeros((n, c, h + top + bottom, w + left + right), np.float64)
-        padded[:, :, top:top + h, left:left + w] = x.astype(np.float64) - self.x_zero
+        padded[:, :, top : top + h, left : left + w] = x.astype(np.float64) - self.x_zero
         m, per_group, kh, kw = self.weights.shape
         view = windows(padded, (kh, kw), self.strides, self.dilations)
         oh, ow = view.shape[2:4]
         out = np.empty((n, m, oh, ow), np.int64)
         mg = m // self.group
         for g in range(self.group):
-            patch = view[:, g * per_group:(g + 1) * per_group].transpose(0, 2, 3, 1, 4, 5).reshape(n * oh * ow, -1)
-            kernel = self.weights[g * mg:(g + 1) * mg].reshape(mg, -1).astype(np.float64)
+            patch = (
+                view[:, g * per_group : (g + 1) * per_group]
+                .transpose(0, 2, 3, 1, 4, 5)
+                .reshape(n * oh * ow, -1)
+            )
+            kernel = self.weights[g * mg : (g + 1) * mg].reshape(mg, -1).astype(np.float64)
             # Exact: every product and partial sum is an integer far below 2**53.
-            out[:, g * mg:(g + 1) * mg] = (patch @ kernel.T).astype(np.int64).reshape(n, oh, ow, mg).transpose(0, 3, 1, 2)
+            out[:, g * mg : (g + 1) * mg] = (
+                (patch @ kernel.T).astype(np.int64).reshape(n, oh, ow, mg).transpose(0, 3, 1, 2)
+            )
         return out + self.bias.astype(np.int64).reshape(1, -1, 1, 1)
 
     def run(self, x: np.ndarray) -> np.ndarray:

@@ -25,13 +25,16 @@ class _Binary(Op):
     table: np.ndarray | None = None
 
     def _finish(self, total: np.ndarray) -> np.ndarray:
-        q = numerics.saturate(numerics.round_shift(total, np.int64(self.shift)) + self.zero, self.low, self.high)
+        q = numerics.saturate(
+            numerics.round_shift(total, np.int64(self.shift)) + self.zero, self.low, self.high
+        )
         return lookup(q.astype(np.int8), self.table)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Add(_Binary):
-    """``clamp(zero + round_half_even(((a - a_zero)*a_mult + (b - b_zero)*b_mult) / 2**shift))``, broadcast as NumPy does.
+    """``clamp(zero + round_half_even(((a - a_zero)*a_mult + (b - b_zero)*b_mult) / 2**shift))``, broadcast as
+    NumPy does.
 
     a_mult, b_mult and shift come from `numerics.approximate_pair`; a negative b_mult subtracts.
     """
@@ -40,21 +43,28 @@ class Add(_Binary):
 
     def run(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """int8 of the broadcast shape."""
-        return self._finish((a.astype(np.int64) - self.a_zero) * self.a_mult + (b.astype(np.int64) - self.b_zero) * self.b_mult)
+        return self._finish(
+            (a.astype(np.int64) - self.a_zero) * self.a_mult
+            + (b.astype(np.int64) - self.b_zero) * self.b_mult
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Mul(_Binary):
-    """``clamp(zero + round_half_even((a - a_zero)*(b - b_zero)*a_mult / 2**shift))``, broadcast as NumPy does."""
+    """``clamp(zero + round_half_even((a - a_zero)*(b - b_zero)*a_mult / 2**shift))``, broadcast as NumPy
+    does."""
 
     def run(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """int8 of the broadcast shape."""
-        return self._finish((a.astype(np.int64) - self.a_zero) * (b.astype(np.int64) - self.b_zero) * self.a_mult)
+        return self._finish(
+            (a.astype(np.int64) - self.a_zero) * (b.astype(np.int64) - self.b_zero) * self.a_mult
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Lookup(Op):
-    """``table[x & 255]``: any activation function, or a change of scale, correctly rounded in each of its 256 entries."""
+    """``table[x & 255]``: any activation function, or a change of scale, correctly rounded in each of its 256
+    entries."""
 
     table: np.ndarray
 

@@ -21,22 +21,48 @@ def footprint(instr: Instr, arch: ArchConfig) -> list[Footprint]:
             return _matmul(instr, arch)
         case "OUTPUT":
             pixels = instr.ny * instr.nx
-            prints = [("acc", instr.acc, instr.acc + pixels, False), ("param", instr.param * arch.param_line_bytes,
-                      (instr.param + 1) * arch.param_line_bytes, False), *_table(instr)]
+            prints = [
+                ("acc", instr.acc, instr.acc + pixels, False),
+                (
+                    "param",
+                    instr.param * arch.param_line_bytes,
+                    (instr.param + 1) * arch.param_line_bytes,
+                    False,
+                ),
+                *_table(instr),
+            ]
             if instr.dest == Destination.ACT:
-                prints.append(_nest(instr.dst, instr.channels, ((instr.ny, instr.dst_row), (instr.nx, instr.dst_px)), arch, True))
+                prints.append(
+                    _nest(
+                        instr.dst,
+                        instr.channels,
+                        ((instr.ny, instr.dst_row), (instr.nx, instr.dst_px)),
+                        arch,
+                        True,
+                    )
+                )
             return prints
         case "ADD" | "MUL":
+
             def loops(name: str) -> tuple[tuple[int, int], ...]:
                 return (instr.ny, instr.operands[f"{name}_row"]), (instr.nx, instr.operands[f"{name}_px"])
 
-            prints = [_nest(instr.b, instr.bytes, loops("b"), arch, False), _nest(instr.dst, instr.bytes, loops("dst"), arch, True), *_table(instr)]
+            prints = [
+                _nest(instr.b, instr.bytes, loops("b"), arch, False),
+                _nest(instr.dst, instr.bytes, loops("dst"), arch, True),
+                *_table(instr),
+            ]
             if instr.a_source == OperandA.ACT:
                 prints.append(_nest(instr.a, instr.bytes, loops("a"), arch, False))
             return prints
         case "POOL":
-            return [*_window(instr, arch, instr.bytes), _nest(instr.dst, instr.bytes, ((instr.ny, instr.dst_row), (instr.nx, instr.dst_px)), arch, True),
-                    *_table(instr)]
+            return [
+                *_window(instr, arch, instr.bytes),
+                _nest(
+                    instr.dst, instr.bytes, ((instr.ny, instr.dst_row), (instr.nx, instr.dst_px)), arch, True
+                ),
+                *_table(instr),
+            ]
         case "CELL":
             units = instr.units
             written = [instr.state, instr.state_high, instr.dst, *([instr.dst_low] if instr.wide else [])]
@@ -48,7 +74,9 @@ def _table(instr: Instr) -> list[Footprint]:
     return [("table", instr.slot * TABLE_SIZE, (instr.slot + 1) * TABLE_SIZE, False)] if instr.table else []
 
 
-def _nest(base: int, length: int, loops: tuple[tuple[int, int], ...], arch: ArchConfig, writes: bool) -> Footprint:
+def _nest(
+    base: int, length: int, loops: tuple[tuple[int, int], ...], arch: ArchConfig, writes: bool
+) -> Footprint:
     size = arch.act_bytes
     # A step in the upper half of the address field is a step backwards.
     steps = [(count - 1) * (step - size if step > size // 2 else step) for count, step in loops]
@@ -69,7 +97,9 @@ def _window(instr: Instr, arch: ArchConfig, length: int) -> list[Footprint]:
     ys = _extent(instr.y0, [(instr.ky - 1) * instr.ky_y, (ny - 1) * instr.oy_y], 0, instr.height)
     spread = 0 if pool else length - 1
     chunks = 0 if pool else (instr.kt - 1) * arch.rows
-    xs = _extent(instr.x0, [(instr.kx - 1) * instr.kx_x, (nx - 1) * instr.ox_x, chunks, spread], 0, instr.row_bytes)
+    xs = _extent(
+        instr.x0, [(instr.kx - 1) * instr.kx_x, (nx - 1) * instr.ox_x, chunks, spread], 0, instr.row_bytes
+    )
     if ys is None or xs is None:
         return []
     size = arch.act_bytes
@@ -77,7 +107,9 @@ def _window(instr: Instr, arch: ArchConfig, length: int) -> list[Footprint]:
     pitches = {instr.ky_addr // instr.ky_y} if instr.ky > 1 and instr.ky_y else set()
     if ny > 1 and instr.oy_y:
         pitches.add(instr.oy_addr // instr.oy_y)
-    exact = (instr.ky == 1 or (instr.ky_y and instr.ky_addr % instr.ky_y == 0)) and (ny == 1 or (instr.oy_y and instr.oy_addr % instr.oy_y == 0))
+    exact = (instr.ky == 1 or (instr.ky_y and instr.ky_addr % instr.ky_y == 0)) and (
+        ny == 1 or (instr.oy_y and instr.oy_addr % instr.oy_y == 0)
+    )
     simple = exact and len(pitches) <= 1
     if not simple:
         loops = ((instr.ky, instr.ky_addr), (ny, instr.oy_addr), (instr.kx, instr.kx_x), (nx, instr.ox_x))
@@ -93,17 +125,32 @@ def _matmul(instr: Instr, arch: ArchConfig) -> list[Footprint]:
     tiles = instr.ky * instr.kx * instr.kt
     entries = instr.oy * (max(0, instr.ox - instr.taps) // instr.stride + 1)
     width = arch.rows if instr.mode == Mode.DENSE else arch.cols
-    return [*_window(instr, arch, width), ("weight", instr.tile * arch.tile_bytes, (instr.tile + tiles) * arch.tile_bytes, False),
-            ("acc", instr.acc, instr.acc + entries, True)]
+    return [
+        *_window(instr, arch, width),
+        ("weight", instr.tile * arch.tile_bytes, (instr.tile + tiles) * arch.tile_bytes, False),
+        ("acc", instr.acc, instr.acc + entries, True),
+    ]
 
 
 def _transfer(instr: Instr, arch: ArchConfig) -> list[Footprint]:
     load = instr.mnemonic == "LOAD"
     space = ("act", "weight", "param", "table")[instr.space] if load else "act"
-    size = {"act": arch.act_bytes, "weight": arch.weight_bytes, "param": arch.param_bytes, "table": arch.table_bytes}[space]
+    size = {
+        "act": arch.act_bytes,
+        "weight": arch.weight_bytes,
+        "param": arch.param_bytes,
+        "table": arch.table_bytes,
+    }[space]
     local = instr.base + (instr.planes - 1) * instr.plane + (instr.rows - 1) * instr.row + instr.bytes
     prints: list[Footprint] = [(space, instr.base, local, load) if local <= size else (space, 0, size, load)]
     if instr.region == Region.DATA:
-        end = instr.offset + (instr.planes - 1) * instr.ext_plane + (instr.rows - 1) * instr.ext_row + instr.bytes
-        prints.append(("data", instr.offset, end, not load) if end < 1 << 32 else ("data", 0, 1 << 32, not load))
+        end = (
+            instr.offset
+            + (instr.planes - 1) * instr.ext_plane
+            + (instr.rows - 1) * instr.ext_row
+            + instr.bytes
+        )
+        prints.append(
+            ("data", instr.offset, end, not load) if end < 1 << 32 else ("data", 0, 1 << 32, not load)
+        )
     return prints

@@ -1,8 +1,8 @@
 """The quantised graph: what a model means, in integers.
 
 A `QGraph` is the contract between the compiler's front end (which builds it from ONNX), the reference (which
-executes it, op by op, in NumPy) and the compiler's back end (which lowers it to instructions). Tensors keep the
-model's own axis order; how a tensor lies in memory is the back end's business.
+executes it, op by op, in NumPy) and the compiler's back end (which lowers it to instructions). Tensors keep
+the model's own axis order; how a tensor lies in memory is the back end's business.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class QTensor:
     shape : tuple of int       every extent positive
     scale : float              positive
     zero_point : int           -128 to 127
-    dtype : str                what the model calls it at its boundary: 'float32', 'int8' or 'uint8' (uint8 is held minus 128)
+    dtype : str                what the model calls it at its boundary: 'float32', 'int8' or 'uint8' (uint8 is
+            held minus 128)
     data : int8 array or None  contents, if constant
     """
 
@@ -38,7 +39,8 @@ class QTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requant:
-    """From an int32 sum to int8: ``clamp(zero + round_half_even(sum * mult / 2**shift), low, high)``, then the table if there is one.
+    """From an int32 sum to int8: ``clamp(zero + round_half_even(sum * mult / 2**shift), low, high)``, then
+    the table if there is one.
 
     Parameters
     ----------
@@ -58,7 +60,8 @@ class Requant:
 class Op:
     """Base class of operators. A subclass is a frozen dataclass of attributes with ``run(*arrays) -> array``.
 
-    Where `carried` is set, ``step(*arrays, state) -> (array, state)`` continues from the state that the run before left.
+    Where `carried` is set, ``step(*arrays, state) -> (array, state)`` continues from the state that the run
+    before left.
     """
 
     carried = False
@@ -112,10 +115,14 @@ class QGraph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def run(self, inputs: dict[str, np.ndarray], states: dict[str, object] | None = None) -> dict[str, np.ndarray]:
-        """Every tensor of the graph, by name, for int8 inputs by name. This is the `reference` level of the ladder.
+    def run(
+        self, inputs: dict[str, np.ndarray], states: dict[str, object] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Every tensor of the graph, by name, for int8 inputs by name. This is the `reference` level of the
+        ladder.
 
-        `states` holds what nodes carry from run to run, by their names; empty before the first run, and kept up to date.
+        `states` holds what nodes carry from run to run, by their names; empty before the first run, and kept
+        up to date.
         """
         states = {} if states is None else states
         values = {name: tensor.data for name, tensor in self.tensors.items() if tensor.data is not None}
@@ -128,6 +135,8 @@ class QGraph:
                 result = node.op.run(*operands)
             expected = self.tensors[node.output].shape
             if result.dtype != np.int8 or result.shape != expected:
-                raise AssertionError(f"{node.name} gave {result.dtype}{result.shape}, the graph says int8{expected}")
+                raise AssertionError(
+                    f"{node.name} gave {result.dtype}{result.shape}, the graph says int8{expected}"
+                )
             values[node.output] = result
         return values

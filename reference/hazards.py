@@ -1,7 +1,8 @@
 """Proof that a stream's tokens order everything that must be ordered.
 
-Simulates the five in-order engines symbolically. `before[j]` is, per engine, how many of its instructions are known
-to be done when instruction j starts; every earlier instruction that conflicts with j must be among them.
+Simulates the five in-order engines symbolically. `before[j]` is, per engine, how many of its instructions are
+known to be done when instruction j starts; every earlier instruction that conflicts with j must be among
+them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
                 n = taken.get((producer, engine), 0)
                 given = signals.get((producer, engine), [])
                 if n >= len(given):
-                    raise HazardError(f"instruction {j} ({instr.mnemonic}) waits for a token of {producer.name} that no earlier instruction gives")
+                    raise HazardError(
+                        f"instruction {j} ({instr.mnemonic}) waits for a token of {producer.name} that no earlier instruction gives"
+                    )
                 taken[producer, engine] = n + 1
                 before = _join(before, done[given[n]])
         after = dict(before)
@@ -57,13 +60,23 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
             after = _join(after, done[partner])
         for _ in range(chained_outputs(instr)):
             if not chains:
-                raise HazardError(f"instruction {j} ({instr.mnemonic}) has no OUTPUT to take its operand from")
+                raise HazardError(
+                    f"instruction {j} ({instr.mnemonic}) has no OUTPUT to take its operand from"
+                )
             after = _join(after, done[chains.pop(0)])
         prints = footprint(instr, arch)
         for other in Engine:
             if other is not engine:
                 for space, low, high, writes in prints:
-                    _check(j, instr, partner, (space, low, high, writes), accesses.get((other, space), ()), before[other], instrs)
+                    _check(
+                        j,
+                        instr,
+                        partner,
+                        (space, low, high, writes),
+                        accesses.get((other, space), ()),
+                        before[other],
+                        instrs,
+                    )
         after[engine] = j
         done.append(after)
         current[engine] = after
@@ -75,25 +88,43 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
             if instr.signal >> consumer & 1:
                 signals.setdefault((engine, consumer), []).append(j)
                 if len(signals[engine, consumer]) - taken.get((engine, consumer), 0) > token_budget(arch):
-                    raise HazardError(f"instruction {j} ({instr.mnemonic}) may give {consumer.name} more tokens than its semaphore counts")
+                    raise HazardError(
+                        f"instruction {j} ({instr.mnemonic}) may give {consumer.name} more tokens than its semaphore counts"
+                    )
         for space, low, high, writes in prints:
             accesses.setdefault((engine, space), []).append((j, low, high, writes))
     for (producer, consumer), given in signals.items():
         if len(given) != taken.get((producer, consumer), 0):
-            raise HazardError(f"{len(given) - taken.get((producer, consumer), 0)} tokens of {producer.name} for {consumer.name} are left over")
+            raise HazardError(
+                f"{len(given) - taken.get((producer, consumer), 0)} tokens of {producer.name} for {consumer.name} are left over"
+            )
 
 
-def _check(j: int, instr: Instr, partner: int | None, access: Footprint, earlier: Sequence[tuple[int, int, int, bool]], known: int,
-           instrs: Sequence[Instr]) -> None:
+def _check(
+    j: int,
+    instr: Instr,
+    partner: int | None,
+    access: Footprint,
+    earlier: Sequence[tuple[int, int, int, bool]],
+    known: int,
+    instrs: Sequence[Instr],
+) -> None:
     """Compare one access of instruction j with those of another engine that are not known to be done."""
     space, low, high, writes = access
     for i, other_low, other_high, other_writes in reversed(earlier):
         if i <= known:
             return
         # A released entry orders MATRIX before OUTPUT.
-        if (writes or other_writes) and low < other_high and other_low < high and not (space == "acc" and partner is not None and i <= partner):
-            raise HazardError(f"instruction {j} ({instr.mnemonic}) and instruction {i} ({instrs[i].mnemonic}) both touch "
-                              f"{space} {max(low, other_low)} to {min(high, other_high)}, and no token orders them")
+        if (
+            (writes or other_writes)
+            and low < other_high
+            and other_low < high
+            and not (space == "acc" and partner is not None and i <= partner)
+        ):
+            raise HazardError(
+                f"instruction {j} ({instr.mnemonic}) and instruction {i} ({instrs[i].mnemonic}) both touch "
+                f"{space} {max(low, other_low)} to {min(high, other_high)}, and no token orders them"
+            )
 
 
 def _join(a: dict[Engine, int], b: dict[Engine, int]) -> dict[Engine, int]:

@@ -86,5 +86,7 @@ class MachineDevice:
 
     def _range(self, addr: int, size: int) -> slice:
         if not 0 <= addr <= addr + size <= len(self.memory):
-            raise ValueError(f"bytes {addr} to {addr + size} lie outside the memory of {len(self.memory)} bytes")
+            raise ValueError(
+                f"bytes {addr} to {addr + size} lie outside the memory of {len(self.memory)} bytes"
+            )
         return slice(addr, addr + size)

@@ -16,7 +16,7 @@ def pack_params(cols: int, **fields: np.ndarray) -> bytes:
     for name, bits, _ in PARAM_FIELDS:
         if name in fields:
             values = np.asarray(fields[name]).astype(np.int64).astype(np.uint64) & np.uint64((1 << bits) - 1)
-            words[:len(values)] |= values << np.uint64(position)
+            words[: len(values)] |= values << np.uint64(position)
         position += bits
     return words.astype("<u8").tobytes()
 

@@ -16,9 +16,11 @@ class Partition:
 
     Parameters
     ----------
-    graph : QGraph            the core's part; its inputs and outputs are the model's own where no segment lies between
+    graph : QGraph            the core's part; its inputs and outputs are the model's own where no segment
+            lies between
     host  : HostPart or None  what runs before and after it
-    core  : bytes             the core's part as a quantised ONNX model; empty where the graph did not come from ONNX
+    core  : bytes             the core's part as a quantised ONNX model; empty where the graph did not come
+            from ONNX
     """
 
     graph: QGraph

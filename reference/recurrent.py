@@ -17,16 +17,19 @@ __all__ = ["Recurrent"]
 class Recurrent(Op):
     """A layer that steps through a sequence; x is [T, N, I], the result [T, 1, N, H], as ONNX has them.
 
-    The pre-activation of gate g and unit u is ``requantise(weights[g, u] @ (x - x_zero) + recurrent[g, u] @ h + bias[g, u])``, int16
-    with 12 fractional bits; the int8 hidden state h has 7 fractional bits and no zero point. The rules are in `spec.cells`.
+    The pre-activation of gate g and unit u is ``requantise(weights[g, u] @ (x - x_zero) + recurrent[g, u] @ h
+    + bias[g, u])``, int16 with 12 fractional bits; the int8 hidden state h has 7 fractional bits and no zero
+    point. The rules are in `spec.cells`.
 
-    With `wide`, the h of the recurrence has 16 bits, 15 of them fractional, and the sums are 256 times as fine:
-    ``requantise(256 * weights[g, u] @ (x - x_zero) + recurrent[g, u] @ h + bias[g, u])``. The result holds its rounded high byte.
+    With `wide`, the h of the recurrence has 16 bits, 15 of them fractional, and the sums are 256 times as
+    fine: ``requantise(256 * weights[g, u] @ (x - x_zero) + recurrent[g, u] @ h + bias[g, u])``. The result
+    holds its rounded high byte.
 
     Parameters
     ----------
     kind : Cell
-    weights : int16 [G, H, I]      G = kind.gates; zero where a gate does not see the input. Beyond int8 they are a sum of int8 planes
+    weights : int16 [G, H, I]      G = kind.gates; zero where a gate does not see the input. Beyond int8 they
+              are a sum of int8 planes
     recurrent : int8 [G, H, H]     zero where a gate does not see the state
     bias : int32 [G, H]
     mult, shift : int [G, H]       requantisation of each pre-activation
@@ -36,8 +39,10 @@ class Recurrent(Op):
     reverse : bool                 step from the end of the sequence to its beginning
     wide : bool                    hidden state of 16 bits
     hidden : int8 [N, H]           before the first step; int16 with `wide`
-    state : int16 [N, H]           cell state of an LSTM, else the hidden state with 15 fractional bits, before the first step
-    carried : bool                 a run continues from where the run before ended; `hidden` and `state` are for the first
+    state : int16 [N, H]           cell state of an LSTM, else the hidden state with 15 fractional bits,
+            before the first step
+    carried : bool                 a run continues from where the run before ended; `hidden` and `state` are
+              for the first
     """
 
     kind: Cell
@@ -74,15 +79,34 @@ class Recurrent(Op):
         """int8 [T, 1, N, H] of x [T, N, I], from the beginning."""
         return self.step(x, None)[0]
 
-    def step(self, x: np.ndarray, carried: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """The same from the (hidden, state) that the run before left, and what this one leaves; None: from the beginning."""
-        h, state = carried if carried is not None else (self.hidden.astype(np.int64), self.state.astype(np.int64))
+    def step(
+        self, x: np.ndarray, carried: tuple[np.ndarray, np.ndarray] | None
+    ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """The same from the (hidden, state) that the run before left, and what this one leaves; None: from
+        the beginning."""
+        h, state = (
+            carried if carried is not None else (self.hidden.astype(np.int64), self.state.astype(np.int64))
+        )
         result = np.empty((x.shape[0], 1, x.shape[1], self.units), np.int8)
-        inputs = np.einsum("ghi,tni->tgnh", self.weights.astype(np.float64), x.astype(np.float64) - self.x_zero).astype(np.int64) * self.unit
+        inputs = (
+            np.einsum(
+                "ghi,tni->tgnh", self.weights.astype(np.float64), x.astype(np.float64) - self.x_zero
+            ).astype(np.int64)
+            * self.unit
+        )
         for t in range(x.shape[0])[:: -1 if self.reverse else 1]:
-            recurrent = np.einsum("ghk,nk->gnh", self.recurrent.astype(np.float64), h.astype(np.float64)).astype(np.int64)
+            recurrent = np.einsum(
+                "ghk,nk->gnh", self.recurrent.astype(np.float64), h.astype(np.float64)
+            ).astype(np.int64)
             sums = inputs[t] + recurrent + self.bias[:, None].astype(np.int64)
-            gates = numerics.requantise(sums, self.mult[:, None].astype(np.int64), self.shift[:, None].astype(np.int64), 0, cells.GATE.min, cells.GATE.max)
+            gates = numerics.requantise(
+                sums,
+                self.mult[:, None].astype(np.int64),
+                self.shift[:, None].astype(np.int64),
+                0,
+                cells.GATE.min,
+                cells.GATE.max,
+            )
             if self.kind is Cell.LSTM:
                 state, h = cells.lstm(*gates, state, self.cell_shift, self.wide)
             elif self.kind is Cell.GRU:
@@ -94,10 +118,13 @@ class Recurrent(Op):
 
     @property
     def first_bytes(self) -> np.ndarray:
-        """int8 [N, 3, H]: hidden state, low and high bytes of the state, before the first step; [N, 4, H] with the hidden state's low bytes last."""
+        """int8 [N, 3, H]: hidden state, low and high bytes of the state, before the first step; [N, 4, H]
+        with the hidden state's low bytes last."""
         state, hidden = self.state.astype(np.int64), self.hidden.astype(np.int64)
         parts = (hidden,) if not self.wide else cells.split(hidden)
-        return np.stack([parts[0], state & 255, state >> 8, *parts[1:]], axis=1).astype(np.uint8).view(np.int8)
+        return (
+            np.stack([parts[0], state & 255, state >> 8, *parts[1:]], axis=1).astype(np.uint8).view(np.int8)
+        )
 
     def macs(self, x: tuple[int, ...]) -> int:
         """Multiply-accumulates; a gate that does not see the input, or the state, has none there."""

@@ -1,6 +1,8 @@
-"""A whole board in simulation, as a transport of the host link: the design with its serial pins and its memory chip, under Verilator.
+"""A whole board in simulation, as a transport of the host link: the design with its serial pins and its
+memory chip, under Verilator.
 
-`native/board.cpp` drives the line bit by bit and is the SDRAM chip, so Python is called once per byte that the board sends.
+`native/board.cpp` drives the line bit by bit and is the SDRAM chip, so Python is called once per byte that
+the board sends.
 """
 
 from __future__ import annotations
@@ -18,7 +20,17 @@ from systolith.spec.link import MIN_DIVISOR, PAYLOAD_BYTES
 
 __all__ = ["BoardError", "SimulatedBoard"]
 
-_HEADERS = ("algorithm", "cstdint", "cstdio", "cstring", "deque", "memory", "string", "unordered_map", "vector")
+_HEADERS = (
+    "algorithm",
+    "cstdint",
+    "cstdio",
+    "cstring",
+    "deque",
+    "memory",
+    "string",
+    "unordered_map",
+    "vector",
+)
 #: What one call of the bench may simulate at most, so that it can be interrupted.
 _SLICE_CYCLES = 1_000_000
 
@@ -30,7 +42,8 @@ class BoardError(SimulationError):
 class SimulatedBoard:
     """One board, a `host.serial.Transport`.
 
-    The line runs at `divisor` cycles per bit, far faster than on silicon, since a simulation lasts as long as its cycles.
+    The line runs at `divisor` cycles per bit, far faster than on silicon, since a simulation lasts as long as
+    its cycles.
 
     Parameters
     ----------
@@ -50,31 +63,58 @@ class SimulatedBoard:
     #: Seconds that memory may take to answer the link: it starts up after a reset.
     latency = 0.001
 
-    def __init__(self, arch: ArchConfig, memory: SdramTiming | OnChipRam, *, name: str = "sim", divisor: int = MIN_DIVISOR, payload_bytes: int = PAYLOAD_BYTES,
-                 pin_cycles: int = 0, waveform: str | Path | None = None, cache_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        arch: ArchConfig,
+        memory: SdramTiming | OnChipRam,
+        *,
+        name: str = "sim",
+        divisor: int = MIN_DIVISOR,
+        payload_bytes: int = PAYLOAD_BYTES,
+        pin_cycles: int = 0,
+        waveform: str | Path | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
         self.name = name
         self.clock_hz = memory.clock_hz
         #: Memory is a chip outside the design.
         self.has_chip = isinstance(memory, SdramTiming)
         self.baud = self.clock_hz // divisor
-        files = generate_system(arch, memory, divisor=divisor, payload_bytes=payload_bytes, pin_cycles=pin_cycles,
-                                build_dir=default_cache_dir().parent / "verilog")
+        files = generate_system(
+            arch,
+            memory,
+            divisor=divisor,
+            payload_bytes=payload_bytes,
+            pin_cycles=pin_cycles,
+            build_dir=default_cache_dir().parent / "verilog",
+        )
         trace = None if waveform is None else Path(waveform).suffix[1:]
         if trace not in (None, "vcd", "fst"):
-            raise SimulationError(f"a waveform's name must end in .vcd or .fst, and {str(waveform)!r} does not")
-        library = ctypes.CDLL(str(build(files.sources, "system", _harness(self.has_chip), cache_dir, trace=trace)))
+            raise SimulationError(
+                f"a waveform's name must end in .vcd or .fst, and {str(waveform)!r} does not"
+            )
+        library = ctypes.CDLL(
+            str(build(files.sources, "system", _harness(self.has_chip), cache_dir, trace=trace))
+        )
         u64, handle = ctypes.c_uint64, ctypes.c_void_p
         settings = _settings(divisor, memory, pin_cycles)
         signatures = {
-            "new": (handle, ctypes.POINTER(type(settings))), "delete": (None, handle), "error": (ctypes.c_char_p, handle), "cycle": (u64, handle),
-            "send": (None, handle, ctypes.c_char_p, u64), "receive": (ctypes.c_int64, handle, ctypes.c_char_p, u64, u64),
-            "run": (ctypes.c_int64, handle, u64), "reset": (ctypes.c_int64, handle), "hold_low": (None, handle, u64),
+            "new": (handle, ctypes.POINTER(type(settings))),
+            "delete": (None, handle),
+            "error": (ctypes.c_char_p, handle),
+            "cycle": (u64, handle),
+            "send": (None, handle, ctypes.c_char_p, u64),
+            "receive": (ctypes.c_int64, handle, ctypes.c_char_p, u64, u64),
+            "run": (ctypes.c_int64, handle, u64),
+            "reset": (ctypes.c_int64, handle),
+            "hold_low": (None, handle, u64),
             "cut": (None, handle, ctypes.c_int),
         }
         if self.has_chip:
             signatures |= {
                 "stuck": (None, handle, ctypes.c_uint32, ctypes.c_uint32),
-                "memory_write": (None, handle, u64, ctypes.c_char_p, u64), "memory_read": (None, handle, u64, ctypes.c_char_p, u64),
+                "memory_write": (None, handle, u64, ctypes.c_char_p, u64),
+                "memory_read": (None, handle, u64, ctypes.c_char_p, u64),
             }
         if trace is not None:
             signatures["waveform"] = (None, handle, ctypes.c_char_p)
@@ -86,7 +126,8 @@ class SimulatedBoard:
         if trace is not None:
             library.board_waveform(self._handle, str(waveform).encode())
 
-    # -- transport ------------------------------------------------------------------------------------------------------
+    # -- transport
+    # ------------------------------------------------------------------------------------------------------
     def write(self, data: bytes) -> None:
         """Queue bytes for the line; time passes in `read`."""
         self._lib.board_send(self._handle, data, len(data))
@@ -102,7 +143,9 @@ class SimulatedBoard:
         left = max(1, round(timeout * self.clock_hz))
         count = 0
         while not count and left > 0:
-            count = self._check(self._lib.board_receive(self._handle, buffer, len(buffer), min(left, _SLICE_CYCLES)))
+            count = self._check(
+                self._lib.board_receive(self._handle, buffer, len(buffer), min(left, _SLICE_CYCLES))
+            )
             left -= _SLICE_CYCLES
         return buffer.raw[:count]
 
@@ -124,7 +167,8 @@ class SimulatedBoard:
     def __del__(self) -> None:
         self.close()
 
-    # -- what only a simulation can do ------------------------------------------------------------------------------------
+    # -- what only a simulation can do
+    # ------------------------------------------------------------------------------------
     @property
     def cycle(self) -> int:
         """Clock cycles since power-up."""
@@ -147,7 +191,8 @@ class SimulatedBoard:
         self._lib.board_cut(self._handle, cut)
 
     def stick_pins(self, address: int = 0, data: int = 0) -> None:
-        """A fault of the memory: these of the chip's address pins, and of the data that the controller reads, are always low; masks."""
+        """A fault of the memory: these of the chip's address pins, and of the data that the controller reads,
+        are always low; masks."""
         self._need_chip()
         self._lib.board_stuck(self._handle, address, data)
 
@@ -178,7 +223,8 @@ def _harness(has_chip: bool) -> str:
         '#include "Vsystem.h"\n#include "verilated.h"\n'
         '#if VM_TRACE_FST\n#include "verilated_fst_c.h"\nusing Wave = VerilatedFstC;\n'
         '#elif VM_TRACE\n#include "verilated_vcd_c.h"\nusing Wave = VerilatedVcdC;\n#endif\n'
-        f"#define MODEL Vsystem\n#define HAS_SDRAM {int(has_chip)}\n")
+        f"#define MODEL Vsystem\n#define HAS_SDRAM {int(has_chip)}\n"
+    )
     return glue + native_source(*(("memory.h", "sdram.h") if has_chip else ()), "board.cpp")
 
 

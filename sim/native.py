@@ -1,4 +1,5 @@
-"""The RTL as a `Device`: a Verilated core, its memory and its host modelled in C++, so that Python is never called per clock."""
+"""The RTL as a `Device`: a Verilated core, its memory and its host modelled in C++, so that Python is never
+called per clock."""
 
 from __future__ import annotations
 
@@ -26,8 +27,17 @@ __all__ = ["DECERR", "SLVERR", "MemoryModel", "ProtocolError", "RtlBench", "RtlD
 #: AXI responses for `RtlBench.inject`.
 SLVERR, DECERR = 2, 3
 #: Trace ports, and the engine whose instructions they belong to.
-_TRACES = {"load": Engine.LOAD, "weight": Engine.LOAD, "param": Engine.LOAD, "table": Engine.LOAD, "sums": Engine.MATRIX,
-           "acc": Engine.OUTPUT, "output": Engine.OUTPUT, "chain": Engine.OUTPUT, "vector": Engine.VECTOR}
+_TRACES = {
+    "load": Engine.LOAD,
+    "weight": Engine.LOAD,
+    "param": Engine.LOAD,
+    "table": Engine.LOAD,
+    "sums": Engine.MATRIX,
+    "acc": Engine.OUTPUT,
+    "output": Engine.OUTPUT,
+    "chain": Engine.OUTPUT,
+    "vector": Engine.VECTOR,
+}
 
 
 class ProtocolError(SimulationError):
@@ -40,7 +50,8 @@ class MemoryModel:
 
     Parameters
     ----------
-    latency : int             cycles from an address to its first beat, and from a write's last beat to its response
+    latency : int             cycles from an address to its first beat, and from a write's last beat to its
+              response
     bytes_per_cycle : int     bandwidth of each direction; None: one beat per cycle
     outstanding : int         bursts that each direction accepts before the first is answered
     stall_probability : float chance that a channel pauses for a cycle, for each channel
@@ -57,15 +68,18 @@ class MemoryModel:
 
     def __post_init__(self) -> None:
         if self.latency < 0 or self.outstanding < 1 or not 0.0 <= self.stall_probability < 1.0:
-            raise SimulationError("latency must be >= 0, outstanding >= 1 and 0 <= stall_probability < 1, not "
-                                  f"{self.latency}, {self.outstanding} and {self.stall_probability}")
+            raise SimulationError(
+                "latency must be >= 0, outstanding >= 1 and 0 <= stall_probability < 1, not "
+                f"{self.latency}, {self.outstanding} and {self.stall_probability}"
+            )
         if self.bytes_per_cycle is not None and self.bytes_per_cycle < 1:
             raise SimulationError(f"bytes_per_cycle must be 1 or more, not {self.bytes_per_cycle}")
 
 
 @dataclass(frozen=True, slots=True)
 class Waveform:
-    """A file of the cycles from `first` up to, not including, `last`, in the format that its suffix names: .vcd or .fst.
+    """A file of the cycles from `first` up to, not including, `last`, in the format that its suffix names:
+    .vcd or .fst.
 
     At time 2n every signal is as the rising edge of cycle n, at 2n + 1, takes it.
 
@@ -80,7 +94,9 @@ class Waveform:
 
     def __post_init__(self) -> None:
         if self.format not in ("vcd", "fst"):
-            raise SimulationError(f"a waveform's name must end in .vcd or .fst, and {str(self.path)!r} does not")
+            raise SimulationError(
+                f"a waveform's name must end in .vcd or .fst, and {str(self.path)!r} does not"
+            )
 
     @property
     def format(self) -> str:
@@ -89,16 +105,23 @@ class Waveform:
 
 
 class _Settings(ctypes.Structure):
-    _fields_ = [("latency", ctypes.c_uint32), ("bytes_per_cycle", ctypes.c_uint32), ("outstanding", ctypes.c_uint32),
-                ("pad", ctypes.c_uint32), ("seed", ctypes.c_uint64), ("stall", ctypes.c_double),
-                ("memory_bytes", ctypes.c_uint64)]
+    _fields_ = [
+        ("latency", ctypes.c_uint32),
+        ("bytes_per_cycle", ctypes.c_uint32),
+        ("outstanding", ctypes.c_uint32),
+        ("pad", ctypes.c_uint32),
+        ("seed", ctypes.c_uint64),
+        ("stall", ctypes.c_double),
+        ("memory_bytes", ctypes.c_uint64),
+    ]
 
 
 class RtlBench:
-    """Any design with an AXI4 manager ``axi``, AXI4-Lite CSRs ``csr``, ``clk`` and ``rst``, on the bench of `native/harness.cpp`.
+    """Any design with an AXI4 manager ``axi``, AXI4-Lite CSRs ``csr``, ``clk`` and ``rst``, on the bench of
+    `native/harness.cpp`.
 
-    Protocol rules are always checked: VALID stays until READY, payloads do not change while they wait, bursts are INCR,
-    as wide as the bus and inside 4 KiB, WLAST is right, no VALID during reset.
+    Protocol rules are always checked: VALID stays until READY, payloads do not change while they wait, bursts
+    are INCR, as wide as the bus and inside 4 KiB, WLAST is right, no VALID during reset.
 
     Parameters
     ----------
@@ -114,8 +137,15 @@ class RtlBench:
     ToolError, SimulationError   see `sim.verilator.build`; also if the waveform cannot be written
     """
 
-    def __init__(self, sources: dict[str, str], top: str, memory: MemoryModel, waveform: Waveform | None = None,
-                 cache_dir: Path | None = None, optimise: str = "-O1") -> None:
+    def __init__(
+        self,
+        sources: dict[str, str],
+        top: str,
+        memory: MemoryModel,
+        waveform: Waveform | None = None,
+        cache_dir: Path | None = None,
+        optimise: str = "-O1",
+    ) -> None:
         self.ports = {name: bits for name, _, bits in module_ports(sources, top)}
         for name in ("clk", "rst", "axi__wdata", "axi__araddr", "csr__araddr"):
             if name not in self.ports:
@@ -125,25 +155,44 @@ class RtlBench:
             raise SimulationError(f"the bus must be a power of two of bytes wide, not {self.bus_bytes}")
         self.sources: tuple[str, ...] = ()
         cpp = self._glue(top) + native_source("memory.h", "harness.cpp") + self._log_code()
-        self.shared_object = build(sources, top, cpp, cache_dir, trace=waveform and waveform.format, optimise=optimise)
+        self.shared_object = build(
+            sources, top, cpp, cache_dir, trace=waveform and waveform.format, optimise=optimise
+        )
         self._lib = lib = ctypes.CDLL(str(self.shared_object))
         u32, u64, handle = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
         signatures = {
-            "new": (handle, ctypes.POINTER(_Settings)), "delete": (None, handle), "error": (ctypes.c_char_p, handle),
-            "write": (None, handle, u64, ctypes.c_char_p, u64), "read": (None, handle, u64, ctypes.c_char_p, u64),
-            "csr_read": (ctypes.c_int64, handle, u32, ctypes.POINTER(u32)), "csr_write": (ctypes.c_int64, handle, u32, u32),
-            "run": (ctypes.c_int64, handle, u64), "wait": (ctypes.c_int64, handle, u32, u32, u64),
-            "reset": (ctypes.c_int64, handle), "cycle": (u64, handle),
-            "fault": (None, handle, u64, u64, u32, ctypes.c_int, ctypes.c_int), "log": (None, handle, ctypes.c_int, ctypes.c_int),
-            "log_clear": (None, handle), "log_size": (u64, handle), "log_data": (ctypes.c_void_p, handle), "spin": (None, handle, u64),
+            "new": (handle, ctypes.POINTER(_Settings)),
+            "delete": (None, handle),
+            "error": (ctypes.c_char_p, handle),
+            "write": (None, handle, u64, ctypes.c_char_p, u64),
+            "read": (None, handle, u64, ctypes.c_char_p, u64),
+            "csr_read": (ctypes.c_int64, handle, u32, ctypes.POINTER(u32)),
+            "csr_write": (ctypes.c_int64, handle, u32, u32),
+            "run": (ctypes.c_int64, handle, u64),
+            "wait": (ctypes.c_int64, handle, u32, u32, u64),
+            "reset": (ctypes.c_int64, handle),
+            "cycle": (u64, handle),
+            "fault": (None, handle, u64, u64, u32, ctypes.c_int, ctypes.c_int),
+            "log": (None, handle, ctypes.c_int, ctypes.c_int),
+            "log_clear": (None, handle),
+            "log_size": (u64, handle),
+            "log_data": (ctypes.c_void_p, handle),
+            "spin": (None, handle, u64),
         }
         if waveform is not None:
             signatures |= {"waveform": (None, handle, ctypes.c_char_p, u64, u64), "flush": (None, handle)}
         for name, (result, *arguments) in signatures.items():
             function = getattr(lib, f"sim_{name}")
             function.restype, function.argtypes = result, arguments
-        settings = _Settings(memory.latency, memory.bytes_per_cycle or self.bus_bytes, memory.outstanding, 0,
-                             memory.stall_seed, memory.stall_probability, memory.memory_bytes)
+        settings = _Settings(
+            memory.latency,
+            memory.bytes_per_cycle or self.bus_bytes,
+            memory.outstanding,
+            0,
+            memory.stall_seed,
+            memory.stall_probability,
+            memory.memory_bytes,
+        )
         self._handle = lib.sim_new(ctypes.byref(settings))
         self._check(-1 if lib.sim_error(self._handle) else 0)
         self._waveform = waveform
@@ -151,7 +200,9 @@ class RtlBench:
             try:
                 Path(waveform.path).write_bytes(b"")
             except OSError as error:
-                raise SimulationError(f"cannot write the waveform {str(waveform.path)!r}: {error.strerror}") from error
+                raise SimulationError(
+                    f"cannot write the waveform {str(waveform.path)!r}: {error.strerror}"
+                ) from error
             lib.sim_waveform(self._handle, str(waveform.path).encode(), waveform.first, waveform.last)
 
     def close(self) -> None:
@@ -169,7 +220,8 @@ class RtlBench:
     def __del__(self) -> None:
         self.close()
 
-    # -- memory and registers -------------------------------------------------------------------------------------------
+    # -- memory and registers
+    # -------------------------------------------------------------------------------------------
     def write(self, addr: int, data: bytes) -> None:
         """Copy bytes into external memory; takes no simulated time."""
         self._lib.sim_write(self._handle, addr, bytes(data), len(data))
@@ -203,7 +255,8 @@ class RtlBench:
         if response := self._check(self._lib.sim_csr_write(self._handle, addr, value)):
             raise ProtocolError(f"writing register 0x{addr:x} was refused with response {response}")
 
-    # -- time -----------------------------------------------------------------------------------------------------------
+    # -- time
+    # -----------------------------------------------------------------------------------------------------------
     @property
     def cycle(self) -> int:
         """Clock cycles since the bench was made."""
@@ -219,7 +272,8 @@ class RtlBench:
         self._check(self._lib.sim_run(self._handle, cycles))
 
     def run_while(self, addr: int, mask: int, limit: int | None = None) -> bool:
-        """Simulate while register `addr` has a bit of `mask` set; looks every 64 cycles. False: `limit` cycles passed.
+        """Simulate while register `addr` has a bit of `mask` set; looks every 64 cycles. False: `limit`
+        cycles passed.
 
         Raises
         ------
@@ -240,17 +294,22 @@ class RtlBench:
         if self._waveform is not None:
             self._lib.sim_flush(self._handle)
 
-    def inject(self, first: int, last: int, response: int = SLVERR, *, read: bool = True, write: bool = True) -> None:
+    def inject(
+        self, first: int, last: int, response: int = SLVERR, *, read: bool = True, write: bool = True
+    ) -> None:
         """Answer beats that touch bytes `first` to `last` with an error; a refused write changes nothing."""
         if response not in (SLVERR, DECERR):
-            raise SimulationError(f"response must be SLVERR ({SLVERR}) or DECERR ({DECERR}), not {response!r}")
+            raise SimulationError(
+                f"response must be SLVERR ({SLVERR}) or DECERR ({DECERR}), not {response!r}"
+            )
         self._lib.sim_fault(self._handle, first, last, response, read, write)
 
     def clear_faults(self) -> None:
         """Undo every `inject`."""
         self._lib.sim_fault(self._handle, 0, 0, 0, 0, 0)
 
-    # -- log of the trace ports -------------------------------------------------------------------------------------------
+    # -- log of the trace ports
+    # -------------------------------------------------------------------------------------------
     def start_log(self, writes: bool = True) -> None:
         """Forget what was logged and log from now on; instructions of each engine are counted from 0.
 
@@ -267,11 +326,12 @@ class RtlBench:
     def events(self) -> np.ndarray:
         """A copy of the log, in order of cycles, as records.
 
-        Fields: ``cycle``; ``source``, an index into `sources` ('load', 'output', 'vector': an accepted write to the
-        activation SRAM; 'weight', 'param', 'table': a beat there, by its number; 'sums': accumulators that MATRIX wrote;
-        'acc': those that OUTPUT read; 'chain': a chunk from OUTPUT to VECTOR; 'store': a beat that reached external memory;
-        'done.load' and so on: an instruction is done); ``ordinal``, how many instructions of that engine were done since
-        `start_log` ('acc' and 'store' run ahead of it); ``addr``; ``mask`` of the bytes; ``data``, bytes.
+        Fields: ``cycle``; ``source``, an index into `sources` ('load', 'output', 'vector': an accepted write
+        to the activation SRAM; 'weight', 'param', 'table': a beat there, by its number; 'sums': accumulators
+        that MATRIX wrote; 'acc': those that OUTPUT read; 'chain': a chunk from OUTPUT to VECTOR; 'store': a
+        beat that reached external memory; 'done.load' and so on: an instruction is done); ``ordinal``, how
+        many instructions of that engine were done since `start_log` ('acc' and 'store' run ahead of it);
+        ``addr``; ``mask`` of the bytes; ``data``, bytes.
         """
         dtype = self.event_dtype
         size = self._lib.sim_log_size(self._handle)
@@ -289,8 +349,16 @@ class RtlBench:
     @property
     def event_dtype(self) -> np.dtype:
         """The type of `events`."""
-        return np.dtype([("cycle", "<u8"), ("addr", "<u8"), ("mask", "<u8"), ("source", "<u4"), ("ordinal", "<u4"),
-                         ("data", "u1", (self._data_bytes,))])
+        return np.dtype(
+            [
+                ("cycle", "<u8"),
+                ("addr", "<u8"),
+                ("mask", "<u8"),
+                ("source", "<u4"),
+                ("ordinal", "<u4"),
+                ("data", "u1", (self._data_bytes,)),
+            ]
+        )
 
     @property
     def _data_bytes(self) -> int:
@@ -298,15 +366,27 @@ class RtlBench:
         # Records keep the alignment of their first fields.
         return max(8, -(-max(widths) // 64) * 8)
 
-    # -- generated C++ ----------------------------------------------------------------------------------------------------
+    # -- generated C++
+    # ----------------------------------------------------------------------------------------------------
     def _glue(self, top: str) -> str:
-        headers = ("algorithm", "cstdint", "cstring", "deque", "memory", "stdexcept", "string", "unordered_map", "vector")
+        headers = (
+            "algorithm",
+            "cstdint",
+            "cstring",
+            "deque",
+            "memory",
+            "stdexcept",
+            "string",
+            "unordered_map",
+            "vector",
+        )
         return "".join(f"#include <{h}>\n" for h in headers) + (
             f'#include "V{top}.h"\n#include "verilated.h"\n'
             '#if VM_TRACE_FST\n#include "verilated_fst_c.h"\nusing Wave = VerilatedFstC;\n'
             '#elif VM_TRACE\n#include "verilated_vcd_c.h"\nusing Wave = VerilatedVcdC;\n#endif\n'
             f"#define MODEL V{top}\n#define AXI(n) top->axi___05F##n\n#define CSR(n) top->csr___05F##n\n"
-            f"#define BUS_BYTES {self.bus_bytes}u\n#define DATA_BYTES {self._data_bytes}\n#define MAX_ENGINES {len(Engine)}\n")
+            f"#define BUS_BYTES {self.bus_bytes}u\n#define DATA_BYTES {self._data_bytes}\n#define MAX_ENGINES {len(Engine)}\n"
+        )
 
     def _log_code(self) -> str:
         names, lines = [], []
@@ -322,16 +402,25 @@ class RtlBench:
             model = f"m.{cpp_name(port)}"
             mask = f"{model}mask" if f"{port}mask" in self.ports else "~0ull"
             addr = f"{model}addr" if f"{port}addr" in self.ports else "0"
-            lines.append(f"if (log.writes && {model}valid) {{ log.add({source(name)}, {int(engine)}, {addr}, {mask}, "
-                         f"&{model}data, {-(-self.ports[f'{port}data'] // 8)}); }}")
+            lines.append(
+                f"if (log.writes && {model}valid) {{ log.add({source(name)}, {int(engine)}, {addr}, {mask}, "
+                f"&{model}data, {-(-self.ports[f'{port}data'] // 8)}); }}"
+            )
         for engine in Engine:
             port = f"trace__done__{engine.name.lower()}"
             if port in self.ports:
-                lines.append(f"if (m.{cpp_name(port)}) {{ log.add({source(f'done.{engine.name.lower()}')}, {int(engine)}, "
-                             f"0, 0, nullptr, 0); ++log.done[{int(engine)}]; }}")
+                lines.append(
+                    f"if (m.{cpp_name(port)}) {{ log.add({source(f'done.{engine.name.lower()}')}, {int(engine)}, "
+                    f"0, 0, nullptr, 0); ++log.done[{int(engine)}]; }}"
+                )
         store = source("store")
         self.sources = tuple(names)
-        return f"const uint32_t STORE_SOURCE = {store}, STORE_ENGINE = {int(Engine.STORE)};\n" + "static void log_events(MODEL& m, Log& log) { (void)m; (void)log;\n" + "\n".join(lines) + "\n}\n"
+        return (
+            f"const uint32_t STORE_SOURCE = {store}, STORE_ENGINE = {int(Engine.STORE)};\n"
+            + "static void log_events(MODEL& m, Log& log) { (void)m; (void)log;\n"
+            + "\n".join(lines)
+            + "\n}\n"
+        )
 
     def _check(self, result: int) -> int:
         if result < 0:
@@ -348,7 +437,8 @@ class RtlDevice(RtlBench):
     latency, bytes_per_cycle, stall_probability : see `MemoryModel`
     stall_seed : int         None: no stalls
     waveform                 a path (the whole run) or a `Waveform`
-    sources : dict           Verilog of something else with the core's ports, a netlist for example; None: the core's own
+    sources : dict           Verilog of something else with the core's ports, a netlist for example; None: the
+              core's own
     cache_dir, optimise      see `RtlBench`
 
     Raises
@@ -356,18 +446,32 @@ class RtlDevice(RtlBench):
     ToolError, SimulationError   see `sim.verilator.build`
     """
 
-    def __init__(self, arch: ArchConfig, latency: int = 32, bytes_per_cycle: int | None = None, stall_seed: int | None = None,
-                 stall_probability: float = 0.0, waveform: Waveform | str | Path | None = None, *,
-                 sources: dict[str, str] | None = None, top: str = "core", cache_dir: Path | None = None,
-                 optimise: str = "-O1") -> None:
+    def __init__(
+        self,
+        arch: ArchConfig,
+        latency: int = 32,
+        bytes_per_cycle: int | None = None,
+        stall_seed: int | None = None,
+        stall_probability: float = 0.0,
+        waveform: Waveform | str | Path | None = None,
+        *,
+        sources: dict[str, str] | None = None,
+        top: str = "core",
+        cache_dir: Path | None = None,
+        optimise: str = "-O1",
+    ) -> None:
         self.arch = arch
         #: Cycle of the last START.
         self.started = 0
         if sources is None:
             sources, top = _core_sources(arch)
-        memory = MemoryModel(latency=latency, bytes_per_cycle=bytes_per_cycle, stall_seed=stall_seed or 0,
-                             stall_probability=stall_probability if stall_seed is not None else 0.0,
-                             memory_bytes=1 << arch.addr_bits)
+        memory = MemoryModel(
+            latency=latency,
+            bytes_per_cycle=bytes_per_cycle,
+            stall_seed=stall_seed or 0,
+            stall_probability=stall_probability if stall_seed is not None else 0.0,
+            memory_bytes=1 << arch.addr_bits,
+        )
         if isinstance(waveform, (str, Path)):
             waveform = Waveform(waveform)
         super().__init__(sources, top, memory, waveform, cache_dir, optimise)
@@ -394,7 +498,9 @@ class RtlDevice(RtlBench):
         ProtocolError   If it breaks a rule of AXI.
         """
         if not self.run_while(CSRS["STATUS"].address, Status.RUNNING | Status.DRAINING, timeout_cycles):
-            raise DeviceError(f"the core still runs after {timeout_cycles} cycles: allow more, or look at its waveform")
+            raise DeviceError(
+                f"the core still runs after {timeout_cycles} cycles: allow more, or look at its waveform"
+            )
 
     def reset(self) -> None:
         """CONTROL.RESET, and wait until the core is idle."""

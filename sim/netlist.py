@@ -1,6 +1,8 @@
-"""Netlists: what Yosys makes of a design for an ECP5 or iCE40, as Verilog that any simulation of ours takes in place of the design.
+"""Netlists: what Yosys makes of a design for an ECP5 or iCE40, as Verilog that any simulation of ours takes
+in place of the design.
 
-The cells are Yosys's own models. Those that it has none for, block RAM and multiplier of the ECP5, are modelled here as far as Yosys uses them.
+The cells are Yosys's own models. Those that it has none for, block RAM and multiplier of the ECP5, are
+modelled here as far as Yosys uses them.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ __all__ = ["core_netlist", "netlist"]
 
 #: Per family the files of Yosys with the models, in its folder of that name.
 _MODELS = {"ecp5": ("common_sim.vh", "ccu2c_sim.vh"), "ice40": ("cells_sim.v",)}
-#: What Yosys's Verilog and models trigger: open pins that do nothing, initial values set with <=, two ports that write one memory.
+#: What Yosys's Verilog and models trigger: open pins that do nothing, initial values set with <=, two ports
+#: that write one memory.
 _WARNINGS_OFF = ("PINMISSING", "INITIALDLY", "MULTIDRIVEN", "ASSIGNIN", "SYNCASYNCNET")
-#: `synth_ecp5`, but ABC in place of ABC9, on which Yosys 0.70 dies for some cores (an assertion in `abc_ops_reintegrate`). Nets of one bit each: in a
-#: vector whose bits depend on one another the simulation would evaluate all of them again and again.
+#: `synth_ecp5`, but ABC in place of ABC9, on which Yosys 0.70 dies for some cores (an assertion in
+#: `abc_ops_reintegrate`). Nets of one bit each: in a vector whose bits depend on one another the simulation
+#: would evaluate all of them again and again.
 _SCRIPTS = {
     "ecp5": "read_verilog {sources}; synth_ecp5 -top {top} -run :map_luts; abc -lut 4:7; clean; synth_ecp5 -top {top} -run map_cells:; "
-            "opt_clean -purge; splitnets; write_verilog -noattr netlist.v",
+    "opt_clean -purge; splitnets; write_verilog -noattr netlist.v",
     # As the boards' builds have it.
     "ice40": "read_verilog {sources}; synth_ice40 -device u -no-rw-check -top {top}; opt_clean -purge; splitnets; write_verilog -noattr netlist.v",
 }
@@ -80,7 +84,8 @@ module MULT18X18D(input {_pins(("A", 18), ("B", 18), ("C", 18))}, SIGNEDA, SIGNE
 endmodule
 """
 
-#: One port of the block RAM. In a port that is 36 wide the data pins of A are the low half, those of B the high one.
+#: One port of the block RAM. In a port that is 36 wide the data pins of A are the low half, those of B the
+#: high one.
 _RAM_PORT = """
     wire [13:0] ad{p} = {address};
     reg [35:0] q{p} = 0;
@@ -111,15 +116,32 @@ _RAM_PORT = """
 
 
 def _ram() -> str:
-    ports = [*((f"{kind}{port}", bits) for port in "AB" for kind, bits in (("AD", 14), ("DI", 18), ("CS", 3)))]
+    ports = [
+        *((f"{kind}{port}", bits) for port in "AB" for kind, bits in (("AD", 14), ("DI", 18), ("CS", 3)))
+    ]
     controls = ", ".join(f"{name}{port}" for port in "AB" for name in ("CLK", "CE", "OCE", "WE", "RST"))
     outputs = _pins(("DOA", 18), ("DOB", 18))
-    settings = "".join(f'    parameter {name} = "{value}";\n' for name, value in (
-        ("REGMODE_A", "NOREG"), ("REGMODE_B", "NOREG"), ("RESETMODE", "SYNC"), ("ASYNC_RESET_RELEASE", "SYNC"), ("CSDECODE_A", "0b000"),
-        ("CSDECODE_B", "0b000"), ("CLKAMUX", "CLKA"), ("CLKBMUX", "CLKB"), ("WRITEMODE_A", "NORMAL"), ("WRITEMODE_B", "NORMAL"), ("GSR", "AUTO")))
+    settings = "".join(
+        f'    parameter {name} = "{value}";\n'
+        for name, value in (
+            ("REGMODE_A", "NOREG"),
+            ("REGMODE_B", "NOREG"),
+            ("RESETMODE", "SYNC"),
+            ("ASYNC_RESET_RELEASE", "SYNC"),
+            ("CSDECODE_A", "0b000"),
+            ("CSDECODE_B", "0b000"),
+            ("CLKAMUX", "CLKA"),
+            ("CLKBMUX", "CLKB"),
+            ("WRITEMODE_A", "NORMAL"),
+            ("WRITEMODE_B", "NORMAL"),
+            ("GSR", "AUTO"),
+        )
+    )
     initial = "".join(f"    parameter [319:0] INITVAL_{row:02X} = 0;\n" for row in range(64))
-    fill = "".join(f"        for (i = 0; i < 16; i = i + 1) {{memory[{32 * row} + 2*i + 1], memory[{32 * row} + 2*i]}} = INITVAL_{row:02X}[20*i +: 18];\n"
-                   for row in range(64))
+    fill = "".join(
+        f"        for (i = 0; i < 16; i = i + 1) {{memory[{32 * row} + 2*i + 1], memory[{32 * row} + 2*i]}} = INITVAL_{row:02X}[20*i +: 18];\n"
+        for row in range(64)
+    )
     body = "".join(_RAM_PORT.format(P=port, p=port.lower(), address=_bus(f"AD{port}", 14)) for port in "AB")
     return f"""\
 // Bytes of nine bits. Where a port writes what the other one reads, the read gives the old value.
@@ -175,8 +197,13 @@ def _models(share: Path, family: str) -> dict[str, str]:
         text += _MULTIPLIER + _ram()
     else:
         # Macros of the file: values of open pins, and what registers begin with.
-        text = re.sub(r"`ICE40_DEFAULT_ASSIGNMENT_(?:V\([^)]*\)|[01])", "", text).replace("`SB_DFF_INIT", "initial Q = 0;")
-    return {match[1]: match[0] for match in re.finditer(r"^module\s+(\w+)\b.*?^endmodule\n", text, re.DOTALL | re.MULTILINE)}
+        text = re.sub(r"`ICE40_DEFAULT_ASSIGNMENT_(?:V\([^)]*\)|[01])", "", text).replace(
+            "`SB_DFF_INIT", "initial Q = 0;"
+        )
+    return {
+        match[1]: match[0]
+        for match in re.finditer(r"^module\s+(\w+)\b.*?^endmodule\n", text, re.DOTALL | re.MULTILINE)
+    }
 
 
 def _used(models: dict[str, str], text: str) -> list[str]:
@@ -184,14 +211,18 @@ def _used(models: dict[str, str], text: str) -> list[str]:
     found: list[str] = []
     todo = [text]
     while todo:
-        for name in sorted(set(re.findall(r"^\s*(\w+) (?:#\(|\S+\s*\()", todo.pop(), re.MULTILINE)) & models.keys()):
+        for name in sorted(
+            set(re.findall(r"^\s*(\w+) (?:#\(|\S+\s*\()", todo.pop(), re.MULTILINE)) & models.keys()
+        ):
             if name not in found:
                 found.append(name)
                 todo.append(models[name].split("\n", 1)[1])
     return found
 
 
-def netlist(sources: dict[str, str], top: str, cache_dir: Path | None = None, family: str = "ecp5") -> dict[str, str]:
+def netlist(
+    sources: dict[str, str], top: str, cache_dir: Path | None = None, family: str = "ecp5"
+) -> dict[str, str]:
     """A design after synthesis.
 
     Parameters
@@ -221,11 +252,24 @@ def netlist(sources: dict[str, str], top: str, cache_dir: Path | None = None, fa
             for name, text in sources.items():
                 (Path(folder) / name).write_text(text, encoding="utf-8")
             try:
-                run_tool([*command, "-q", "-l", "yosys.log", "-p", script.format(sources=" ".join(sources), top=top)], "Yosys", folder)
+                run_tool(
+                    [
+                        *command,
+                        "-q",
+                        "-l",
+                        "yosys.log",
+                        "-p",
+                        script.format(sources=" ".join(sources), top=top),
+                    ],
+                    "Yosys",
+                    folder,
+                )
             except SimulationError as error:
                 # Not all that Yosys dies of is on the console.
                 log = Path(folder) / "yosys.log"
-                lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+                lines = (
+                    log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+                )
                 reason = next((line for line in reversed(lines) if "ERROR" in line), None)
                 raise (SimulationError(f"Yosys failed: {reason}") if reason else error) from error
             os.replace(Path(folder) / "netlist.v", kept)
@@ -234,8 +278,11 @@ def netlist(sources: dict[str, str], top: str, cache_dir: Path | None = None, fa
     return {f"{top}_netlist.v": off + text + "\n".join(models[name] for name in _used(models, text))}
 
 
-def core_netlist(arch: ArchConfig, sources: dict[str, str] | None = None, cache_dir: Path | None = None) -> dict[str, str]:
-    """A core's netlist, for `sim.native.RtlDevice`; of its generated Verilog where `sources` is None. A compact core is one of the iCE40's cells.
+def core_netlist(
+    arch: ArchConfig, sources: dict[str, str] | None = None, cache_dir: Path | None = None
+) -> dict[str, str]:
+    """A core's netlist, for `sim.native.RtlDevice`; of its generated Verilog where `sources` is None. A
+    compact core is one of the iCE40's cells.
 
     Raises what `netlist` raises.
     """

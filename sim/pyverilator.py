@@ -1,8 +1,10 @@
-"""Designs under PyVerilator: for those who have benches written for it, and as a third way to drive the same Verilog.
+"""Designs under PyVerilator: for those who have benches written for it, and as a third way to drive the same
+Verilog.
 
-PyVerilator 0.7.0 supplies the C++ wrapper and the Python object; the project's own `sim.verilator.build` compiles. So its three
-troubles with today's tools do not arise or are worked round here, without touching the package: it imports `tclwrapper` (only used
-for GTKWave), which does not import under Python 3.11; its regular expressions do not match the ports of Verilator 5; it asks for C++11.
+PyVerilator 0.7.0 supplies the C++ wrapper and the Python object; the project's own `sim.verilator.build`
+compiles. So its three troubles with today's tools do not arise or are worked round here, without touching the
+package: it imports `tclwrapper` (only used for GTKWave), which does not import under Python 3.11; its regular
+expressions do not match the ports of Verilator 5; it asks for C++11.
 
 Python is called in every cycle. For long runs take `sim.native`, which calls it once per run.
 """
@@ -63,7 +65,8 @@ class PyVerilatorModel:
 
     Members
     -------
-    sim : PyVerilator   the object itself, for its collections (``sim.io``) and VCD traces. It does not evaluate at each write
+    sim : PyVerilator   the object itself, for its collections (``sim.io``) and VCD traces. It does not
+          evaluate at each write
 
     Raises
     ------
@@ -73,9 +76,13 @@ class PyVerilatorModel:
     def __init__(self, sources: dict[str, str], top: str, cache_dir: Path | None = None) -> None:
         package = load_pyverilator()
         ports = module_ports(sources, top)
-        inputs, outputs = ([(cpp_name(name), bits) for name, direction, bits in ports if direction == which]
-                           for which in ("input", "output"))
-        wrapper = sys.modules["pyverilator.verilatorcpp"].template_cpp(top, inputs, outputs, [], json.dumps(json.dumps(None)))
+        inputs, outputs = (
+            [(cpp_name(name), bits) for name, direction, bits in ports if direction == which]
+            for which in ("input", "output")
+        )
+        wrapper = sys.modules["pyverilator.verilatorcpp"].template_cpp(
+            top, inputs, outputs, [], json.dumps(json.dumps(None))
+        )
         # Its own handler of $finish, which generated designs do not call, would meet the runtime library's.
         wrapper = wrapper.replace("void vl_finish (", "void pyverilator_finish (")
         library = str(build(sources, top, wrapper, cache_dir, trace="vcd"))
@@ -124,7 +131,8 @@ class PyVerilatorModel:
 class PyVerilatorDevice:
     """One core as a `host.device.Device`, with its external memory and its host modelled in Python.
 
-    Memory takes one address and one beat of each direction per cycle and answers from the next cycle on, in order.
+    Memory takes one address and one beat of each direction per cycle and answers from the next cycle on, in
+    order.
 
     Parameters
     ----------
@@ -144,10 +152,13 @@ class PyVerilatorDevice:
 
     def __init__(self, arch: ArchConfig, memory_bytes: int = 1 << 22, cache_dir: Path | None = None) -> None:
         self.arch = arch
-        self.model = PyVerilatorModel(generate(arch, build_dir=default_cache_dir().parent / "verilog").sources, "core", cache_dir)
+        self.model = PyVerilatorModel(
+            generate(arch, build_dir=default_cache_dir().parent / "verilog").sources, "core", cache_dir
+        )
         self.memory = bytearray(memory_bytes)
         self.cycles = 0
-        #: Beats to come, as (address, last of its burst); bursts to be written, as their next address; responses owed.
+        #: Beats to come, as (address, last of its burst); bursts to be written, as their next address;
+        #: responses owed.
         self._reads: deque[tuple[int, int]] = deque()
         self._writes: deque[int] = deque()
         self._responses = 0
@@ -170,7 +181,11 @@ class PyVerilatorDevice:
 
     def csr_write(self, name: str, value: int) -> None:
         """Set a register by name, over AXI4-Lite."""
-        self._offer({"csr__awaddr": CSRS[name].address, "csr__wdata": int(value), "csr__wstrb": 15}, "csr__aw", "csr__w")
+        self._offer(
+            {"csr__awaddr": CSRS[name].address, "csr__wdata": int(value), "csr__wstrb": 15},
+            "csr__aw",
+            "csr__w",
+        )
         self._answer("csr__b", None, name)
 
     def start(self) -> None:
@@ -196,7 +211,8 @@ class PyVerilatorDevice:
         self.csr_write("CONTROL", Control.RESET)
         self.wait(100_000)
 
-    # -- buses --------------------------------------------------------------------------------------------------------
+    # -- buses
+    # --------------------------------------------------------------------------------------------------------
     def _offer(self, values: dict[str, int], *channels: str) -> None:
         """Offer on channels at once, until each has been taken."""
         for name, value in values.items():
@@ -253,7 +269,11 @@ class PyVerilatorDevice:
         return seen
 
     def _take_beat(self, width: int) -> None:
-        at, data, strobe = self._writes[0], self.model.read("axi__wdata").to_bytes(width, "little"), self.model.read("axi__wstrb")
+        at, data, strobe = (
+            self._writes[0],
+            self.model.read("axi__wdata").to_bytes(width, "little"),
+            self.model.read("axi__wstrb"),
+        )
         self._range(at, width)
         for lane in range(width):
             if strobe >> lane & 1:
@@ -269,5 +289,7 @@ class PyVerilatorDevice:
 
     def _range(self, addr: int, size: int) -> slice:
         if not 0 <= addr <= addr + size <= len(self.memory):
-            raise DeviceError(f"bytes {addr} to {addr + size} lie outside the memory of {len(self.memory)} bytes")
+            raise DeviceError(
+                f"bytes {addr} to {addr + size} lie outside the memory of {len(self.memory)} bytes"
+            )
         return slice(addr, addr + size)

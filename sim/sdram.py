@@ -1,4 +1,5 @@
-"""The SDRAM chip of `native/sdram.h` for simulations that Python drives clock by clock: block tests and cocotb benches."""
+"""The SDRAM chip of `native/sdram.h` for simulations that Python drives clock by clock: block tests and
+cocotb benches."""
 
 from __future__ import annotations
 
@@ -13,7 +14,19 @@ __all__ = ["PINS", "SdramChip", "SdramCounts", "SdramRuleError", "chip_timing"]
 #: The pins that a step of the chip takes.
 PINS = ("clk_en", "cs", "ras", "cas", "we", "ba", "a", "dqm", "dq_o", "dq_oe")
 _GEOMETRY = ("bits", "rows", "columns", "banks", "cas_latency")
-_TIMES = ("clock_hz", "t_rcd", "t_rp", "t_ras", "t_rc", "t_rfc", "t_rrd", "t_wr", "t_ras_max", "refresh", "power_up")
+_TIMES = (
+    "clock_hz",
+    "t_rcd",
+    "t_rp",
+    "t_ras",
+    "t_rc",
+    "t_rfc",
+    "t_rrd",
+    "t_wr",
+    "t_ras_max",
+    "refresh",
+    "power_up",
+)
 
 
 class SdramRuleError(SimulationError):
@@ -30,7 +43,10 @@ class SdramCounts(NamedTuple):
 
 
 class _Timing(ctypes.Structure):
-    _fields_ = [*((name, ctypes.c_uint32) for name in (*_GEOMETRY, "pin_cycles")), *((name, ctypes.c_double) for name in _TIMES)]
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in (*_GEOMETRY, "pin_cycles")),
+        *((name, ctypes.c_double) for name in _TIMES),
+    ]
 
 
 class _Pins(ctypes.Structure):
@@ -57,12 +73,19 @@ class SdramChip:
     """
 
     def __init__(self, timing: SdramTiming, pin_cycles: int = 0) -> None:
-        library = ctypes.CDLL(str(compile_library(native_source("memory.h", "sdram.h", "sdram.cpp"), "sdram")))
+        library = ctypes.CDLL(
+            str(compile_library(native_source("memory.h", "sdram.h", "sdram.cpp"), "sdram"))
+        )
         u64, handle = ctypes.c_uint64, ctypes.c_void_p
         signatures = {
-            "new": (handle, ctypes.POINTER(_Timing)), "delete": (None, handle), "step": (ctypes.c_uint32, handle, ctypes.POINTER(_Pins)),
-            "problem": (ctypes.c_char_p, handle), "restart": (None, handle), "counts": (None, handle, ctypes.POINTER(u64)),
-            "write": (None, handle, u64, ctypes.c_char_p, u64), "read": (None, handle, u64, ctypes.c_char_p, u64),
+            "new": (handle, ctypes.POINTER(_Timing)),
+            "delete": (None, handle),
+            "step": (ctypes.c_uint32, handle, ctypes.POINTER(_Pins)),
+            "problem": (ctypes.c_char_p, handle),
+            "restart": (None, handle),
+            "counts": (None, handle, ctypes.POINTER(u64)),
+            "write": (None, handle, u64, ctypes.c_char_p, u64),
+            "read": (None, handle, u64, ctypes.c_char_p, u64),
         }
         for name, (result, *arguments) in signatures.items():
             function = getattr(library, f"sdram_{name}")
@@ -76,7 +99,8 @@ class SdramChip:
             self._delete(handle)
 
     def step(self, **pins: int) -> int:
-        """A rising edge of the clock: the pins of `SdramSignature` but `dq_i` at this edge; returns `dq_i` from here to the next edge.
+        """A rising edge of the clock: the pins of `SdramSignature` but `dq_i` at this edge; returns `dq_i`
+        from here to the next edge.
 
         Raises
         ------

@@ -1,6 +1,7 @@
 """ArchConfig: every parameter of one core, validated, with presets and TOML.
 
-Standard library only. Everything else (operand widths, memory geometry, CSR contents) derives from this value.
+Standard library only. Everything else (operand widths, memory geometry, CSR contents) derives from this
+value.
 """
 
 from __future__ import annotations
@@ -12,18 +13,27 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from systolith.spec.errors import SystolithError
 from systolith.spec.numerics import PARAM_BYTES, TABLE_SIZE
 
 __all__ = ["COMPACT", "PRESETS", "ArchConfig", "ArchError", "load_arch"]
 
 
-class ArchError(ValueError):
+class ArchError(SystolithError, ValueError):
     """A parameter that no core can be built with."""
 
 
 #: What a compact core has no choice in.
 COMPACT: dict[str, int | bool] = {
-    "rows": 4, "cols": 4, "bus_bits": 32, "act_blocks": 1, "weight_rows_per_cycle": 4, "table_slots": 0, "lanes": 1, "queue_depth": 2, "depthwise": False,
+    "rows": 4,
+    "cols": 4,
+    "bus_bits": 32,
+    "act_blocks": 1,
+    "weight_rows_per_cycle": 4,
+    "table_slots": 0,
+    "lanes": 1,
+    "queue_depth": 2,
+    "depthwise": False,
 }
 
 
@@ -43,7 +53,8 @@ class ArchConfig:
     bus_bits : int              data width of the AXI4 master: 32, 64 or 128
     addr_bits : int             address width of the AXI4 master: 32 to 64; 12 to 32 of a compact core
     act_bytes : int             activation SRAM
-    act_blocks : int            independent blocks of the activation SRAM, each with one read and one write port
+    act_blocks : int            independent blocks of the activation SRAM, each with one read and one write
+                 port
     weight_bytes : int          weight SRAM
     weight_rows_per_cycle : int rows of a weight tile that the weight SRAM delivers per cycle, 1 to R
     acc_depth : int             accumulator SRAM entries, each C x int32
@@ -52,7 +63,8 @@ class ArchConfig:
     lanes : int                 elements per cycle of the output stage and of the vector unit, at most C
     queue_depth : int           instructions queued in front of each engine
     depthwise : bool            the array has the depthwise (FIR) mode
-    compact : bool              the small core of `hw.compact`: 4 x 4 on a 32-bit bus, one instruction per engine at a time, no vector unit,
+    compact : bool              the small core of `hw.compact`: 4 x 4 on a 32-bit bus, one instruction per
+              engine at a time, no vector unit,
                                 no tables, no depthwise mode, no counters but CYCLES; see `COMPACT`
 
     Raises
@@ -84,10 +96,18 @@ class ArchConfig:
             if type(value) is not expected:
                 raise ArchError(f"{field.name} must be of type {expected.__name__}, not {value!r}")
         for field, low, high in (
-            ("rows", 2, 32), ("cols", 2, 32), ("bus_bits", 32, 128), ("act_bytes", 1 << 10, 1 << 24),
-            ("act_blocks", 1, 8), ("weight_bytes", 1 << 8, 1 << 26), ("weight_rows_per_cycle", 1, self.rows),
-            ("acc_depth", 8, 1 << 14), ("param_rows", 2, 1 << 16), ("table_slots", 2, 256),
-            ("lanes", 1, self.cols), ("queue_depth", 2, 32),
+            ("rows", 2, 32),
+            ("cols", 2, 32),
+            ("bus_bits", 32, 128),
+            ("act_bytes", 1 << 10, 1 << 24),
+            ("act_blocks", 1, 8),
+            ("weight_bytes", 1 << 8, 1 << 26),
+            ("weight_rows_per_cycle", 1, self.rows),
+            ("acc_depth", 8, 1 << 14),
+            ("param_rows", 2, 1 << 16),
+            ("table_slots", 2, 256),
+            ("lanes", 1, self.cols),
+            ("queue_depth", 2, 32),
         ):
             value = getattr(self, field)
             if self.compact and field in COMPACT:
@@ -100,15 +120,22 @@ class ArchConfig:
         if self.compact:
             for field, value in COMPACT.items():
                 if getattr(self, field) != value:
-                    raise ArchError(f"{field} must be {value!r} in a compact core, not {getattr(self, field)!r}")
+                    raise ArchError(
+                        f"{field} must be {value!r} in a compact core, not {getattr(self, field)!r}"
+                    )
         if self.act_bytes < self.act_blocks * self.act_width * 2:
-            raise ArchError(f"act_bytes must give each of the {self.act_blocks} act_blocks at least two lines of "
-                            f"{self.act_width} bytes, not {self.act_bytes!r}")
+            raise ArchError(
+                f"act_bytes must give each of the {self.act_blocks} act_blocks at least two lines of "
+                f"{self.act_width} bytes, not {self.act_bytes!r}"
+            )
         if self.weight_bytes < 2 * self.rows * self.cols:
-            raise ArchError(f"weight_bytes must hold at least two tiles of {self.rows} x {self.cols} bytes, "
-                            f"not {self.weight_bytes!r}")
+            raise ArchError(
+                f"weight_bytes must hold at least two tiles of {self.rows} x {self.cols} bytes, "
+                f"not {self.weight_bytes!r}"
+            )
 
-    # -- derived geometry -------------------------------------------------------------------------------------------
+    # -- derived geometry
+    # -------------------------------------------------------------------------------------------
     @property
     def bus_bytes(self) -> int:
         """Bytes in one beat of the AXI4 master."""
@@ -172,8 +199,9 @@ class ArchConfig:
     def weight_offset(self, row: int, col: int) -> int:
         """Byte offset of W[row][col] inside a tile, in the order of the weight SRAM.
 
-        Bank b = row // G holds rows b*G to b*G + G-1 (G = `weight_load_cycles`), one per line, so that the rows a
-        cycle delivers come from different banks and each bank's address is bank 0's, delayed by b*G cycles.
+        Bank b = row // G holds rows b*G to b*G + G-1 (G = `weight_load_cycles`), one per line, so that the
+        rows a cycle delivers come from different banks and each bank's address is bank 0's, delayed by b*G
+        cycles.
         """
         bank, line = divmod(row, self.weight_load_cycles)
         return line * self.weight_line_bytes + bank * self.cols + col
@@ -188,7 +216,8 @@ class ArchConfig:
         """Peak multiply-accumulates per cycle."""
         return self.rows * self.cols
 
-    # -- text -------------------------------------------------------------------------------------------------------
+    # -- text
+    # -------------------------------------------------------------------------------------------------------
     def to_dict(self) -> dict[str, int | str | bool]:
         """All parameters by name."""
         return dataclasses.asdict(self)
@@ -238,22 +267,103 @@ class ArchConfig:
 PRESETS: dict[str, ArchConfig] = {
     arch.name: arch
     for arch in (
-        ArchConfig(name="tiny", rows=2, cols=2, act_bytes=1 << 13, act_blocks=2, weight_bytes=1 << 12,
-                   weight_rows_per_cycle=1, acc_depth=32, param_rows=64, table_slots=2, lanes=1),
-        ArchConfig(name="array8", rows=8, cols=8, act_bytes=1 << 18, weight_bytes=1 << 19,
-                   weight_rows_per_cycle=8, acc_depth=1024, param_rows=1024, lanes=8),
-        ArchConfig(name="array16", rows=16, cols=16, act_bytes=1 << 18, weight_bytes=1 << 19,
-                   weight_rows_per_cycle=16, acc_depth=1024, param_rows=512, lanes=16),
-        ArchConfig(name="icebreaker", compact=True, rows=4, cols=4, bus_bits=32, addr_bits=16, act_bytes=1 << 15, act_blocks=1,
-                   weight_bytes=1 << 12, weight_rows_per_cycle=4, acc_depth=256, param_rows=32, table_slots=0, lanes=1,
-                   queue_depth=2, depthwise=False),
-        ArchConfig(name="arty_a7_100t", rows=8, cols=16, bus_bits=32, act_bytes=1 << 16, act_blocks=2, weight_bytes=1 << 17,
-                   weight_rows_per_cycle=8, acc_depth=512, param_rows=256, lanes=8),
-        ArchConfig(name="tang_nano_20k", compact=True, rows=4, cols=4, bus_bits=32, addr_bits=23, act_bytes=1 << 15, act_blocks=1,
-                   weight_bytes=1 << 15, weight_rows_per_cycle=4, acc_depth=512, param_rows=128, table_slots=0, lanes=1,
-                   queue_depth=2, depthwise=False),
-        ArchConfig(name="ulx3s_85f", rows=8, cols=16, bus_bits=32, act_bytes=1 << 17, act_blocks=2, weight_bytes=1 << 17,
-                   weight_rows_per_cycle=1, acc_depth=512, param_rows=256, lanes=4),
+        ArchConfig(
+            name="tiny",
+            rows=2,
+            cols=2,
+            act_bytes=1 << 13,
+            act_blocks=2,
+            weight_bytes=1 << 12,
+            weight_rows_per_cycle=1,
+            acc_depth=32,
+            param_rows=64,
+            table_slots=2,
+            lanes=1,
+        ),
+        ArchConfig(
+            name="array8",
+            rows=8,
+            cols=8,
+            act_bytes=1 << 18,
+            weight_bytes=1 << 19,
+            weight_rows_per_cycle=8,
+            acc_depth=1024,
+            param_rows=1024,
+            lanes=8,
+        ),
+        ArchConfig(
+            name="array16",
+            rows=16,
+            cols=16,
+            act_bytes=1 << 18,
+            weight_bytes=1 << 19,
+            weight_rows_per_cycle=16,
+            acc_depth=1024,
+            param_rows=512,
+            lanes=16,
+        ),
+        ArchConfig(
+            name="icebreaker",
+            compact=True,
+            rows=4,
+            cols=4,
+            bus_bits=32,
+            addr_bits=16,
+            act_bytes=1 << 15,
+            act_blocks=1,
+            weight_bytes=1 << 12,
+            weight_rows_per_cycle=4,
+            acc_depth=256,
+            param_rows=32,
+            table_slots=0,
+            lanes=1,
+            queue_depth=2,
+            depthwise=False,
+        ),
+        ArchConfig(
+            name="arty_a7_100t",
+            rows=8,
+            cols=16,
+            bus_bits=32,
+            act_bytes=1 << 16,
+            act_blocks=2,
+            weight_bytes=1 << 17,
+            weight_rows_per_cycle=8,
+            acc_depth=512,
+            param_rows=256,
+            lanes=8,
+        ),
+        ArchConfig(
+            name="tang_nano_20k",
+            compact=True,
+            rows=4,
+            cols=4,
+            bus_bits=32,
+            addr_bits=23,
+            act_bytes=1 << 15,
+            act_blocks=1,
+            weight_bytes=1 << 15,
+            weight_rows_per_cycle=4,
+            acc_depth=512,
+            param_rows=128,
+            table_slots=0,
+            lanes=1,
+            queue_depth=2,
+            depthwise=False,
+        ),
+        ArchConfig(
+            name="ulx3s_85f",
+            rows=8,
+            cols=16,
+            bus_bits=32,
+            act_bytes=1 << 17,
+            act_blocks=2,
+            weight_bytes=1 << 17,
+            weight_rows_per_cycle=1,
+            acc_depth=512,
+            param_rows=256,
+            lanes=4,
+        ),
     )
 }
 
@@ -271,7 +381,9 @@ def load_arch(name_or_path: str | Path | ArchConfig) -> ArchConfig:
         return PRESETS[str(name_or_path)]
     path = Path(name_or_path)
     if not path.is_file():
-        raise ArchError(f"architecture {str(name_or_path)!r} is neither a preset ({', '.join(PRESETS)}) nor a TOML file")
+        raise ArchError(
+            f"architecture {str(name_or_path)!r} is neither a preset ({', '.join(PRESETS)}) nor a TOML file"
+        )
     try:
         return ArchConfig.from_toml(path.read_text(encoding="utf-8"))
     except (ArchError, UnicodeDecodeError, OSError) as error:

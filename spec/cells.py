@@ -1,10 +1,11 @@
 """Recurrent cells in integers: activation functions and update rules, for hardware, reference and docs.
 
-Gate pre-activations are int16 with 12 fractional bits (-8 to 8). Sigmoid and tanh come from one table each with 256
-segments and linear interpolation; their values have 15 fractional bits. Every function takes Python integers or NumPy
-``int64`` arrays.
+Gate pre-activations are int16 with 12 fractional bits (-8 to 8). Sigmoid and tanh come from one table each
+with 256 segments and linear interpolation; their values have 15 fractional bits. Every function takes Python
+integers or NumPy ``int64`` arrays.
 
-The rules are those of ONNX LSTM, GRU (linear_before_reset = 1) and RNN (tanh), the last with a leak as echo state networks have it.
+The rules are those of ONNX LSTM, GRU (linear_before_reset = 1) and RNN (tanh), the last with a leak as echo
+state networks have it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,20 @@ from collections.abc import Callable
 from systolith.spec.numerics import INT8, FixedFormat, round_shift, saturate
 
 __all__ = [
-    "GATE", "HIDDEN_FRAC", "SEGMENT_BITS", "SIGMOID", "STATE", "TANH", "UNIT_FRAC", "WIDE_MAX", "gru", "interpolate", "lstm", "rnn", "segments", "split",
+    "GATE",
+    "HIDDEN_FRAC",
+    "SEGMENT_BITS",
+    "SIGMOID",
+    "STATE",
+    "TANH",
+    "UNIT_FRAC",
+    "WIDE_MAX",
+    "gru",
+    "interpolate",
+    "lstm",
+    "rnn",
+    "segments",
+    "split",
 ]
 
 #: Gate pre-activations.
@@ -33,7 +47,8 @@ SEGMENT_BITS = 8
 
 
 def segments(function: Callable[[float], float]) -> tuple[tuple[int, int], ...]:
-    """Value at the beginning of each segment, and difference to its end; in order of the segment read as unsigned byte."""
+    """Value at the beginning of each segment, and difference to its end; in order of the segment read as
+    unsigned byte."""
     count = 1 << (GATE.width - SEGMENT_BITS)
     width = 2.0 ** (SEGMENT_BITS - GATE.frac)
 
@@ -72,7 +87,8 @@ def _hidden(value, frac: int, wide: bool):
 
 
 def split(hidden):
-    """A hidden state of 16 bits as two int8, ``256 * high + low``: `high` is what a reader of int8 sees, rounded."""
+    """A hidden state of 16 bits as two int8, ``256 * high + low``: `high` is what a reader of int8 sees,
+    rounded."""
     high = (hidden + 128) >> 8
     return high, hidden - (high << 8)
 
@@ -86,7 +102,8 @@ def lstm(i, f, g, o, c, shift: int, wide: bool = False):
 
 
 def gru(r, z, x, h_part, h, wide: bool = False):
-    """New hidden state with 15 fractional bits, and as int8 (`wide`: int16); `x` and `h_part` are the shares of the candidate."""
+    """New hidden state with 15 fractional bits, and as int8 (`wide`: int16); `x` and `h_part` are the shares
+    of the candidate."""
     r, z = (interpolate(SIGMOID, gate) for gate in (r, z))
     new = interpolate(TANH, _state(x + round_shift(r * h_part, UNIT_FRAC)))
     h = _state(new + round_shift(z * (h - new), UNIT_FRAC))
@@ -94,6 +111,7 @@ def gru(r, z, x, h_part, h, wide: bool = False):
 
 
 def rnn(gate, h, alpha: int, wide: bool = False):
-    """New hidden state with 15 fractional bits, and as int8 (`wide`: int16); `alpha` has 15 fractional bits, 2**15 is no leak."""
+    """New hidden state with 15 fractional bits, and as int8 (`wide`: int16); `alpha` has 15 fractional bits,
+    2**15 is no leak."""
     h = _state(h + round_shift(alpha * (interpolate(TANH, gate) - h), UNIT_FRAC))
     return h, _hidden(h, UNIT_FRAC, wide)

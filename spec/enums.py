@@ -8,7 +8,8 @@ __all__ = ["Cell", "Destination", "Engine", "Mode", "OperandA", "Region", "Space
 
 
 class Engine(enum.IntEnum):
-    """The units that execute instructions, each in order, all at the same time. The value is the bit in `wait` and `signal`."""
+    """The units that execute instructions, each in order, all at the same time. The value is the bit in
+    `wait` and `signal`."""
 
     #: External memory to an on-chip SRAM.
     LOAD = 0
@@ -31,7 +32,8 @@ class Space(enum.IntEnum):
     WEIGHT = 1
     #: Parameter SRAM; base, steps and row length are multiples of the bus width.
     PARAM = 2
-    #: Tables, byte t*256 + (operand & 255) of slot t; base, steps and row length are multiples of the bus width.
+    #: Tables, byte t*256 + (operand & 255) of slot t; base, steps and row length are multiples of the bus
+    #: width.
     TABLE = 3
 
 
@@ -47,7 +49,8 @@ class Region(enum.IntEnum):
 class Mode(enum.IntEnum):
     """How activations enter the array."""
 
-    #: Row r takes lane r of each vector and shares it with all columns: sums[c] = sum over r of vector[r] * W[r][c].
+    #: Row r takes lane r of each vector and shares it with all columns: sums[c] = sum over r of vector[r] *
+    #: W[r][c].
     DENSE = 0
     #: Column c takes lane c, and pixels move down the column at half the speed of the sums:
     #: sums[c] for vector n = sum over r of vector[n - r][c] * W[r][c].
@@ -70,7 +73,8 @@ class Cell(enum.IntEnum):
 
     #: Gates in order: input, forget, cell, output. State: the cell state.
     LSTM = 0
-    #: Gates in order: reset, update, and the input's and the state's share of the new state. State: the hidden state.
+    #: Gates in order: reset, update, and the input's and the state's share of the new state. State: the
+    #: hidden state.
     GRU = 1
     #: One gate. State: the hidden state, which moves towards tanh(gate) by `alpha`.
     RNN = 2

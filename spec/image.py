@@ -1,9 +1,11 @@
-"""The program image (`.sysl`): one checksummed file with the streams, the constants and the manifest. Standard library only.
+"""The program image (`.sysl`): one checksummed file with the streams, the constants and the manifest.
+Standard library only.
 
-Layout, little endian: 8 bytes magic, uint32 format version, uint32 length of the header, uint64 lengths of the
-program and of the host segments before and after the core, 32 bytes SHA-256 of everything after them, then the header
-(canonical JSON), the program and the two segments. The program is what is copied to the PROGRAM region: load stream, run
-stream, constants. A segment is an ONNX model, of length 0 where there is none. Equal inputs give equal bytes.
+Layout, little endian: 8 bytes magic, uint32 format version, uint32 length of the header, uint64 lengths of
+the program and of the host segments before and after the core, 32 bytes SHA-256 of everything after them,
+then the header (canonical JSON), the program and the two segments. The program is what is copied to the
+PROGRAM region: load stream, run stream, constants. A segment is an ONNX model, of length 0 where there is
+none. Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from systolith.spec.arch import ArchConfig, ArchError
+from systolith.spec.errors import SystolithError
 from systolith.spec.isa import Instr, IsaError, isa_for
 from systolith.spec.regs import core_digest
 from systolith.spec.segments import HostNode, HostPart, Port
@@ -32,7 +35,7 @@ _PREFIX = struct.Struct("<8sIIQQQ32s")
 _HOST_PARTS = {"inputs": Port, "outputs": Port, "nodes": HostNode}
 
 
-class ImageError(ValueError):
+class ImageError(SystolithError, ValueError):
     """A file that is not a usable image."""
 
 
@@ -45,8 +48,9 @@ class IoTensor:
     name, dtype, shape : the model's own; dtype is a NumPy name: 'float32', 'int8' or 'uint8'
     scale, zero_point  : of the int8 value on the core: real = scale * (q - zero_point)
     offset             : first byte in the DATA region
-    order              : memory order of the axes, outermost first; the tensor is stored densely as int8 in that order.
-                         A uint8 value is stored minus 128; a float32 value is quantised by the host.
+    order              : memory order of the axes, outermost first; the tensor is stored densely as int8 in
+                         that order. A uint8 value is stored minus 128; a float32 value is quantised by the
+                         host.
     """
 
     name: str
@@ -95,7 +99,8 @@ class LayerInfo:
     roofline_cycles : the larger of (macs - skipped_macs) / (R*C) and compulsory bytes / bus bytes
     limit    : 'array', 'weights', 'memory' or 'vector': what the cycle model says holds it up
     cycles   : the cycle model's estimate
-    skipped_tiles, skipped_macs : tiles of the weights that are all zero and left out, and their share of `macs`
+    skipped_tiles, skipped_macs : tiles of the weights that are all zero and left out, and their share of
+                                  `macs`
     """
 
     name: str
@@ -124,7 +129,8 @@ class Image:
     data_bytes  : size of the DATA region
     inputs, outputs : in the model's order
     layers      : in execution order
-    owners      : for each instruction of the run stream, the index of its layer, or -1 (transfers of inputs and outputs, HALT)
+    owners      : for each instruction of the run stream, the index of its layer, or -1 (transfers of inputs
+                  and outputs, HALT)
     cycles      : the cycle model's estimate for the run stream
     host        : what runs before and after the core, or None where the core runs the whole model
     states      : what a run leaves for the next one
@@ -158,14 +164,25 @@ class Image:
         ------
         IsaError   If a word does not decode.
         """
-        entry, count = (self.load_entry, self.load_count) if which == "load" else (self.run_entry, self.run_count)
+        entry, count = (
+            (self.load_entry, self.load_count) if which == "load" else (self.run_entry, self.run_count)
+        )
         isa = isa_for(self.arch)
-        return tuple((entry + i * isa.word_bytes, isa.decode(self.program[entry + i * isa.word_bytes:entry + (i + 1) * isa.word_bytes]))
-                     for i in range(count))
+        return tuple(
+            (
+                entry + i * isa.word_bytes,
+                isa.decode(self.program[entry + i * isa.word_bytes : entry + (i + 1) * isa.word_bytes]),
+            )
+            for i in range(count)
+        )
 
     def to_bytes(self) -> bytes:
         """The file's contents."""
-        header = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("program", "arch", "host")}
+        header = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in ("program", "arch", "host")
+        }
         header["arch"] = self.arch.to_dict()
         header["digest"] = self.digest.hex()
         for key in ("inputs", "outputs", "layers", "states"):
@@ -174,11 +191,18 @@ class Image:
         header["host"] = None
         if self.host is not None:
             before, after = self.host.before, self.host.after
-            header["host"] = {key: [dataclasses.asdict(item) for item in getattr(self.host, key)] for key in _HOST_PARTS}
+            header["host"] = {
+                key: [dataclasses.asdict(item) for item in getattr(self.host, key)] for key in _HOST_PARTS
+            }
         body = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
         content = body + self.program + before + after
         checksum = hashlib.sha256(content).digest()
-        return _PREFIX.pack(_MAGIC, IMAGE_VERSION, len(body), len(self.program), len(before), len(after), checksum) + content
+        return (
+            _PREFIX.pack(
+                _MAGIC, IMAGE_VERSION, len(body), len(self.program), len(before), len(after), checksum
+            )
+            + content
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Image:
@@ -186,28 +210,39 @@ class Image:
 
         Raises
         ------
-        ImageError   If it is not an image, is of another version, is truncated or damaged, or was compiled for
-                     another revision of the instruction set.
+        ImageError   If it is not an image, is of another version, is truncated or damaged, or was compiled
+                     for another revision of the instruction set.
         """
         if len(data) < _START.size or not data.startswith(_MAGIC):
             raise ImageError("this is not a Systolith image")
         _, version = _START.unpack_from(data)
         if version != IMAGE_VERSION:
-            raise ImageError(f"the image has format version {version}, this is version {IMAGE_VERSION}: compile the model again")
+            raise ImageError(
+                f"the image has format version {version}, this is version {IMAGE_VERSION}: compile the model again"
+            )
         if len(data) < _PREFIX.size:
             raise ImageError(f"the image is truncated: {len(data)} bytes")
         *_, header_bytes, program_bytes, before_bytes, after_bytes, checksum = _PREFIX.unpack_from(data)
-        ends = list(itertools.accumulate((_PREFIX.size, header_bytes, program_bytes, before_bytes, after_bytes)))
+        ends = list(
+            itertools.accumulate((_PREFIX.size, header_bytes, program_bytes, before_bytes, after_bytes))
+        )
         if len(data) != ends[-1]:
-            raise ImageError(f"the image is truncated or has trailing bytes: {len(data)} instead of {ends[-1]}")
-        if hashlib.sha256(data[_PREFIX.size:]).digest() != checksum:
+            raise ImageError(
+                f"the image is truncated or has trailing bytes: {len(data)} instead of {ends[-1]}"
+            )
+        if hashlib.sha256(data[_PREFIX.size :]).digest() != checksum:
             raise ImageError("the image is damaged: its checksum does not match")
         body, program, before, after = (data[begin:end] for begin, end in itertools.pairwise(ends))
         try:
             header = json.loads(body)
             digest = header.pop("digest")
             header["arch"] = ArchConfig.from_dict(header["arch"])
-            for key, kind in (("inputs", IoTensor), ("outputs", IoTensor), ("layers", LayerInfo), ("states", StateInfo)):
+            for key, kind in (
+                ("inputs", IoTensor),
+                ("outputs", IoTensor),
+                ("layers", LayerInfo),
+                ("states", StateInfo),
+            ):
                 header[key] = _items(kind, header[key])
             header["owners"] = tuple(header["owners"])
             if header["host"] is not None:
@@ -219,7 +254,9 @@ class Image:
         except (ArchError, IsaError, KeyError, TypeError, ValueError) as error:
             raise ImageError(f"the image's header is not valid: {error}") from error
         if image.digest.hex() != digest:
-            raise ImageError("the image was compiled for another revision of the instruction set: compile the model again")
+            raise ImageError(
+                "the image was compiled for another revision of the instruction set: compile the model again"
+            )
         return image
 
     def save(self, path: str | Path) -> None:
@@ -243,4 +280,7 @@ class Image:
 
 def _items(kind: type, values: list[dict]) -> tuple:
     """Objects of a dataclass from the JSON of `dataclasses.asdict`, lists as tuples."""
-    return tuple(kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()}) for item in values)
+    return tuple(
+        kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()})
+        for item in values
+    )

@@ -1,13 +1,16 @@
-"""The host link: frames on a serial line, by which a host reads and writes a board's memory and CSRs. Standard library only.
+"""The host link: frames on a serial line, by which a host reads and writes a board's memory and CSRs.
+Standard library only.
 
-One request is under way at a time, and each is answered. A frame is SYNC, then a body with its CRC-32 behind it, in which the bytes
-SYNC and ESCAPE are replaced by ESCAPE and the byte with `FLIP` inverted. So SYNC never occurs inside a frame: whatever was lost,
-inserted or inverted, the next SYNC begins a good frame, and bytes of a payload are never taken for one.
+One request is under way at a time, and each is answered. A frame is SYNC, then a body with its CRC-32 behind
+it, in which the bytes SYNC and ESCAPE are replaced by ESCAPE and the byte with `FLIP` inverted. So SYNC never
+occurs inside a frame: whatever was lost, inserted or inverted, the next SYNC begins a good frame, and bytes
+of a payload are never taken for one.
 
     request   SYNC  header (6 bytes)  payload (last + 1 bytes, for writes)  crc (4)
     answer    SYNC  header (1 byte)  payload (last + 1 bytes, for reads with status OK)  crc (4)
 
-Numbers are little endian, the first field of a header in its lowest bits. A request takes effect only after its CRC was verified.
+Numbers are little endian, the first field of a header in its lowest bits. A request takes effect only after
+its CRC was verified.
 """
 
 from __future__ import annotations
@@ -16,14 +19,39 @@ import enum
 import zlib
 from dataclasses import dataclass
 
+from systolith.spec.errors import SystolithError
+
 __all__ = [
-    "ANSWER_FIELDS", "CRC_BYTES", "CRC_INIT", "CRC_POLYNOMIAL", "ESCAPE", "FLIP", "IDENTITY_BYTES", "LINK_VERSION", "MAX_PAYLOAD_BYTES", "MIN_DIVISOR",
-    "MIN_PAYLOAD_BYTES", "PAYLOAD_BYTES", "REACH", "REQUEST_FIELDS", "SEQUENCE", "SYNC", "Answer", "LinkError", "LinkStatus", "Op", "Request", "Unframer", "frame", "identity",
+    "ANSWER_FIELDS",
+    "CRC_BYTES",
+    "CRC_INIT",
+    "CRC_POLYNOMIAL",
+    "ESCAPE",
+    "FLIP",
+    "IDENTITY_BYTES",
+    "LINK_VERSION",
+    "MAX_PAYLOAD_BYTES",
+    "MIN_DIVISOR",
+    "MIN_PAYLOAD_BYTES",
+    "PAYLOAD_BYTES",
+    "REACH",
+    "REQUEST_FIELDS",
+    "SEQUENCE",
+    "SYNC",
+    "Answer",
+    "LinkError",
+    "LinkStatus",
+    "Op",
+    "Request",
+    "Unframer",
+    "frame",
+    "identity",
 ]
 
 #: Begins a frame. It and ESCAPE are rare in int8 weights, which crowd around 0.
 SYNC = 0xA5
-#: The next byte is sent with `FLIP` inverted. Differs from SYNC in the lowest bit, so the gateware finds both with one comparison.
+#: The next byte is sent with `FLIP` inverted. Differs from SYNC in the lowest bit, so the gateware finds both
+#: with one comparison.
 ESCAPE = SYNC ^ 1
 FLIP = 0x80
 
@@ -37,18 +65,20 @@ MAX_PAYLOAD_BYTES = 4096
 #: Clock cycles per bit at least: a byte must not arrive before the one before it is in the checksum.
 MIN_DIVISOR = 2
 
-#: CRC-32 of ISO 3309, Ethernet and `zlib.crc32`: reflected polynomial, initial value, bits inverted at the end.
+#: CRC-32 of ISO 3309, Ethernet and `zlib.crc32`: reflected polynomial, initial value, bits inverted at the
+#: end.
 CRC_POLYNOMIAL = 0xEDB8_8320
 CRC_INIT = 0xFFFF_FFFF
 CRC_BYTES = 4
 
 
-class LinkError(ValueError):
+class LinkError(SystolithError, ValueError):
     """Bytes that are no frame of the link, or values that no frame can carry."""
 
 
 class Op(enum.IntEnum):
-    """What a request asks for. Bit 0: bytes are written, one after another. Bit 1: CSRs, in words of 4 bytes, instead of memory in beats of the bus."""
+    """What a request asks for. Bit 0: bytes are written, one after another. Bit 1: CSRs, in words of 4 bytes,
+    instead of memory in beats of the bus."""
 
     #: Bytes of memory. Harmless when repeated.
     MEMORY_READ = 0
@@ -56,9 +86,11 @@ class Op(enum.IntEnum):
     MEMORY_WRITE = 1
     #: Bytes of CSRs; those of one register are read at once. Harmless when repeated.
     CSR_READ = 2
-    #: Bytes of CSRs, lowest first. With the seq of the request before it, it is answered as then and not executed: a START is never repeated.
+    #: Bytes of CSRs, lowest first. With the seq of the request before it, it is answered as then and not
+    #: executed: a START is never repeated.
     CSR_WRITE = 3
-    #: Opens the link, which a reset closes, and reads the identity. So a host never goes on with a board that has forgotten everything.
+    #: Opens the link, which a reset closes, and reads the identity. So a host never goes on with a board that
+    #: has forgotten everything.
     HELLO = 6
 
     @property
@@ -89,7 +121,11 @@ REQUEST_FIELDS: tuple[tuple[str, int, str], ...] = (
     ("seq", 4, "Chosen by the host, the next for each request; a retry has the same."),
     ("op", 4, "What is asked for."),
     ("last", 12, "Bytes to read or write, minus 1."),
-    ("addr", 28, "Address of the first byte. Inside a request, addresses count modulo the board's limit of bytes, so a host splits there."),
+    (
+        "addr",
+        28,
+        "Address of the first byte. Inside a request, addresses count modulo the board's limit of bytes, so a host splits there.",
+    ),
 )
 ANSWER_FIELDS: tuple[tuple[str, int, str], ...] = (
     ("seq", 4, "That of the request."),
@@ -110,7 +146,9 @@ def identity(payload_bytes: int) -> bytes:
     LinkError   If the limit is not a power of two that a request can ask for.
     """
     if not MIN_PAYLOAD_BYTES <= payload_bytes <= MAX_PAYLOAD_BYTES or payload_bytes & (payload_bytes - 1):
-        raise LinkError(f"the payload must hold a power of two of bytes, from {MIN_PAYLOAD_BYTES} to {MAX_PAYLOAD_BYTES}, not {payload_bytes!r}")
+        raise LinkError(
+            f"the payload must hold a power of two of bytes, from {MIN_PAYLOAD_BYTES} to {MAX_PAYLOAD_BYTES}, not {payload_bytes!r}"
+        )
     return b"SL" + bytes((LINK_VERSION, payload_bytes.bit_length() - 1))
 
 
@@ -222,7 +260,8 @@ class Answer:
 class Unframer:
     """Bytes of the line in, bodies out, for frames whose length the receiver knows.
 
-    A body is complete as soon as it is as long as it can be and its CRC holds; what follows it before the next SYNC is dropped.
+    A body is complete as soon as it is as long as it can be and its CRC holds; what follows it before the
+    next SYNC is dropped.
     """
 
     def __init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from systolith.spec.arch import ArchConfig
+from systolith.spec.errors import SystolithError
 
 __all__ = ["BURST_BEATS", "FETCH_BEATS", "FULL_RATE", "MemoryTiming", "MemoryTimingError"]
 
@@ -15,7 +16,7 @@ BURST_BEATS = 16
 FETCH_BEATS = 4 * BURST_BEATS
 
 
-class MemoryTimingError(ValueError):
+class MemoryTimingError(SystolithError, ValueError):
     """A memory that cannot be; the text names the parameter."""
 
 
@@ -25,7 +26,8 @@ class MemoryTiming:
 
     Parameters
     ----------
-    latency : int           cycles from a read request to its first beat, and from a write's last beat to its response
+    latency : int           cycles from a read request to its first beat, and from a write's last beat to its
+              response
     bytes_per_cycle : int   what the memory delivers; None: as much as the bus carries
 
     Raises
@@ -40,7 +42,9 @@ class MemoryTiming:
         if self.latency < 0:
             raise MemoryTimingError(f"the memory's latency must be 0 cycles or more, not {self.latency}")
         if self.bytes_per_cycle is not None and self.bytes_per_cycle < 1:
-            raise MemoryTimingError(f"the memory must deliver at least 1 byte per cycle, not {self.bytes_per_cycle}")
+            raise MemoryTimingError(
+                f"the memory must deliver at least 1 byte per cycle, not {self.bytes_per_cycle}"
+            )
 
     def rate(self, arch: ArchConfig) -> int:
         """Bytes per cycle on the bus of this core."""

@@ -1,8 +1,9 @@
-"""Fixed-point formats, rounding and saturation: the one definition that hardware, reference and compiler share.
+"""Fixed-point formats, rounding and saturation: the one definition that hardware, reference and compiler
+share.
 
 Standard library only. Every function takes Python integers; the ones that are pure arithmetic (`round_shift`,
-`saturate`, `requantise`) also accept NumPy ``int64`` arrays, element by element, so that the reference computes
-with the very same code. See ``docs/numerics.md``.
+`saturate`, `requantise`) also accept NumPy ``int64`` arrays, element by element, so that the reference
+computes with the very same code. See ``docs/numerics.md``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import enum
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+
+from systolith.spec.errors import SystolithError
 
 __all__ = [
     "ACC",
@@ -101,14 +104,19 @@ SHIFT_BITS = 6
 #: Signed multipliers of the vector unit.
 VECTOR_MULT = FixedFormat(17)
 #: One channel in the parameter SRAM, from bit 0: (name, bits, signed). A whole number of bytes.
-PARAM_FIELDS = (("bias", BIAS.width, True), ("mult", MULT_BITS, False), ("shift", SHIFT_BITS, False), ("reserved", 10, False))
+PARAM_FIELDS = (
+    ("bias", BIAS.width, True),
+    ("mult", MULT_BITS, False),
+    ("shift", SHIFT_BITS, False),
+    ("reserved", 10, False),
+)
 #: Bytes of one channel in the parameter SRAM.
 PARAM_BYTES = sum(bits for _, bits, _ in PARAM_FIELDS) // 8
 #: Entries of a table over one int8 operand.
 TABLE_SIZE = 256
 
 
-class ScaleError(ValueError):
+class ScaleError(SystolithError, ValueError):
     """A real scale that the integer multiplier and shift cannot represent."""
 
 
@@ -170,7 +178,9 @@ def approximate_scale(scale: float | Fraction, bits: int = MULT_BITS) -> tuple[i
     if shift < 0:
         raise ScaleError(f"Scale {float(scale):g} is too large: it must be below 2**{bits}")
     if shift >= 1 << SHIFT_BITS:
-        raise ScaleError(f"Scale {float(scale):g} is too small: its shift of {shift} exceeds {(1 << SHIFT_BITS) - 1}")
+        raise ScaleError(
+            f"Scale {float(scale):g} is too small: its shift of {shift} exceeds {(1 << SHIFT_BITS) - 1}"
+        )
     return mult, shift
 
 

@@ -1,4 +1,5 @@
-"""The CSR map: one table of registers, from which hardware, drivers and the documentation page derive. Standard library only."""
+"""The CSR map: one table of registers, from which hardware, drivers and the documentation page derive.
+Standard library only."""
 
 from __future__ import annotations
 
@@ -9,7 +10,21 @@ from dataclasses import dataclass
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, isa_for
 
-__all__ = ["CSR", "CSRS", "CSR_BYTES", "DEFAULT_WATCHDOG", "MAGIC", "VERSION", "WATCHDOG_BIT", "Access", "Control", "ErrorCode", "Status", "config_values", "core_digest"]
+__all__ = [
+    "CSR",
+    "CSRS",
+    "CSR_BYTES",
+    "DEFAULT_WATCHDOG",
+    "MAGIC",
+    "VERSION",
+    "WATCHDOG_BIT",
+    "Access",
+    "Control",
+    "ErrorCode",
+    "Status",
+    "config_values",
+    "core_digest",
+]
 
 #: First CSR of every core: "SYSL" read as a little-endian word.
 MAGIC = int.from_bytes(b"SYSL", "little")
@@ -35,9 +50,11 @@ class Access(enum.Enum):
 class Control(enum.IntFlag):
     """Bits of CONTROL."""
 
-    #: Begin at ENTRY. Ignored unless IDLE, DONE or ERROR without DRAINING; clears DONE, ERROR and the counters.
+    #: Begin at ENTRY. Ignored unless IDLE, DONE or ERROR without DRAINING; clears DONE, ERROR and the
+    #: counters.
     START = 1
-    #: Stop: no new bus transaction starts, those under way are finished, then every engine is reset and the state is IDLE.
+    #: Stop: no new bus transaction starts, those under way are finished, then every engine is reset and the
+    #: state is IDLE.
     RESET = 2
 
 
@@ -89,22 +106,41 @@ def _build() -> tuple[CSR, ...]:
     rows: list[tuple[str, Access, str]] = [
         ("MAGIC", read, f"0x{MAGIC:08x}, the letters SYSL."),
         ("VERSION", read, "Major (upper half) and minor version of this map."),
-        *((f"DIGEST{i}", read, f"Word {i} of the digest of architecture and instruction set, little endian.") for i in range(4)),
+        *(
+            (
+                f"DIGEST{i}",
+                read,
+                f"Word {i} of the digest of architecture and instruction set, little endian.",
+            )
+            for i in range(4)
+        ),
         *((name, read, f"ArchConfig.{name.lower()}.") for name in _CONFIG),
         ("CONTROL", Access.TRIGGER, "START = 1, RESET = 2."),
         ("STATUS", read, "RUNNING = 1, DONE = 2, ERROR = 4, DRAINING = 8."),
         ("ERROR_CODE", read, "An ErrorCode; the first error wins."),
         ("ERROR_ADDR", read, "Offset in the PROGRAM region of the instruction at fault."),
-        ("PROGRAM_LO", write, "Base of the PROGRAM region, low word; a multiple of the bus width (compact cores: of 16, as DATA_LO)."),
+        (
+            "PROGRAM_LO",
+            write,
+            "Base of the PROGRAM region, low word; a multiple of the bus width (compact cores: of 16, as DATA_LO).",
+        ),
         ("PROGRAM_HI", write, "Base of the PROGRAM region, high word."),
         ("PROGRAM_SIZE", write, "Bytes in the PROGRAM region."),
         ("DATA_LO", write, "Base of the DATA region, low word; a multiple of the bus width."),
         ("DATA_HI", write, "Base of the DATA region, high word."),
         ("DATA_SIZE", write, "Bytes in the DATA region."),
         ("ENTRY", write, "Offset in the PROGRAM region of the first instruction; a multiple of 16."),
-        ("WATCHDOG", write, f"Cycles without progress before the core stops; 0 disables. A compact core keeps bit {WATCHDOG_BIT} alone."),
+        (
+            "WATCHDOG",
+            write,
+            f"Cycles without progress before the core stops; 0 disables. A compact core keeps bit {WATCHDOG_BIT} alone.",
+        ),
         ("CYCLES_LO", read, "Cycles from START to DONE or ERROR, low word."),
-        ("CYCLES_HI", read, "The same, high word. A compact core reads it, and all counters that follow, as zero."),
+        (
+            "CYCLES_HI",
+            read,
+            "The same, high word. A compact core reads it, and all counters that follow, as zero.",
+        ),
         ("INSTRUCTIONS", read, "Instructions completed, HALT and NOP included."),
         ("READ_BEATS", read, "Data beats read from the bus, instructions included."),
         ("WRITE_BEATS", read, "Data beats written to the bus."),
@@ -112,8 +148,16 @@ def _build() -> tuple[CSR, ...]:
     for engine in Engine:
         rows += [
             (f"{engine.name}_BUSY", read, f"Cycles in which {engine.name} executed an instruction."),
-            (f"{engine.name}_WAIT", read, f"Cycles in which {engine.name} had an instruction that waited for a token."),
-            (f"{engine.name}_STALL", read, f"Cycles in which {engine.name} executed but was held up by an SRAM port, the bus, or its neighbour."),
+            (
+                f"{engine.name}_WAIT",
+                read,
+                f"Cycles in which {engine.name} had an instruction that waited for a token.",
+            ),
+            (
+                f"{engine.name}_STALL",
+                read,
+                f"Cycles in which {engine.name} executed but was held up by an SRAM port, the bus, or its neighbour.",
+            ),
         ]
     return tuple(CSR(name, 4 * i, access, doc) for i, (name, access, doc) in enumerate(rows))
 
@@ -128,7 +172,9 @@ CSR_BYTES = 1 << (4 * len(CSRS) - 1).bit_length()
 
 def core_digest(arch: ArchConfig) -> bytes:
     """16 bytes over architecture, instruction set and version: what DIGEST0..3 and every image carry."""
-    return hashlib.sha256(arch.digest() + isa_for(arch).digest() + VERSION.to_bytes(4, "little")).digest()[:16]
+    return hashlib.sha256(arch.digest() + isa_for(arch).digest() + VERSION.to_bytes(4, "little")).digest()[
+        :16
+    ]
 
 
 def config_values(arch: ArchConfig) -> dict[str, int]:
@@ -137,6 +183,6 @@ def config_values(arch: ArchConfig) -> dict[str, int]:
     return {
         "MAGIC": MAGIC,
         "VERSION": VERSION,
-        **{f"DIGEST{i}": int.from_bytes(digest[4 * i:4 * i + 4], "little") for i in range(4)},
+        **{f"DIGEST{i}": int.from_bytes(digest[4 * i : 4 * i + 4], "little") for i in range(4)},
         **{name: getattr(arch, name.lower()) for name in _CONFIG},
     }

@@ -1,6 +1,7 @@
 """What a model has beside the core: nodes before and after it that run on the host. Standard library only.
 
-The models of the two segments are serialised ONNX: for this module, and for the image file that carries them, plain bytes.
+The models of the two segments are serialised ONNX: for this module, and for the image file that carries them,
+plain bytes.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ class HostPart:
 
     Parameters
     ----------
-    before, after   : ONNX models of the two segments; empty bytes where there is none. Each names its inputs and outputs
-                      as the model does: `before` reads inputs of the model, `after` reads those, results of `before` and of
-                      the core
+    before, after   : ONNX models of the two segments; empty bytes where there is none. Each names its inputs
+                      and outputs as the model does: `before` reads inputs of the model, `after` reads those,
+                      results of `before` and of the core
     inputs, outputs : of the whole model, in its order
     nodes           : in execution order
     """

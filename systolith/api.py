@@ -78,10 +78,11 @@ def import_model(
 ) -> Partition:
     """An ONNX file as its quantised graph for the core, and what the host runs before and after that.
 
-    `states` binds outputs of the model to the inputs that they are to be given as in the next run: that state stays on the core. `hidden` is the
-    bits that the recurrence of recurrent layers sees of their hidden states: 8, 16, or 'auto', which takes 16 where that brings the worst output
-    1 dB nearer to the float model on the calibration data. `percentile` is the share of the calibration data's values, tensor by tensor, that int8
-    covers; where few are far from the others, less than 100 leaves more steps for these.
+    `states` binds outputs of the model to the inputs that they are to be given as in the next run: that state
+    stays on the core. `hidden` is the bits that the recurrence of recurrent layers sees of their hidden
+    states: 8, 16, or 'auto', which takes 16 where that brings the worst output 1 dB nearer to the float model
+    on the calibration data. `percentile` is the share of the calibration data's values, tensor by tensor,
+    that int8 covers; where few are far from the others, less than 100 leaves more steps for these.
 
     Raises
     ------
@@ -89,7 +90,7 @@ def import_model(
     CompileError   If the model is refused; from the compiler, naming the node.
     """
     from systolith.compiler.partition import partition_model
-    from systolith.fidelity import chosen_hidden, has_recurrent_layers
+    from systolith.evidence.fidelity import chosen_hidden, has_recurrent_layers
 
     path, data = _existing(model), load_arrays(calib, "calibration data")
     if not 50 < percentile <= 100:
@@ -99,10 +100,14 @@ def import_model(
     if hidden != "auto":
         partition = partition_model(path, data, states, int(hidden), percentile)
         if int(hidden) == 16 and not has_recurrent_layers(partition):
-            raise ApiError("the model has no recurrent layer on the core, so there is no hidden state of 16 bits: leave hidden out")
+            raise ApiError(
+                "the model has no recurrent layer on the core, so there is no hidden state of 16 bits: leave hidden out"
+            )
         return partition
     if data is None:
-        raise ApiError("hidden 'auto' compares with the float model on calibration data: give a float model and that data, or 8 or 16")
+        raise ApiError(
+            "hidden 'auto' compares with the float model on calibration data: give a float model and that data, or 8 or 16"
+        )
     return chosen_hidden(path, data, states, percentile, lambda text: _tell(progress, text))
 
 
@@ -138,7 +143,8 @@ def compile(
     streaming : recurrent layers continue from run to run, see `Session`; else each run begins anew
     states : output -> input of the model: state that stays on the core from run to run, zero at first
     hidden, percentile : as for `import_model`
-    dump   : directory for every level of the compilation as text, see `compiler.dump`; made where it is missing
+    dump   : directory for every level of the compilation as text, see `compiler.dump`; made where it is
+             missing
 
     Raises
     ------
@@ -227,7 +233,9 @@ def run(
             raise ApiError(
                 "running a model needs an architecture: give --arch, or an image that was compiled for one"
             )
-        image = compile(model_or_image, arch, calib, progress, states=states, hidden=hidden, percentile=percentile)
+        image = compile(
+            model_or_image, arch, calib, progress, states=states, hidden=hidden, percentile=percentile
+        )
     elif arch is not None and load_arch(arch).digest() != image.arch.digest():
         raise ApiError(
             f"the image was compiled for {image.arch.name!r}, not for {load_arch(arch).name!r}: compile "
@@ -260,15 +268,16 @@ def verify(
 ) -> VerifyResult:
     """Run one inference on every backend and compare every bit that the core gives with the reference.
 
-    Where nodes follow on the host, the model's own outputs are compared too. Of a float model, signal to noise is measured on the calibration
-    data.
+    Where nodes follow on the host, the model's own outputs are compared too. Of a float model, signal to
+    noise is measured on the calibration data.
 
     Parameters
     ----------
     on       : backends; the reference always runs, as the one to compare with
     seed     : of the random inputs that are drawn where `inputs` is None
     locate   : where something differs, search the first instruction and cycle that went wrong
-    sources  : Verilog to run as 'rtl', and to synthesise for 'netlist', instead of the generated core, file name to text
+    sources  : Verilog to run as 'rtl', and to synthesise for 'netlist', instead of the generated core, file
+               name to text
     waveform : where RTL or netlist differ, write the cycles around the first wrong beat here (.vcd or .fst)
     memory   : external memory of the simulated core and of the estimates
     port     : of 'board', see `device_port.open_device`
@@ -304,7 +313,9 @@ def verify(
         _tell(progress, f"preparing {name}")
         found: list[Difference]
         try:
-            with Session(name, image, sources if name in ("rtl", "netlist") else None, memory, port) as session:
+            with Session(
+                name, image, sources if name in ("rtl", "netlist") else None, memory, port
+            ) as session:
                 _tell(progress, f"running on {name}")
                 result = session.run(arrays)
         except LinkDown:
@@ -365,7 +376,10 @@ def _existing(model: str | Path) -> Path:
 
 def _failures() -> tuple[type[Exception], ...]:
     """What a device at fault raises; the simulations', where they are loaded, are of those that break a bus."""
-    loaded = ((sys.modules.get(f"systolith.sim.{module}"), name) for module, name in (("native", "ProtocolError"), ("board", "BoardError")))
+    loaded = (
+        (sys.modules.get(f"systolith.sim.{module}"), name)
+        for module, name in (("native", "ProtocolError"), ("board", "BoardError"))
+    )
     return (DeviceError, *(getattr(module, name) for module, name in loaded if module is not None))
 
 
@@ -383,7 +397,14 @@ def _check_backends(names: Sequence[str]) -> None:
             raise ApiError(f"there is no backend {name!r}; choose from {', '.join(BACKENDS)}")
 
 
-def _imported(model: str | Path | QGraph | Partition, calib: Source, progress: Progress, states: States, hidden: int | str, percentile: float) -> Partition:
+def _imported(
+    model: str | Path | QGraph | Partition,
+    calib: Source,
+    progress: Progress,
+    states: States,
+    hidden: int | str,
+    percentile: float,
+) -> Partition:
     """The model, imported where it is a file."""
     if not isinstance(model, QGraph | Partition):
         _tell(progress, f"importing {model}")
@@ -392,14 +413,18 @@ def _imported(model: str | Path | QGraph | Partition, calib: Source, progress: P
 
 
 def _fidelity(
-    model: str | Path | QGraph | Partition, partition: Partition, calib: Source, progress: Progress, states: States
+    model: str | Path | QGraph | Partition,
+    partition: Partition,
+    calib: Source,
+    progress: Progress,
+    states: States,
 ) -> dict[str, dict[str, float | None]]:
     """Signal to noise against the float model; nothing where there is none."""
     calibration = load_arrays(calib, "calibration data")
     if isinstance(model, QGraph | Partition) or calibration is None:
         return {}
     from systolith.compiler.importer import is_quantised, load_model
-    from systolith.fidelity import signal_to_noise
+    from systolith.evidence.fidelity import signal_to_noise
 
     if is_quantised(load_model(_existing(model))):
         return {}
@@ -465,7 +490,7 @@ def _compare_host(backend: str, expected: Arrays, got: Arrays) -> list[Differenc
 
 def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays, **options) -> Difference:
     """Add the place of the first thing that went wrong; `options` as of `locate_rtl`."""
-    from systolith.locate import locate_machine, locate_rtl
+    from systolith.evidence.locate import locate_machine, locate_rtl
 
     inputs = {name: quantise(np.asarray(arrays[name]), graph.tensors[name]) for name in graph.inputs}
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from systolith.host.driver import dequantise
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
+from systolith.spec.errors import SystolithError
 
 __all__ = [
     "ApiError",
@@ -27,7 +28,7 @@ Arrays = Mapping[str, np.ndarray]
 Source = str | Path | Arrays | None
 
 
-class ApiError(ValueError):
+class ApiError(SystolithError, ValueError):
     """A refused input; the text is one sentence that names the culprit and the remedy."""
 
 
@@ -93,8 +94,9 @@ def input_specs(model: Partition) -> dict[str, tuple[tuple[int, ...], str]]:
 def random_inputs(model: Partition | QGraph, seed: int) -> dict[str, np.ndarray]:
     """Seeded random inputs of the model's own types.
 
-    The int8 values of what the core reads cover the whole range. Of what only nodes before the core read, uint8 and int8
-    cover theirs, floats lie from 0 to 1, and other integers are 0 or 1, which are valid as indices too.
+    The int8 values of what the core reads cover the whole range. Of what only nodes before the core read,
+    uint8 and int8 cover theirs, floats lie from 0 to 1, and other integers are 0 or 1, which are valid as
+    indices too.
     """
     partition = as_partition(model)
     rng = np.random.default_rng(seed)

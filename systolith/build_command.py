@@ -20,12 +20,28 @@ __all__ = ["build"]
 @click.command()
 @click.option("--board", "name", required=True, metavar="NAME", help="Which board.")
 @click.option("--out", metavar="DIR", help="Where the files go; default: build/NAME.")
-@click.option("--model", "models", multiple=True, metavar="MODEL.onnx", help="Run it on the board in simulation, and say how often per second the board would; may be given more than once.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="MODEL.onnx",
+    help="Run it on the board in simulation, and say how often per second the board would; may be given more than once.",
+)
 @click.option("--calib", metavar="DATA.npz", help="Calibration data, where a model is in float.")
-@click.option("--seed", type=int, help="Of the placement; default: one with which the board reaches its clock.")
+@click.option(
+    "--seed", type=int, help="Of the placement; default: one with which the board reaches its clock."
+)
 @json_option
 @click.pass_context
-def build(context: click.Context, name: str, out: str | None, models: tuple[str, ...], calib: str | None, seed: int | None, json_path: str | None) -> None:
+def build(
+    context: click.Context,
+    name: str,
+    out: str | None,
+    models: tuple[str, ...],
+    calib: str | None,
+    seed: int | None,
+    json_path: str | None,
+) -> None:
     """Build the bitstream of a board with open tools, and report resources, clock and critical path."""
     from systolith.boards.build import build_board
     from systolith.device_port import find_board
@@ -40,7 +56,10 @@ def build(context: click.Context, name: str, out: str | None, models: tuple[str,
     _print(reporter, board, report, folder)
     write_json(json_path, report.as_dict())
     if report.excess:
-        click.echo(f"systolith: the design does not fit {board.title}: it needs more {' and '.join(report.excess)} than {report.part} has; give the board a smaller architecture", err=True)
+        click.echo(
+            f"systolith: the design does not fit {board.title}: it needs more {' and '.join(report.excess)} than {report.part} has; give the board a smaller architecture",
+            err=True,
+        )
         context.exit(EXIT_REFUSED)
     if not report.reaches_clock:
         click.echo(
@@ -64,16 +83,43 @@ def _cycles(model: str, board: Board, calib: str | None, progress) -> int:
 
 
 def _print(reporter: Reporter, board: Board, report: BuildReport, folder: Path) -> None:
-    reporter.table(f"{board.title}, {report.part}", ("resource", "used", "of", "share"), [
-        (label, f"{used:,}", "-" if available is None else f"{available:,}", "-" if not available else f"{used / available:.0%}")
-        for label, (used, available) in report.used.items()], left=1)
+    reporter.table(
+        f"{board.title}, {report.part}",
+        ("resource", "used", "of", "share"),
+        [
+            (
+                label,
+                f"{used:,}",
+                "-" if available is None else f"{available:,}",
+                "-" if not available else f"{used / available:.0%}",
+            )
+            for label, (used, available) in report.used.items()
+        ],
+        left=1,
+    )
     if report.clock_hz is not None:
         reporter.line(f"{report.clock_hz / 1e6:.1f} MHz reached, {report.wanted_hz / 1e6:g} MHz wanted")
-        reporter.table("critical path", ("kind", "ns", "net"), [(step.kind, f"{step.delay:.2f}", step.name) for step in report.path], left=1)
+        reporter.table(
+            "critical path",
+            ("kind", "ns", "net"),
+            [(step.kind, f"{step.delay:.2f}", step.name) for step in report.path],
+            left=1,
+        )
     if report.models:
-        reporter.table(f"models at {report.wanted_hz / 1e6:g} MHz", ("model", "cycles", "inferences/s"), [
-            (entry["model"], f"{entry['cycles']:,}", f"{entry['inferences_per_second']:,}") for entry in report.models], left=1)
+        reporter.table(
+            f"models at {report.wanted_hz / 1e6:g} MHz",
+            ("model", "cycles", "inferences/s"),
+            [
+                (entry["model"], f"{entry['cycles']:,}", f"{entry['inferences_per_second']:,}")
+                for entry in report.models
+            ],
+            left=1,
+        )
     if report.bitstream:
-        reporter.line(f"wrote {report.bitstream}, built in {report.seconds:.0f} s; it has not run on a board here")
+        reporter.line(
+            f"wrote {report.bitstream}, built in {report.seconds:.0f} s; it has not run on a board here"
+        )
     elif report.clock_hz is None:
-        reporter.line(f"wrote a Vivado project to {folder}: bash build_{board.name}.sh runs it where Vivado is installed; it was not run here")
+        reporter.line(
+            f"wrote a Vivado project to {folder}: bash build_{board.name}.sh runs it where Vivado is installed; it was not run here"
+        )

@@ -28,10 +28,11 @@ from systolith.report import (
     snr_lines,
     write_json,
 )
-from systolith.spec.arch import ArchError, load_arch
-from systolith.spec.image import Image, ImageError
+from systolith.spec.arch import load_arch
+from systolith.spec.errors import SystolithError
+from systolith.spec.image import Image
 from systolith.spec.isa import IsaError, isa_for
-from systolith.spec.memory import MemoryTiming, MemoryTimingError
+from systolith.spec.memory import MemoryTiming
 
 __all__ = ["cli", "main"]
 
@@ -70,7 +71,9 @@ def compile_command(
 
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        image = api.compile(model, arch, progress=progress, memory=memory, dump=dump, streaming=streaming, **importing)
+        image = api.compile(
+            model, arch, progress=progress, memory=memory, dump=dump, streaming=streaming, **importing
+        )
     path = Path(output) if output else Path(model).with_suffix(".sysl")
     image.save(path)
     info = api.describe(image, image.cycles)
@@ -125,7 +128,14 @@ def run(
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         result = api.run(
-            model_or_image, inputs, on=backend, arch=arch, progress=progress, memory=memory, port=port, **importing
+            model_or_image,
+            inputs,
+            on=backend,
+            arch=arch,
+            progress=progress,
+            memory=memory,
+            port=port,
+            **importing,
         )
     if outputs is not None:
         # An open file keeps the name as given: numpy.savez would append .npz.
@@ -196,7 +206,8 @@ def verify(
     importing: dict,
     json_path: str | None,
 ) -> None:
-    """Run MODEL on every backend and compare every bit of every output; say where the first difference arises."""
+    """Run MODEL on every backend and compare every bit of every output; say where the first difference
+    arises."""
     from systolith import api
 
     reporter = reporter_for(json_path)
@@ -410,26 +421,6 @@ def _read_text(path: str) -> str:
         ) from error
 
 
-def _refusals() -> tuple[type[Exception], ...]:
-    """The errors that mean a refused input; those of parts that are not loaded cannot have been raised."""
-    kinds: list[type[Exception]] = [ArchError, ImageError, IsaError, MemoryTimingError, OSError]
-    for module, name in (
-        ("systolith.arrays", "ApiError"),
-        ("systolith.compiler.errors", "CompileError"),
-        ("systolith.host.device", "DeviceError"),
-        ("systolith.host.driver", "InputError"),
-        ("systolith.host.segments", "SegmentError"),
-        ("systolith.sim.verilator", "SimulationError"),
-        ("systolith.boards.build", "BitstreamError"),
-        ("systolith.boards.clocking", "ClockError"),
-        ("systolith.boards.tools", "ToolError"),
-    ):
-        kind = getattr(sys.modules.get(module), name, None)
-        if kind is not None:
-            kinds.append(kind)
-    return tuple(kinds)
-
-
 def _fail(text: str) -> int:
     # One sentence on one line, whatever the exception held.
     click.echo("systolith: " + " ".join(text.split()), err=True)
@@ -456,7 +447,7 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         if isinstance(error, OSError) and error.filename is not None:
             return _fail(f"cannot use {str(error.filename)!r}: {error.strerror}")
-        if isinstance(error, _refusals()):
+        if isinstance(error, (SystolithError, OSError)):
             # What a tool printed may follow the sentence; SYSTOLITH_DEBUG shows it.
             return _fail(str(error).partition("\n")[0])
         return _fail(

@@ -58,7 +58,9 @@ def open_device(port: str | None, arch: ArchConfig) -> SerialDevice:
     SimulationError   If the simulation cannot be built.
     """
     if port is None:
-        raise ApiError("a board needs --port: the name of its serial port, or sim:NAME for a board in simulation")
+        raise ApiError(
+            "a board needs --port: the name of its serial port, or sim:NAME for a board in simulation"
+        )
     board = None if port.startswith(SIMULATED_PREFIX) else find_board(arch.name, f"the port {port!r}")
     return open_port(port, board)
 
@@ -78,5 +80,7 @@ def open_port(port: str, board: Board | None) -> SerialDevice:
         from systolith.sim.board import SimulatedBoard
 
         simulated = find_board(port.removeprefix(SIMULATED_PREFIX), f"the port {port!r}")
-        return SerialDevice(SimulatedBoard(simulated.arch, simulated.memory, name=port, pin_cycles=simulated.pin_cycles))
+        return SerialDevice(
+            SimulatedBoard(simulated.arch, simulated.memory, name=port, pin_cycles=simulated.pin_cycles)
+        )
     return SerialDevice(SerialPort(port, board.baud))

@@ -131,7 +131,10 @@ def _link_fields(fields: tuple[tuple[str, int, str], ...], rest: str) -> str:
     for name, bits, doc in fields:
         text += f"| {position + bits - 1}:{position} | `{name}` | {_cell(doc)} |\n"
         position += bits
-    return text + f"| from {position} | payload | {rest} |\n| last {8 * link.CRC_BYTES} | CRC | of all before it |\n"
+    return (
+        text
+        + f"| from {position} | payload | {rest} |\n| last {8 * link.CRC_BYTES} | CRC | of all before it |\n"
+    )
 
 
 def link_page() -> str:
@@ -146,14 +149,21 @@ def link_page() -> str:
         f"Behind SYNC, the bytes 0x{link.SYNC:02x} and 0x{link.ESCAPE:02x} are sent as 0x{link.ESCAPE:02x} and the byte XOR 0x{link.FLIP:02x}. So SYNC is "
         "never part of a body: wherever bytes were lost, inserted or changed, the next SYNC begins a good frame, without any time limit on the board's "
         "side, and data that look like a frame are never taken for one. Numbers are little endian.\n\n"
-        "## Requests\n\n" + _link_fields(link.REQUEST_FIELDS, "`last` + 1 bytes, for ops that write") + "\n| value | op | meaning |\n|---|---|---|\n"
+        "## Requests\n\n"
+        + _link_fields(link.REQUEST_FIELDS, "`last` + 1 bytes, for ops that write")
+        + "\n| value | op | meaning |\n|---|---|---|\n"
     )
     docs = _member_docs(link.Op)
     text += "".join(f"| {int(op)} | {op.name} | {_cell(docs[op.name])} |\n" for op in link.Op)
-    text += "\n## Answers\n\n" + _link_fields(link.ANSWER_FIELDS, "`last` + 1 bytes, for ops that read and end with OK")
+    text += "\n## Answers\n\n" + _link_fields(
+        link.ANSWER_FIELDS, "`last` + 1 bytes, for ops that read and end with OK"
+    )
     docs = _member_docs(link.LinkStatus)
     text += "\n| value | status | meaning |\n|---|---|---|\n"
-    text += "".join(f"| {int(status)} | {status.name} | {_cell(docs.get(status.name, 'done'))} |\n" for status in link.LinkStatus)
+    text += "".join(
+        f"| {int(status)} | {status.name} | {_cell(docs.get(status.name, 'done'))} |\n"
+        for status in link.LinkStatus
+    )
     text += (
         f"\nHELLO answers with {link.IDENTITY_BYTES} bytes: the letters `{identity[:2].decode()}`, the version of this protocol ({link.LINK_VERSION}), and log2 "
         f"of the most bytes in a payload (from {link.MIN_PAYLOAD_BYTES} to {link.MAX_PAYLOAD_BYTES}; {link.PAYLOAD_BYTES} where a board does not choose).\n\n"

@@ -41,7 +41,8 @@ def _verilator_check() -> tuple[str, bool, str]:
 @json_option
 @click.pass_context
 def doctor(context: click.Context, board: str | None, port: str | None, json_path: str | None) -> None:
-    """Check Python, packages and tools; or link, core, memory, clock and a program of a board, whose memory is overwritten."""
+    """Check Python, packages and tools; or link, core, memory, clock and a program of a board, whose memory
+    is overwritten."""
     if board is not None or port is not None:
         _board_doctor(context, board, port, json_path)
         return

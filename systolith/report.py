@@ -134,7 +134,9 @@ def snr_lines(found: dict[str, dict[str, float | None]]) -> list[str]:
     """Signal to noise against the float model, of each output and each recurrent layer."""
     labels = {"outputs": "output", "recurrent": "recurrent layer"}
     return [
-        f"{labels[kind]} {name!r}: " + ("equal to float" if value is None else f"{value:.1f} dB from float") + " on the calibration data"
+        f"{labels[kind]} {name!r}: "
+        + ("equal to float" if value is None else f"{value:.1f} dB from float")
+        + " on the calibration data"
         for kind, values in found.items()
         for name, value in values.items()
     ]

@@ -13,7 +13,7 @@ from systolith.spec.image import Image
 from systolith.spec.segments import HostPart
 
 if TYPE_CHECKING:
-    from systolith.locate import Location
+    from systolith.evidence.locate import Location
 
 __all__ = ["BackendResult", "Difference", "RunResult", "VerifyResult", "describe", "host_rows"]
 
@@ -46,7 +46,8 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendResult:
-    """Cost of one backend in a verification; `cycles` is ``None`` for the reference, `layer_cycles` where there is no clock."""
+    """Cost of one backend in a verification; `cycles` is ``None`` for the reference, `layer_cycles` where
+    there is no clock."""
 
     seconds: float
     cycles: int | None = None
@@ -110,8 +111,8 @@ class Difference:
 class VerifyResult:
     """The answer of `verify`; `as_dict` is the JSON of the command line.
 
-    `host_seconds` is the wall time of the nodes before and after the core, the shortest of all backends' inferences; `snr_db` the signal to
-    noise against the float model, as `fidelity.signal_to_noise` gives it.
+    `host_seconds` is the wall time of the nodes before and after the core, the shortest of all backends'
+    inferences; `snr_db` the signal to noise against the float model, as `fidelity.signal_to_noise` gives it.
     """
 
     model: str
@@ -154,7 +155,9 @@ class VerifyResult:
             if name in ("rtl", "netlist") and result.cycles:
                 backends[name]["cycles_per_second"] = round(result.cycles / max(result.seconds, 1e-9), 1)
         return {
-            **describe(self.image, self.cycles, self.backends["rtl"].layer_cycles if "rtl" in self.backends else None),
+            **describe(
+                self.image, self.cycles, self.backends["rtl"].layer_cycles if "rtl" in self.backends else None
+            ),
             "compile_seconds": round(self.compile_seconds, 6),
             "bit_exact": self.bit_exact,
             "seed": self.seed,
@@ -167,7 +170,8 @@ class VerifyResult:
 
 
 def host_rows(host: HostPart | None, seconds: Mapping[str, float] | None = None) -> list[dict]:
-    """The nodes on the host as plain values; with `segment_seconds`, the wall time of a node's whole segment, once it ran."""
+    """The nodes on the host as plain values; with `segment_seconds`, the wall time of a node's whole segment,
+    once it ran."""
     rows = [] if host is None else [dataclasses.asdict(node) for node in host.nodes]
     for row in rows:
         if seconds and row["segment"] in seconds:
@@ -178,7 +182,8 @@ def host_rows(host: HostPart | None, seconds: Mapping[str, float] | None = None)
 def describe(image: Image, cycles: int, layer_cycles: Sequence[int] | None = None) -> dict:
     """Size, roofline and layers of an image as plain values, and the utilisation that `cycles` gives.
 
-    `layer_cycles` are those counted on a device; where there are none, those of the cycle model stand for them.
+    `layer_cycles` are those counted on a device; where there are none, those of the cycle model stand for
+    them.
     """
     macs = sum(layer.macs for layer in image.layers)
     skipped = sum(layer.skipped_macs for layer in image.layers)

@@ -10,10 +10,10 @@ import numpy as np
 
 from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input_specs
 from systolith.device_port import open_device
+from systolith.evidence.profile import instruction_ends, layer_cycles
 from systolith.host.device import Device, DeviceReset
 from systolith.host.driver import Driver, cycle_limit, dequantise, quantise
 from systolith.host.segments import HostSegments
-from systolith.profile import instruction_ends, layer_cycles
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
 from systolith.results import RunResult
@@ -72,8 +72,8 @@ class Session:
     Members
     -------
     load_cycles : cycles of the load stream, which runs once, here; after a reset of the board once more
-    ends        : per instruction of the run stream, the cycle since START in which the last run had done it (None: it has no engine);
-                  None without a clock, or without trace ports
+    ends        : per instruction of the run stream, the cycle since START in which the last run had done it
+                  (None: it has no engine); None without a clock, or without trace ports
 
     Raises
     ------
@@ -105,7 +105,8 @@ class Session:
             raise
 
     def _recovering(self, action: Callable[[Driver], Result]) -> Result:
-        """What an action on the driver gives; where the board was reset meanwhile, all is loaded and begun again.
+        """What an action on the driver gives; where the board was reset meanwhile, all is loaded and begun
+        again.
 
         Raises
         ------
@@ -144,7 +145,8 @@ class Session:
 
     @property
     def state(self) -> bytes:
-        """What the last run left for the next one, where the image was compiled for streaming; assign it to continue another stream."""
+        """What the last run left for the next one, where the image was compiled for streaming; assign it to
+        continue another stream."""
         return self._recovering(lambda driver: driver.state)
 
     @state.setter
@@ -192,12 +194,18 @@ class Session:
     def _instruction_ends(self) -> list[int | None] | None:
         if self._rtl is None:
             return None
-        sources = {index: Engine[name.removeprefix("done.").upper()] for index, name in enumerate(self._rtl.sources)
-                   if name.startswith("done.")}
+        sources = {
+            index: Engine[name.removeprefix("done.").upper()]
+            for index, name in enumerate(self._rtl.sources)
+            if name.startswith("done.")
+        }
         events = self._rtl.stop_log()
         if len(sources) < len(Engine):
             return None
-        dones = [(int(cycle), sources[int(source)]) for cycle, source in zip(events["cycle"], events["source"], strict=True)]
+        dones = [
+            (int(cycle), sources[int(source)])
+            for cycle, source in zip(events["cycle"], events["source"], strict=True)
+        ]
         return instruction_ends(self.image, dones, self._rtl.started)
 
 
@@ -249,7 +257,8 @@ def _make_device(
 
 
 def core_sources(backend: str, arch: ArchConfig, sources: dict[str, str] | None) -> dict[str, str] | None:
-    """What `RtlDevice` runs as a backend: `sources`, None for the generated core, or what synthesis makes of either."""
+    """What `RtlDevice` runs as a backend: `sources`, None for the generated core, or what synthesis makes of
+    either."""
     if backend != "netlist":
         return sources
     from systolith.sim.netlist import core_netlist

@@ -13,7 +13,14 @@ __all__ = ["SMALL", "FaultyBoard", "simulate"]
 
 _ARCH = dataclasses.replace(PRESETS["tiny"], name="small", bus_bits=32)
 #: Its chip starts up faster than a real one, which costs nothing but the wait.
-SMALL = Board(name="small", title="small", arch=_ARCH, part=ECP5_85, memory=dataclasses.replace(ULX3S_SDRAM, power_up=5_000.0), baud=3_000_000)
+SMALL = Board(
+    name="small",
+    title="small",
+    arch=_ARCH,
+    part=ECP5_85,
+    memory=dataclasses.replace(ULX3S_SDRAM, power_up=5_000.0),
+    baud=3_000_000,
+)
 
 
 def simulate(board: Board, kind: type[SimulatedBoard] = SimulatedBoard, **options) -> SimulatedBoard:
@@ -22,7 +29,8 @@ def simulate(board: Board, kind: type[SimulatedBoard] = SimulatedBoard, **option
 
 
 class FaultyBoard(SimulatedBoard):
-    """A board behind a line that damages some of what passes, in both directions, holds it low, and presses the reset button.
+    """A board behind a line that damages some of what passes, in both directions, holds it low, and presses
+    the reset button.
 
     Parameters
     ----------
@@ -35,7 +43,9 @@ class FaultyBoard(SimulatedBoard):
     #: Lost requests are common here, so the host does not wait long for their answers.
     latency = 0.000_1
 
-    def __init__(self, *args, seed: int, faults: float = 0.0, breaks: float = 0.0, resets: float = 0.0, **options) -> None:
+    def __init__(
+        self, *args, seed: int, faults: float = 0.0, breaks: float = 0.0, resets: float = 0.0, **options
+    ) -> None:
         super().__init__(*args, **options)
         self.rng = random.Random(seed)
         self.faults, self.breaks, self.resets = faults, breaks, resets
@@ -44,7 +54,9 @@ class FaultyBoard(SimulatedBoard):
         self.reads_left = -1
 
     def write(self, data: bytes) -> None:
-        super().write(damage(data, self.rng, self.rng.randint(1, 3)) if self.rng.random() < self.faults else data)
+        super().write(
+            damage(data, self.rng, self.rng.randint(1, 3)) if self.rng.random() < self.faults else data
+        )
         self.reads_left = self.rng.randrange(12) if self.rng.random() < self.faults else -1
         bits = self.clock_hz // self.baud
         if self.rng.random() < self.breaks:

@@ -1,8 +1,9 @@
-"""Random quantised graphs and random cores: shapes, strides, pads, dilations, groups and zero points at their extremes.
+"""Random quantised graphs and random cores: shapes, strides, pads, dilations, groups and zero points at their
+extremes.
 
-One generator makes all of them. What it decides (operators, extents, attributes) comes from `decide`, which is either
-a seeded generator or hypothesis, which then makes a failing graph smaller; 0 or the lowest value is always the simplest.
-The contents of weights, biases and tables come from a seed.
+One generator makes all of them. What it decides (operators, extents, attributes) comes from `decide`, which
+is either a seeded generator or hypothesis, which then makes a failing graph smaller; 0 or the lowest value is
+always the simplest. The contents of weights, biases and tables come from a seed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ from systolith.reference.shape import Concat, Reshape, Transpose
 from systolith.spec import numerics
 from systolith.spec.arch import PRESETS, ArchConfig
 
-__all__ = ["ARCHS", "CompactGraphs", "GraphBuilder", "archs", "assert_same_bits", "graphs", "random_graph", "random_inputs"]
+__all__ = [
+    "ARCHS",
+    "CompactGraphs",
+    "GraphBuilder",
+    "archs",
+    "assert_same_bits",
+    "graphs",
+    "random_graph",
+    "random_inputs",
+]
 
 ARCHS = {
     # What a compact core runs has tests of its own.
@@ -33,8 +43,19 @@ ARCHS = {
     "nodw": dataclasses.replace(PRESETS["array8"], name="nodw", depthwise=False, weight_rows_per_cycle=1, act_blocks=1),
     "array32": dataclasses.replace(PRESETS["array16"], name="array32", rows=32, cols=32, lanes=32, weight_rows_per_cycle=32),
 }  # fmt: skip
-ARCHS["bus32"] = dataclasses.replace(ARCHS["wide"], name="bus32", bus_bits=32, weight_rows_per_cycle=1, act_blocks=1)
-ARCHS["bus64"] = dataclasses.replace(ARCHS["wide"], name="bus64", rows=8, cols=4, lanes=4, bus_bits=64, weight_rows_per_cycle=8, depthwise=False)
+ARCHS["bus32"] = dataclasses.replace(
+    ARCHS["wide"], name="bus32", bus_bits=32, weight_rows_per_cycle=1, act_blocks=1
+)
+ARCHS["bus64"] = dataclasses.replace(
+    ARCHS["wide"],
+    name="bus64",
+    rows=8,
+    cols=4,
+    lanes=4,
+    bus_bits=64,
+    weight_rows_per_cycle=8,
+    depthwise=False,
+)
 #: `tiny` as it is holds little; the graphs are about order and numbers, not about capacity.
 ARCHS["tiny"] = dataclasses.replace(PRESETS["tiny"], act_bytes=1 << 16, weight_bytes=1 << 14)
 
@@ -89,11 +110,26 @@ class GraphBuilder:
         output = f"t{len(self.nodes)}"
         self.tensors[output] = QTensor(name=output, shape=shape, scale=0.05, zero_point=self.zero())
         kind = type(op).__name__
-        self.nodes.append(QNode(name=f"{kind.lower()}{len(self.nodes)}", op=op, inputs=inputs, output=output, op_type=kind, sources=(output,)))
+        self.nodes.append(
+            QNode(
+                name=f"{kind.lower()}{len(self.nodes)}",
+                op=op,
+                inputs=inputs,
+                output=output,
+                op_type=kind,
+                sources=(output,),
+            )
+        )
         return output
 
     def finish(self, *outputs: str) -> QGraph:
-        return QGraph(name=self.name, tensors=self.tensors, nodes=tuple(self.nodes), inputs=tuple(self.inputs), outputs=outputs)
+        return QGraph(
+            name=self.name,
+            tensors=self.tensors,
+            nodes=tuple(self.nodes),
+            inputs=tuple(self.inputs),
+            outputs=outputs,
+        )
 
     def table(self):
         return self.rng.integers(-128, 128, 256).astype(np.int8) if self.chance(30) else None
@@ -102,8 +138,17 @@ class GraphBuilder:
         """Scales around the one that brings a sum of random products to int8 range."""
         spread = 2.0 ** self.rng.uniform(-2, 2, channels) * 100 / (74 * 74 * np.sqrt(terms))
         pairs = [numerics.approximate_scale(float(s)) for s in spread]
-        low, high = sorted((self.integer(-128, 127), self.integer(-128, 127))) if self.chance(30) else (-128, 127)
-        return Requant(mult=np.array([m for m, _ in pairs]), shift=np.array([s for _, s in pairs]), zero=self.zero(), low=low, high=high, table=self.table())
+        low, high = (
+            sorted((self.integer(-128, 127), self.integer(-128, 127))) if self.chance(30) else (-128, 127)
+        )
+        return Requant(
+            mult=np.array([m for m, _ in pairs]),
+            shift=np.array([s for _, s in pairs]),
+            zero=self.zero(),
+            low=low,
+            high=high,
+            table=self.table(),
+        )
 
     def weights(self, *shape: int) -> np.ndarray:
         """Sometimes all weights are at the ends of int8."""
@@ -120,25 +165,45 @@ class GraphBuilder:
             least = max(0, span - extent)
             before = min(self.integer(0, max(1, k - 1)), span - 1)
             after = min(max(least - before, self.integer(0, max(1, k - 1))), span - 1)
-            kernel.append(k), dilations.append(d), strides.append(self.integer(1, 3)), pads.append((before, after))
+            (
+                kernel.append(k),
+                dilations.append(d),
+                strides.append(self.integer(1, 3)),
+                pads.append((before, after)),
+            )
             assert extent + before + after >= span
-        return {"kernel": tuple(kernel), "dilations": tuple(dilations), "strides": tuple(strides),
-                "pads": (pads[0][0], pads[1][0], pads[0][1], pads[1][1])}
+        return {
+            "kernel": tuple(kernel),
+            "dilations": tuple(dilations),
+            "strides": tuple(strides),
+            "pads": (pads[0][0], pads[1][0], pads[0][1], pads[1][1]),
+        }
 
     def same(self, rank: int) -> dict:
         """A window that keeps the extents."""
         across = 2 * self.integer(0, 1) + 1, self.integer(1, 2)
         down = across if rank == 4 else (1, 1)
         pads = [(k - 1) * d // 2 for k, d in (down, across)]
-        return {"kernel": (down[0], across[0]), "dilations": (down[1], across[1]), "strides": (1, 1), "pads": (*pads, *pads)}
+        return {
+            "kernel": (down[0], across[0]),
+            "dilations": (down[1], across[1]),
+            "strides": (1, 1),
+            "pads": (*pads, *pads),
+        }
 
     def block(self, x: str) -> str:
         """A convolution or matrix product that keeps the shape, and a way round it: what the core may chain."""
         shape = self.shape(x)
-        y = self.matmul(x, shape[-1]) if len(shape) == 2 else self.conv(x, shape[1], self.choose(1, shape[1]), self.same(len(shape)))
+        y = (
+            self.matmul(x, shape[-1])
+            if len(shape) == 2
+            else self.conv(x, shape[1], self.choose(1, shape[1]), self.same(len(shape)))
+        )
         return self.binary(*self.choose((x, y), (y, x)))
 
-    def conv(self, x: str, channels: int | None = None, group: int | None = None, window: dict | None = None) -> str:
+    def conv(
+        self, x: str, channels: int | None = None, group: int | None = None, window: dict | None = None
+    ) -> str:
         return self.convolve(x, window or self.windows(self.shape(x)[2:]), channels, group)
 
     def windows(self, spatial: tuple[int, ...]) -> dict:
@@ -156,14 +221,26 @@ class GraphBuilder:
         multiplier = self.integer(1, 2) if group == c and c > 1 else self.integer(1, max(1, 24 // group))
         m = channels or group * (1 if group == c and c > 1 and not self.chance(30) else multiplier)
         weights = self.weights(m, c // group, *window["kernel"])
-        op = Conv(weights=weights, bias=self.rng.integers(-20000, 20000, m).astype(np.int32), strides=window["strides"], dilations=window["dilations"],
-                  pads=window["pads"], group=group, x_zero=self.tensors[x].zero_point, requant=self.requant(m, weights[0].size))
+        op = Conv(
+            weights=weights,
+            bias=self.rng.integers(-20000, 20000, m).astype(np.int32),
+            strides=window["strides"],
+            dilations=window["dilations"],
+            pads=window["pads"],
+            group=group,
+            x_zero=self.tensors[x].zero_point,
+            requant=self.requant(m, weights[0].size),
+        )
         return self.append(op, x)
 
     def matmul(self, x: str, m: int | None = None) -> str:
         k, m = self.tensors[x].shape[-1], m or self.integer(1, 40)
-        op = MatMul(weights=self.weights(k, m), bias=self.rng.integers(-20000, 20000, m).astype(np.int32), x_zero=self.tensors[x].zero_point,
-                    requant=self.requant(m, k))
+        op = MatMul(
+            weights=self.weights(k, m),
+            bias=self.rng.integers(-20000, 20000, m).astype(np.int32),
+            x_zero=self.tensors[x].zero_point,
+            requant=self.requant(m, k),
+        )
         return self.append(op, x)
 
     def max_pool(self, x: str) -> str:
@@ -188,10 +265,24 @@ class GraphBuilder:
         for count in products:
             mult, shift = numerics.approximate_scale(1.1 / count)
             requants[count] = Requant(mult=np.array([mult]), shift=np.array([shift]), zero=zero)
-        return self.append(AveragePool(**window, counts_y=counts[0], counts_x=counts[1], x_zero=self.tensors[x].zero_point, requants=requants), x)
+        return self.append(
+            AveragePool(
+                **window,
+                counts_y=counts[0],
+                counts_x=counts[1],
+                x_zero=self.tensors[x].zero_point,
+                requants=requants,
+            ),
+            x,
+        )
 
     def binary(self, a: str, b: str) -> str:
-        common = dict(a_zero=self.tensors[a].zero_point, b_zero=self.tensors[b].zero_point, zero=self.zero(), table=self.table())
+        common = dict(
+            a_zero=self.tensors[a].zero_point,
+            b_zero=self.tensors[b].zero_point,
+            zero=self.zero(),
+            table=self.table(),
+        )
         if self.chance(50):
             ma, mb, shift = numerics.approximate_pair(self.rng.uniform(0.2, 1.2), self.rng.uniform(-1.2, 1.2))
             return self.append(Add(a_mult=ma, b_mult=mb, shift=shift, **common), a, b)
@@ -227,8 +318,13 @@ class GraphBuilder:
         """Join with a tensor that differs along one axis only, or with itself."""
         shape = self.shape(x)
         axis = self.integer(1, len(shape) - 1)
-        fits = [name for name in self.tensors if len(self.shape(name)) == len(shape)
-                and all(a == b for i, (a, b) in enumerate(zip(self.shape(name), shape, strict=True)) if i != axis)]  # fmt: skip
+        fits = [
+            name
+            for name in self.tensors
+            if len(self.shape(name)) == len(shape)
+            # fmt: skip
+            and all(a == b for i, (a, b) in enumerate(zip(self.shape(name), shape, strict=True)) if i != axis)
+        ]
         parts = [x, self.choose(self.lookup(x), *fits)]
         if self.chance(30):
             parts.append(self.choose(*fits))
@@ -249,7 +345,9 @@ class GraphBuilder:
         if self.chance(50):
             return self.append(Reshape(shape=(shape[0], int(np.prod(shape[1:])))), x)
         axis = self.integer(1, len(shape) - 2)
-        return self.append(Reshape(shape=(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])), x)
+        return self.append(
+            Reshape(shape=(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])), x
+        )
 
     def depthwise(self, x: str) -> str:
         return self.conv(x, channels=self.shape(x)[1], group=self.shape(x)[1])
@@ -258,14 +356,21 @@ class GraphBuilder:
         """One operator that fits the shape; a matrix product where nothing else does."""
         rank = len(self.shape(x))
         steps = [self.lookup, self.block, self.residual, self.with_constant, self.concat, self.reshape]
-        steps += [self.conv, self.conv, self.depthwise, self.transpose, self.gate] if rank > 2 else [self.matmul, self.matmul]
+        steps += (
+            [self.conv, self.conv, self.depthwise, self.transpose, self.gate]
+            if rank > 2
+            else [self.matmul, self.matmul]
+        )
         steps += [self.max_pool, self.average_pool] if rank == 4 else []
         return self.choose(*steps)(x)
 
     def grow(self, steps: int, largest: int) -> QGraph:
-        """A chain of operators, some of which reach back; sometimes a classifier; sometimes an inner tensor is an output too."""
+        """A chain of operators, some of which reach back; sometimes a classifier; sometimes an inner tensor
+        is an output too."""
         n, c = self.choose(1, 1, 1, 2), self.integer(1, 20)
-        spatial = self.choose((self.integer(1, largest), self.integer(1, largest)), (self.integer(1, largest * 4),), ())
+        spatial = self.choose(
+            (self.integer(1, largest), self.integer(1, largest)), (self.integer(1, largest * 4),), ()
+        )
         x = self.input((n, c, *spatial))
         if self.chance(15):
             x = self.binary(x, self.input((n, c, *spatial)))
@@ -302,7 +407,11 @@ class CompactGraphs(GraphBuilder):
         return self.matmul(x)
 
     def build(self, steps=4):
-        shape = (1, self.integer(1, 12), self.integer(1, 9), self.integer(1, 9)) if self.chance(75) else (self.choose(1, 3), self.integer(1, 40))
+        shape = (
+            (1, self.integer(1, 12), self.integer(1, 9), self.integer(1, 9))
+            if self.chance(75)
+            else (self.choose(1, 3), self.integer(1, 40))
+        )
         x = self.input(shape)
         for _ in range(steps):
             y = self.step(x)
@@ -346,5 +455,7 @@ def assert_same_bits(driver, graph: QGraph, seed: int, runs: int = 2) -> None:
         inputs = random_inputs(graph, seed * 2 + run)
         expected, actual = graph.run(inputs), driver.run_int8(inputs)
         for name in graph.outputs:
-            where = f"{graph.name}, output {name}, run {run}, input seed {seed}, arch {driver.image.arch.name}"
+            where = (
+                f"{graph.name}, output {name}, run {run}, input seed {seed}, arch {driver.image.arch.name}"
+            )
             np.testing.assert_array_equal(actual[name], expected[name], err_msg=where)

@@ -1,4 +1,5 @@
-"""The device's side of the host link in plain Python: the reference of the gateware, and a stand-in for it in tests of the host."""
+"""The device's side of the host link in plain Python: the reference of the gateware, and a stand-in for it in
+tests of the host."""
 
 from __future__ import annotations
 
@@ -30,9 +31,18 @@ class DeviceModel:
     bad : range                addresses of memory that answer an error
     """
 
-    def __init__(self, memory: bytearray, csrs: bytearray, payload_bytes: int, bus_bytes: int, bad: range = range(0)) -> None:
-        self.memory, self.csrs, self.payload_bytes, self.bus_bytes, self.bad = memory, csrs, payload_bytes, bus_bytes, bad
-        #: Every write to a CSR that was executed: address of the word, strobe of one byte, and that byte at its place.
+    def __init__(
+        self, memory: bytearray, csrs: bytearray, payload_bytes: int, bus_bytes: int, bad: range = range(0)
+    ) -> None:
+        self.memory, self.csrs, self.payload_bytes, self.bus_bytes, self.bad = (
+            memory,
+            csrs,
+            payload_bytes,
+            bus_bytes,
+            bad,
+        )
+        #: Every write to a CSR that was executed: address of the word, strobe of one byte, and that byte at
+        #: its place.
         self.csr_writes: list[tuple[int, int, int]] = []
         self.unframer = Unframer()
         self.reset()
@@ -71,7 +81,9 @@ class DeviceModel:
         if request.op is Op.HELLO:
             self.open = True
             data = identity(self.payload_bytes)
-            return self._remember(Answer(seq, LinkStatus.OK, bytes(data[(request.addr + i) % 4] for i in range(request.size))))
+            return self._remember(
+                Answer(seq, LinkStatus.OK, bytes(data[(request.addr + i) % 4] for i in range(request.size)))
+            )
         if not self.open:
             return self._remember(Answer(seq, LinkStatus.CLOSED))
         if request.op is Op.CSR_WRITE and self.last is not None and self.last[0] == seq:
@@ -119,5 +131,5 @@ def damage(data: bytes, rng: random.Random, faults: int) -> bytes:
         elif kind == 3 and out:
             out.insert(at, out[at])
         else:
-            del out[at:at + rng.randrange(1, 8)]
+            del out[at : at + rng.randrange(1, 8)]
     return bytes(out)

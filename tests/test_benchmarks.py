@@ -1,4 +1,5 @@
-"""The benchmarks on a folder made here, so that they do not rot: the digits CNN, quantised by our own calibration."""
+"""The benchmarks on a folder made here, so that they do not rot: the digits CNN, quantised by our own
+calibration."""
 
 import importlib.util
 import json
@@ -15,7 +16,7 @@ from systolith import api
 from systolith.compiler.frontend import import_model
 from systolith.compiler.importer import load_model
 from systolith.compiler.quantise import quantise_model
-from systolith.layerwise import OrtLayers
+from systolith.evidence.layerwise import OrtLayers
 from systolith.reference.conv import Conv
 from tests.compiler.qdq import QdqModel
 
@@ -47,10 +48,14 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def folder(digits: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A quantised model, the float one, a .tflite that is only a name, samples four times as large as the model's, a table."""
+    """A quantised model, the float one, a .tflite that is only a name, samples four times as large as the
+    model's, a table."""
     path = tmp_path_factory.mktemp("models")
     images, labels = digits
-    onnx.save(quantise_model(load_model(FLOAT), [{"image": image[None]} for image in images]), path / "digits_int8_qdq.onnx")
+    onnx.save(
+        quantise_model(load_model(FLOAT), [{"image": image[None]} for image in images]),
+        path / "digits_int8_qdq.onnx",
+    )
     (path / "digits_float.onnx").write_bytes(FLOAT.read_bytes())
     (path / "digits.tflite").write_bytes(b"")
     np.savez(path / "digits.npz", x=4 * images, y=labels)
@@ -77,10 +82,23 @@ def test_accuracy_of_a_folder(on: str, folder: Path, monkeypatch: pytest.MonkeyP
     assert result["own"]["int8"] >= 0.8
 
 
-def test_the_limit_and_the_tables(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_and_the_tables(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(accuracy, "tflite_runtime", lambda: None)
     report = tmp_path / "report.json"
-    arguments = [str(folder), "--table", str(folder / "table.json"), "--on", "reference", "--limit", "3", "--layers", "--json", str(report)]
+    arguments = [
+        str(folder),
+        "--table",
+        str(folder / "table.json"),
+        "--on",
+        "reference",
+        "--limit",
+        "3",
+        "--layers",
+        "--json",
+        str(report),
+    ]
     assert accuracy.main(arguments) == 0
     (result,) = json.loads(report.read_text())["results"]
     assert result["samples"] == 3
@@ -94,8 +112,11 @@ def test_the_limit_and_the_tables(folder: Path, tmp_path: Path, capsys: pytest.C
     assert sum(line.count("\t") == len(accuracy.LAYERS) - 1 for line in lines) > len(result["layers"])
 
 
-def test_tflite_is_compared_in_steps_and_answers(folder: Path, digits: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    # In the interpreter's place, our reference: two steps off everywhere, and another answer to the first image.
+def test_tflite_is_compared_in_steps_and_answers(
+    folder: Path, digits: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In the interpreter's place, our reference: two steps off everywhere, and another answer to the first
+    # image.
     graph = api.import_graph(folder / "digits_int8_qdq.onnx")
     (output,) = graph.outputs
     asked = []
@@ -137,15 +158,20 @@ def test_a_wrong_layer_does_not_hold(folder: Path, digits: tuple[np.ndarray, np.
     graph = partition.graph
     first = next(i for i, node in enumerate(graph.nodes) if isinstance(node.op, Conv))
     node = graph.nodes[first]
-    wrong = replace(node, op=replace(node.op, requant=replace(node.op.requant, zero=node.op.requant.zero + 2)))
-    nodes = (*graph.nodes[:first], wrong, *graph.nodes[first + 1:])
+    wrong = replace(
+        node, op=replace(node.op, requant=replace(node.op.requant, zero=node.op.requant.zero + 2))
+    )
+    nodes = (*graph.nodes[:first], wrong, *graph.nodes[first + 1 :])
     codes = np.random.default_rng(1).integers(-128, 128, (1, 1, 8, 8)).astype(np.int8)
-    layers = accuracy.compare_layers(replace(partition, graph=replace(graph, nodes=nodes)), [{"image": codes}])
+    layers = accuracy.compare_layers(
+        replace(partition, graph=replace(graph, nodes=nodes)), [{"image": codes}]
+    )
     bad = [layer for layer in layers if layer["equal"] < accuracy.LEAST_EQUAL or layer["alone_furthest"] > 1]
-    # Each layer is judged on ONNX Runtime's operands: only the wrong one is to blame, though the error goes on from it.
+    # Each layer is judged on ONNX Runtime's operands: only the wrong one is to blame, though the error goes
+    # on from it.
     assert [layer["layer"] for layer in bad] == [node.name]
     assert bad[0]["alone_furthest"] == 2
-    after = layers[[layer["layer"] for layer in layers].index(node.name) + 1:]
+    after = layers[[layer["layer"] for layer in layers].index(node.name) + 1 :]
     assert any(layer["chained_furthest"] > 1 for layer in after)
 
 
@@ -155,7 +181,9 @@ def test_ties_of_a_mean_are_told_from_errors() -> None:
         m = QdqModel(seed)
         parameters = m.parameters(m.scale())
         m.inputs.append(onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 6, 12, 12)))
-        model = m.build(m.qdq(m.node("AveragePool", m.qdq("x", *parameters), kernel_shape=[2, 5]), *parameters))
+        model = m.build(
+            m.qdq(m.node("AveragePool", m.qdq("x", *parameters), kernel_shape=[2, 5]), *parameters)
+        )
         graph = import_model(model)
         codes = m.rng.integers(-128, 128, (1, 6, 12, 12)).astype(np.int8)
         (layer,) = OrtLayers(model, graph).compare({"x": codes})
@@ -170,10 +198,16 @@ def test_ties_of_a_mean_are_told_from_errors() -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"inputs": "none.npz"}, "needs its inputs 'none.npz'"), ({"metric": "bleu"}, "the metric 'bleu'"), ({"labels": None}, "needs labels")],
+    [
+        ({"inputs": "none.npz"}, "needs its inputs 'none.npz'"),
+        ({"metric": "bleu"}, "the metric 'bleu'"),
+        ({"labels": None}, "needs labels"),
+    ],
     ids=["inputs", "metric", "labels"],
 )
-def test_a_wrong_table_is_refused_in_one_sentence(change: dict, words: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_table_is_refused_in_one_sentence(
+    change: dict, words: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = tmp_path / "table.json"
     (entry, _) = json.loads((folder / "table.json").read_text())["models"]
     table.write_text(json.dumps({"models": [{**entry, "tflite": None, **change}]}))
@@ -189,10 +223,28 @@ def test_a_folder_without_models_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 def test_models_on_rtl(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "report.json"
-    assert models.main([str(folder), "--arch", "tiny", "--memory", "4:", "--memory", "20:1", "--layers", "--json", str(report)]) == 0
+    assert (
+        models.main(
+            [
+                str(folder),
+                "--arch",
+                "tiny",
+                "--memory",
+                "4:",
+                "--memory",
+                "20:1",
+                "--layers",
+                "--json",
+                str(report),
+            ]
+        )
+        == 0
+    )
     fast, slow = json.loads(report.read_text())["results"]
     assert fast["bit_exact"] and slow["bit_exact"] and 0 < fast["cycles"] < slow["cycles"]
-    assert [info["memory"]["latency"] for info in (fast, slow)] == [4, 20] and slow["memory"]["bytes_per_cycle"] == 1
+    assert [info["memory"]["latency"] for info in (fast, slow)] == [4, 20] and slow["memory"][
+        "bytes_per_cycle"
+    ] == 1
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("digits_int8_qdq\ttiny\t") for line in lines) == 2
     assert "\t".join(models.COLUMNS) in lines and lines.count("\t".join(models.LAYER_COLUMNS)) == 2
@@ -200,11 +252,19 @@ def test_models_on_rtl(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_recurrent_layers_are_measured_step_by_step(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    assert recurrent.main(["--arch", "tiny", "--units", "6", "--inputs", "4", "--steps", "3", "--json", str(path)]) == 0
+    assert (
+        recurrent.main(
+            ["--arch", "tiny", "--units", "6", "--inputs", "4", "--steps", "3", "--json", str(path)]
+        )
+        == 0
+    )
     results = json.loads(path.read_text())["results"]
     assert [info["model"] for info in results] == ["lstm_4_6", "gru_4_6", "rnn_4_6"]
     for info in results:
-        assert info["bit_exact"] and info["product_cycles"] < info["step_cycles"] < info["frame_cycles"] < info["cycles"]
+        assert (
+            info["bit_exact"]
+            and info["product_cycles"] < info["step_cycles"] < info["frame_cycles"] < info["cycles"]
+        )
 
 
 def test_a_wrong_recurrent_layer_fails_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:

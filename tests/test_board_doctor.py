@@ -18,7 +18,9 @@ CHECKS = ["link", "core", "digest", "memory", "clock", "program"]
 def small_board(monkeypatch):
     """`sim:small` is a board; `other` has another core."""
     monkeypatch.setitem(BOARDS, "small", SMALL)
-    other = dataclasses.replace(SMALL, name="other", arch=dataclasses.replace(SMALL.arch, name="other", acc_depth=64))
+    other = dataclasses.replace(
+        SMALL, name="other", arch=dataclasses.replace(SMALL.arch, name="other", acc_depth=64)
+    )
     monkeypatch.setitem(BOARDS, "other", other)
 
 
@@ -45,7 +47,9 @@ def plant(monkeypatch, plant_fault) -> None:
 def assert_fails_at(checks: dict[str, dict], name: str, text: str) -> None:
     """All before passed, all behind were not made."""
     at = CHECKS.index(name)
-    assert {n: c["ok"] for n, c in checks.items()} == {n: True if i < at else False if i == at else None for i, n in enumerate(CHECKS)}
+    assert {n: c["ok"] for n, c in checks.items()} == {
+        n: True if i < at else False if i == at else None for i, n in enumerate(CHECKS)
+    }
     assert text in checks[name]["detail"], checks[name]["detail"]
 
 
@@ -65,7 +69,10 @@ def test_a_dead_link(tmp_path, monkeypatch, capsys):
 
 
 def test_a_bad_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("systolith.sim.board.SimulatedBoard", lambda *args, **options: FaultyBoard(*args, seed=3, faults=0.15, **options))
+    monkeypatch.setattr(
+        "systolith.sim.board.SimulatedBoard",
+        lambda *args, **options: FaultyBoard(*args, seed=3, faults=0.15, **options),
+    )
     status, checks = doctor(tmp_path)
     assert status == 2
     assert_fails_at(checks, "link", "requests had to be repeated: the line is bad; use a shorter cable")
@@ -77,7 +84,8 @@ def test_another_core(tmp_path):
     assert_fails_at(checks, "digest", "systolith build --board other, and load it")
 
 
-# Pin n of the chip's address carries bit n of the column and of the row: words of 2 bytes, 512 columns, 4 banks.
+# Pin n of the chip's address carries bit n of the column and of the row: words of 2 bytes, 512 columns, 4
+# banks.
 @pytest.mark.parametrize(("pin", "bits"), [(3, "4, 15"), (7, "8, 19"), (11, "23")])
 def test_a_stuck_address_pin(tmp_path, monkeypatch, pin, bits):
     plant(monkeypatch, lambda board: board.stick_pins(1 << pin))
@@ -107,18 +115,31 @@ def test_a_wrong_clock(tmp_path, monkeypatch):
 
 def test_a_wrong_result(tmp_path, monkeypatch):
     compiled = board_doctor._compiled
-    monkeypatch.setattr(board_doctor, "_compiled", lambda graph, arch: compiled(built_in_program(seed=1), arch))
+    monkeypatch.setattr(
+        board_doctor, "_compiled", lambda graph, arch: compiled(built_in_program(seed=1), arch)
+    )
     status, checks = doctor(tmp_path)
     assert status == 2
-    assert_fails_at(checks, "program", "results of the built-in convolution are wrong, though the memory is good")
+    assert_fails_at(
+        checks, "program", "results of the built-in convolution are wrong, though the memory is good"
+    )
 
 
-@pytest.mark.parametrize(("arguments", "text"), [
-    (["--board", "small"], "a board is checked with both --board, its name, and --port"),
-    (["--port", "sim:small"], "a board is checked with both --board, its name, and --port"),
-    (["--board", "nothing", "--port", "sim:small"], "there is no board 'nothing' for --board: choose from {}"),
-    (["--board", "small", "--port", "sim:nothing"], "there is no board 'nothing' for the port 'sim:nothing'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--board", "small"], "a board is checked with both --board, its name, and --port"),
+        (["--port", "sim:small"], "a board is checked with both --board, its name, and --port"),
+        (
+            ["--board", "nothing", "--port", "sim:small"],
+            "there is no board 'nothing' for --board: choose from {}",
+        ),
+        (
+            ["--board", "small", "--port", "sim:nothing"],
+            "there is no board 'nothing' for the port 'sim:nothing'",
+        ),
+    ],
+)
 def test_what_does_not_name_a_board_is_refused(capsys, arguments, text):
     assert cli.main(["doctor", *arguments]) == 2
     assert text.format(", ".join(BOARDS)) in capsys.readouterr().err

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from systolith import api, cli, locate
+from systolith import api, cli
+from systolith.evidence import locate
 from systolith.host.device import DeviceError
 from systolith.reference.elementwise import Lookup
 from systolith.reference.graph import QGraph
@@ -361,7 +362,12 @@ class FakeSession:
     seen: dict[str, str] | None = None
 
     def __init__(
-        self, backend: str, image: Image, sources: dict[str, str] | None = None, memory: object = None, port: str | None = None
+        self,
+        backend: str,
+        image: Image,
+        sources: dict[str, str] | None = None,
+        memory: object = None,
+        port: str | None = None,
     ) -> None:
         self.backend, self.image, self.sources = backend, image, sources
         type(self).seen = sources
@@ -390,7 +396,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
     monkeypatch.setattr(api, "Session", kind)
     monkeypatch.setattr(api, "import_model", lambda *_: kind.graph)
     monkeypatch.setattr(api, "compile", fake_compile)
-    monkeypatch.setattr(locate, "locate_rtl", lambda *_, **options: replace(LOCATION, waveform=options["waveform"]))
+    monkeypatch.setattr(
+        locate, "locate_rtl", lambda *_, **options: replace(LOCATION, waveform=options["waveform"])
+    )
     return kind
 
 
@@ -446,7 +454,12 @@ def test_verify_names_the_first_instruction_that_differs(
     (difference,) = report["differences"]
     assert (difference["backend"], difference["output"], difference["elements"]) == ("rtl", "t2", 1)
     location = difference["location"]
-    assert (location["layer"], location["offset"], location["cycle"], location["got"]) == ("lookup1", 0x60, 1234, 6)
+    assert (location["layer"], location["offset"], location["cycle"], location["got"]) == (
+        "lookup1",
+        0x60,
+        1234,
+        6,
+    )
 
 
 def test_verify_takes_verilog_and_a_waveform(

@@ -26,7 +26,10 @@ PICTURES = runpy.run_path(str(ROOT / "docs" / "img" / "draw.py"))["PICTURES"]
 
 def texts(picture: str) -> list[str]:
     """The lines of text of a picture."""
-    return [element.text for element in ElementTree.fromstring(PICTURES[picture]()).iter("{http://www.w3.org/2000/svg}text")]
+    return [
+        element.text
+        for element in ElementTree.fromstring(PICTURES[picture]()).iter("{http://www.w3.org/2000/svg}text")
+    ]
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -81,15 +84,19 @@ def test_compile_picture_names_files_that_exist() -> None:
         if "/" in first and (ROOT / first).exists():
             folder = ROOT / first.split("/")[0]
             for name in others:
-                assert (folder / name).exists() or (ROOT / name).exists(), f"compile.svg names {name} beside {first}"
+                assert (folder / name).exists() or (ROOT / name).exists(), (
+                    f"compile.svg names {name} beside {first}"
+                )
         else:
             assert not first.endswith(".py"), f"compile.svg names {first}, which does not exist"
 
 
 @pytest.mark.parametrize("path", HAND_WRITTEN, ids=lambda path: path.name)
 def test_named_files_exist(path: Path) -> None:
-    for name in re.findall(r"`((?:benchmarks|boards|compiler|docs|examples|host|hw|reference|sim|spec|systolith|tests)/[^`\s*<]*)`",
-                           path.read_text(encoding="utf-8")):
+    for name in re.findall(
+        r"`((?:benchmarks|boards|compiler|docs|examples|host|hw|reference|sim|spec|systolith|tests)/[^`\s*<]*)`",
+        path.read_text(encoding="utf-8"),
+    ):
         assert (ROOT / name).exists(), f"{path.name} names {name}, which does not exist"
 
 
@@ -100,8 +107,13 @@ def test_getting_started_runs_as_written(tmp_path: Path) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    ran = subprocess.run(["bash", "-eu", "-o", "pipefail", "-c", "\n".join(blocks)], cwd=tmp_path, env={**os.environ, "PATH": path},
-                         capture_output=True, text=True)
+    ran = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "bit-exact: reference = machine = rtl" in ran.stdout
     assert (tmp_path / "broken.vcd").is_file()

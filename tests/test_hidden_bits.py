@@ -1,4 +1,5 @@
-"""Hidden states of 16 bits: nearer to float, bit for bit on every level, chosen by calibration, refused where they make no sense."""
+"""Hidden states of 16 bits: nearer to float, bit for bit on every level, chosen by calibration, refused where
+they make no sense."""
 
 import numpy as np
 import onnx
@@ -8,7 +9,7 @@ from onnx import helper, numpy_helper
 from systolith import api
 from systolith.compiler.errors import QuantiseError
 from systolith.compiler.ops.recurrent import quantised_layer
-from systolith.fidelity import chosen_hidden, gain, signal_to_noise
+from systolith.evidence.fidelity import chosen_hidden, gain, signal_to_noise
 from systolith.spec import cells
 from systolith.spec.isa import Cell
 from tests.compiler.test_recurrent import float_model
@@ -21,7 +22,11 @@ def slow_rnn(tmp_path):
     units, steps = 12, 60
     rotation = np.linalg.qr(rng.normal(size=(units, units)))[0]
     model, _ = float_model("RNN", units=units, inputs=2, steps=steps, batch=1, outputs=("Y",))
-    constants = {"W": rng.normal(0, 0.02, (1, units, 2)), "R": 0.99 * rotation[None], "B": np.zeros((1, 2 * units))}
+    constants = {
+        "W": rng.normal(0, 0.02, (1, units, 2)),
+        "R": 0.99 * rotation[None],
+        "B": np.zeros((1, 2 * units)),
+    }
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(constants[tensor.name].astype(np.float32), tensor.name))
     path = tmp_path / "slow.onnx"
@@ -61,7 +66,12 @@ def test_rtl_gives_the_bits_of_the_reference_and_streams(tmp_path):
     with api.Session("machine", image) as session:
         for sample in samples[:3, :, :1]:
             (node,) = [node for node in partition.graph.nodes if node.op_type == "LSTM"]
-            x = np.clip(np.rint(sample / np.float32(partition.graph.tensors["x"].scale)) + partition.graph.tensors["x"].zero_point, -128, 127).astype(np.int8)
+            x = np.clip(
+                np.rint(sample / np.float32(partition.graph.tensors["x"].scale))
+                + partition.graph.tensors["x"].zero_point,
+                -128,
+                127,
+            ).astype(np.int8)
             expected, carried["state"] = node.op.step(x, carried.get("state"))
             np.testing.assert_array_equal(session.run({"x": sample}).raw["Y"], expected)
 
@@ -74,12 +84,18 @@ def test_auto_takes_16_bits_where_they_are_worth_it(tmp_path, capsys):
     print(f"slow RNN: {found:.1f} dB gained")
     assert found > 1
     said = []
-    assert [node.op.wide for node in chosen_hidden(path, data, None, 100.0, said.append).graph.nodes if node.op_type == "RNN"] == [True]
+    assert [
+        node.op.wide
+        for node in chosen_hidden(path, data, None, 100.0, said.append).graph.nodes
+        if node.op_type == "RNN"
+    ] == [True]
     assert "16 bits" in said[0]
     model, samples = float_model("RNN", outputs=("Y",))
     onnx.save(model, path)
     np.savez(tmp_path / "c.npz", x=samples)
-    status, out, _ = invoke(capsys, "explain", path, "--arch", "tiny", "--calib", tmp_path / "c.npz", "--hidden", "auto")
+    status, out, _ = invoke(
+        capsys, "explain", path, "--arch", "tiny", "--calib", tmp_path / "c.npz", "--hidden", "auto"
+    )
     assert status == 0 and "hidden states have 8 bits" in out
 
 

@@ -1,4 +1,5 @@
-"""Models with nodes on the host, at the command line: what is printed, written, refused, and the same on every path."""
+"""Models with nodes on the host, at the command line: what is printed, written, refused, and the same on
+every path."""
 
 import dataclasses
 import json
@@ -45,7 +46,9 @@ def test_nodes_on_the_host_are_listed_with_reason_and_cost(command, model, tmp_p
     assert [(node["op"], node["segment"]) for node in nodes] == [("Acosh", "before"), ("Softmax", "after")]
     assert nodes[1]["reason"] == "operator Softmax is not supported"
     assert (nodes[0]["elements"], nodes[0]["bytes"], nodes[1]["elements"], nodes[1]["bytes"]) == (6, 6, 5, 5)
-    row = "\t".join((nodes[0]["name"], "Acosh", "operator Acosh is not supported", "before the core", "0", "6", "6"))
+    row = "\t".join(
+        (nodes[0]["name"], "Acosh", "operator Acosh is not supported", "before the core", "0", "6", "6")
+    )
     assert row in out.splitlines()
     assert "segment_seconds" not in nodes[0] and "ms" not in out
 
@@ -116,7 +119,9 @@ def test_an_image_whose_segment_is_no_model_is_refused(segment, model, inputs, t
     image.save(tmp_path / "m.sysl")
     assert Image.load(tmp_path / "m.sysl") == image
     sentence = refused(capsys, "run", tmp_path / "m.sysl", "--inputs", inputs)
-    assert f"does not accept the nodes {segment} the core" in sentence and "compile the model again" in sentence
+    assert (
+        f"does not accept the nodes {segment} the core" in sentence and "compile the model again" in sentence
+    )
 
 
 def test_what_onnxruntime_refuses_to_run_is_one_sentence(tmp_path, capsys):
@@ -126,5 +131,7 @@ def test_what_onnxruntime_refuses_to_run_is_one_sentence(tmp_path, capsys):
     x = m.quantise(m.node("Gather", table, "token"), 0.03)
     onnx.save(m.build(m.quantise(m.node("Gemm", x, m.weights(5, 6), transB=1), 0.05)), tmp_path / "m.onnx")
     np.savez(tmp_path / "x.npz", token=np.array([7]))
-    sentence = refused(capsys, "run", tmp_path / "m.onnx", "--inputs", tmp_path / "x.npz", "--on", "reference")
+    sentence = refused(
+        capsys, "run", tmp_path / "m.onnx", "--inputs", tmp_path / "x.npz", "--on", "reference"
+    )
     assert "stopped in the nodes before the core" in sentence and "give inputs that they accept" in sentence

@@ -19,6 +19,7 @@ ALLOWED = {
     # The benches compare with the reference machine.
     "sim": {"spec", "reference", "hw", "host"},
     "boards": {"spec", "hw", "host"},
+    "evidence": {"spec", "reference", "compiler", "hw", "host", "sim"},
 }
 #: Outside packages that must not be imported, by package.
 FORBIDDEN = {

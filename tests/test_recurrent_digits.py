@@ -31,8 +31,16 @@ def training():
 def calibrated(training):
     """Per network: the calibrated model, test images in the shape of its input, labels."""
     (train_images, _), (images, labels) = training.load_split()
-    return {name: (api.import_model(EXAMPLE / f"{name}.onnx", {"image": train_images[:128].reshape(-1, *network.shape)}),
-                   images.reshape(-1, *network.shape), labels) for name, network in training.NETWORKS.items()}
+    return {
+        name: (
+            api.import_model(
+                EXAMPLE / f"{name}.onnx", {"image": train_images[:128].reshape(-1, *network.shape)}
+            ),
+            images.reshape(-1, *network.shape),
+            labels,
+        )
+        for name, network in training.NETWORKS.items()
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,7 +66,9 @@ def test_gradients_are_the_derivative(training, name):
                 moved[index] += step
                 change.append(float((logits({**params, key: moved})[1].data * weight).sum()))
             slope = (change[0] - change[1]) / 2e-6
-            assert taped[key].grad[index] == pytest.approx(slope, rel=1e-4, abs=1e-6), f"{key}{index}, seed {seed}"
+            assert taped[key].grad[index] == pytest.approx(slope, rel=1e-4, abs=1e-6), (
+                f"{key}{index}, seed {seed}"
+            )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,7 +78,9 @@ def test_training_lowers_the_loss_and_exports_what_it_trained(training, name):
     params = training.train(network, images, labels, epochs=3)
     logits = network.logits({key: training.Value(value) for key, value in params.items()}, images).data
     assert np.mean(logits.argmax(1) == labels) > 0.5
-    session = onnxruntime.InferenceSession(training.export(name, params).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        training.export(name, params).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     exported = np.concatenate([session.run(None, {"image": x.reshape(network.shape)})[0] for x in images[:5]])
     np.testing.assert_allclose(exported, logits[:5], rtol=1e-3, atol=1e-4)
 

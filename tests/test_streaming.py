@@ -26,12 +26,17 @@ def networks(kind):
     x = b.input((STEPS, 2, 11))
     whole = b.finish(random_layer(b, x, kind, 13, reverse=False))
     (node,) = whole.nodes
-    tensors = {name: dataclasses.replace(tensor, shape=(1, *tensor.shape[1:])) for name, tensor in whole.tensors.items()}
+    tensors = {
+        name: dataclasses.replace(tensor, shape=(1, *tensor.shape[1:]))
+        for name, tensor in whole.tensors.items()
+    }
     return whole, dataclasses.replace(whole, tensors=tensors), node.output
 
 
 @pytest.mark.parametrize("kind", list(Cell))
-@pytest.mark.parametrize(("arch", "backend"), [("tiny", "machine"), ("array8", "machine"), ("tiny", "rtl"), ("array8", "rtl")])
+@pytest.mark.parametrize(
+    ("arch", "backend"), [("tiny", "machine"), ("array8", "machine"), ("tiny", "rtl"), ("array8", "rtl")]
+)
 def test_frame_by_frame_is_the_whole_sequence(kind, arch, backend):
     whole, frame, result = networks(kind)
     rng = np.random.default_rng(5)
@@ -42,11 +47,13 @@ def test_frame_by_frame_is_the_whole_sequence(kind, arch, backend):
     with systolith.Session(backend, image) as session:
         for _ in range(2):
             for t in range(STEPS):
-                got = session.run({"in0": x[t:t + 1]}).raw[result]
+                got = session.run({"in0": x[t : t + 1]}).raw[result]
                 np.testing.assert_array_equal(got[0], expected[t], err_msg=f"frame {t}")
             session.reset()
     for t in range(STEPS):
-        np.testing.assert_array_equal(carry_states(frame).run({"in0": x[t:t + 1]}, states)[result][0], expected[t])
+        np.testing.assert_array_equal(
+            carry_states(frame).run({"in0": x[t : t + 1]}, states)[result][0], expected[t]
+        )
 
 
 def test_the_cells_of_a_frame_keep_up_with_the_array():
@@ -59,7 +66,8 @@ def test_the_cells_of_a_frame_keep_up_with_the_array():
     with systolith.Session("rtl", image) as session:
         (cycles,) = session.run({"in0": np.ones((1, 1, units), np.int8)}).layer_cycles
     products = (node.op.planes + 1) * Cell.LSTM.gates * units**2 // arch.macs_per_cycle
-    # Beyond the products: START, fetch, loads of frame and state, and the last cell. No CELL waits for the array's reads, which would cost hundreds.
+    # Beyond the products: START, fetch, loads of frame and state, and the last cell. No CELL waits for the
+    # array's reads, which would cost hundreds.
     assert cycles == products + 222
 
 
@@ -68,16 +76,20 @@ def test_streams_take_turns_without_mixing():
     rng = np.random.default_rng(6)
     sequences = rng.integers(-128, 128, (3, STEPS, 2, 11)).astype(np.int8)
     expected = [whole.run({"in0": x})[result] for x in sequences]
-    with systolith.Session("machine", api.compile(Partition(graph=frame), ARCHS["array8"], streaming=True)) as session:
+    with systolith.Session(
+        "machine", api.compile(Partition(graph=frame), ARCHS["array8"], streaming=True)
+    ) as session:
         session.run({"in0": sequences[0][:1]})
         before, streams = session.state, [session.stream() for _ in sequences]
         for t in range(STEPS):
             for n in rng.permutation(3):
-                got = streams[n].run({"in0": sequences[n][t:t + 1]}).raw[result]
+                got = streams[n].run({"in0": sequences[n][t : t + 1]}).raw[result]
                 np.testing.assert_array_equal(got[0], expected[n][t])
         assert session.state == before
         streams[1].reset()
-        np.testing.assert_array_equal(streams[1].run({"in0": sequences[1][:1]}).raw[result][0], expected[1][0])
+        np.testing.assert_array_equal(
+            streams[1].run({"in0": sequences[1][:1]}).raw[result][0], expected[1][0]
+        )
         with pytest.raises(InputError, match="bytes"):
             session.state = b"short"
 
@@ -93,7 +105,10 @@ def test_without_streaming_each_run_begins_anew():
         assert session.state == b""
 
 
-@pytest.mark.parametrize(("direction", "words"), [("bidirectional", "from the end of the sequence"), ("reverse", "from the end of the sequence")])
+@pytest.mark.parametrize(
+    ("direction", "words"),
+    [("bidirectional", "from the end of the sequence"), ("reverse", "from the end of the sequence")],
+)
 def test_a_stream_has_no_end(tmp_path, direction, words):
     model, samples = float_model("GRU", direction)
     onnx.save(model, tmp_path / "m.onnx")

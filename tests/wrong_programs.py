@@ -25,27 +25,65 @@ WRONG = {
     "NOP waits": ([NOP, word("NOP wait=LOAD"), HALT], ErrorCode.ILLEGAL_INSTRUCTION, 1),
     "HALT signals": ([word("HALT signal=STORE")], ErrorCode.ILLEGAL_INSTRUCTION, 0),
     "deep depthwise": ([NOP, word("MATMUL mode=DEPTHWISE kt=2"), HALT], ErrorCode.ILLEGAL_INSTRUCTION, 1),
-    "MATMUL accumulator": ([word(f"MATMUL acc={ARCH.acc_depth - 1} ox=2 final=1"), HALT], ErrorCode.OPERAND_RANGE, 0),
-    "MATMUL tile": ([NOP, word(f"MATMUL tile={ARCH.weight_tiles - 1} kt=2"), HALT], ErrorCode.OPERAND_RANGE, 1),
-    "OUTPUT accumulator": ([word("MATMUL ox=2 final=1"), word(f"OUTPUT acc={ARCH.acc_depth - 1} nx=2"), HALT], ErrorCode.OPERAND_RANGE, 1),
-    "LOAD alignment": ([NOP, word("LOAD space=WEIGHT region=DATA bytes=8"), HALT], ErrorCode.OPERAND_RANGE, 1),
-    "LOAD past SRAM": ([NOP, word(f"LOAD region=DATA base={ARCH.act_bytes - 1} bytes=2"), HALT], ErrorCode.OPERAND_RANGE, 1),
+    "MATMUL accumulator": (
+        [word(f"MATMUL acc={ARCH.acc_depth - 1} ox=2 final=1"), HALT],
+        ErrorCode.OPERAND_RANGE,
+        0,
+    ),
+    "MATMUL tile": (
+        [NOP, word(f"MATMUL tile={ARCH.weight_tiles - 1} kt=2"), HALT],
+        ErrorCode.OPERAND_RANGE,
+        1,
+    ),
+    "OUTPUT accumulator": (
+        [word("MATMUL ox=2 final=1"), word(f"OUTPUT acc={ARCH.acc_depth - 1} nx=2"), HALT],
+        ErrorCode.OPERAND_RANGE,
+        1,
+    ),
+    "LOAD alignment": (
+        [NOP, word("LOAD space=WEIGHT region=DATA bytes=8"), HALT],
+        ErrorCode.OPERAND_RANGE,
+        1,
+    ),
+    "LOAD past SRAM": (
+        [NOP, word(f"LOAD region=DATA base={ARCH.act_bytes - 1} bytes=2"), HALT],
+        ErrorCode.OPERAND_RANGE,
+        1,
+    ),
     "LOAD past region": ([NOP, word("LOAD region=DATA offset=4095 bytes=2"), HALT], ErrorCode.REGION, 1),
-    "STORE past SRAM": ([word(f"STORE region=DATA base={ARCH.act_bytes - 1} bytes=2"), HALT], ErrorCode.OPERAND_RANGE, 0),
+    "STORE past SRAM": (
+        [word(f"STORE region=DATA base={ARCH.act_bytes - 1} bytes=2"), HALT],
+        ErrorCode.OPERAND_RANGE,
+        0,
+    ),
     "STORE past region": ([NOP, word("STORE region=DATA offset=4095 bytes=2"), HALT], ErrorCode.REGION, 1),
     "STORE to PROGRAM": ([NOP, word("STORE region=PROGRAM bytes=1"), HALT], ErrorCode.REGION, 1),
     "no HALT": ([NOP, NOP], ErrorCode.REGION, 2),
     "OUTPUT without MATMUL": ([NOP, word("OUTPUT"), HALT], ErrorCode.WATCHDOG, 1),
     "ADD without OUTPUT": ([NOP, word("ADD a_source=OUTPUT"), HALT], ErrorCode.WATCHDOG, 1),
     "CELL without OUTPUT": ([NOP, word("CELL kind=RNN units=2"), HALT], ErrorCode.WATCHDOG, 1),
-    "token never given": ([NOP, NOP, word("LOAD wait=STORE region=DATA bytes=1"), HALT], ErrorCode.WATCHDOG, 2),
-    "token given to another": ([word("LOAD signal=STORE region=DATA"), word("MATMUL wait=LOAD"), HALT], ErrorCode.WATCHDOG, 1),
-    "one token taken twice": ([word("LOAD signal=STORE region=DATA"), *[word("STORE wait=LOAD region=DATA")] * 2, HALT], ErrorCode.WATCHDOG, 2),
+    "token never given": (
+        [NOP, NOP, word("LOAD wait=STORE region=DATA bytes=1"), HALT],
+        ErrorCode.WATCHDOG,
+        2,
+    ),
+    "token given to another": (
+        [word("LOAD signal=STORE region=DATA"), word("MATMUL wait=LOAD"), HALT],
+        ErrorCode.WATCHDOG,
+        1,
+    ),
+    "one token taken twice": (
+        [word("LOAD signal=STORE region=DATA"), *[word("STORE wait=LOAD region=DATA")] * 2, HALT],
+        ErrorCode.WATCHDOG,
+        2,
+    ),
     "too many tokens": ([NOP, *[word("LOAD signal=STORE region=DATA")] * 64, HALT], ErrorCode.SEMAPHORE, 64),
 }
 
 
-def execute(device, words: list[bytes], data_size: int = 4096, watchdog: int = 2000, limit: int = 100_000) -> tuple[Status, ErrorCode, int]:
+def execute(
+    device, words: list[bytes], data_size: int = 4096, watchdog: int = 2000, limit: int = 100_000
+) -> tuple[Status, ErrorCode, int]:
     """Run instruction words at PROGRAM offset 0; returns (status, code, offset of the fault)."""
     device.reset()
     program = b"".join(words)
@@ -56,6 +94,10 @@ def execute(device, words: list[bytes], data_size: int = 4096, watchdog: int = 2
     device.start()
     device.wait(limit)
     status = Status(device.csr_read("STATUS"))
-    result = (status & (Status.DONE | Status.ERROR), ErrorCode(device.csr_read("ERROR_CODE")), device.csr_read("ERROR_ADDR"))
+    result = (
+        status & (Status.DONE | Status.ERROR),
+        ErrorCode(device.csr_read("ERROR_CODE")),
+        device.csr_read("ERROR_ADDR"),
+    )
     device.csr_write("WATCHDOG", 1 << 20)
     return result

@@ -23,7 +23,11 @@ __all__ = ["Chain", "Lowering", "Place", "Residence"]
 
 _VECTOR_UNIT = "the vector unit (sums, products, maxima, copies, recurrent cells)"
 #: What a core without an operand lacks.
-_LACKS = {"dest": _VECTOR_UNIT, "table": "tables of activation functions", "slot": "tables of activation functions"}
+_LACKS = {
+    "dest": _VECTOR_UNIT,
+    "table": "tables of activation functions",
+    "slot": "tables of activation functions",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,8 @@ class Residence:
     name : str
     address : int               of its first byte; it is dense
     order : tuple of int        the tensor's axes in memory order
-    extents : tuple of int      the tensor in memory order, as the rule that placed it sees it: of the same elements
+    extents : tuple of int      the tensor in memory order, as the rule that placed it sees it: of the same
+              elements
     box : tuple of range        the part that is here, per extent
     first, last : int           instructions of the run stream, `last` excluded; None: to the end
     """
@@ -108,7 +113,8 @@ class Lowering:
     states : dict             offset, in the DATA region, of what a node leaves for the next run
     residences : list         what lay where in the activation SRAM, and when
     outside : list            what lay where in the DATA region
-    skipped : dict            per node, how many tiles of each block of weights are left out because they are all zero
+    skipped : dict            per node, how many tiles of each block of weights are left out because they are
+              all zero
     skipped_macs : dict       per node, their multiply-accumulates
     """
 
@@ -145,17 +151,29 @@ class Lowering:
         """The instruction set."""
         return isa_for(self.arch)
 
-    # -- program ----------------------------------------------------------------------------------------------------
+    # -- program
+    # ----------------------------------------------------------------------------------------------------
     def emit(self, mnemonic: str, **operands: int) -> None:
-        """Append an instruction of the current node. Address operands may be negative or too large: they are taken modulo the field."""
+        """Append an instruction of the current node. Address operands may be negative or too large: they are
+        taken modulo the field."""
         for f in self.format(mnemonic, operands).fields:
-            if f.name in operands and f.unit == "bytes" and not f.signed and not f.bias and f.name not in ("row_bytes", "offset"):
+            if (
+                f.name in operands
+                and f.unit == "bytes"
+                and not f.signed
+                and not f.bias
+                and f.name not in ("row_bytes", "offset")
+            ):
                 operands[f.name] = int(operands[f.name]) % (1 << f.bits)
         try:
             instr = self.isa.make(mnemonic, **operands)
         except IsaError as error:
-            raise UnsupportedError("lower", self.node.name, f"it is too large for architecture {self.arch.name!r}: {error}",
-                                   "use an architecture with wider operands, or a smaller layer") from error
+            raise UnsupportedError(
+                "lower",
+                self.node.name,
+                f"it is too large for architecture {self.arch.name!r}: {error}",
+                "use an architecture with wider operands, or a smaller layer",
+            ) from error
         self.constants.spend(instr)
         self.append(instr)
 
@@ -172,8 +190,12 @@ class Lowering:
             if (operands or {}).get(name, value) != value:
                 lacks = _LACKS[name]
         if lacks:
-            raise UnsupportedError("lower", self.node.name, f"it needs {lacks}, which architecture {self.arch.name!r} does not have",
-                                   "use an architecture that is not compact, or leave the node out of the model")
+            raise UnsupportedError(
+                "lower",
+                self.node.name,
+                f"it needs {lacks}, which architecture {self.arch.name!r} does not have",
+                "use an architecture that is not compact, or leave the node out of the model",
+            )
         return found
 
     def append(self, instr: Instr) -> None:
@@ -186,9 +208,11 @@ class Lowering:
         """Cycles in which memory delivers an instruction."""
         return -(-self.isa.word_bytes // self.memory.rate(self.arch))
 
-    # -- zero weights ---------------------------------------------------------------------------------------------------
+    # -- zero weights
+    # ---------------------------------------------------------------------------------------------------
     def worth(self, vectors: int) -> int:
-        """How many tiles in a row must be all zero for it to take less time to begin another MATMUL behind them."""
+        """How many tiles in a row must be all zero for it to take less time to begin another MATMUL behind
+        them."""
         return self.word_cycles // max(vectors, self.arch.weight_load_cycles) + 1
 
     def skip(self, key: Hashable, tiles: int, macs: int) -> None:
@@ -197,7 +221,8 @@ class Lowering:
             self.skipped.setdefault(self.owner, {})[key] = tiles
             self.skipped_macs[self.owner] = self.skipped_macs.get(self.owner, 0) + macs
 
-    # -- placement ----------------------------------------------------------------------------------------------------
+    # -- placement
+    # ----------------------------------------------------------------------------------------------------
     def allocate(self, size: int, what: str) -> int:
         """Address of `size` free bytes of activation SRAM.
 
@@ -212,8 +237,12 @@ class Lowering:
 
     def no_room(self, what: str) -> AllocationError:
         """The error for something that does not fit the activation SRAM."""
-        return AllocationError("allocate", self.node.name if self.node else "", f"{what}, and of {self.arch.act_bytes} only {self.act.largest} are free "
-                               "in one piece", "use an architecture with a larger act_bytes")
+        return AllocationError(
+            "allocate",
+            self.node.name if self.node else "",
+            f"{what}, and of {self.arch.act_bytes} only {self.act.largest} are free in one piece",
+            "use an architecture with a larger act_bytes",
+        )
 
     def place(self, name: str, layout: Layout) -> Place:
         """Allocate a tensor where it belongs: on chip, or in external memory."""
@@ -232,12 +261,27 @@ class Lowering:
             self.reside(name, address, layout.order)
         return place
 
-    def reside(self, name: str, address: int, order: tuple[int, ...], extents: tuple[int, ...] = (), box: tuple[range, ...] = (), *,
-               first: int | None = None) -> None:
-        """The instructions from `first` (None: those that follow) write a tensor, or a box of it, to this address; see `Residence`."""
+    def reside(
+        self,
+        name: str,
+        address: int,
+        order: tuple[int, ...],
+        extents: tuple[int, ...] = (),
+        box: tuple[range, ...] = (),
+        *,
+        first: int | None = None,
+    ) -> None:
+        """The instructions from `first` (None: those that follow) write a tensor, or a box of it, to this
+        address; see `Residence`."""
         extents = extents or tuple(self.graph.tensors[name].shape[axis] for axis in order)
-        residence = Residence(name=name, address=address, order=order, extents=extents, box=box or tuple(map(range, extents)),
-                              first=len(self.instrs) if first is None else first)
+        residence = Residence(
+            name=name,
+            address=address,
+            order=order,
+            extents=extents,
+            box=box or tuple(map(range, extents)),
+            first=len(self.instrs) if first is None else first,
+        )
         for other in self._open:
             if other.address < address + residence.bytes and address < other.address + other.bytes:
                 other.last = residence.first
@@ -247,7 +291,10 @@ class Lowering:
     def drop(self, name: str) -> None:
         """A tensor has had its last reader."""
         place = self.places.pop(name)
-        if any((other.address, other.external) == (place.address, place.external) for other in self.places.values()):
+        if any(
+            (other.address, other.external) == (place.address, place.external)
+            for other in self.places.values()
+        ):
             return
         if not place.external:
             self.act.release(place.address, place.bytes)
@@ -255,14 +302,16 @@ class Lowering:
             self.scratch.release(place.address, place.bytes)
 
     def accumulators(self, entries: int) -> int:
-        """First of `entries` accumulators; successive calls go round, so that OUTPUT drains one tile while the array fills the next."""
+        """First of `entries` accumulators; successive calls go round, so that OUTPUT drains one tile while
+        the array fills the next."""
         if self._acc + entries > self.arch.acc_depth:
             self._acc = 0
         first = self._acc
         self._acc += entries
         return first
 
-    # -- constants ----------------------------------------------------------------------------------------------------
+    # -- constants
+    # ----------------------------------------------------------------------------------------------------
     def weights(self, key: Hashable, make) -> int:
         """First tile of a block of weights; ``make()`` gives int8 [tiles, R, C]."""
         key = (self.node.name, key)
@@ -274,7 +323,9 @@ class Lowering:
         """Entry of the parameter SRAM with these channels."""
         key = (self.node.name, key)
         if self.constants.dry:
-            self.constants.add(Space.PARAM, key, pack_params(self.arch.cols, bias=bias, mult=mult, shift=shift))
+            self.constants.add(
+                Space.PARAM, key, pack_params(self.arch.cols, bias=bias, mult=mult, shift=shift)
+            )
         return self.constants.use(Space.PARAM, key, self.append) // self.arch.param_line_bytes
 
     def table(self, table: np.ndarray | None) -> dict[str, int]:
@@ -292,11 +343,18 @@ class Lowering:
         # Space.ACT constants are never resident: they live where activations live.
         self.constants.add(Space.ACT, key, raw)
         address = self.allocate(len(raw), "a constant operand")
-        self.emit("LOAD", space=Space.ACT, region=Region.PROGRAM, offset=self.constants.base + self.constants.entries[Space.ACT, key].offset,
-                  bytes=len(raw), base=address)
+        self.emit(
+            "LOAD",
+            space=Space.ACT,
+            region=Region.PROGRAM,
+            offset=self.constants.base + self.constants.entries[Space.ACT, key].offset,
+            bytes=len(raw),
+            base=address,
+        )
         return address, len(raw)
 
-    # -- helpers ------------------------------------------------------------------------------------------------------
+    # -- helpers
+    # ------------------------------------------------------------------------------------------------------
     def output_operands(self, requant: Requant) -> dict[str, int]:
         """The operands of OUTPUT that follow from a Requant."""
         return {"zero": requant.zero, "low": requant.low, "high": requant.high, **self.table(requant.table)}

@@ -19,7 +19,8 @@ from systolith.spec.isa import Destination, Mode, OperandA
 
 __all__ = ["lower_average_pool", "lower_conv", "lower_matmul"]
 
-#: Cycles, beyond the R rows that a vector passes, from the last vector of a layer to the first of one that needs its result.
+#: Cycles, beyond the R rows that a vector passes, from the last vector of a layer to the first of one that
+#: needs its result.
 _DRAIN = 16
 
 
@@ -39,22 +40,44 @@ class _Layer:
     bias: np.ndarray
 
 
-def _emit(low: Lowering, layer: _Layer, views: Views, passes: list[Pass], requant: Requant, out_rows: range, out_cols: range, key: tuple) -> None:
-    """One rectangle of the output, tile by tile: pixels outside, channels inside, so that the next layer can start early."""
+def _emit(
+    low: Lowering,
+    layer: _Layer,
+    views: Views,
+    passes: list[Pass],
+    requant: Requant,
+    out_rows: range,
+    out_cols: range,
+    key: tuple,
+) -> None:
+    """One rectangle of the output, tile by tile: pixels outside, channels inside, so that the next layer can
+    start early."""
     arch, window = low.arch, layer.window
     x, y = views.x, views.y
-    if (window.kernel == (1, 1) == window.strides and window.pads == (0, 0)
-            and all(view.first[1] == out_cols.start and view.extents[1] == len(out_cols) for view in (x, y, views.other or y))):
+    if (
+        window.kernel == (1, 1) == window.strides
+        and window.pads == (0, 0)
+        and all(
+            view.first[1] == out_cols.start and view.extents[1] == len(out_cols)
+            for view in (x, y, views.other or y)
+        )
+    ):
         # A 1 x 1 kernel sees one long row of pixels.
         views = views.flattened(out_rows)
         out_rows, out_cols = range(1), range(views.y.extents[1])
     most = max(1, arch.acc_depth // 2)
     tiles: list[tuple[range, range]] = []
     if len(out_cols) <= most:
-        tiles += [(range(out_rows[row], out_rows[row] + rows), out_cols) for row, rows in _chunks(len(out_rows), max(1, most // len(out_cols)))]
+        tiles += [
+            (range(out_rows[row], out_rows[row] + rows), out_cols)
+            for row, rows in _chunks(len(out_rows), max(1, most // len(out_cols)))
+        ]
     else:
         for row in out_rows:
-            tiles += [(range(row, row + 1), range(out_cols[col], out_cols[col] + cols)) for col, cols in _chunks(len(out_cols), most)]
+            tiles += [
+                (range(row, row + 1), range(out_cols[col], out_cols[col] + cols))
+                for col, cols in _chunks(len(out_cols), most)
+            ]
     for rows, cols in tiles:
         pixels = len(rows) * len(cols)
         lead = _lead(low, passes, window, pixels)
@@ -63,7 +86,19 @@ def _emit(low: Lowering, layer: _Layer, views: Views, passes: list[Pass], requan
         for half in (0, 1):
             for p, acc in zip(passes, begun, strict=False):
                 part = Segment(range(1), range(1), range(p.kt // 2) if half == 0 else range(p.kt // 2, p.kt))
-                _matmul(low, layer, views, p, part, _tile(low, p) + part.first(p), rows, cols, acc, first=half == 0, final=half == 1)
+                _matmul(
+                    low,
+                    layer,
+                    views,
+                    p,
+                    part,
+                    _tile(low, p) + part.first(p),
+                    rows,
+                    cols,
+                    acc,
+                    first=half == 0,
+                    final=half == 1,
+                )
                 if half:
                     _output(low, layer, views, p, requant, rows, cols, acc, key)
         for p in passes[lead:]:
@@ -75,7 +110,19 @@ def _emit(low: Lowering, layer: _Layer, views: Views, passes: list[Pass], requan
             for part in parts:
                 # Asked for just before its use: what is streamed stays only for a while.
                 tile = _tile(low, p, None if [*part.tiles(p)] == whole else part)
-                _matmul(low, layer, views, p, part, tile, rows, cols, acc, first=part is parts[0], final=part is parts[-1])
+                _matmul(
+                    low,
+                    layer,
+                    views,
+                    p,
+                    part,
+                    tile,
+                    rows,
+                    cols,
+                    acc,
+                    first=part is parts[0],
+                    final=part is parts[-1],
+                )
             _output(low, layer, views, p, requant, rows, cols, acc, key)
 
 
@@ -85,19 +132,30 @@ def _most_tiles(arch: ArchConfig) -> int:
 
 
 def _lead(low: Lowering, passes: list[Pass], window: Window, pixels: int) -> int:
-    """How many passes to begin before the layer before is done, so that the array works while its last results drain.
+    """How many passes to begin before the layer before is done, so that the array works while its last
+    results drain.
 
     Each takes an instruction more, which memory must deliver.
     """
     arch, p = low.arch, passes[0]
     busy = p.kt * max(pixels, arch.weight_load_cycles)
     drain = arch.rows + _DRAIN
-    if (p.mode is not Mode.DENSE or window.kernel != (1, 1) or p.kx > 1 or p.kt < 2 or p.kt > _most_tiles(arch) or busy > 4 * drain
-            or not all(p.kept.all() for p in passes)):
+    if (
+        p.mode is not Mode.DENSE
+        or window.kernel != (1, 1)
+        or p.kx > 1
+        or p.kt < 2
+        or p.kt > _most_tiles(arch)
+        or busy > 4 * drain
+        or not all(p.kept.all() for p in passes)
+    ):
         return 0
 
     def cycles(lead: int) -> int:
-        return max((2 * len(passes) + lead) * low.word_cycles, len(passes) * busy + max(0, drain - lead * (busy // 2)))
+        return max(
+            (2 * len(passes) + lead) * low.word_cycles,
+            len(passes) * busy + max(0, drain - lead * (busy // 2)),
+        )
 
     return min(range(min(len(passes), arch.acc_depth // 2 // pixels) + 1), key=cycles)
 
@@ -107,26 +165,75 @@ def _tile(low: Lowering, p: Pass, part: Segment | None = None) -> int:
     if part is None:
         return low.weights(p.key, lambda: p.tiles)
     first = part.first(p)
-    return low.weights((*p.key, first, part.count), lambda: p.tiles[first:first + part.count])
+    return low.weights((*p.key, first, part.count), lambda: p.tiles[first : first + part.count])
 
 
-def _matmul(low: Lowering, layer: _Layer, views: Views, p: Pass, part: Segment, tile: int, rows: range, cols: range, acc: int, *,
-            first: bool, final: bool) -> None:
+def _matmul(
+    low: Lowering,
+    layer: _Layer,
+    views: Views,
+    p: Pass,
+    part: Segment,
+    tile: int,
+    rows: range,
+    cols: range,
+    acc: int,
+    *,
+    first: bool,
+    final: bool,
+) -> None:
     x, window = views.x, layer.window
     (sy, sx), dy = window.strides, window.dilations[0]
     height, width, channels = x.extents
     pitch = width * channels
     y0 = rows.start * sy - window.pads[0] - x.first[0] + part.ky.start * dy
-    x0 = (cols.start * sx - window.pads[1] - x.first[1]) * channels + p.channel + part.kx.start * p.kx_x + part.kt.start * low.arch.rows
+    x0 = (
+        (cols.start * sx - window.pads[1] - x.first[1]) * channels
+        + p.channel
+        + part.kx.start * p.kx_x
+        + part.kt.start * low.arch.rows
+    )
     depthwise = p.mode is Mode.DEPTHWISE
-    low.emit("MATMUL", mode=p.mode, base=x.address + y0 * pitch + x0, y0=y0, x0=x0, height=height, row_bytes=pitch, pad=layer.pad,
-             ky=len(part.ky), ky_addr=dy * pitch, ky_y=dy, kx=len(part.kx), kx_x=p.kx_x, kt=len(part.kt),
-             oy=len(rows), oy_addr=sy * pitch, oy_y=sy, ox=(len(cols) - 1) * sx + p.taps if depthwise else len(cols),
-             ox_x=channels if depthwise else sx * channels, taps=p.taps, stride=sx if depthwise else 1,
-             tile=tile, acc=acc, accumulate=not first, final=final)
+    low.emit(
+        "MATMUL",
+        mode=p.mode,
+        base=x.address + y0 * pitch + x0,
+        y0=y0,
+        x0=x0,
+        height=height,
+        row_bytes=pitch,
+        pad=layer.pad,
+        ky=len(part.ky),
+        ky_addr=dy * pitch,
+        ky_y=dy,
+        kx=len(part.kx),
+        kx_x=p.kx_x,
+        kt=len(part.kt),
+        oy=len(rows),
+        oy_addr=sy * pitch,
+        oy_y=sy,
+        ox=(len(cols) - 1) * sx + p.taps if depthwise else len(cols),
+        ox_x=channels if depthwise else sx * channels,
+        taps=p.taps,
+        stride=sx if depthwise else 1,
+        tile=tile,
+        acc=acc,
+        accumulate=not first,
+        final=final,
+    )
 
 
-def _output(low: Lowering, layer: _Layer, views: Views, p: Pass, requant: Requant, rows: range, cols: range, acc: int, key: tuple) -> None:
+def _output(
+    low: Lowering,
+    layer: _Layer,
+    views: Views,
+    p: Pass,
+    requant: Requant,
+    rows: range,
+    cols: range,
+    acc: int,
+    key: tuple,
+) -> None:
     y, bias = views.y, layer.bias
     _, width, channels = y.extents
     kept = slice(p.first, p.first + p.count)
@@ -140,9 +247,20 @@ def _output(low: Lowering, layer: _Layer, views: Views, p: Pass, requant: Requan
         low.emit("OUTPUT", acc=acc, **pixels, channels=p.count, param=param, **target, **operands)
     else:
         other = views.other
-        low.emit("OUTPUT", dest=Destination.VECTOR, acc=acc, **pixels, channels=p.count, param=param, **operands)
-        low.emit(low.chain.mnemonic, a_source=OperandA.OUTPUT, **pixels, bytes=p.count, b=other.at(at),
-                 b_row=other.extents[1] * channels, b_px=channels, **target, **low.chain.operands)
+        low.emit(
+            "OUTPUT", dest=Destination.VECTOR, acc=acc, **pixels, channels=p.count, param=param, **operands
+        )
+        low.emit(
+            low.chain.mnemonic,
+            a_source=OperandA.OUTPUT,
+            **pixels,
+            bytes=p.count,
+            b=other.at(at),
+            b_row=other.extents[1] * channels,
+            b_px=channels,
+            **target,
+            **low.chain.operands,
+        )
 
 
 def lower_conv(low: Lowering, op: Conv) -> None:
@@ -151,7 +269,7 @@ def lower_conv(low: Lowering, op: Conv) -> None:
     weights = op.weights.swapaxes(2, 3) if laid_down else op.weights
     # What meets padding alone adds nothing, because the padding is the zero point.
     rows, cols = taps = window.taps()
-    weights, window = weights[:, :, rows.start:rows.stop, cols.start:cols.stop], window.of_taps(taps)
+    weights, window = weights[:, :, rows.start : rows.stop, cols.start : cols.stop], window.of_taps(taps)
     passes = convolution_passes(low.arch, weights, op.group, window)
     bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=(1, 2, 3))
 
@@ -164,7 +282,8 @@ def lower_conv(low: Lowering, op: Conv) -> None:
 
 
 def lower_average_pool(low: Lowering, op: AveragePool) -> None:
-    """AveragePool: a depthwise convolution with weights of one; each rectangle with its own divisor has its own scale."""
+    """AveragePool: a depthwise convolution with weights of one; each rectangle with its own divisor has its
+    own scale."""
     window, laid_down = spatial_window(low, op.kernel, op.strides, op.dilations, op.pads)
     counts_y, counts_x = (op.counts_x, op.counts_y) if laid_down else (op.counts_y, op.counts_x)
     channels = window.x[3]
@@ -188,23 +307,49 @@ def lower_matmul(low: Lowering, op: MatMul) -> None:
     place_x, place_y = (low.places[name] for name in (low.node.inputs[0], low.result))
     weights = op.weights if place_x.layout.flatten is None else op.weights[place_x.layout.flatten]
     k, m = weights.shape
-    passes = dense_passes(np.ascontiguousarray(weights.T)[:, :, None, None], 1, 1, low.arch.rows, low.arch.cols)
+    passes = dense_passes(
+        np.ascontiguousarray(weights.T)[:, :, None, None], 1, 1, low.arch.rows, low.arch.cols
+    )
     bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=0)
     rows = place_x.bytes // k
-    window = Window(x=(1, 1, rows, k), y=(1, 1, rows, m), kernel=(1, 1), strides=(1, 1), dilations=(1, 1), pads=(0, 0))
-    operands = [Operand(name=low.node.inputs[0], place=place_x, extents=(1, rows, k), window=lambda box: (*box[:2], range(k)))]
+    window = Window(
+        x=(1, 1, rows, k), y=(1, 1, rows, m), kernel=(1, 1), strides=(1, 1), dilations=(1, 1), pads=(0, 0)
+    )
+    operands = [
+        Operand(
+            name=low.node.inputs[0],
+            place=place_x,
+            extents=(1, rows, k),
+            window=lambda box: (*box[:2], range(k)),
+        )
+    ]
     if low.chain is not None:
-        operands.append(Operand(name=low.chain.other, place=low.places[low.chain.other], extents=(1, rows, m)))
+        operands.append(
+            Operand(name=low.chain.other, place=low.places[low.chain.other], extents=(1, rows, m))
+        )
 
     layer = _Layer(window=window, pad=op.x_zero, bias=bias)
 
     def compute(box: Box, result: View, views: list[View]) -> None:
-        _emit(low, layer, Views(views[0], result, views[1] if len(views) > 1 else None), passes, op.requant, box[0], box[1], ())
+        _emit(
+            low,
+            layer,
+            Views(views[0], result, views[1] if len(views) > 1 else None),
+            passes,
+            op.requant,
+            box[0],
+            box[1],
+            (),
+        )
 
     in_boxes(low, Operand(name=low.result, place=place_y, extents=(1, rows, m)), operands, (1,), compute)
 
 
 def _runs(counts: np.ndarray, box: range) -> list[range]:
     """Maximal ranges of equal values inside a box."""
-    edges = [box.start, *(int(i) + 1 for i in np.flatnonzero(np.diff(counts)) if box.start <= i < box.stop - 1), box.stop]
+    edges = [
+        box.start,
+        *(int(i) + 1 for i in np.flatnonzero(np.diff(counts)) if box.start <= i < box.stop - 1),
+        box.stop,
+    ]
     return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]

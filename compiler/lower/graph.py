@@ -45,13 +45,20 @@ _LONG = 256
 _SPATIAL = {Conv: lower_conv, MaxPool: lower_max_pool, AveragePool: lower_average_pool}
 
 
-def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offsets: dict[str, int], scratch: int,
-                external: frozenset[str] = frozenset(), memory: MemoryTiming = FULL_RATE,
-                states: dict[str, int] | None = None) -> tuple[Lowering, dict[str, Layout]]:
+def lower_graph(
+    graph: QGraph,
+    arch: ArchConfig,
+    constants: Constants,
+    io_offsets: dict[str, int],
+    scratch: int,
+    external: frozenset[str] = frozenset(),
+    memory: MemoryTiming = FULL_RATE,
+    states: dict[str, int] | None = None,
+) -> tuple[Lowering, dict[str, Layout]]:
     """Instructions (without tokens) of the run stream, HALT included, and the layouts of inputs and outputs.
 
-    Tensors stay on chip as long as they fit. Where one does not, the largest of those alive moves to external memory, and
-    the walk begins again.
+    Tensors stay on chip as long as they fit. Where one does not, the largest of those alive moves to external
+    memory, and the walk begins again.
 
     Parameters
     ----------
@@ -67,8 +74,17 @@ def lower_graph(graph: QGraph, arch: ArchConfig, constants: Constants, io_offset
     """
     external |= _streamed(graph, arch)
     while True:
-        low = Lowering(graph=graph, arch=arch, constants=constants, io_offsets=io_offsets, external=external, memory=memory, states=states or {},
-                       act=Arena(0, arch.act_bytes, arch.act_width, arch.act_block_bytes), scratch=Arena(scratch, 1 << 32, 16))
+        low = Lowering(
+            graph=graph,
+            arch=arch,
+            constants=constants,
+            io_offsets=io_offsets,
+            external=external,
+            memory=memory,
+            states=states or {},
+            act=Arena(0, arch.act_bytes, arch.act_width, arch.act_block_bytes),
+            scratch=Arena(scratch, 1 << 32, 16),
+        )
         try:
             return low, _walk(low, graph)
         except AllocationError:
@@ -86,16 +102,23 @@ def _streamed(graph: QGraph, arch: ArchConfig) -> frozenset[str]:
         while len(touching) == 1 and isinstance(touching[0].op, Reshape | Transpose) and name in graph.inputs:
             # The same bytes under another name.
             touching = [node for node in graph.nodes if touching[0].output in node.inputs]
-        if len(touching) == 1 and type(touching[0].op) in _SPATIAL and np.prod(graph.tensors[name].shape) >= _LONG * arch.bus_bytes:
+        if (
+            len(touching) == 1
+            and type(touching[0].op) in _SPATIAL
+            and np.prod(graph.tensors[name].shape) >= _LONG * arch.bus_bytes
+        ):
             streamed.add(name)
     return frozenset(streamed)
 
 
 def _largest(low: Lowering, graph: QGraph) -> str | None:
-    """The largest tensor on chip that the current node reads, writes, or leaves alive, by the name under which it was placed."""
+    """The largest tensor on chip that the current node reads, writes, or leaves alive, by the name under
+    which it was placed."""
     on_chip = [name for name, place in low.places.items() if not place.external]
     on_chip += [low.result] if low.node is not None else graph.inputs
-    aliases = {node.output: node.inputs[0] for node in graph.nodes if isinstance(node.op, Reshape | Transpose)}
+    aliases = {
+        node.output: node.inputs[0] for node in graph.nodes if isinstance(node.op, Reshape | Transpose)
+    }
     best, size = None, 0
     for name in on_chip:
         while name in aliases:
@@ -116,11 +139,20 @@ def _walk(low: Lowering, graph: QGraph) -> dict[str, Layout]:
             continue
         if name in low.external:
             size = int(np.prod(graph.tensors[name].shape, dtype=np.int64))
-            low.places[name] = Place(address=io_offsets[name], bytes=size, layout=layouts[name], external=True)
+            low.places[name] = Place(
+                address=io_offsets[name], bytes=size, layout=layouts[name], external=True
+            )
             low.outside.append((name, low.places[name]))
         else:
             place = low.place(name, layouts[name])
-            low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=io_offsets[name], bytes=place.bytes, base=place.address)
+            low.emit(
+                "LOAD",
+                space=Space.ACT,
+                region=Region.DATA,
+                offset=io_offsets[name],
+                bytes=place.bytes,
+                base=place.address,
+            )
     for index, node in enumerate(graph.nodes):
         if node.output in low.places:
             # Its producer has computed it already, by way of a chain.
@@ -151,7 +183,9 @@ def _forget(low: Lowering, names: tuple[str, ...], readers: dict[str, int]) -> N
             low.drop(name)
 
 
-def _retire(low: Lowering, graph: QGraph, node: QNode, readers: dict[str, int], layouts: dict[str, Layout], index: int) -> None:
+def _retire(
+    low: Lowering, graph: QGraph, node: QNode, readers: dict[str, int], layouts: dict[str, Layout], index: int
+) -> None:
     """The node's result stands: store it if it is an output, and drop what has had its last reader."""
     if node.output in graph.outputs:
         low.owner = -1
@@ -163,12 +197,17 @@ def _retire(low: Lowering, graph: QGraph, node: QNode, readers: dict[str, int], 
 
 
 def _chained(low: Lowering, graph: QGraph, index: int) -> QNode | None:
-    """The Add or Mul that may take this node's result straight from OUTPUT: its only reader, with the other operand at hand and alike."""
+    """The Add or Mul that may take this node's result straight from OUTPUT: its only reader, with the other
+    operand at hand and alike."""
     node = graph.nodes[index]
     if not isinstance(node.op, Conv | MatMul) or node.output in graph.outputs:
         return None
     readers = [other for other in graph.nodes if node.output in other.inputs]
-    if len(readers) != 1 or not isinstance(readers[0].op, Add | Mul) or readers[0].inputs.count(node.output) != 1:
+    if (
+        len(readers) != 1
+        or not isinstance(readers[0].op, Add | Mul)
+        or readers[0].inputs.count(node.output) != 1
+    ):
         return None
     following = readers[0]
     swapped = following.inputs[1] == node.output
@@ -176,10 +215,18 @@ def _chained(low: Lowering, graph: QGraph, index: int) -> QNode | None:
     shape = graph.tensors[node.output].shape
     order = channels_last(shape) if isinstance(node.op, Conv) else row_major(shape)
     place = low.places.get(other)
-    if place is None or graph.tensors[other].shape != shape or place.layout.flatten is not None or not same_bytes(place.layout.order, order, shape):
+    if (
+        place is None
+        or graph.tensors[other].shape != shape
+        or place.layout.flatten is not None
+        or not same_bytes(place.layout.order, order, shape)
+    ):
         return None
-    low.chain = Chain(mnemonic="ADD" if isinstance(following.op, Add) else "MUL", other=other,
-                      operands=binary_operands(low, following.op, swapped))
+    low.chain = Chain(
+        mnemonic="ADD" if isinstance(following.op, Add) else "MUL",
+        other=other,
+        operands=binary_operands(low, following.op, swapped),
+    )
     return following
 
 
@@ -234,7 +281,9 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
     elif isinstance(op, Add | Mul):
         temporary = _binary(low, graph, bring)
     elif isinstance(op, Concat):
-        order = next(low.places[name].layout.order for name in node.inputs if graph.tensors[name].data is None)
+        order = next(
+            low.places[name].layout.order for name in node.inputs if graph.tensors[name].data is None
+        )
         for name in node.inputs:
             _materialise(low, graph, name, order, temporary)
             bring(name, order)
@@ -254,11 +303,18 @@ def _lower_node(low: Lowering, graph: QGraph) -> list[tuple[int, int]]:
     elif isinstance(op, Reshape):
         _reshape(low, graph, bring)
     else:
-        raise UnsupportedError("lower", node.name, f"{node.op_type} has no rule for this core", "report this: the front end should have refused it")
+        raise UnsupportedError(
+            "lower",
+            node.name,
+            f"{node.op_type} has no rule for this core",
+            "report this: the front end should have refused it",
+        )
     return temporary
 
 
-def _materialise(low: Lowering, graph: QGraph, name: str, order: tuple[int, ...], temporary: list[tuple[int, int]]) -> None:
+def _materialise(
+    low: Lowering, graph: QGraph, name: str, order: tuple[int, ...], temporary: list[tuple[int, int]]
+) -> None:
     """Bring a constant operand on chip, for the current node only."""
     tensor = graph.tensors[name]
     if tensor.data is None or name in low.places:
@@ -276,7 +332,9 @@ def _reshape(low: Lowering, graph: QGraph, bring) -> None:
     if not is_linear(order, extents) and place.layout.flatten is None:
         keeps_batch = order[0] == 0 and len(shape) == 2 and shape[0] == extents[0]
         if keeps_batch and only_matmuls_read(graph, node.output):
-            low.places[node.output] = replace(place, layout=Layout(order=row_major(shape), flatten=flatten_order(extents, order)))
+            low.places[node.output] = replace(
+                place, layout=Layout(order=row_major(shape), flatten=flatten_order(extents, order))
+            )
             return
         bring(name, row_major(extents))
         place = low.places[name]
@@ -290,7 +348,11 @@ def _binary(low: Lowering, graph: QGraph, bring) -> list[tuple[int, int]]:
     computed = [name for name in node.inputs if graph.tensors[name].data is None]
     lead = max(computed, key=lambda name: low.places[name].bytes)
     lead_shape = graph.tensors[lead].shape
-    order = low.places[lead].layout.order if len(lead_shape) == len(shape) and low.places[lead].layout.flatten is None else row_major(shape)
+    order = (
+        low.places[lead].layout.order
+        if len(lead_shape) == len(shape) and low.places[lead].layout.flatten is None
+        else row_major(shape)
+    )
     temporary: list[tuple[int, int]] = []
     operands = []
     for name in node.inputs:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 __all__ = ["merge_loops", "whole_strides"]
 
 
-def merge_loops(extents: Sequence[int], strides: Sequence[tuple[int, ...]]) -> tuple[list[int], list[tuple[int, ...]]]:
+def merge_loops(
+    extents: Sequence[int], strides: Sequence[tuple[int, ...]]
+) -> tuple[list[int], list[tuple[int, ...]]]:
     """Merge neighbouring loops that step evenly for every operand; drop loops of one. Outermost first."""
     loops: list[tuple[int, tuple[int, ...]]] = []
     for extent, steps in zip(extents, strides, strict=True):

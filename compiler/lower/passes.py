@@ -74,20 +74,37 @@ def dense_passes(weights: np.ndarray, group: int, dilation: int, rows: int, cols
     passes = []
     for g in range(0, group, together):
         groups = min(together, group - g)
-        for first, count in ([(0, mg * groups)] if groups > 1 else [(i, min(cols, mg - i)) for i in range(0, mg, cols)]):
+        for first, count in (
+            [(0, mg * groups)] if groups > 1 else [(i, min(cols, mg - i)) for i in range(0, mg, cols)]
+        ):
             inputs = per_group * groups
             runs, length = (1, kw * inputs) if contiguous else (kw, inputs)
             kt = -(-length // rows)
             dense = np.zeros((kh, kw, inputs, cols), np.int8)
             for i in range(groups):
-                block = weights[(g + i) * mg:(g + i + 1) * mg]
-                block = block[first:first + count] if groups == 1 else block
+                block = weights[(g + i) * mg : (g + i + 1) * mg]
+                block = block[first : first + count] if groups == 1 else block
                 at = 0 if groups == 1 else i * mg
-                dense[:, :, i * per_group:(i + 1) * per_group, at:at + len(block)] = block.transpose(2, 3, 1, 0)
+                dense[:, :, i * per_group : (i + 1) * per_group, at : at + len(block)] = block.transpose(
+                    2, 3, 1, 0
+                )
             tiles = np.zeros((kh * runs, kt * rows, cols), np.int8)
             tiles[:, :length] = dense.reshape(kh * runs, length, cols)
-            passes.append(Pass(key=(g, first), first=g * mg + first, count=count, channel=g * per_group, mode=Mode.DENSE, kx=runs,
-                                kx_x=dilation * channels, kt=kt, taps=1, tiles=tiles.reshape(-1, rows, cols), length=length if group == 1 else 0))
+            passes.append(
+                Pass(
+                    key=(g, first),
+                    first=g * mg + first,
+                    count=count,
+                    channel=g * per_group,
+                    mode=Mode.DENSE,
+                    kx=runs,
+                    kx_x=dilation * channels,
+                    kt=kt,
+                    taps=1,
+                    tiles=tiles.reshape(-1, rows, cols),
+                    length=length if group == 1 else 0,
+                )
+            )
     return passes
 
 
@@ -101,21 +118,39 @@ def _depthwise_passes(weights: np.ndarray, dilation: int, rows: int, cols: int) 
     taps = min(span, rows)
     passes = []
     for first in range(0, channels, cols):
-        block = weights[first:first + cols, 0]
+        block = weights[first : first + cols, 0]
         tiles = np.zeros((kh, runs, rows, cols), np.int8)
         for j in range(kw):
             run, tap = divmod(j * dilation, rows) if runs > 1 else (0, j * dilation)
             # The newest vector meets row 0, so the last tap of the kernel stands there.
-            tiles[:, run, taps - 1 - tap, :len(block)] = block[:, :, j].T
-        passes.append(Pass(key=(first,), first=first, count=len(block), channel=first, mode=Mode.DEPTHWISE, kx=runs, kx_x=rows * channels, kt=1,
-                            taps=taps, tiles=tiles.reshape(-1, rows, cols)))
+            tiles[:, run, taps - 1 - tap, : len(block)] = block[:, :, j].T
+        passes.append(
+            Pass(
+                key=(first,),
+                first=first,
+                count=len(block),
+                channel=first,
+                mode=Mode.DEPTHWISE,
+                kx=runs,
+                kx_x=rows * channels,
+                kt=1,
+                taps=taps,
+                tiles=tiles.reshape(-1, rows, cols),
+            )
+        )
     return passes
 
 
 def convolution_passes(arch: ArchConfig, weights: np.ndarray, group: int, window: Window) -> list[Pass]:
     """The passes of a convolution: in FIR mode where it is depthwise and fits, else dense."""
     dilation = window.dilations[1]
-    if arch.depthwise and group > 1 and weights.shape[0] == group and weights.shape[1] == 1 and window.strides[1] <= 16:
+    if (
+        arch.depthwise
+        and group > 1
+        and weights.shape[0] == group
+        and weights.shape[1] == 1
+        and window.strides[1] <= 16
+    ):
         passes = _depthwise_passes(weights, dilation, arch.rows, arch.cols)
         if passes is not None:
             return passes
@@ -147,15 +182,23 @@ class Segment:
 def segments(p: Pass, kernel_rows: int, most: int, worth: int) -> list[Segment]:
     """A pass in pieces of at most `most` tiles, cut along kernel rows first.
 
-    Tiles that are all zero are left out: whole kernel rows of a convolution, chunks of a product, where at least `worth` follow
-    one another or they lie at an end.
+    Tiles that are all zero are left out: whole kernel rows of a convolution, chunks of a product, where at
+    least `worth` follow one another or they lie at an end.
     """
+
     def cut(extents: list[range], size: int) -> list[range]:
-        return [range(i, min(i + size, extent.stop)) for extent in extents for i in range(extent.start, extent.stop, size)]
+        return [
+            range(i, min(i + size, extent.stop))
+            for extent in extents
+            for i in range(extent.start, extent.stop, size)
+        ]
 
     kt, kx, ky = range(p.kt), range(p.kx), [range(kernel_rows)]
     if kernel_rows * p.kx == 1:
         return [Segment(ky[0], kx, part) for part in cut(kept_runs(p.kept, worth), most)]
     row = p.kt * p.kx
     ky = kept_runs(p.kept.reshape(kernel_rows, row).any(axis=1), -(-worth // row))
-    return [Segment(*parts) for parts in product(cut(ky, max(1, most // row)), cut([kx], max(1, most // p.kt)), cut([kt], most))]
+    return [
+        Segment(*parts)
+        for parts in product(cut(ky, max(1, most // row)), cut([kx], max(1, most // p.kt)), cut([kt], most))
+    ]

@@ -1,7 +1,8 @@
 """Tensors in external memory: a node's result is computed box by box, while the next box's operands come in.
 
-Every operand that lives outside gets two buffers in the activation SRAM, and so does a result that lives outside. The
-loads of a box are issued before the previous box is computed, and the tokens (`compiler.tokens`) do the rest.
+Every operand that lives outside gets two buffers in the activation SRAM, and so does a result that lives
+outside. The loads of a box are issued before the previous box is computed, and the tokens (`compiler.tokens`)
+do the rest.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class View:
 
     def at(self, index: Sequence[int]) -> int:
         """Address of an element."""
-        return self.address + sum((i - f) * s for i, f, s in zip(index, self.first, self.strides, strict=True))
+        return self.address + sum(
+            (i - f) * s for i, f, s in zip(index, self.first, self.strides, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +73,15 @@ class Operand:
         return View(self.place.address, (0,) * len(self.extents), self.extents)
 
 
-def transfer(low: Lowering, mnemonic: str, lengths: Sequence[int], outside: tuple[int, Sequence[int]], inside: tuple[int, Sequence[int]]) -> None:
-    """LOAD or STORE ``outside[i...] <-> inside[i...]`` for all i below `lengths`; each side is (address, byte strides)."""
+def transfer(
+    low: Lowering,
+    mnemonic: str,
+    lengths: Sequence[int],
+    outside: tuple[int, Sequence[int]],
+    inside: tuple[int, Sequence[int]],
+) -> None:
+    """LOAD or STORE ``outside[i...] <-> inside[i...]`` for all i below `lengths`; each side is (address, byte
+    strides)."""
     limits = {f.name: f.max for f in low.format(mnemonic).fields}
     extents, strides = merge_loops(lengths, list(zip(outside[1], inside[1], strict=True)))
     loops = list(zip(extents, strides, strict=True))
@@ -80,17 +90,44 @@ def transfer(low: Lowering, mnemonic: str, lengths: Sequence[int], outside: tupl
         loops.insert(0, (1, (0, 0)))
     outer, ((planes, plane), (rows, row)) = loops[:-2], loops[-2:]
     space = {"space": Space.ACT} if mnemonic == "LOAD" else {}
-    pieces = product(*(range(extent) for extent, _ in outer), range(0, planes, limits["planes"]), range(0, rows, limits["rows"]),
-                     range(0, length, limits["bytes"]))
+    pieces = product(
+        *(range(extent) for extent, _ in outer),
+        range(0, planes, limits["planes"]),
+        range(0, rows, limits["rows"]),
+        range(0, length, limits["bytes"]),
+    )
     for *index, p, r, b in pieces:
-        at = [base + b + p * plane[k] + r * row[k] + sum(i * steps[k] for i, (_, steps) in zip(index, outer, strict=True))
-              for k, base in enumerate((outside[0], inside[0]))]
-        low.emit(mnemonic, **space, region=Region.DATA, offset=at[0], planes=min(planes - p, limits["planes"]), rows=min(rows - r, limits["rows"]),
-                 bytes=min(length - b, limits["bytes"]), ext_plane=plane[0], ext_row=row[0], base=at[1], plane=plane[1], row=row[1])
+        at = [
+            base
+            + b
+            + p * plane[k]
+            + r * row[k]
+            + sum(i * steps[k] for i, (_, steps) in zip(index, outer, strict=True))
+            for k, base in enumerate((outside[0], inside[0]))
+        ]
+        low.emit(
+            mnemonic,
+            **space,
+            region=Region.DATA,
+            offset=at[0],
+            planes=min(planes - p, limits["planes"]),
+            rows=min(rows - r, limits["rows"]),
+            bytes=min(length - b, limits["bytes"]),
+            ext_plane=plane[0],
+            ext_row=row[0],
+            base=at[1],
+            plane=plane[1],
+            row=row[1],
+        )
 
 
-def in_boxes(low: Lowering, result: Operand, operands: Sequence[Operand], split: Sequence[int],
-             compute: Callable[[Box, View, list[View]], None]) -> None:
+def in_boxes(
+    low: Lowering,
+    result: Operand,
+    operands: Sequence[Operand],
+    split: Sequence[int],
+    compute: Callable[[Box, View, list[View]], None],
+) -> None:
     """Compute a node, whole where everything is on chip, else box by box.
 
     Parameters
@@ -140,7 +177,12 @@ def in_boxes(low: Lowering, result: Operand, operands: Sequence[Operand], split:
         low.act.release(address, size)
 
 
-def relay(low: Lowering, lengths: Sequence[int], source: tuple[int, Sequence[int]], target: tuple[int, Sequence[int]]) -> None:
+def relay(
+    low: Lowering,
+    lengths: Sequence[int],
+    source: tuple[int, Sequence[int]],
+    target: tuple[int, Sequence[int]],
+) -> None:
     """Copy within external memory, by way of the activation SRAM; both sides are (offset, byte strides)."""
     for boxes in _partitions(tuple(lengths), range(len(lengths))):
         size = max(prod(map(len, box)) for box in boxes)
@@ -154,7 +196,9 @@ def relay(low: Lowering, lengths: Sequence[int], source: tuple[int, Sequence[int
         box = boxes[i]
         extents = tuple(map(len, box))
         offset = side[0] + sum(r.start * step for r, step in zip(box, side[1], strict=True))
-        transfer(low, mnemonic, extents, (offset, side[1]), (buffers[i % len(buffers)], whole_strides(extents)))
+        transfer(
+            low, mnemonic, extents, (offset, side[1]), (buffers[i % len(buffers)], whole_strides(extents))
+        )
 
     move("LOAD", source, 0)
     for i in range(len(boxes)):
@@ -171,10 +215,14 @@ def _move(low: Lowering, mnemonic: str, operand: Operand, view: View) -> None:
     transfer(low, mnemonic, view.extents, (offset, strides), (view.address, view.strides))
 
 
-def _fit(low: Lowering, result: Operand, outside: list[Operand], split: Sequence[int]) -> tuple[list[Box], list[int], list[int]]:
+def _fit(
+    low: Lowering, result: Operand, outside: list[Operand], split: Sequence[int]
+) -> tuple[list[Box], list[int], list[int]]:
     """The largest boxes whose buffers fit, with the sizes and addresses of the buffers."""
-    evictable = any(not place.external and place.bytes >= low.arch.act_bytes // 8 and low.graph.tensors[name].data is None
-                    for name, place in low.places.items())
+    evictable = any(
+        not place.external and place.bytes >= low.arch.act_bytes // 8 and low.graph.tensors[name].data is None
+        for name, place in low.places.items()
+    )
     needed = 0
     for boxes in _partitions(result.extents, split):
         if len(boxes) > _ENOUGH and evictable:
@@ -191,7 +239,8 @@ def _fit(low: Lowering, result: Operand, outside: list[Operand], split: Sequence
 
 
 def _partitions(extents: tuple[int, ...], split: Sequence[int]) -> Iterator[list[Box]]:
-    """Ways to cut an array into boxes, from large to small: first along the first axis of `split` that is longer than 1."""
+    """Ways to cut an array into boxes, from large to small: first along the first axis of `split` that is
+    longer than 1."""
     steps = list(extents)
     axes = [axis for axis in split if extents[axis] > 1]
     for axis in axes:
@@ -206,4 +255,11 @@ def _partitions(extents: tuple[int, ...], split: Sequence[int]) -> Iterator[list
 
 
 def _cut(extents: Sequence[int], steps: Sequence[int]) -> list[Box]:
-    return list(product(*([range(i, min(i + step, extent)) for i in range(0, extent, step)] for extent, step in zip(extents, steps, strict=True))))
+    return list(
+        product(
+            *(
+                [range(i, min(i + step, extent)) for i in range(0, extent, step)]
+                for extent, step in zip(extents, steps, strict=True)
+            )
+        )
+    )

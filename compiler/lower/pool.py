@@ -23,9 +23,28 @@ def lower_max_pool(low: Lowering, op: MaxPool) -> None:
         for first in range(0, channels, most):
             y0 = rows.start * sy - window.pads[0] - x.first[0]
             x0 = (cols.start * sx - window.pads[1] - x.first[1]) * channels
-            low.emit("POOL", ny=len(rows), nx=len(cols), bytes=min(most, channels - first), base=x.address + y0 * pitch + x0 + first,
-                     y0=y0, x0=x0, height=height, row_bytes=pitch, ky=window.kernel[0], ky_addr=dy * pitch, ky_y=dy,
-                     kx=window.kernel[1], kx_x=dx * channels, oy_addr=sy * pitch, oy_y=sy, ox_x=sx * channels,
-                     dst=y.at((rows.start, cols.start, first)), dst_row=y.extents[1] * channels, dst_px=channels, **operands)
+            low.emit(
+                "POOL",
+                ny=len(rows),
+                nx=len(cols),
+                bytes=min(most, channels - first),
+                base=x.address + y0 * pitch + x0 + first,
+                y0=y0,
+                x0=x0,
+                height=height,
+                row_bytes=pitch,
+                ky=window.kernel[0],
+                ky_addr=dy * pitch,
+                ky_y=dy,
+                kx=window.kernel[1],
+                kx_x=dx * channels,
+                oy_addr=sy * pitch,
+                oy_y=sy,
+                ox_x=sx * channels,
+                dst=y.at((rows.start, cols.start, first)),
+                dst_row=y.extents[1] * channels,
+                dst_px=channels,
+                **operands,
+            )
 
     over_images(low, window, compute)

@@ -48,12 +48,21 @@ def lower_take(low: Lowering, op: Take) -> None:
     shape = low.graph.tensors[low.node.inputs[0]].shape
     strides = whole_strides(shape)
     extents = [extent for axis, extent in enumerate(shape) if axis != op.axis]
-    source = x.address + op.index * strides[op.axis], [step for axis, step in enumerate(strides) if axis != op.axis]
+    source = (
+        x.address + op.index * strides[op.axis],
+        [step for axis, step in enumerate(strides) if axis != op.axis],
+    )
     _move(low, extents, source, x.external, (y.address, whole_strides(extents)), y.external)
 
 
-def _move(low: Lowering, extents: Sequence[int], source: tuple[int, Sequence[int]], source_outside: bool, into: tuple[int, Sequence[int]],
-          into_outside: bool) -> None:
+def _move(
+    low: Lowering,
+    extents: Sequence[int],
+    source: tuple[int, Sequence[int]],
+    source_outside: bool,
+    into: tuple[int, Sequence[int]],
+    into_outside: bool,
+) -> None:
     """Copy between places; each side is (address, byte strides)."""
     if source_outside and into_outside:
         relay(low, extents, source, into)
@@ -66,7 +75,8 @@ def _move(low: Lowering, extents: Sequence[int], source: tuple[int, Sequence[int
 
 
 def reorder(low: Lowering, name: str, order: tuple[int, ...]) -> Place:
-    """A copy of a tensor in another memory order, by way of external memory: written densely, read back with strides."""
+    """A copy of a tensor in another memory order, by way of external memory: written densely, read back with
+    strides."""
     place, shape = low.places[name], low.graph.tensors[name].shape
     offset = place.address if place.external else low.scratch.allocate(place.bytes)
     extents = [shape[axis] for axis in order]

@@ -39,11 +39,17 @@ class Window:
         return (box[0], *spans, range(self.x[3]))
 
     def taps(self) -> tuple[range, range]:
-        """The part of the kernel, rows and columns, outside of which it meets padding alone; at least one tap of each."""
+        """The part of the kernel, rows and columns, outside of which it meets padding alone; at least one tap
+        of each."""
+
         def met(axis: int) -> range:
             extent, out, dilation = self.x[1 + axis], self.y[1 + axis], self.dilations[axis]
             starts = range(-self.pads[axis], out * self.strides[axis] - self.pads[axis], self.strides[axis])
-            inside = [tap for tap in range(self.kernel[axis]) if any(0 <= start + tap * dilation < extent for start in starts)]
+            inside = [
+                tap
+                for tap in range(self.kernel[axis])
+                if any(0 <= start + tap * dilation < extent for start in starts)
+            ]
             return range(inside[0], inside[-1] + 1) if inside else range(1)
 
         return met(0), met(1)
@@ -64,6 +70,7 @@ class Views:
 
     def flattened(self, rows: range) -> Views:
         """These rows of each as a single one."""
+
         def flat(view: View) -> View:
             _, width, channels = view.extents
             return View(view.at((rows.start, *view.first[1:])), (0, 0, 0), (1, len(rows) * width, channels))
@@ -71,27 +78,41 @@ class Views:
         return Views(flat(self.x), flat(self.y), self.other and flat(self.other))
 
 
-def spatial_window(low: Lowering, kernel: Sequence[int], strides: tuple[int, int], dilations: tuple[int, int],
-                   pads: Sequence[int]) -> tuple[Window, bool]:
+def spatial_window(
+    low: Lowering,
+    kernel: Sequence[int],
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+    pads: Sequence[int],
+) -> tuple[Window, bool]:
     """The current node's window, and whether rows and columns were exchanged.
 
-    An image of one column lies in memory like one of one row, and the array wants the long axis to be x: its FIR mode
-    runs along x, and the rows of a kernel are contiguous along x.
+    An image of one column lies in memory like one of one row, and the array wants the long axis to be x: its
+    FIR mode runs along x, and the rows of a kernel are contiguous along x.
     """
+
     def nhwc(name: str) -> tuple[int, ...]:
         n, c, *spatial = low.graph.tensors[name].shape
         return (n, *([1] * (2 - len(spatial))), *spatial, c)
 
     x, y = nhwc(low.node.inputs[0]), nhwc(low.result)
-    window = Window(x=x, y=y, kernel=tuple(kernel), strides=strides, dilations=dilations, pads=tuple(pads[:2]))
+    window = Window(
+        x=x, y=y, kernel=tuple(kernel), strides=strides, dilations=dilations, pads=tuple(pads[:2])
+    )
     if not (x[2] == y[2] == kernel[1] == 1 and x[1] > 1 and pads[1] == 0):
         return window, False
 
     def swapped(shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape[0], shape[2], shape[1], shape[3]
 
-    return Window(x=swapped(x), y=swapped(y), kernel=window.kernel[::-1], strides=strides[::-1], dilations=dilations[::-1],
-                  pads=window.pads[::-1]), True
+    return Window(
+        x=swapped(x),
+        y=swapped(y),
+        kernel=window.kernel[::-1],
+        strides=strides[::-1],
+        dilations=dilations[::-1],
+        pads=window.pads[::-1],
+    ), True
 
 
 def over_images(low: Lowering, window: Window, compute: Callable[[Views, range, range], None]) -> None:
@@ -111,7 +132,13 @@ def over_images(low: Lowering, window: Window, compute: Callable[[Views, range, 
             x, *other = (image(view, n) for view in operands)
             compute(Views(x, image(result, n), other[0] if other else None), box[1], box[2])
 
-    operands = [Operand(name=low.node.inputs[0], place=places[low.node.inputs[0]], extents=window.x, window=window.needed)]
+    operands = [
+        Operand(
+            name=low.node.inputs[0], place=places[low.node.inputs[0]], extents=window.x, window=window.needed
+        )
+    ]
     if low.chain is not None:
         operands.append(Operand(name=low.chain.other, place=places[low.chain.other], extents=window.y))
-    in_boxes(low, Operand(name=low.result, place=places[low.result], extents=window.y), operands, (0, 1, 2), boxed)
+    in_boxes(
+        low, Operand(name=low.result, place=places[low.result], extents=window.y), operands, (0, 1, 2), boxed
+    )

@@ -15,4 +15,17 @@ from systolith.compiler.ops import (
 )
 from systolith.compiler.ops.registry import RULES
 
-__all__ = ["RULES", "add", "average_pool", "concat", "conv", "lookup", "matmul", "max_pool", "mul", "recurrent", "scan", "shape"]
+__all__ = [
+    "RULES",
+    "add",
+    "average_pool",
+    "concat",
+    "conv",
+    "lookup",
+    "matmul",
+    "max_pool",
+    "mul",
+    "recurrent",
+    "scan",
+    "shape",
+]

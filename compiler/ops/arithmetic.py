@@ -1,4 +1,5 @@
-"""What Add, Sub and Mul share: folding a constant into a weighted sum, tables for scalars, and quantised operands."""
+"""What Add, Sub and Mul share: folding a constant into a weighted sum, tables for scalars, and quantised
+operands."""
 
 from __future__ import annotations
 
@@ -24,9 +25,11 @@ def fold_affine(node: NodeView, value: Pending, factor: np.ndarray, offset: np.n
 
 
 def special_case(builder: Builder, node: NodeView, factor_of, offset_of) -> Value | None:
-    """The result where one operand is constant or both are functions of one tensor; None where a vector instruction is needed.
+    """The result where one operand is constant or both are functions of one tensor; None where a vector
+    instruction is needed.
 
-    `factor_of` and `offset_of` turn the constant into what multiplies and what is added; each takes (array, position of the constant).
+    `factor_of` and `offset_of` turn the constant into what multiplies and what is added; each takes (array,
+    position of the constant).
     """
     table = as_table(node)
     if table is not None:

@@ -1,4 +1,5 @@
-"""Conv in one and two dimensions, and BatchNormalization of a quantised tensor, which is a depthwise 1 x 1 convolution."""
+"""Conv in one and two dimensions, and BatchNormalization of a quantised tensor, which is a depthwise 1 x 1
+convolution."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def convert_conv(builder: Builder, node: NodeView) -> Value:
 def channel_affine(
     builder: Builder, node: NodeView, x: Func, factor: np.ndarray, offset: np.ndarray
 ) -> Value:
-    """``x * factor[c] + offset[c]``: weights of 127 (so that the offset keeps seven bits below a step of x), scale factor / 127."""
+    """``x * factor[c] + offset[c]``: weights of 127 (so that the offset keeps seven bits below a step of x),
+    scale factor / 127."""
     channels = x.shape[1]
     weights = np.full((channels, 1, 1, 1), 127, np.int8)
     return _pending(

@@ -42,7 +42,8 @@ def evaluate(proto: onnx.NodeProto, opset: int, arrays: list[np.ndarray | None])
 
 
 def as_table(node: NodeView) -> Func | None:
-    """The node as a table, where all its computed operands are functions of one tensor and the others are single numbers."""
+    """The node as a table, where all its computed operands are functions of one tensor and the others are
+    single numbers."""
     funcs = [value for value in node.values if isinstance(value, Func)]
     others = [value for value in node.values if value is not None and not isinstance(value, Func)]
     if (

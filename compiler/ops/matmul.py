@@ -14,7 +14,8 @@ __all__ = ["convert_gemm", "convert_matmul"]
 
 
 def second_operand_is_constant(node: NodeView) -> bool:
-    """the second operand must be constant: products of two computed tensors, or with the constant first, are not supported."""
+    """the second operand must be constant: products of two computed tensors, or with the constant first, are
+    not supported."""
     return isinstance(node.value(1), Const) and not isinstance(node.value(0), Const)
 
 

@@ -1,4 +1,5 @@
-"""LSTM, GRU and RNN in float, with their input quantised: weights, bias and scales to integers, one layer per direction."""
+"""LSTM, GRU and RNN in float, with their input quantised: weights, bias and scales to integers, one layer per
+direction."""
 
 from __future__ import annotations
 
@@ -12,7 +13,16 @@ from systolith.reference.shape import Concat, Take
 from systolith.spec import cells, numerics
 from systolith.spec.isa import Cell
 
-__all__ = ["CELL_RANGE", "HIDDEN_BITS", "HIDDEN_SCALE", "OPERATORS", "convert_recurrent", "gate_weights", "hidden_is_wide", "quantised_layer"]
+__all__ = [
+    "CELL_RANGE",
+    "HIDDEN_BITS",
+    "HIDDEN_SCALE",
+    "OPERATORS",
+    "convert_recurrent",
+    "gate_weights",
+    "hidden_is_wide",
+    "quantised_layer",
+]
 
 OPERATORS = ("GRU", "LSTM", "RNN")
 #: Key of a model's metadata under which calibration leaves the largest cell state of a node, per direction.
@@ -20,11 +30,12 @@ CELL_RANGE = "systolith.cell_range."
 #: Key of a model's metadata with the bits of hidden states, 8 where it is missing.
 HIDDEN_BITS = "systolith.hidden_bits"
 #: Scale of every int8 hidden state.
-HIDDEN_SCALE = 2.0 ** -cells.HIDDEN_FRAC
+HIDDEN_SCALE = 2.0**-cells.HIDDEN_FRAC
 
 #: How many times the range of int8 the input's weights may have; each costs one more product of the input.
 _PLANES = 4
-#: How much coarser than int8 allows the state's weights may become before the input's get another product: a third of a bit.
+#: How much coarser than int8 allows the state's weights may become before the input's get another product: a
+#: third of a bit.
 _COARSER = 1.25
 _KINDS = {"LSTM": Cell.LSTM, "GRU": Cell.GRU, "RNN": Cell.RNN}
 _ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
@@ -43,14 +54,17 @@ def clip_is_wide(node: NodeView) -> bool:
 
 
 def reset_after_product(node: NodeView) -> bool:
-    """linear_before_reset of GRU must be 1: with 0 the state's product waits for the reset gate within the step."""
+    """linear_before_reset of GRU must be 1: with 0 the state's product waits for the reset gate within the
+    step."""
     return node.op_type != "GRU" or bool(node.attrs.get("linear_before_reset", 0))
 
 
 def whole_sequences(node: NodeView) -> bool:
     """sequence_lens must be left out, or constant and the length of the sequence for each."""
     lengths = node.value(4)
-    return lengths is None or (isinstance(lengths, Const) and bool((lengths.array == node.value(0).shape[0]).all()))
+    return lengths is None or (
+        isinstance(lengths, Const) and bool((lengths.array == node.value(0).shape[0]).all())
+    )
 
 
 def no_peepholes(node: NodeView) -> bool:
@@ -60,7 +74,8 @@ def no_peepholes(node: NodeView) -> bool:
 
 
 def states_are_constant(node: NodeView) -> bool:
-    """initial_h and initial_c must be left out or constant; state that the model carries from run to run is bound with --state OUTPUT:INPUT."""
+    """initial_h and initial_c must be left out or constant; state that the model carries from run to run is
+    bound with --state OUTPUT:INPUT."""
     return all(node.value(index) is None or isinstance(node.value(index), Const) for index in (5, 6))
 
 
@@ -74,7 +89,9 @@ def hidden_is_wide(node: NodeView) -> bool:
     return node.metadata.get(HIDDEN_BITS) == "16"
 
 
-def gate_weights(op_type: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, coupled: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def gate_weights(
+    op_type: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, coupled: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One direction's W, R and B in the order of `Cell`'s gates: float64 [G, H, I], [G, H, H], [G, H].
 
     `coupled` is `input_forget`: the forget gate of an LSTM is 1 - sigmoid(i) = sigmoid(-i).
@@ -83,23 +100,44 @@ def gate_weights(op_type: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | Non
     w, r = (part.reshape(-1, units, part.shape[1]).astype(np.float64) for part in (w, r))
     wb, rb = np.zeros((2, len(w), units)) if b is None else b.astype(np.float64).reshape(2, -1, units)
     if op_type == "LSTM":
-        order = [0, 2, 3, 1]     # ONNX: input, output, forget, cell
+        order = [0, 2, 3, 1]  # ONNX: input, output, forget, cell
         parts = w[order], r[order], (wb + rb)[order]
         if coupled:
             for part in parts:
                 part[1] = -part[0]
         return parts
     if op_type == "GRU":
-        none = np.zeros_like     # ONNX: update, reset, hidden
-        return (np.stack([w[1], w[0], w[2], none(w[2])]), np.stack([r[1], r[0], none(r[2]), r[2]]),
-                np.stack([wb[1] + rb[1], wb[0] + rb[0], wb[2], rb[2]]))
+        none = np.zeros_like  # ONNX: update, reset, hidden
+        return (
+            np.stack([w[1], w[0], w[2], none(w[2])]),
+            np.stack([r[1], r[0], none(r[2]), r[2]]),
+            np.stack([wb[1] + rb[1], wb[0] + rb[0], wb[2], rb[2]]),
+        )
     return w, r, wb + rb
 
 
 @register(
     *OPERATORS,
-    attributes=("activations", "activation_alpha", "activation_beta", "clip", "direction", "hidden_size", "input_forget", "layout", "linear_before_reset"),
-    constraints=(states_are_constant, activations_are_standard, clip_is_wide, reset_after_product, whole_sequences, no_peepholes, cell_state_stays),
+    attributes=(
+        "activations",
+        "activation_alpha",
+        "activation_beta",
+        "clip",
+        "direction",
+        "hidden_size",
+        "input_forget",
+        "layout",
+        "linear_before_reset",
+    ),
+    constraints=(
+        states_are_constant,
+        activations_are_standard,
+        clip_is_wide,
+        reset_after_product,
+        whole_sequences,
+        no_peepholes,
+        cell_state_stays,
+    ),
 )
 def convert_recurrent(builder: Builder, node: NodeView) -> tuple[Value, ...]:
     """Y and Y_h; each direction is a layer of its own, and their results are joined."""
@@ -112,24 +150,63 @@ def convert_recurrent(builder: Builder, node: NodeView) -> tuple[Value, ...]:
     largest = [float(value) for value in node.metadata.get(f"{CELL_RANGE}{node.name}", "").split()]
     if node.op_type != "LSTM":
         if state is not None:
-            raise UnsupportedError("import", node.name, f"{node.op_type} has no initial cell state", "remove the operand")
+            raise UnsupportedError(
+                "import", node.name, f"{node.op_type} has no initial cell state", "remove the operand"
+            )
         largest = [0.0] * len(w)
     elif not largest:
-        raise QuantiseError("quantise", node.name, "the range of the cell state is not known", "compile the float model with calibration data")
+        raise QuantiseError(
+            "quantise",
+            node.name,
+            "the range of the cell state is not known",
+            "compile the float model with calibration data",
+        )
     layers, lasts = [], []
     for d in range(len(w)):
         reverse = direction == "reverse" or d == 1
-        parts = gate_weights(node.op_type, w[d], r[d], None if b is None else b[d], bool(node.attrs.get("input_forget", 0)))
+        parts = gate_weights(
+            node.op_type, w[d], r[d], None if b is None else b[d], bool(node.attrs.get("input_forget", 0))
+        )
         op = quantised_layer(
-            node.name, _KINDS[node.op_type], parts, source.scale, source.zero_point, reverse=reverse, batch=batch,
-            hidden=None if hidden is None else hidden[d], state=None if state is None else state[d], largest=largest[d], wide=hidden_is_wide(node))
+            node.name,
+            _KINDS[node.op_type],
+            parts,
+            source.scale,
+            source.zero_point,
+            reverse=reverse,
+            batch=batch,
+            hidden=None if hidden is None else hidden[d],
+            state=None if state is None else state[d],
+            largest=largest[d],
+            wide=hidden_is_wide(node),
+        )
         suffix = ("_forward", "_reverse")[d] if len(w) == 2 else ""
-        layer = builder.append(node.name + suffix, op, (x.tensor,), (node.outputs[0] or f"{node.name}_Y") + suffix, (steps, 1, batch, op.units), HIDDEN_SCALE, 0,
-                               node.op_type, (*x.sources, node.name))
+        layer = builder.append(
+            node.name + suffix,
+            op,
+            (x.tensor,),
+            (node.outputs[0] or f"{node.name}_Y") + suffix,
+            (steps, 1, batch, op.units),
+            HIDDEN_SCALE,
+            0,
+            node.op_type,
+            (*x.sources, node.name),
+        )
         layers.append(layer)
         if len(node.outputs) > 1 and node.outputs[1]:
-            lasts.append(builder.append(f"{node.name}_last{suffix}", Take(axis=0, index=0 if reverse else steps - 1), (layer,), node.outputs[1] + suffix,
-                                        (1, batch, op.units), HIDDEN_SCALE, 0, "Gather", (node.name,)))
+            lasts.append(
+                builder.append(
+                    f"{node.name}_last{suffix}",
+                    Take(axis=0, index=0 if reverse else steps - 1),
+                    (layer,),
+                    node.outputs[1] + suffix,
+                    (1, batch, op.units),
+                    HIDDEN_SCALE,
+                    0,
+                    "Gather",
+                    (node.name,),
+                )
+            )
     results = [_joined(builder, node, layers, 1, node.outputs[0] or f"{node.name}_Y")]
     if lasts:
         results.append(_joined(builder, node, lasts, 0, node.outputs[1]))
@@ -142,17 +219,40 @@ def _joined(builder: Builder, node: NodeView, tensors: list[str], axis: int, nam
     if len(tensors) > 1:
         shape = list(builder.tensors[tensor].shape)
         shape[axis] = len(tensors)
-        tensor = builder.append(f"{node.name}_join{axis}", Concat(axis=axis), tuple(tensors), name, tuple(shape), HIDDEN_SCALE, 0, "Concat", (node.name,))
+        tensor = builder.append(
+            f"{node.name}_join{axis}",
+            Concat(axis=axis),
+            tuple(tensors),
+            name,
+            tuple(shape),
+            HIDDEN_SCALE,
+            0,
+            "Concat",
+            (node.name,),
+        )
     return Func(tensor, builder.tensors[tensor].shape, dequantised(HIDDEN_SCALE, 0), pure=True)
 
 
-def quantised_layer(name: str, kind: Cell, parts: tuple[np.ndarray, np.ndarray, np.ndarray], x_scale: float, x_zero: int, *, reverse: bool, batch: int,
-                    hidden: np.ndarray | None = None, state: np.ndarray | None = None, largest: float = 0.0, alpha: int = 1 << cells.UNIT_FRAC,
-                    wide: bool = False) -> Recurrent:
+def quantised_layer(
+    name: str,
+    kind: Cell,
+    parts: tuple[np.ndarray, np.ndarray, np.ndarray],
+    x_scale: float,
+    x_zero: int,
+    *,
+    reverse: bool,
+    batch: int,
+    hidden: np.ndarray | None = None,
+    state: np.ndarray | None = None,
+    largest: float = 0.0,
+    alpha: int = 1 << cells.UNIT_FRAC,
+    wide: bool = False,
+) -> Recurrent:
     """One direction in integers.
 
-    The sums of input and state share an accumulator, so that both halves of a row of weights have one scale. Where the input
-    weighs more, its weights exceed int8, up to `_PLANES` times, so that the state's keep their resolution, or nearly (`_COARSER`).
+    The sums of input and state share an accumulator, so that both halves of a row of weights have one scale.
+    Where the input weighs more, its weights exceed int8, up to `_PLANES` times, so that the state's keep
+    their resolution, or nearly (`_COARSER`).
 
     Parameters
     ----------
@@ -170,19 +270,30 @@ def quantised_layer(name: str, kind: Cell, parts: tuple[np.ndarray, np.ndarray, 
     weights, recurrent = weights * x_scale, recurrent * HIDDEN_SCALE
     of_input, of_state = np.abs(weights).max(axis=2), np.abs(recurrent).max(axis=2)
     both = (of_input > 0) & (of_state > 0)
-    planes = int(np.clip(np.ceil(np.median(of_input[both] / of_state[both]) / _COARSER) if both.any() else 1, 1, _PLANES))
+    planes = int(
+        np.clip(
+            np.ceil(np.median(of_input[both] / of_state[both]) / _COARSER) if both.any() else 1, 1, _PLANES
+        )
+    )
     scale = np.maximum(of_input / planes, of_state) / 127
     scale[scale == 0] = 1.0 / (1 << 20)
     try:
-        pairs = [numerics.approximate_scale(float(s) * 2.0 ** cells.GATE.frac / unit) for s in scale.ravel()]
+        pairs = [numerics.approximate_scale(float(s) * 2.0**cells.GATE.frac / unit) for s in scale.ravel()]
     except numerics.ScaleError as error:
-        raise QuantiseError("quantise", name, str(error), "train the model with weights of ordinary size") from error
+        raise QuantiseError(
+            "quantise", name, str(error), "train the model with weights of ordinary size"
+        ) from error
     integers = np.rint(bias / scale * unit)
     weights, recurrent = np.rint(weights / scale[..., None]), np.rint(recurrent / scale[..., None])
     # Whatever the operands are, in any order of the sums, and with the input's zero point still in them.
     most = np.abs(integers) + unit * (256 * np.abs(weights).sum(axis=2) + 128 * np.abs(recurrent).sum(axis=2))
     if most.max() >= 1 << 31:
-        raise QuantiseError("quantise", name, "an accumulator could exceed 32 bits", "choose a hidden state of 8 bits" if wide else "split the layer")
+        raise QuantiseError(
+            "quantise",
+            name,
+            "an accumulator could exceed 32 bits",
+            "choose a hidden state of 8 bits" if wide else "split the layer",
+        )
     hidden = np.zeros((batch, units)) if hidden is None else hidden
     shift = 0
     if kind is Cell.LSTM:
@@ -190,16 +301,28 @@ def quantised_layer(name: str, kind: Cell, parts: tuple[np.ndarray, np.ndarray, 
         state = np.zeros((batch, units)) if state is None else state
         start = np.rint(state.astype(np.float64) * 2.0 ** (cells.GATE.frac - shift))
     else:
-        start = np.rint(hidden.astype(np.float64) * 2.0 ** cells.UNIT_FRAC)
+        start = np.rint(hidden.astype(np.float64) * 2.0**cells.UNIT_FRAC)
     if wide:
-        before = np.clip(np.rint(hidden * 2.0**cells.UNIT_FRAC), cells.STATE.min, cells.WIDE_MAX).astype(np.int16)
+        before = np.clip(np.rint(hidden * 2.0**cells.UNIT_FRAC), cells.STATE.min, cells.WIDE_MAX).astype(
+            np.int16
+        )
     else:
         before = np.clip(np.rint(hidden / HIDDEN_SCALE), -128, 127).astype(np.int8)
     return Recurrent(
-        kind=kind, weights=weights.astype(np.int16), recurrent=recurrent.astype(np.int8), wide=wide,
-        bias=integers.astype(np.int32), mult=np.array([m for m, _ in pairs]).reshape(scale.shape), shift=np.array([s for _, s in pairs]).reshape(scale.shape),
-        x_zero=x_zero, cell_shift=shift, alpha=alpha, reverse=reverse, hidden=before,
-        state=np.clip(start, cells.STATE.min, cells.STATE.max).astype(np.int16))
+        kind=kind,
+        weights=weights.astype(np.int16),
+        recurrent=recurrent.astype(np.int8),
+        wide=wide,
+        bias=integers.astype(np.int32),
+        mult=np.array([m for m, _ in pairs]).reshape(scale.shape),
+        shift=np.array([s for _, s in pairs]).reshape(scale.shape),
+        x_zero=x_zero,
+        cell_shift=shift,
+        alpha=alpha,
+        reverse=reverse,
+        hidden=before,
+        state=np.clip(start, cells.STATE.min, cells.STATE.max).astype(np.int16),
+    )
 
 
 def _cell_shift(largest: float) -> int:

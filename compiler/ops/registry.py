@@ -1,4 +1,5 @@
-"""One rule per ONNX operator: which attributes it honours, what it asks of a node, and how the node is imported."""
+"""One rule per ONNX operator: which attributes it honours, what it asks of a node, and how the node is
+imported."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ __all__ = ["RULES", "NodeView", "Rule", "constant", "operand", "register", "rule
 class NodeView:
     """One node of the model with its operands' values (None where an optional operand is left out).
 
-    `metadata` is the model's; `used` are those of the node's results that something reads; `scope` holds every value known so far, which a
-    body may read by name.
+    `metadata` is the model's; `used` are those of the node's results that something reads; `scope` holds
+    every value known so far, which a body may read by name.
     """
 
     name: str
@@ -109,7 +110,8 @@ def register(
 
 
 def operand(node: NodeView, index: int) -> Func:
-    """Operand `index` as the dequantised integers of an activation tensor; `QuantiseError` if it is anything else."""
+    """Operand `index` as the dequantised integers of an activation tensor; `QuantiseError` if it is anything
+    else."""
     value = node.value(index)
     if isinstance(value, Func) and value.pure:
         return value

@@ -138,4 +138,11 @@ def convert_gather(builder: Builder, node: NodeView) -> Value:
     old = node.values[0].shape
     axis = node.attrs.get("axis", 0) % len(old)
     index = int(node.value(1).array) % old[axis]
-    return builder.move(node.values[0], node.name, "Gather", Take(axis=axis, index=index), (*old[:axis], *old[axis + 1:]), node.outputs[0])
+    return builder.move(
+        node.values[0],
+        node.name,
+        "Gather",
+        Take(axis=axis, index=index),
+        (*old[:axis], *old[axis + 1 :]),
+        node.outputs[0],
+    )

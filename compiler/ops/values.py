@@ -16,13 +16,15 @@ __all__ = ["Builder", "Const", "FloatInput", "Func", "Pending", "Quant", "Value"
 
 
 def dequantised(scale: float, zero: int) -> np.ndarray:
-    """float32 values of the 256 int8 codes, in table order (0..127, then -128..-1), as DequantizeLinear gives them."""
+    """float32 values of the 256 int8 codes, in table order (0..127, then -128..-1), as DequantizeLinear gives
+    them."""
     codes = np.arange(256).astype(np.uint8).view(np.int8).astype(np.int32)
     return (codes - zero).astype(np.float32) * np.float32(scale)
 
 
 def quantised(values: np.ndarray, scale: float, zero: int) -> np.ndarray:
-    """int8 codes of float32 values, as QuantizeLinear gives them; NaN, which ONNX leaves undefined, counts as zero."""
+    """int8 codes of float32 values, as QuantizeLinear gives them; NaN, which ONNX leaves undefined, counts as
+    zero."""
     with np.errstate(all="ignore"):
         steps = np.rint(np.asarray(values, np.float32) / np.float32(scale)).astype(np.float64)
     return np.clip(np.nan_to_num(steps, nan=0.0, posinf=1e9, neginf=-1e9) + zero, -128, 127).astype(np.int8)
@@ -64,7 +66,8 @@ class Const:
 
 @dataclass(frozen=True, eq=False)
 class FloatInput:
-    """A float input of the model that waits for its QuantizeLinear; `then` as in `Pending`, each with its node's name in front."""
+    """A float input of the model that waits for its QuantizeLinear; `then` as in `Pending`, each with its
+    node's name in front."""
 
     name: str
     shape: tuple[int, ...]
@@ -112,8 +115,10 @@ class Pending:
     inputs : tuple of str         tensors
     sources : tuple of str        model nodes so far
     clamps : tuple of (low, high) float limits applied to the result, in order
-    then : tuple of (Op, shape, op_type)  operators that move or select elements, applied to the quantised result
-    linear : object               the weighted sum behind it (`weighted.Linear`), which constants may still be folded into
+    then : tuple of (Op, shape, op_type)  operators that move or select elements, applied to the quantised
+           result
+    linear : object               the weighted sum behind it (`weighted.Linear`), which constants may still be
+             folded into
     parts : tuple of values       operands to be quantised like the result (Concat); replaces `inputs`
     made : tuple of int           shape before `then`, where that is not empty
     """
@@ -143,7 +148,8 @@ class Builder:
     tensors, nodes             so far
     renamed : dict             names that tensors get at the end: the model's outputs
     shapes : dict              of the float inputs
-    known : dict               (identity of a value, scale, zero) -> the value and its tensor: exporters quantise once per reader
+    known : dict               (identity of a value, scale, zero) -> the value and its tensor: exporters
+            quantise once per reader
     """
 
     tensors: dict[str, QTensor] = field(default_factory=dict)
@@ -221,7 +227,8 @@ class Builder:
         return replace(value, tensor=moved, shape=shape)
 
     def quantise(self, value: Value, node: str, name: str, scale: float, zero: int) -> str:
-        """The tensor (`name`, if it is new) that holds `value` with this scale and zero point; QuantizeLinear `node` asks for it."""
+        """The tensor (`name`, if it is new) that holds `value` with this scale and zero point; QuantizeLinear
+        `node` asks for it."""
         key = (id(value), float(scale), zero)
         if key not in self.known:
             self.known[key] = value, self._quantise(value, node, name, scale, zero)

@@ -54,7 +54,8 @@ def int8_weights(node: NodeView, index: int, axis: int) -> tuple[np.ndarray, np.
 
 
 def per_channel(array: np.ndarray, rank: int, axis: int, channels: int) -> np.ndarray | None:
-    """`array` as one number per channel, if it broadcasts along nothing but the channel axis of a tensor of `rank` axes."""
+    """`array` as one number per channel, if it broadcasts along nothing but the channel axis of a tensor of
+    `rank` axes."""
     if array.ndim > rank:
         return None
     full = array.reshape((1,) * (rank - array.ndim) + array.shape)
@@ -134,7 +135,8 @@ class Linear:
         for m in range(self.channels):
             reach = float(np.abs(flat[m]).sum()) * span
             if reach * unit[m] < scale * 2.0**-16:
-                # The weights (all zero, or scaled to nothing) cannot move the result; any unit serves the bias, up to saturation.
+                # The weights (all zero, or scaled to nothing) cannot move the result; any unit serves the
+                # bias, up to saturation.
                 flat[m] = 0
                 unit[m] = scale * 2.0**-16
                 bias[m] = round(float(np.clip(self.bias[m] / unit[m], -(2.0**26), 2.0**26)))
@@ -164,7 +166,8 @@ class Linear:
         return self.make(out, bias.astype(np.int32), requant)
 
     def _prove(self, flat: np.ndarray, bias: np.ndarray, span: int) -> None:
-        """No partial sum leaves 32 bits: neither of x - x_zero, nor of x itself with the zero point folded into the bias."""
+        """No partial sum leaves 32 bits: neither of x - x_zero, nor of x itself with the zero point folded
+        into the bias."""
         total = np.abs(flat).sum(axis=1)
         folded = np.abs(bias - self.x_zero * flat.sum(axis=1))
         worst = np.maximum(total * span + np.abs(bias), total * 128 + folded)

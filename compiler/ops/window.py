@@ -1,4 +1,5 @@
-"""Geometry of sliding windows: kernel, strides, dilations, pads, auto_pad and ceil_mode, in one and two dimensions."""
+"""Geometry of sliding windows: kernel, strides, dilations, pads, auto_pad and ceil_mode, in one and two
+dimensions."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def pads_not_negative(node: NodeView) -> bool:
 class Window:
     """A window over [H, W]; a one-dimensional one has height 1.
 
-    `pads` is what the model states (or auto_pad means), `reach` the same with what ceil_mode reads past the end: (top, left, bottom, right).
+    `pads` is what the model states (or auto_pad means), `reach` the same with what ceil_mode reads past the
+    end: (top, left, bottom, right).
     """
 
     kernel: tuple[int, int]

@@ -1,4 +1,5 @@
-"""BatchNormalization in float: fold it into the convolution before it, or make it a depthwise 1 x 1 convolution."""
+"""BatchNormalization in float: fold it into the convolution before it, or make it a depthwise 1 x 1
+convolution."""
 
 from __future__ import annotations
 
@@ -63,7 +64,8 @@ def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def batch_norm_to_conv(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model; what `fold_batch_norm` leaves becomes a depthwise convolution, which has one weight scale per channel."""
+    """The same model; what `fold_batch_norm` leaves becomes a depthwise convolution, which has one weight
+    scale per channel."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)

@@ -16,7 +16,8 @@ __all__ = ["BoundStates", "bind_states"]
 
 #: Operators through which a state may pass between the model's boundary and its node.
 _MOVERS = ("Identity", "Reshape", "Squeeze", "Unsqueeze")
-#: Per operand of a recurrent node that holds a state, the result that holds the next one, and its name in ONNX.
+#: Per operand of a recurrent node that holds a state, the result that holds the next one, and its name in
+#: ONNX.
 _RESULT_OF = {5: (1, "initial_h", "Y_h"), 6: (2, "initial_c", "Y_c")}
 
 
@@ -38,7 +39,8 @@ class BoundStates:
     whole: onnx.ModelProto
 
     def samples(self, samples: Sequence[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-        """Calibration samples, which follow one another in a stream, with the state before each; zero before the first.
+        """Calibration samples, which follow one another in a stream, with the state before each; zero before
+        the first.
 
         Raises
         ------
@@ -50,18 +52,26 @@ class BoundStates:
         for value in self.whole.graph.input:
             if value.name in self.nodes:
                 kind = value.type.tensor_type
-                state[value.name] = np.zeros([dim.dim_value for dim in kind.shape.dim],
-                                             onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+                state[value.name] = np.zeros(
+                    [dim.dim_value for dim in kind.shape.dim],
+                    onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type),
+                )
         found = []
         try:
-            session = onnxruntime.InferenceSession(self.whole.SerializeToString(), options, ["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                self.whole.SerializeToString(), options, ["CPUExecutionProvider"]
+            )
             for sample in samples:
                 found.append({**sample, **state})
                 results = session.run(list(self.inputs), found[-1])
                 state = dict(zip(self.inputs.values(), results, strict=True))
         except Exception as error:
-            raise QuantiseError("quantise", "", "ONNX Runtime could not run the model: " + " ".join(str(error).split())[:300],
-                                "check that it runs the model on the calibration data") from error
+            raise QuantiseError(
+                "quantise",
+                "",
+                "ONNX Runtime could not run the model: " + " ".join(str(error).split())[:300],
+                "check that it runs the model on the calibration data",
+            ) from error
         return found
 
     def cut_off(self, core: onnx.ModelProto) -> onnx.ModelProto:
@@ -78,8 +88,13 @@ class BoundStates:
         del result.graph.input[:]
         result.graph.input.extend(kept)
         read = {name for node in result.graph.node for name in node.input}
-        live = [node for node in result.graph.node
-                if node.op_type not in _MOVERS or read.intersection(node.output) or {v.name for v in result.graph.output}.intersection(node.output)]
+        live = [
+            node
+            for node in result.graph.node
+            if node.op_type not in _MOVERS
+            or read.intersection(node.output)
+            or {v.name for v in result.graph.output}.intersection(node.output)
+        ]
         del result.graph.node[:]
         result.graph.node.extend(live)
         return result
@@ -110,28 +125,48 @@ def bind_states(model: onnx.ModelProto, states: Mapping[str, str]) -> BoundState
     operands: dict[str, set[int]] = {}
     for output, source in states.items():
         if output not in outputs:
-            raise StateError("import", output, "no output of the model has this name, so no state can be bound to it",
-                             f"the outputs are {', '.join(outputs)}")
+            raise StateError(
+                "import",
+                output,
+                "no output of the model has this name, so no state can be bound to it",
+                f"the outputs are {', '.join(outputs)}",
+            )
         if source not in inputs:
-            raise StateError("import", source, f"no input of the model has this name, so output {output!r} cannot be bound to it",
-                             f"the inputs are {', '.join(inputs)}")
+            raise StateError(
+                "import",
+                source,
+                f"no input of the model has this name, so output {output!r} cannot be bound to it",
+                f"the inputs are {', '.join(inputs)}",
+            )
         if source in owners:
             raise StateError("import", source, "two outputs are bound to this input", "bind each input once")
         name = source
-        while len(readers.get(name, ())) == 1 and readers[name][0].op_type in _MOVERS and readers[name][0].input[0] == name:
+        while (
+            len(readers.get(name, ())) == 1
+            and readers[name][0].op_type in _MOVERS
+            and readers[name][0].input[0] == name
+        ):
             name = readers[name][0].output[0]
         node = readers[name][0] if len(readers.get(name, ())) == 1 else None
         operand = list(node.input).index(name) if node is not None else -1
         if node is None or node.op_type not in OPERATORS or operand not in _RESULT_OF:
-            raise StateError("import", source, f"output {output!r} is bound to it, but it is not the initial state of one LSTM, GRU or RNN alone",
-                             "bind only the states of recurrent operators")
+            raise StateError(
+                "import",
+                source,
+                f"output {output!r} is bound to it, but it is not the initial state of one LSTM, GRU or RNN alone",
+                "bind only the states of recurrent operators",
+            )
         index, role, result = _RESULT_OF[operand]
         name = output
         while name in producer and producer[name].op_type in _MOVERS:
             name = producer[name].input[0]
         if index >= len(node.output) or node.output[index] != name:
-            raise StateError("import", output, f"it is bound to {source!r}, {role} of {node.name!r}, but it is not {result} of that node",
-                             f"bind the output that holds {result}")
+            raise StateError(
+                "import",
+                output,
+                f"it is bound to {source!r}, {role} of {node.name!r}, but it is not {result} of that node",
+                f"bind the output that holds {result}",
+            )
         owners[source] = node.name
         operands.setdefault(node.name, set()).add(operand)
     nodes = {node.name: node for node in graph.node}
@@ -139,12 +174,21 @@ def bind_states(model: onnx.ModelProto, states: Mapping[str, str]) -> BoundState
         for operand, (_, role, _) in _RESULT_OF.items():
             node = nodes[name]
             if operand not in found and operand < len(node.input) and node.input[operand]:
-                raise StateError("import", node.input[operand], f"it is {role} of {name!r}, whose other state is bound",
-                                 "bind both states of the node")
+                raise StateError(
+                    "import",
+                    node.input[operand],
+                    f"it is {role} of {name!r}, whose other state is bound",
+                    "bind both states of the node",
+                )
     kept = onnx.ModelProto()
     kept.CopyFrom(model)
     del kept.graph.output[:]
     kept.graph.output.extend(value for value in graph.output if value.name not in states)
     if not kept.graph.output:
-        raise StateError("import", next(iter(states)), "every output of the model is bound as a state", "leave one output that is a result")
+        raise StateError(
+            "import",
+            next(iter(states)),
+            "every output of the model is bound as a state",
+            "leave one output that is a result",
+        )
     return BoundStates(model=kept, inputs=dict(states), nodes=owners, whole=model)

@@ -38,7 +38,8 @@ def _with_table(op: Op, table: np.ndarray) -> Op | None:
 
 
 def fuse_tables(graph: QGraph) -> QGraph:
-    """The same graph with fewer Lookup nodes: exact, since the operator's int8 result indexes the table either way."""
+    """The same graph with fewer Lookup nodes: exact, since the operator's int8 result indexes the table
+    either way."""
     nodes = list(graph.nodes)
     tensors = dict(graph.tensors)
     for lookup in [node for node in graph.nodes if isinstance(node.op, Lookup)]:

@@ -1,4 +1,5 @@
-"""The pictures of the documentation: `python docs/img/draw.py` writes core.svg and compile.svg beside this file.
+"""The pictures of the documentation: `python docs/img/draw.py` writes core.svg and compile.svg beside this
+file.
 
 Pure Python, no library. A test checks that the files are what this script gives.
 """
@@ -31,30 +32,65 @@ class Drawing:
         self._lines: list[str] = []
         self._texts: list[str] = []
 
-    def box(self, x: int, y: int, width: int, height: int, kind: tuple[str, str], *lines: str, bold: bool = True, round_: int = 6) -> None:
+    def box(
+        self,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        kind: tuple[str, str],
+        *lines: str,
+        bold: bool = True,
+        round_: int = 6,
+    ) -> None:
         """A box with its text in the middle, the first line large."""
         fill, border = kind
-        self._boxes.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="{round_}" fill="{fill}" stroke="{border}" stroke-width="1.6"/>')
+        self._boxes.append(
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="{round_}" fill="{fill}" stroke="{border}" stroke-width="1.6"/>'
+        )
         pitch = 18
         top = y + height / 2 - pitch * (len(lines) - 1) / 2 + 5
         for i, line in enumerate(lines):
-            self.text(x + width / 2, top + i * pitch, line, anchor="middle", bold=bold and i == 0, size=15 if i == 0 else 13)
+            self.text(
+                x + width / 2,
+                top + i * pitch,
+                line,
+                anchor="middle",
+                bold=bold and i == 0,
+                size=15 if i == 0 else 13,
+            )
 
     def outline(self, x: int, y: int, width: int, height: int, label: str) -> None:
         """A dashed frame round a group, with its name at the top left."""
-        self._frames.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="10" fill="#f7f8fa" stroke="#8a93a5" stroke-width="1.4" '
-                            'stroke-dasharray="6 4"/>')
+        self._frames.append(
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="10" fill="#f7f8fa" stroke="#8a93a5" stroke-width="1.4" '
+            'stroke-dasharray="6 4"/>'
+        )
         self.text(x + 12, y + 21, label, bold=True, size=15, colour=FAINT)
 
-    def text(self, x: float, y: float, text: str, *, anchor: str = "start", bold: bool = False, size: int = 13, colour: str = INK) -> None:
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        anchor: str = "start",
+        bold: bool = False,
+        size: int = 13,
+        colour: str = INK,
+    ) -> None:
         """One line; between backquotes it is code."""
         family = MONO if text.startswith("`") else FONT
         text = text.strip("`")
         weight = ' font-weight="bold"' if bold else ""
-        self._texts.append(f'<text x="{x:g}" y="{y:g}" font-family="{escape(family)}" font-size="{size if family is FONT else size - 1}" '
-                           f'fill="{colour}" text-anchor="{anchor}"{weight}>{escape(text)}</text>')
+        self._texts.append(
+            f'<text x="{x:g}" y="{y:g}" font-family="{escape(family)}" font-size="{size if family is FONT else size - 1}" '
+            f'fill="{colour}" text-anchor="{anchor}"{weight}>{escape(text)}</text>'
+        )
 
-    def arrow(self, *points: tuple[float, float], colour: str = INSTRUCTIONS, both: bool = False, head: bool = True) -> None:
+    def arrow(
+        self, *points: tuple[float, float], colour: str = INSTRUCTIONS, both: bool = False, head: bool = True
+    ) -> None:
         """A line through these points with a head at its end; a white rim keeps crossings readable."""
         path = "M" + " L".join(f"{x:g},{y:g}" for x, y in points)
         name = colour.strip("#")
@@ -73,11 +109,14 @@ class Drawing:
         heads = "".join(
             f'<marker id="head-{colour.strip("#")}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="9" markerHeight="9" '
             f'markerUnits="userSpaceOnUse" orient="auto-start-reverse"><path d="M0,0 L10,5 L0,10 z" fill="{colour}"/></marker>'
-            for colour in (INSTRUCTIONS, CONSTANTS, ACTIVATIONS, SUMS))
+            for colour in (INSTRUCTIONS, CONSTANTS, ACTIVATIONS, SUMS)
+        )
         body = "\n".join([*self._frames, *self._lines, *self._boxes, *self._texts])
-        return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" width="{self.width}" height="{self.height}" '
-                f'role="img">\n<title>{escape(self.title)}</title>\n<defs>{heads}</defs>\n'
-                f'<rect width="{self.width}" height="{self.height}" rx="12" fill="#ffffff"/>\n{body}\n</svg>\n')
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" width="{self.width}" height="{self.height}" '
+            f'role="img">\n<title>{escape(self.title)}</title>\n<defs>{heads}</defs>\n'
+            f'<rect width="{self.width}" height="{self.height}" rx="12" fill="#ffffff"/>\n{body}\n</svg>\n'
+        )
 
 
 def core_picture() -> str:
@@ -92,15 +131,27 @@ def core_picture() -> str:
     d.box(140, 120, 130, 60, CONTROL, "fetch", "in order")
     d.box(330, 120, 150, 60, CONTROL, "decode", "refuses illegal words")
     d.box(560, 120, 240, 60, CONTROL, "control and status", "start, errors, counters")
-    d.box(140, 222, 1090, 46, CONTROL, "one queue per engine; semaphores: wait and signal order the engines", bold=False)
+    d.box(
+        140,
+        222,
+        1090,
+        46,
+        CONTROL,
+        "one queue per engine; semaphores: wait and signal order the engines",
+        bold=False,
+    )
     d.arrow((270, 150), (329, 150))
     d.arrow((405, 180), (405, 221))
     d.arrow((680, 182), (680, 220), both=True)
 
     # Engines, and the accumulators between two of them.
-    for x, width, lines in ((140, 130, ("LOAD", "DMA in")), (335, 190, ("MATRIX", "R x C array, int8", "weight-stationary")),
-                            (735, 175, ("OUTPUT", "bias, scale, clamp", "or table")), (980, 130, ("VECTOR", "add, multiply", "or maximum")),
-                            (1140, 90, ("STORE", "DMA out"))):
+    for x, width, lines in (
+        (140, 130, ("LOAD", "DMA in")),
+        (335, 190, ("MATRIX", "R x C array, int8", "weight-stationary")),
+        (735, 175, ("OUTPUT", "bias, scale, clamp", "or table")),
+        (980, 130, ("VECTOR", "add, multiply", "or maximum")),
+        (1140, 90, ("STORE", "DMA out")),
+    ):
         d.box(x, 318, width, 84, ENGINE, *lines)
         d.arrow((x + width / 2, 268), (x + width / 2, 317))
     d.box(565, 318, 130, 84, MEMORY, "accumulators", "C x int32 each")
@@ -112,7 +163,11 @@ def core_picture() -> str:
     # Constants: LOAD's trunk, and what hangs on it.
     trunk = 556
     d.arrow((225, 402), (225, trunk), (935, trunk), (935, 517), colour=CONSTANTS)
-    for x, width, name, centre in ((335, 140, "weight SRAM", 397), (705, 125, "parameters", 767), (875, 120, "tables", 935)):
+    for x, width, name, centre in (
+        (335, 140, "weight SRAM", 397),
+        (705, 125, "parameters", 767),
+        (875, 120, "tables", 935),
+    ):
         d.box(x, 470, width, 46, MEMORY, name)
         if centre != 935:
             d.arrow((centre, trunk), (centre, 517), colour=CONSTANTS)
@@ -121,7 +176,15 @@ def core_picture() -> str:
         d.arrow((x, 472), (x, 403), colour=CONSTANTS)
 
     # Activations.
-    d.box(140, 602, 1090, 54, MEMORY, "activation SRAM", "blocks with one read and one write port each, in byte-wide banks, so that a request may begin at any byte")
+    d.box(
+        140,
+        602,
+        1090,
+        54,
+        MEMORY,
+        "activation SRAM",
+        "blocks with one read and one write port each, in byte-wide banks, so that a request may begin at any byte",
+    )
     for x in (180, 852, 1080):
         d.arrow((x, 400), (x, 601), colour=ACTIVATIONS)
     for x in (495, 1030, 1185):
@@ -130,7 +193,15 @@ def core_picture() -> str:
     d.text(1088, 545, "write", colour=FAINT)
 
     # The bus.
-    d.box(40, 694, 1190, 40, CONTROL, "AXI4 manager, 32 to 128 bit, bursts of up to 16 beats; fetch and LOAD share the read side", bold=False)
+    d.box(
+        40,
+        694,
+        1190,
+        40,
+        CONTROL,
+        "AXI4 manager, 32 to 128 bit, bursts of up to 16 beats; fetch and LOAD share the read side",
+        bold=False,
+    )
     d.arrow((80, 696), (80, 360), (139, 360), colour=CONSTANTS)
     d.arrow((80, 360), (80, 150), (139, 150))
     d.dot(80, 360, CONSTANTS)
@@ -138,11 +209,25 @@ def core_picture() -> str:
     d.arrow((1228, 360), (1243, 360), (1243, 714), (1231, 714), colour=ACTIVATIONS)
     d.arrow((620, 736), (620, 786), both=True)
     d.text(632, 776, "AXI4", colour=FAINT)
-    d.box(40, 788, 1190, 44, OUTSIDE, "external memory: PROGRAM (instructions, constants), DATA (inputs, outputs, tensors too large for the chip)", bold=False)
+    d.box(
+        40,
+        788,
+        1190,
+        44,
+        OUTSIDE,
+        "external memory: PROGRAM (instructions, constants), DATA (inputs, outputs, tensors too large for the chip)",
+        bold=False,
+    )
 
     # Legend.
-    for i, (colour, text) in enumerate(((INSTRUCTIONS, "instructions and control"), (CONSTANTS, "weights, parameters, tables"),
-                                        (ACTIVATIONS, "activations (int8)"), (SUMS, "sums (int32)"))):
+    for i, (colour, text) in enumerate(
+        (
+            (INSTRUCTIONS, "instructions and control"),
+            (CONSTANTS, "weights, parameters, tables"),
+            (ACTIVATIONS, "activations (int8)"),
+            (SUMS, "sums (int32)"),
+        )
+    ):
         y = 122 + 20 * i
         d.arrow((910, y), (950, y), colour=colour)
         d.text(962, y + 5, text)
@@ -159,15 +244,49 @@ def compile_picture() -> str:
     d.box(centre, 20, wide, 44, OUTSIDE, "ONNX model, float or quantised")
     d.box(centre, 100, wide, 62, CONTROL, "cut into host and core", "`compiler/partition.py segments.py`")
     d.box(centre, 198, wide, 62, CONTROL, "quantise, if float", "`compiler/quantise.py`")
-    d.box(centre, 296, wide, 80, CONTROL, "import: one rule per operator", "`compiler/importer.py frontend.py`", "`compiler/ops/ passes/`")
+    d.box(
+        centre,
+        296,
+        wide,
+        80,
+        CONTROL,
+        "import: one rule per operator",
+        "`compiler/importer.py frontend.py`",
+        "`compiler/ops/ passes/`",
+    )
     d.box(centre, 412, wide, 44, DATA, "quantised graph, int8")
-    d.box(centre, 492, wide, 80, CONTROL, "lower: place tensors, cut, emit", "`compiler/lower/ layout.py arena.py`", "`compiler/constants.py`")
+    d.box(
+        centre,
+        492,
+        wide,
+        80,
+        CONTROL,
+        "lower: place tensors, cut, emit",
+        "`compiler/lower/ layout.py arena.py`",
+        "`compiler/constants.py`",
+    )
     d.box(centre, 608, wide, 62, CONTROL, "order: tokens between engines", "`compiler/tokens.py`")
-    d.box(centre, 706, wide, 62, CONTROL, "link, and estimate cycles", "`compiler/driver.py cycles.py costs.py`")
+    d.box(
+        centre, 706, wide, 62, CONTROL, "link, and estimate cycles", "`compiler/driver.py cycles.py costs.py`"
+    )
     d.box(centre, 804, wide, 62, DATA, "image, .sysl", "program, constants, layers, host segments")
-    for top, bottom in ((62, 100), (160, 198), (258, 296), (374, 412), (454, 492), (570, 608), (668, 706), (766, 804)):
+    for top, bottom in (
+        (62, 100),
+        (160, 198),
+        (258, 296),
+        (374, 412),
+        (454, 492),
+        (570, 608),
+        (668, 706),
+        (766, 804),
+    ):
         d.arrow((middle, top), (middle, bottom - 1))
-    for y, name in ((184, "core.onnx"), (398, "graph.txt"), (594, "lowered.txt placement.txt constants.txt"), (790, "program.txt")):
+    for y, name in (
+        (184, "core.onnx"),
+        (398, "graph.txt"),
+        (594, "lowered.txt placement.txt constants.txt"),
+        (790, "program.txt"),
+    ):
         d.text(middle + 14, y, f"`{name}`", colour=FAINT)
     d.text(left, 180, "`host-before.onnx host-after.onnx`", colour=FAINT)
     d.text(right - 24, 40, "Grey names are the files that", colour=FAINT)
@@ -186,7 +305,16 @@ def compile_picture() -> str:
     d.outline(right - 24, 376, 378, 452, "systolith verify: equal, bit for bit")
     d.box(right, 412, 330, 76, ENGINE, "reference", "NumPy, op by op", "`reference/`")
     d.arrow((centre + wide - 2, 434), (right - 1, 434))
-    d.box(right, 619, 330, 76, ENGINE, "machine", "the instructions, on modelled memories", "`reference/machine.py`")
+    d.box(
+        right,
+        619,
+        330,
+        76,
+        ENGINE,
+        "machine",
+        "the instructions, on modelled memories",
+        "`reference/machine.py`",
+    )
     d.box(right, 729, 330, 76, ENGINE, "RTL in Verilator", "generated with Amaranth", "`hw/ sim/`")
     branch = 735
     d.arrow((centre + wide - 2, 835), (branch, 835), (branch, 657), (right - 1, 657))

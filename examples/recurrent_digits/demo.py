@@ -40,12 +40,25 @@ def evaluate(name: str, arch: str, limit: int | None, progress) -> dict:
         progress(f"{name} on {backend}")
         with api.Session(backend, image) as device:
             results[backend] = [device.run({"image": x}) for x in images]
-    answers.update((level, [result.outputs["logits"].argmax() for result in values]) for level, values in results.items())
-    different = sum(not np.array_equal(right.raw[key], got.raw[key]) for level in ("machine", "rtl")
-                    for right, got in zip(results["reference"], results[level], strict=True) for key in right.raw)
-    return {"model": name, "arch": image.arch.name, "digits": len(labels), "different": different, "cycles": max(result.cycles for result in results["rtl"]),
-            "estimated_cycles": image.cycles, "macs": sum(layer.macs for layer in image.layers),
-            "accuracy": {level: float(np.mean(np.array(values) == labels)) for level, values in answers.items()}}
+    answers.update(
+        (level, [result.outputs["logits"].argmax() for result in values]) for level, values in results.items()
+    )
+    different = sum(
+        not np.array_equal(right.raw[key], got.raw[key])
+        for level in ("machine", "rtl")
+        for right, got in zip(results["reference"], results[level], strict=True)
+        for key in right.raw
+    )
+    return {
+        "model": name,
+        "arch": image.arch.name,
+        "digits": len(labels),
+        "different": different,
+        "cycles": max(result.cycles for result in results["rtl"]),
+        "estimated_cycles": image.cycles,
+        "macs": sum(layer.macs for layer in image.layers),
+        "accuracy": {level: float(np.mean(np.array(values) == labels)) for level, values in answers.items()},
+    }
 
 
 def main() -> int:
@@ -58,11 +71,35 @@ def main() -> int:
     reporter = Reporter()
     with reporter.progress() as progress:
         results = [evaluate(name, arguments.arch, arguments.limit, progress) for name in NETWORKS]
-    reporter.table("accuracy, and cycles of one digit in RTL",
-                   ("model", "arch", "digits", "float", "int8 reference", "machine", "RTL", "bits", "MACs", "RTL cycles", "estimated"),
-                   [(info["model"], info["arch"], str(info["digits"]), *(f"{value:.2%}" for value in info["accuracy"].values()),
-                     "DIFFER" if info["different"] else "equal", f"{info['macs']:,}", f"{info['cycles']:,}", f"{info['estimated_cycles']:,}")
-                    for info in results])
+    reporter.table(
+        "accuracy, and cycles of one digit in RTL",
+        (
+            "model",
+            "arch",
+            "digits",
+            "float",
+            "int8 reference",
+            "machine",
+            "RTL",
+            "bits",
+            "MACs",
+            "RTL cycles",
+            "estimated",
+        ),
+        [
+            (
+                info["model"],
+                info["arch"],
+                str(info["digits"]),
+                *(f"{value:.2%}" for value in info["accuracy"].values()),
+                "DIFFER" if info["different"] else "equal",
+                f"{info['macs']:,}",
+                f"{info['cycles']:,}",
+                f"{info['estimated_cycles']:,}",
+            )
+            for info in results
+        ],
+    )
     write_json(arguments.json, {"results": results})
     return 1 if any(info["different"] for info in results) else 0
 

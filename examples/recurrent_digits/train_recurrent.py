@@ -1,7 +1,9 @@
 """Train two recurrent networks on handwritten digits, in NumPy alone, and write them as float ONNX models.
 
-- `digits_gru`: the eight rows of a digit as a sequence, a GRU (linear_before_reset = 1), a fully connected layer;
-- `digits_cnn_bilstm`: a convolution over the image, an LSTM over its rows in both directions, a fully connected layer.
+- `digits_gru`: the eight rows of a digit as a sequence, a GRU (linear_before_reset = 1), a fully connected
+  layer;
+- `digits_cnn_bilstm`: a convolution over the image, an LSTM over its rows in both directions, a fully
+  connected layer.
 
 Data and split are those of `examples/digits/train.py`.
 
@@ -35,20 +37,25 @@ CHANNELS, GRU_UNITS, LSTM_UNITS = 8, 32, 24
 EPOCHS, BATCH, RATE, DECAY = 30, 32, 0.004, 1e-4
 
 
-def _recurrent(rng: np.random.Generator, gates: int, directions: int, inputs: int, units: int) -> dict[str, np.ndarray]:
+def _recurrent(
+    rng: np.random.Generator, gates: int, directions: int, inputs: int, units: int
+) -> dict[str, np.ndarray]:
     """W, R and B in the layout of ONNX."""
-    return {"W": rng.normal(0, inputs ** -0.5, (directions, gates * units, inputs)), "R": rng.normal(0, units ** -0.5, (directions, gates * units, units)),
-            "B": np.zeros((directions, 2 * gates * units))}
+    return {
+        "W": rng.normal(0, inputs**-0.5, (directions, gates * units, inputs)),
+        "R": rng.normal(0, units**-0.5, (directions, gates * units, units)),
+        "B": np.zeros((directions, 2 * gates * units)),
+    }
 
 
 def _dense(rng: np.random.Generator, inputs: int) -> dict[str, np.ndarray]:
-    return {"fc_weight": rng.normal(0, inputs ** -0.5, (CLASSES, inputs)), "fc_bias": np.zeros(CLASSES)}
+    return {"fc_weight": rng.normal(0, inputs**-0.5, (CLASSES, inputs)), "fc_bias": np.zeros(CLASSES)}
 
 
 def _parts(params: dict[str, Value], d: int, gates: int, units: int) -> tuple[Value, Value, Value, Value]:
     """W transposed, R transposed, and both biases of one direction."""
     w, r, b = (params[name][d] for name in "WRB")
-    return w.transpose(1, 0), r.transpose(1, 0), b[:gates * units], b[gates * units:]
+    return w.transpose(1, 0), r.transpose(1, 0), b[: gates * units], b[gates * units :]
 
 
 def gru_steps(params: dict[str, Value], frames: list[Value], units: int) -> Value:
@@ -57,8 +64,11 @@ def gru_steps(params: dict[str, Value], frames: list[Value], units: int) -> Valu
     h = Value(np.zeros((frames[0].data.shape[0], units), frames[0].data.dtype))
     for frame in frames:
         entering, kept = frame @ w + wb, h @ r + rb
-        z, reset = ((entering[:, part] + kept[:, part]).sigmoid() for part in (slice(0, units), slice(units, 2 * units)))
-        new = (entering[:, 2 * units:] + reset * kept[:, 2 * units:]).tanh()
+        z, reset = (
+            (entering[:, part] + kept[:, part]).sigmoid()
+            for part in (slice(0, units), slice(units, 2 * units))
+        )
+        new = (entering[:, 2 * units :] + reset * kept[:, 2 * units :]).tanh()
         h = z.complement() * new + z * h
     return h
 
@@ -69,8 +79,8 @@ def lstm_steps(params: dict[str, Value], d: int, frames: list[Value], units: int
     h = c = Value(np.zeros((frames[0].data.shape[0], units), frames[0].data.dtype))
     for frame in frames:
         gates = frame @ w + wb + h @ r + rb
-        i, o, f = (gates[:, k * units:(k + 1) * units].sigmoid() for k in range(3))
-        c = f * c + i * gates[:, 3 * units:].tanh()
+        i, o, f = (gates[:, k * units : (k + 1) * units].sigmoid() for k in range(3))
+        c = f * c + i * gates[:, 3 * units :].tanh()
         h = o * c.tanh()
     return h
 
@@ -86,14 +96,23 @@ def bilstm_logits(params: dict[str, Value], images: np.ndarray) -> Value:
     seen = convolve(Value(images), params["conv_weight"], params["conv_bias"]).relu()
     rows = seen.transpose(0, 2, 3, 1)
     frames = [rows[:, row].reshape(len(images), EXTENT * CHANNELS) for row in range(EXTENT)]
-    both = concat([lstm_steps(params, 0, frames, LSTM_UNITS), lstm_steps(params, 1, frames[::-1], LSTM_UNITS)])
+    both = concat(
+        [lstm_steps(params, 0, frames, LSTM_UNITS), lstm_steps(params, 1, frames[::-1], LSTM_UNITS)]
+    )
     return both @ params["fc_weight"].transpose(1, 0) + params["fc_bias"]
 
 
 def gru_nodes() -> list[onnx.NodeProto]:
     """The same in ONNX."""
     return [
-        helper.make_node("GRU", ["image", "W", "R", "B"], ["", "hidden"], name="gru", hidden_size=GRU_UNITS, linear_before_reset=1),
+        helper.make_node(
+            "GRU",
+            ["image", "W", "R", "B"],
+            ["", "hidden"],
+            name="gru",
+            hidden_size=GRU_UNITS,
+            linear_before_reset=1,
+        ),
         helper.make_node("Squeeze", ["hidden", "first"], ["last"], name="last"),
         helper.make_node("Gemm", ["last", "fc_weight", "fc_bias"], ["logits"], name="fc", transB=1),
     ]
@@ -102,12 +121,26 @@ def gru_nodes() -> list[onnx.NodeProto]:
 def bilstm_nodes() -> list[onnx.NodeProto]:
     """The same in ONNX."""
     return [
-        helper.make_node("Conv", ["image", "conv_weight", "conv_bias"], ["seen"], name="conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node(
+            "Conv",
+            ["image", "conv_weight", "conv_bias"],
+            ["seen"],
+            name="conv",
+            kernel_shape=[3, 3],
+            pads=[1, 1, 1, 1],
+        ),
         helper.make_node("Relu", ["seen"], ["positive"], name="relu"),
         # Channels innermost, as the core holds them: this costs nothing there.
         helper.make_node("Transpose", ["positive"], ["rows"], name="rows", perm=[2, 0, 3, 1]),
         helper.make_node("Reshape", ["rows", "frames_shape"], ["frames"], name="frames"),
-        helper.make_node("LSTM", ["frames", "W", "R", "B"], ["", "hidden"], name="bilstm", hidden_size=LSTM_UNITS, direction="bidirectional"),
+        helper.make_node(
+            "LSTM",
+            ["frames", "W", "R", "B"],
+            ["", "hidden"],
+            name="bilstm",
+            hidden_size=LSTM_UNITS,
+            direction="bidirectional",
+        ),
         helper.make_node("Transpose", ["hidden"], ["sides"], name="sides", perm=[1, 0, 2]),
         helper.make_node("Flatten", ["sides"], ["both"], name="both", axis=1),
         helper.make_node("Gemm", ["both", "fc_weight", "fc_bias"], ["logits"], name="fc", transB=1),
@@ -135,16 +168,30 @@ class Network:
 
 NETWORKS = {
     "digits_gru": Network(
-        initial=lambda rng: {**_recurrent(rng, 3, 1, EXTENT, GRU_UNITS), **_dense(rng, GRU_UNITS)}, logits=gru_logits, nodes=gru_nodes,
-        constants={"first": np.array([0])}, shape=(EXTENT, 1, EXTENT)),
+        initial=lambda rng: {**_recurrent(rng, 3, 1, EXTENT, GRU_UNITS), **_dense(rng, GRU_UNITS)},
+        logits=gru_logits,
+        nodes=gru_nodes,
+        constants={"first": np.array([0])},
+        shape=(EXTENT, 1, EXTENT),
+    ),
     "digits_cnn_bilstm": Network(
-        initial=lambda rng: {"conv_weight": rng.normal(0, 1 / 3, (CHANNELS, 1, 3, 3)), "conv_bias": np.zeros(CHANNELS),
-                             **_recurrent(rng, 4, 2, EXTENT * CHANNELS, LSTM_UNITS), **_dense(rng, 2 * LSTM_UNITS)},
-        logits=bilstm_logits, nodes=bilstm_nodes, constants={"frames_shape": np.array([EXTENT, 1, EXTENT * CHANNELS])}, shape=(1, 1, EXTENT, EXTENT)),
+        initial=lambda rng: {
+            "conv_weight": rng.normal(0, 1 / 3, (CHANNELS, 1, 3, 3)),
+            "conv_bias": np.zeros(CHANNELS),
+            **_recurrent(rng, 4, 2, EXTENT * CHANNELS, LSTM_UNITS),
+            **_dense(rng, 2 * LSTM_UNITS),
+        },
+        logits=bilstm_logits,
+        nodes=bilstm_nodes,
+        constants={"frames_shape": np.array([EXTENT, 1, EXTENT * CHANNELS])},
+        shape=(1, 1, EXTENT, EXTENT),
+    ),
 }
 
 
-def train(network: Network, images: np.ndarray, labels: np.ndarray, epochs: int = EPOCHS) -> dict[str, np.ndarray]:
+def train(
+    network: Network, images: np.ndarray, labels: np.ndarray, epochs: int = EPOCHS
+) -> dict[str, np.ndarray]:
     """Adam with weight decay, a cosine rate, and shifts by one pixel as augmentation."""
     rng = np.random.default_rng(SEED)
     params = {name: value.astype(np.float32) for name, value in network.initial(rng).items()}
@@ -155,7 +202,7 @@ def train(network: Network, images: np.ndarray, labels: np.ndarray, epochs: int 
         order = rng.permutation(len(images))
         loss = 0.0
         for start in range(0, len(order), BATCH):
-            chosen = order[start:start + BATCH]
+            chosen = order[start : start + BATCH]
             x, y = np.roll(images[chosen], rng.integers(-1, 2), axis=3), labels[chosen]
             values = {name: Value(value) for name, value in params.items()}
             logits = network.logits(values, x)
@@ -167,8 +214,8 @@ def train(network: Network, images: np.ndarray, labels: np.ndarray, epochs: int 
             step += 1
             for name, value in values.items():
                 mean[name] = 0.9 * mean[name] + 0.1 * value.grad
-                square[name] = 0.99 * square[name] + 0.01 * value.grad ** 2
-                move = mean[name] / (1 - 0.9 ** step) / (np.sqrt(square[name] / (1 - 0.99 ** step)) + 1e-8)
+                square[name] = 0.99 * square[name] + 0.01 * value.grad**2
+                move = mean[name] / (1 - 0.9**step) / (np.sqrt(square[name] / (1 - 0.99**step)) + 1e-8)
                 params[name] = (params[name] - rate * (move + DECAY * params[name])).astype(np.float32)
         print(f"epoch {epoch + 1:2d}/{epochs}  loss {loss / len(order):.4f}", flush=True)
     return params
@@ -177,10 +224,20 @@ def train(network: Network, images: np.ndarray, labels: np.ndarray, epochs: int 
 def export(name: str, params: dict[str, np.ndarray]) -> onnx.ModelProto:
     """The network as ONNX: batch 1, weights as initializers."""
     network = NETWORKS[name]
-    initializers = [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in {**params, **network.constants}.items()]
-    graph = helper.make_graph(network.nodes(), name, [helper.make_tensor_value_info("image", TensorProto.FLOAT, network.shape)],
-                              [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, CLASSES])], initializers)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="systolith-digits", ir_version=8)
+    initializers = [
+        numpy_helper.from_array(np.ascontiguousarray(value), key)
+        for key, value in {**params, **network.constants}.items()
+    ]
+    graph = helper.make_graph(
+        network.nodes(),
+        name,
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, network.shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, CLASSES])],
+        initializers,
+    )
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="systolith-digits", ir_version=8
+    )
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -195,7 +252,9 @@ def main() -> int:
         params = train(network, images, labels)
         logits = network.logits({key: Value(value) for key, value in params.items()}, test_images).data
         accuracy = float((logits.argmax(1) == test_labels).mean())
-        print(f"test accuracy {accuracy:.2%} on {len(test_labels)} digits, {time.perf_counter() - begin:.0f} s")
+        print(
+            f"test accuracy {accuracy:.2%} on {len(test_labels)} digits, {time.perf_counter() - begin:.0f} s"
+        )
         if accuracy < 0.95:
             print("below 95 %: not written", file=sys.stderr)
             return 1

@@ -39,10 +39,13 @@ class CompactCore(wiring.Component):
         if not arch.compact:
             raise ValueError(f"architecture {arch.name!r} is not compact")
         self._arch = arch
-        super().__init__({
-            "axi": Out(Axi4Signature(arch.bus_bits, arch.addr_bits)), "csr": In(Axi4LiteSignature(CSR_ADDR_BITS)),
-            "trace": Out(TraceSignature(arch)),
-        })
+        super().__init__(
+            {
+                "axi": Out(Axi4Signature(arch.bus_bits, arch.addr_bits)),
+                "csr": In(Axi4LiteSignature(CSR_ADDR_BITS)),
+                "trace": Out(TraceSignature(arch)),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -69,7 +72,13 @@ class CompactCore(wiring.Component):
         return m
 
     def _connect(self, m: Module) -> None:
-        dispatch, transfer, matrix, output, memory = self._dispatch, self._transfer, self._matrix, self._output, self._memory
+        dispatch, transfer, matrix, output, memory = (
+            self._dispatch,
+            self._transfer,
+            self._matrix,
+            self._output,
+            self._memory,
+        )
         wiring.connect(m, dispatch.transfer, transfer.unit)
         wiring.connect(m, dispatch.matrix, matrix.unit)
         wiring.connect(m, dispatch.output, output.unit)
@@ -80,8 +89,13 @@ class CompactCore(wiring.Component):
         wiring.connect(m, transfer.weights, matrix.weights)
         wiring.connect(m, transfer.params, output.params)
         wiring.connect(m, output.acc, matrix.acc)
-        m.d.comb += [matrix.vector.eq(memory.data), transfer.vector.eq(memory.data), transfer.store.eq(dispatch.store),
-                     transfer.stop.eq(self._stop), dispatch.stop.eq(self._stop)]
+        m.d.comb += [
+            matrix.vector.eq(memory.data),
+            transfer.vector.eq(memory.data),
+            transfer.store.eq(dispatch.store),
+            transfer.stop.eq(self._stop),
+            dispatch.stop.eq(self._stop),
+        ]
 
     def _connect_bus(self, m: Module) -> None:
         """AXI4, one read at a time; regions from the CSRs."""
@@ -89,7 +103,10 @@ class CompactCore(wiring.Component):
         clients = (self._dispatch.bus, self._transfer.reads)
         reading, accepted, owner = Signal(), Signal(), Signal()
         with m.If(~reading):
-            m.d.sync += [reading.eq(clients[0].bursts.valid | clients[1].bursts.valid), owner.eq(~clients[0].bursts.valid)]
+            m.d.sync += [
+                reading.eq(clients[0].bursts.valid | clients[1].bursts.valid),
+                owner.eq(~clients[0].bursts.valid),
+            ]
         with m.If(axi.arvalid & axi.arready):
             m.d.sync += accepted.eq(1)
         with m.If(axi.rvalid & axi.rready & axi.rlast):
@@ -97,23 +114,48 @@ class CompactCore(wiring.Component):
         m.d.comb += axi.arvalid.eq(reading & ~accepted)
         for index, client in enumerate(clients):
             mine = owner == index
-            m.d.comb += [client.bursts.ready.eq(axi.arvalid & axi.arready & mine), client.beats.valid.eq(axi.rvalid & mine),
-                         client.beats.payload.data.eq(axi.rdata), client.beats.payload.error.eq(axi.rresp[1]),
-                         client.beats.payload.last.eq(axi.rlast)]
+            m.d.comb += [
+                client.bursts.ready.eq(axi.arvalid & axi.arready & mine),
+                client.beats.valid.eq(axi.rvalid & mine),
+                client.beats.payload.data.eq(axi.rdata),
+                client.beats.payload.error.eq(axi.rresp[1]),
+                client.beats.payload.last.eq(axi.rlast),
+            ]
             with m.If(mine):
-                m.d.comb += [axi.araddr.eq(client.bursts.payload.addr), axi.arlen.eq(client.bursts.payload.len), axi.rready.eq(client.beats.ready)]
+                m.d.comb += [
+                    axi.araddr.eq(client.bursts.payload.addr),
+                    axi.arlen.eq(client.bursts.payload.len),
+                    axi.rready.eq(client.beats.ready),
+                ]
         m.d.comb += [
-            axi.arsize.eq(2), axi.arburst.eq(1), axi.arcache.eq(3), axi.awsize.eq(2), axi.awburst.eq(1), axi.awcache.eq(3),
-            axi.awvalid.eq(writes.bursts.valid), writes.bursts.ready.eq(axi.awready), axi.awaddr.eq(writes.bursts.payload.addr),
-            axi.awlen.eq(writes.bursts.payload.len), axi.wvalid.eq(writes.beats.valid), writes.beats.ready.eq(axi.wready),
-            axi.wdata.eq(writes.beats.payload.data), axi.wstrb.eq(writes.beats.payload.strobe), axi.wlast.eq(writes.beats.payload.last),
-            axi.bready.eq(1), writes.response.eq(axi.bvalid), writes.error.eq(axi.bresp[1]),
+            axi.arsize.eq(2),
+            axi.arburst.eq(1),
+            axi.arcache.eq(3),
+            axi.awsize.eq(2),
+            axi.awburst.eq(1),
+            axi.awcache.eq(3),
+            axi.awvalid.eq(writes.bursts.valid),
+            writes.bursts.ready.eq(axi.awready),
+            axi.awaddr.eq(writes.bursts.payload.addr),
+            axi.awlen.eq(writes.bursts.payload.len),
+            axi.wvalid.eq(writes.beats.valid),
+            writes.beats.ready.eq(axi.wready),
+            axi.wdata.eq(writes.beats.payload.data),
+            axi.wstrb.eq(writes.beats.payload.strobe),
+            axi.wlast.eq(writes.beats.payload.last),
+            axi.bready.eq(1),
+            writes.response.eq(axi.bvalid),
+            writes.error.eq(axi.bresp[1]),
         ]
         regions, dispatch = self._transfer.regions, self._dispatch
         m.d.comb += [
-            regions.program.base.eq(settings.program_lo), regions.program.size.eq(settings.program_size),
-            regions.data.base.eq(settings.data_lo), regions.data.size.eq(settings.data_size),
-            dispatch.entry.eq(settings.entry), dispatch.base.eq(settings.program_lo), dispatch.size.eq(settings.program_size),
+            regions.program.base.eq(settings.program_lo),
+            regions.program.size.eq(settings.program_size),
+            regions.data.base.eq(settings.data_lo),
+            regions.data.size.eq(settings.data_size),
+            dispatch.entry.eq(settings.entry),
+            dispatch.base.eq(settings.program_lo),
+            dispatch.size.eq(settings.program_size),
         ]
         wiring.connect(m, wiring.flipped(self.csr), self._csrs.bus)
 
@@ -127,13 +169,27 @@ class CompactCore(wiring.Component):
         m.d.comb += [
             quiet.eq(dispatch.idle & self._transfer.idle),
             running.eq((state == RunState.CLEAR) | (state == RunState.BEGIN) | (state == RunState.RUN)),
-            self._stop.eq((state == RunState.FAIL) | (state == RunState.ABORT) | ((state == RunState.IDLE) & (code != HwErrorCode.NONE))),
-            self._wipe.eq((state == RunState.CLEAR) | (state == RunState.WIPE)), dispatch.start.eq(state == RunState.BEGIN),
-            csrs.running.eq(state != RunState.IDLE), starts.eq(csrs.start & (state == RunState.IDLE)),
+            self._stop.eq(
+                (state == RunState.FAIL)
+                | (state == RunState.ABORT)
+                | ((state == RunState.IDLE) & (code != HwErrorCode.NONE))
+            ),
+            self._wipe.eq((state == RunState.CLEAR) | (state == RunState.WIPE)),
+            dispatch.start.eq(state == RunState.BEGIN),
+            csrs.running.eq(state != RunState.IDLE),
+            starts.eq(csrs.start & (state == RunState.IDLE)),
             values.status.eq(
-                Mux(running, Status.RUNNING.value, 0) | Mux(done, Status.DONE.value, 0) | Mux(code != HwErrorCode.NONE, Status.ERROR.value, 0)
-                | Mux((state == RunState.FAIL) | (state == RunState.ABORT) | (state == RunState.WIPE), Status.DRAINING.value, 0)),
-            values.error_code.eq(code), values.error_addr.eq(at),
+                Mux(running, Status.RUNNING.value, 0)
+                | Mux(done, Status.DONE.value, 0)
+                | Mux(code != HwErrorCode.NONE, Status.ERROR.value, 0)
+                | Mux(
+                    (state == RunState.FAIL) | (state == RunState.ABORT) | (state == RunState.WIPE),
+                    Status.DRAINING.value,
+                    0,
+                )
+            ),
+            values.error_code.eq(code),
+            values.error_addr.eq(at),
         ]
         with m.Switch(state):
             with m.Case(RunState.IDLE):
@@ -145,8 +201,11 @@ class CompactCore(wiring.Component):
                 m.d.sync += state.eq(RunState.RUN)
             with m.Case(RunState.RUN):
                 with m.If(dispatch.error | expired):
-                    m.d.sync += [state.eq(RunState.FAIL), code.eq(Mux(dispatch.error, dispatch.error_code, HwErrorCode.WATCHDOG.value)),
-                                 at.eq(Mux(dispatch.error, dispatch.error_offset, dispatch.oldest))]
+                    m.d.sync += [
+                        state.eq(RunState.FAIL),
+                        code.eq(Mux(dispatch.error, dispatch.error_code, HwErrorCode.WATCHDOG.value)),
+                        at.eq(Mux(dispatch.error, dispatch.error_offset, dispatch.oldest)),
+                    ]
                 with m.Elif(dispatch.finished & quiet):
                     m.d.sync += [state.eq(RunState.IDLE), done.eq(1)]
             with m.Case(RunState.FAIL):
@@ -160,8 +219,13 @@ class CompactCore(wiring.Component):
         with m.If(csrs.reset):
             m.d.sync += [state.eq(RunState.ABORT), done.eq(0), code.eq(HwErrorCode.NONE), at.eq(0)]
         since = Signal(WATCHDOG_BIT + 1)
-        progress = (dispatch.moved | (axi.rvalid & axi.rready) | (axi.wvalid & axi.wready) | self._matrix.act.ready & self._matrix.act.valid
-                    | self._output.acc.valid)
+        progress = (
+            dispatch.moved
+            | (axi.rvalid & axi.rready)
+            | (axi.wvalid & axi.wready)
+            | self._matrix.act.ready & self._matrix.act.valid
+            | self._output.acc.valid
+        )
         m.d.comb += expired.eq(since[-1] & csrs.settings.watchdog[WATCHDOG_BIT])
         m.d.sync += since.eq(since + 1)
         with m.If(progress | ~running):
@@ -176,10 +240,23 @@ class CompactCore(wiring.Component):
         """Copies of what takes effect, for a checker."""
         trace, transfer, output = self.trace, self._transfer, self._output
         for target, source in ((trace.load, transfer.written), (trace.output, output.result)):
-            m.d.comb += [target.valid.eq(source.valid), target.addr.eq(source.addr), target.mask.eq(1), target.data.eq(source.data)]
+            m.d.comb += [
+                target.valid.eq(source.valid),
+                target.addr.eq(source.addr),
+                target.mask.eq(1),
+                target.data.eq(source.data),
+            ]
         for target, source in ((trace.weight, transfer.weights), (trace.param, transfer.params)):
-            m.d.comb += [target.valid.eq(source.valid), target.addr.eq(source.beat), target.data.eq(source.data)]
-        m.d.comb += [trace.acc.valid.eq(output.read.valid), trace.acc.addr.eq(output.read.addr), trace.acc.data.eq(output.read.data)]
+            m.d.comb += [
+                target.valid.eq(source.valid),
+                target.addr.eq(source.beat),
+                target.data.eq(source.data),
+            ]
+        m.d.comb += [
+            trace.acc.valid.eq(output.read.valid),
+            trace.acc.addr.eq(output.read.addr),
+            trace.acc.data.eq(output.read.data),
+        ]
         wiring.connect(m, self._matrix.sums, wiring.flipped(trace.sums))
         for engine in Engine:
             m.d.comb += getattr(trace.done, engine.name.lower()).eq(self._dispatch.done[int(engine)])

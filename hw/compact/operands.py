@@ -24,8 +24,17 @@ class UnitSignature(wiring.Signature):
 
     def __init__(self, arch: ArchConfig) -> None:
         beats = isa_for(arch).word_bytes // arch.bus_bytes
-        super().__init__({"load": Out(1), "index": Out(range(beats)), "data": Out(arch.bus_bits), "begin": Out(1),
-                          "done": In(1), "error": In(1), "error_code": In(HwErrorCode)})
+        super().__init__(
+            {
+                "load": Out(1),
+                "index": Out(range(beats)),
+                "data": Out(arch.bus_bits),
+                "begin": Out(1),
+                "done": In(1),
+                "error": In(1),
+                "error_code": In(HwErrorCode),
+            }
+        )
 
 
 def operand(arch: ArchConfig, mnemonic: str, name: str, **kwargs) -> Signal:
@@ -46,8 +55,10 @@ def capture(m: Module, arch: ArchConfig, unit, mnemonic: str, targets: dict[str,
                 low = max(position, beat * arch.bus_bits)
                 high = min(position + field.bits, (beat + 1) * arch.bus_bits)
                 with m.If(unit.load & (unit.index == beat)):
-                    m.d.sync += target[low - position:high - position].eq(unit.data[low - beat * arch.bus_bits:high - beat * arch.bus_bits])
+                    m.d.sync += target[low - position : high - position].eq(
+                        unit.data[low - beat * arch.bus_bits : high - beat * arch.bus_bits]
+                    )
             if len(target) > field.bits:
                 with m.If(unit.load & (unit.index == last)):
-                    m.d.sync += target[field.bits:].eq(0)
+                    m.d.sync += target[field.bits :].eq(0)
         position += field.bits

@@ -1,4 +1,5 @@
-"""Decode: which engine executes an instruction word, and whether the word is legal. Derived from the table of `spec.isa`."""
+"""Decode: which engine executes an instruction word, and whether the word is legal. Derived from the table of
+`spec.isa`."""
 
 from amaranth.hdl import Cat, Module
 from amaranth.lib import data, wiring
@@ -22,9 +23,11 @@ class Decode(wiring.Component):
     Members
     -------
     word : In                  the instruction
-    format, legal : Out        one bit per format of the table: the opcode is the format's; enumerated operands and reserved bits
-                               are as the format has them, and without an engine there are neither waits nor signals. A word
-                               is legal if some format has both bits, which a later cycle may look at
+    format, legal : Out        one bit per format of the table: the opcode is the format's; enumerated
+                    operands and reserved bits
+                               are as the format has them, and without an engine there are neither waits nor
+                               signals. A word is legal if some format has both bits, which a later cycle may
+                               look at
     halt : Out(1)              it is HALT
     engine : Out(one bit each) who executes it; none for NOP and HALT
     wait, signal : Out         the header's masks
@@ -34,11 +37,18 @@ class Decode(wiring.Component):
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
         header = header_layout(arch)
-        super().__init__({
-            "word": In(8 * isa_for(arch).word_bytes), "format": Out(len(isa_for(arch).formats)), "legal": Out(len(isa_for(arch).formats)), "halt": Out(1), "engine": Out(len(Engine)),
-            "wait": Out(header["wait"].width), "signal": Out(header["signal"].width),
-            "commands": Out(data.StructLayout({e.name.lower(): command_layout(arch, e) for e in Engine})),
-        })
+        super().__init__(
+            {
+                "word": In(8 * isa_for(arch).word_bytes),
+                "format": Out(len(isa_for(arch).formats)),
+                "legal": Out(len(isa_for(arch).formats)),
+                "halt": Out(1),
+                "engine": Out(len(Engine)),
+                "wait": Out(header["wait"].width),
+                "signal": Out(header["signal"].width),
+                "commands": Out(data.StructLayout({e.name.lower(): command_layout(arch, e) for e in Engine})),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -53,7 +63,7 @@ class Decode(wiring.Component):
             position = header_bits
             checks = []
             for field in fmt.fields:
-                value = self.word[position:position + field.bits]
+                value = self.word[position : position + field.bits]
                 if field.enum is not None:
                     checks.append(value.matches(*(int(member) - field.bias for member in field.enum)))
                 position += field.bits
@@ -61,7 +71,10 @@ class Decode(wiring.Component):
                 checks.append(self.word[position:] == 0)
             if fmt.engine is None:
                 checks += [header.wait == 0, header.signal == 0]
-            m.d.comb += [self.format[index].eq(header.opcode == fmt.opcode), self.legal[index].eq(Cat(checks).all())]
+            m.d.comb += [
+                self.format[index].eq(header.opcode == fmt.opcode),
+                self.legal[index].eq(Cat(checks).all()),
+            ]
             with m.If(self.format[index]):
                 m.d.comb += self.halt.eq(fmt.mnemonic == "HALT")
                 if fmt.engine is not None:

@@ -23,17 +23,20 @@ class Scratchpad(wiring.Component):
 
     Timing
     ------
-    The banks lie far apart, so there are registers before and behind each. Data five cycles after the grant: the request at its blocks, the banks'
-    addresses, their data, those in registers, those of the right blocks aligned. A write reaches its banks three cycles after the grant: at its
-    blocks, aligned, at the banks. What a read granted in the same cycle or the next one sees of those bytes is undefined.
+    The banks lie far apart, so there are registers before and behind each. Data five cycles after the grant:
+    the request at its blocks, the banks' addresses, their data, those in registers, those of the right blocks
+    aligned. A write reaches its banks three cycles after the grant: at its blocks, aligned, at the banks.
+    What a read granted in the same cycle or the next one sees of those bytes is undefined.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
-        super().__init__({
-            **{f"{name}_read": In(ActReadSignature(arch)) for name in ("matrix", "vector", "store")},
-            **{f"{name}_write": In(ActWriteSignature(arch)) for name in ("output", "vector", "load")},
-        })
+        super().__init__(
+            {
+                **{f"{name}_read": In(ActReadSignature(arch)) for name in ("matrix", "vector", "store")},
+                **{f"{name}_write": In(ActWriteSignature(arch)) for name in ("output", "vector", "load")},
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -53,19 +56,35 @@ class Scratchpad(wiring.Component):
                 row.append((memory.read_port(), memory.write_port()))
             ports.append(row)
         for block, row in enumerate(ports):
-            self._write_block(m, block, [write for _, write in row], writes, Cat(select[block] for select in write_selects).any())
+            self._write_block(
+                m,
+                block,
+                [write for _, write in row],
+                writes,
+                Cat(select[block] for select in write_selects).any(),
+            )
             self._read_block(m, block, [read for read, _ in row], reads)
-        fetched = [[delayed(m, read.data, 1, f"fetched{block}_{bank}") for bank, (read, _) in enumerate(row)] for block, row in enumerate(ports)]
+        fetched = [
+            [delayed(m, read.data, 1, f"fetched{block}_{bank}") for bank, (read, _) in enumerate(row)]
+            for block, row in enumerate(ports)
+        ]
         shift = (depth - 1).bit_length() + (width - 1).bit_length()
         for index, port in enumerate(reads):
             address = Signal.like(port.addr, name=f"address{index}", reset_less=True)
             m.d.sync += address.eq(port.addr)
-            offset, base, following = self._offset(address), Signal(range(max(2, blocks)), name=f"block{index}"), Signal(range(max(2, blocks)), name=f"next_block{index}")
+            offset, base, following = (
+                self._offset(address),
+                Signal(range(max(2, blocks)), name=f"block{index}"),
+                Signal(range(max(2, blocks)), name=f"next_block{index}"),
+            )
             if blocks > 1:
                 next_line = (address >> (width - 1).bit_length()) + 1
-                m.d.comb += [base.eq(address >> shift), following.eq(next_line[(depth - 1).bit_length():])]
+                m.d.comb += [base.eq(address >> shift), following.eq(next_line[(depth - 1).bit_length() :])]
             # Beside the banks' addresses, their data, those in registers.
-            wheres = [delayed(m, Mux(offset > bank, following, base), 3, f"block{index}_{bank}") for bank in range(width)]
+            wheres = [
+                delayed(m, Mux(offset > bank, following, base), 3, f"block{index}_{bank}")
+                for bank in range(width)
+            ]
             raw = []
             for bank, where in enumerate(wheres):
                 byte = Signal(8, name=f"raw{index}_{bank}")
@@ -75,7 +94,9 @@ class Scratchpad(wiring.Component):
                             m.d.comb += byte.eq(fetched[block][bank])
                 raw.append(byte)
             result = Signal(data.ArrayLayout(unsigned(8), width), name=f"data{index}", reset_less=True)
-            m.d.sync += result.eq(Cat(self._rotate(m, raw, delayed(m, offset, 3, f"offset{index}"), right=False)))
+            m.d.sync += result.eq(
+                Cat(self._rotate(m, raw, delayed(m, offset, 3, f"offset{index}"), right=False))
+            )
             m.d.comb += port.data.eq(result)
         return m
 
@@ -85,7 +106,17 @@ class Scratchpad(wiring.Component):
         m.d.sync += address.eq(self._chosen(block, ports, [port.addr for port in ports]))
         line, following, after = self._lines(m, address, f"read{block}")
         for bank, read in enumerate(banks):
-            m.d.comb += [read.en.eq(1), read.addr.eq(delayed(m, Mux(after[bank], following, line)[:len(read.addr)], 1, f"bank_address{block}_{bank}"))]
+            m.d.comb += [
+                read.en.eq(1),
+                read.addr.eq(
+                    delayed(
+                        m,
+                        Mux(after[bank], following, line)[: len(read.addr)],
+                        1,
+                        f"bank_address{block}_{bank}",
+                    )
+                ),
+            ]
 
     def _write_block(self, m, block, banks, ports, granted):
         """The write that a block is granted to, and from it, aligned, that of each bank."""
@@ -96,47 +127,68 @@ class Scratchpad(wiring.Component):
         given = Signal(lanes, name=f"write_lanes{block}", reset_less=True)
         valid = Signal(name=f"write_valid{block}")
         m.d.sync += [
-            valid.eq(granted), address.eq(self._chosen(block, ports, [port.addr for port in ports])),
-            *(lane.eq(self._chosen(block, ports, [Cat(port.data[j], port.mask[j]) for port in ports])) for j, lane in enumerate(given)),
+            valid.eq(granted),
+            address.eq(self._chosen(block, ports, [port.addr for port in ports])),
+            *(
+                lane.eq(self._chosen(block, ports, [Cat(port.data[j], port.mask[j]) for port in ports]))
+                for j, lane in enumerate(given)
+            ),
         ]
         aligned = Signal(lanes, name=f"aligned_lanes{block}", reset_less=True)
         aligned_valid = Signal(name=f"aligned_valid{block}")
         line, following, after = self._lines(m, address, f"write{block}")
-        aligned_line, aligned_following = Signal.like(line, name=f"aligned_line{block}", reset_less=True), Signal.like(line, name=f"aligned_next{block}", reset_less=True)
+        aligned_line, aligned_following = (
+            Signal.like(line, name=f"aligned_line{block}", reset_less=True),
+            Signal.like(line, name=f"aligned_next{block}", reset_less=True),
+        )
         aligned_after = Signal(width, name=f"aligned_after{block}", reset_less=True)
         m.d.sync += [
-            aligned.eq(Cat(self._rotate(m, [lane.as_value() for lane in given], self._offset(address), right=True))), aligned_valid.eq(valid),
-            aligned_line.eq(line), aligned_following.eq(following), aligned_after.eq(after),
+            aligned.eq(
+                Cat(self._rotate(m, [lane.as_value() for lane in given], self._offset(address), right=True))
+            ),
+            aligned_valid.eq(valid),
+            aligned_line.eq(line),
+            aligned_following.eq(following),
+            aligned_after.eq(after),
         ]
         for bank, write in enumerate(banks):
             where = Mux(aligned_after[bank], aligned_following, aligned_line)
             enable = Signal(name=f"bank_enable{block}_{bank}")
-            m.d.sync += enable.eq(aligned_valid & aligned[bank].mask & (where[len(write.addr):] == block))
-            m.d.comb += [write.addr.eq(delayed(m, where[:len(write.addr)], 1, f"bank_line{block}_{bank}")),
-                         write.data.eq(delayed(m, aligned[bank].data, 1, f"bank_data{block}_{bank}")), write.en.eq(enable)]
+            m.d.sync += enable.eq(aligned_valid & aligned[bank].mask & (where[len(write.addr) :] == block))
+            m.d.comb += [
+                write.addr.eq(delayed(m, where[: len(write.addr)], 1, f"bank_line{block}_{bank}")),
+                write.data.eq(delayed(m, aligned[bank].data, 1, f"bank_data{block}_{bank}")),
+                write.en.eq(enable),
+            ]
 
     @staticmethod
     def _chosen(block, ports, values):
-        """The value of the first port that wants the block: where another port is granted it, none before that one does, so no grant is on the way."""
+        """The value of the first port that wants the block: where another port is granted it, none before
+        that one does, so no grant is on the way."""
         chosen = values[-1]
         for port, value in zip(ports[-2::-1], values[-2::-1], strict=True):
             chosen = Mux(port.valid & port.blocks[block], value, chosen)
         return chosen
 
     def _offset(self, addr):
-        return addr[:(self._arch.act_width - 1).bit_length()]
+        return addr[: (self._arch.act_width - 1).bit_length()]
 
     def _lines(self, m, addr, name):
-        """The line (of the whole memory) of an address, the next one, and for each bank whether it has that, as it lies before the first byte."""
+        """The line (of the whole memory) of an address, the next one, and for each bank whether it has that,
+        as it lies before the first byte."""
         line = Signal(len(addr) - (self._arch.act_width - 1).bit_length(), name=f"{name}_line")
         following = Signal.like(line, name=f"{name}_next_line")
         after = Signal(self._arch.act_width, name=f"{name}_after")
-        m.d.comb += [line.eq(addr >> (len(addr) - len(line))), following.eq(line + 1),
-                     after.eq(Cat(self._offset(addr) > bank for bank in range(len(after))))]
+        m.d.comb += [
+            line.eq(addr >> (len(addr) - len(line))),
+            following.eq(line + 1),
+            after.eq(Cat(self._offset(addr) > bank for bank in range(len(after)))),
+        ]
         return line, following, after
 
     def _arbitrate(self, m, ports, name):
-        """Grant ports in order of priority, each if none before it wants one of its blocks; returns for each the blocks that it drives."""
+        """Grant ports in order of priority, each if none before it wants one of its blocks; returns for each
+        the blocks that it drives."""
         arch = self._arch
         taken = 0
         selects = []
@@ -144,8 +196,11 @@ class Scratchpad(wiring.Component):
             needed = port.blocks
             grant = Signal(name=f"{name}_grant{index}")
             select = Signal(arch.act_blocks, name=f"{name}_select{index}")
-            m.d.comb += [grant.eq((needed & taken) == 0), port.ready.eq(grant),
-                         select.eq(Mux(port.valid & grant, needed, 0))]
+            m.d.comb += [
+                grant.eq((needed & taken) == 0),
+                port.ready.eq(grant),
+                select.eq(Mux(port.valid & grant, needed, 0)),
+            ]
             # Also what it does not get, so that a grant does not depend on the grants before it.
             taken = taken | Mux(port.valid, needed, 0)
             selects.append(select)

@@ -1,4 +1,5 @@
-"""The recurrent cell: LSTM, GRU and leaky RNN on gates from the output stage. Executes CELL for the vector unit."""
+"""The recurrent cell: LSTM, GRU and leaky RNN on gates from the output stage. Executes CELL for the vector
+unit."""
 
 from functools import reduce
 from operator import or_
@@ -19,8 +20,9 @@ from systolith.spec.numerics import INT8
 __all__ = ["CellUnit", "target_layout"]
 
 LOOKUP, MULTIPLY = CellLane.LOOKUP, CellLane.MULTIPLY
-#: Steps in which a chunk's operations begin; step 0 looks up the last gate. A result is an operand, or kept, in the step in which it is there.
-#: But for an argument of the hyperbolic tangent, which is scaled in one step more.
+#: Steps in which a chunk's operations begin; step 0 looks up the last gate. A result is an operand, or kept,
+#: in the step in which it is there. But for an argument of the hyperbolic tangent, which is scaled in one
+#: step more.
 _LSTM_ENTER, _LSTM_STATE, _LSTM_TANH = LOOKUP, LOOKUP + MULTIPLY, LOOKUP + 2 * MULTIPLY + 1
 _LSTM_HIDE = _LSTM_TANH + LOOKUP
 _GRU_NEW, _GRU_TANH = LOOKUP, LOOKUP + MULTIPLY + 1
@@ -40,42 +42,56 @@ def target_layout(arch: ArchConfig) -> data.StructLayout:
 
 
 class CellUnit(wiring.Component):
-    """Updates the state of `units` units, chunk by chunk, by the rules of `spec.cells`. Its owner reads and writes for it.
+    """Updates the state of `units` units, chunk by chunk, by the rules of `spec.cells`. Its owner reads and
+    writes for it.
 
     Members
     -------
     cmd : In(stream of operands)       taken when nothing is under way
     active : Out                       an instruction is under way
     chain : In(stream of chunks)       the gates: all chunks of the first, all of the second, ...
-    read : Out(stream of addresses)    per chunk: low bytes of the state, high bytes; `ready` is not looked at, there must be room for two
+    read : Out(stream of addresses)    per chunk: low bytes of the state, high bytes; `ready` is not looked
+           at, there must be room for two
     arrives, data : In                 the bytes of the oldest read, and in the cycle before that they come
-    target : Out(stream)               where a result will go, two cycles or more before the result; always taken
-    result : Out(stream of chunks)     per chunk: low bytes, high bytes, hidden state; of 16 bits: its high bytes, its low bytes; always taken
+    target : Out(stream)               where a result will go, two cycles or more before the result; always
+             taken
+    result : Out(stream of chunks)     per chunk: low bytes, high bytes, hidden state; of 16 bits: its high
+             bytes, its low bytes; always taken
     room : In                          for the results of a chunk
     written, done : In                 a result is written, and it is the last
     stall : Out                        waits for a gate or the state, or for the write port
 
     Timing
     ------
-    Gates before the last are looked up as they come, one chunk per cycle, and kept. A chunk of the last gate is taken
-    when the state of its units has been read and the chunk before it is nearly made; ``CYCLES`` cycles later its hidden
-    state is written. From chunk to chunk those are 18 (LSTM), 18 + `ActReadSignature.LATENCY` (GRU) and 10 + `ActReadSignature.LATENCY` (RNN)
-    cycles where reads are granted at once; an LSTM with a hidden state of 16 bits takes 19.
+    Gates before the last are looked up as they come, one chunk per cycle, and kept. A chunk of the last gate
+    is taken when the state of its units has been read and the chunk before it is nearly made; ``CYCLES``
+    cycles later its hidden state is written. From chunk to chunk those are 18 (LSTM), 18 +
+    `ActReadSignature.LATENCY` (GRU) and 10 + `ActReadSignature.LATENCY` (RNN) cycles where reads are granted
+    at once; an LSTM with a hidden state of 16 bits takes 19.
     """
 
-    #: From taking the last gate to the offer of the hidden state to the write port, by an owner that offers a result a cycle later.
+    #: From taking the last gate to the offer of the hidden state to the write port, by an owner that offers a
+    #: result a cycle later.
     CYCLES = {kind: step + 1 for kind, step in _END.items()}
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
-        super().__init__({
-            "cmd": In(stream.Signature(format_layout(arch, "CELL"))), "active": Out(1), "chain": In(stream.Signature(chain_layout(arch))),
-            "read": Out(stream.Signature(range(arch.act_bytes), always_ready=True)), "arrives": In(1),
-            "data": In(data.ArrayLayout(unsigned(8), arch.act_width)),
-            "target": Out(stream.Signature(target_layout(arch), always_ready=True)),
-            "result": Out(stream.Signature(chunk_layout(arch), always_ready=True)), "room": In(1),
-            "written": In(1), "done": In(1), "stall": Out(1),
-        })
+        super().__init__(
+            {
+                "cmd": In(stream.Signature(format_layout(arch, "CELL"))),
+                "active": Out(1),
+                "chain": In(stream.Signature(chain_layout(arch))),
+                "read": Out(stream.Signature(range(arch.act_bytes), always_ready=True)),
+                "arrives": In(1),
+                "data": In(data.ArrayLayout(unsigned(8), arch.act_width)),
+                "target": Out(stream.Signature(target_layout(arch), always_ready=True)),
+                "result": Out(stream.Signature(chunk_layout(arch), always_ready=True)),
+                "room": In(1),
+                "written": In(1),
+                "done": In(1),
+                "stall": Out(1),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -83,28 +99,41 @@ class CellUnit(wiring.Component):
         self._lane_bits = (arch.lanes - 1).bit_length()
         self._c = c = Signal(format_layout(arch, "CELL"), reset_less=True)
         self._kind = {kind: Signal(name=kind.name.lower()) for kind in Cell}
-        #: The chunk that comes or is computed, and the gate that comes, which is the last; the steps that are under way after step 0.
+        #: The chunk that comes or is computed, and the gate that comes, which is the last; the steps that are
+        #: under way after step 0.
         self._chunk, self._chunks = Signal(range(max(2, arch.chunks))), Loop(m, len(c.units), "chunks")
         self._gate, self._last_gate = Signal(range(Cell.LSTM.gates)), Signal()
         self._steps = Signal(max(_END.values()))
         self._begin, self._taken, self._taken_last = Signal(), Signal(), Signal()
-        self._state, self._state_valid = Signal(data.ArrayLayout(signed(STATE.width), arch.lanes), reset_less=True), Signal()
+        self._state, self._state_valid = (
+            Signal(data.ArrayLayout(signed(STATE.width), arch.lanes), reset_less=True),
+            Signal(),
+        )
         self._lanes = [CellLane() for _ in range(arch.lanes)]
         for index, lane in enumerate(self._lanes):
             m.submodules[f"lane{index}"] = lane
         taken, last_gate, operands = self._taken, self._last_gate, self.cmd.payload
-        self._keep, self._soon = (self._flag(m, name, *((kind, step - before) for kind, step in _KEEP.items())) for name, before in (("keep", 0), ("soon", 1)))
+        self._keep, self._soon = (
+            self._flag(m, name, *((kind, step - before) for kind, step in _KEEP.items()))
+            for name, before in (("keep", 0), ("soon", 1))
+        )
         m.d.comb += [
-            self.cmd.ready.eq(~self.active), self._begin.eq(self.cmd.valid & self.cmd.ready),
-            taken.eq(self.chain.valid & self.chain.ready), self._taken_last.eq(taken & last_gate),
+            self.cmd.ready.eq(~self.active),
+            self._begin.eq(self.cmd.valid & self.cmd.ready),
+            taken.eq(self.chain.valid & self.chain.ready),
+            self._taken_last.eq(taken & last_gate),
         ]
         free = Signal()
         state_there, made, last_of_early = self._read_state(m), self._write_results(m, free), Signal()
         self._operate(m, self._keep_gates(m))
-        # -- the order of it all -----------------------------------------------------------------------------------
+        # -- the order of it all
+        # -----------------------------------------------------------------------------------
         open_, may = Signal(), Signal()
-        m.d.comb += [self.chain.ready.eq(open_), last_of_early.eq((self._gate == _EARLY - 1) & self._chunks.last),
-                     may.eq((free | made) & state_there & self.room)]
+        m.d.comb += [
+            self.chain.ready.eq(open_),
+            last_of_early.eq((self._gate == _EARLY - 1) & self._chunks.last),
+            may.eq((free | made) & state_there & self.room),
+        ]
         m.d.sync += self._steps.eq(Cat(self._taken_last, self._steps[:-1]))
         with m.If(made):
             m.d.sync += free.eq(1)
@@ -123,8 +152,16 @@ class CellUnit(wiring.Component):
             m.d.sync += self.active.eq(0)
         with m.If(~self.active):
             # Also what is no command yet, so that nothing wide waits for one.
-            m.d.sync += [c.eq(operands), self.active.eq(self._begin), self._chunk.eq(0), self._gate.eq(0), last_gate.eq(operands.kind == Cell.RNN),
-                         self._steps.eq(0), free.eq(1), open_.eq(self._begin & (operands.kind != Cell.RNN))]
+            m.d.sync += [
+                c.eq(operands),
+                self.active.eq(self._begin),
+                self._chunk.eq(0),
+                self._gate.eq(0),
+                last_gate.eq(operands.kind == Cell.RNN),
+                self._steps.eq(0),
+                free.eq(1),
+                open_.eq(self._begin & (operands.kind != Cell.RNN)),
+            ]
             m.d.sync += [flag.eq(operands.kind == kind) for kind, flag in self._kind.items()]
             self._chunks.begin(operands.units >> self._lane_bits)
         return m
@@ -136,20 +173,32 @@ class CellUnit(wiring.Component):
         return flag
 
     def _read_state(self, m: Module):
-        """Two reads for the next chunk, whose bytes come after those of the new state have been taken; returns that they are there."""
+        """Two reads for the next chunk, whose bytes come after those of the new state have been taken;
+        returns that they are there."""
         c, arch, read = self._c, self._arch, self.read
         low, high = Signal(), Signal()
         fetched = Signal.like(self._chunk)
         m.d.comb += read.valid.eq(low | high)
         m.d.sync += [
-            low.eq(self._begin | (self._soon & ~self._chunks.last)), high.eq(low),
+            low.eq(self._begin | (self._soon & ~self._chunks.last)),
+            high.eq(low),
             # The address of the next request. While nothing is under way, that of a command that may come.
-            read.payload.eq(Mux(self.active, Mux(low, c.state_high, c.state) + (fetched << self._lane_bits), self.cmd.payload.state)),
+            read.payload.eq(
+                Mux(
+                    self.active,
+                    Mux(low, c.state_high, c.state) + (fetched << self._lane_bits),
+                    self.cmd.payload.state,
+                )
+            ),
         ]
         with m.If(high):
             m.d.sync += fetched.eq(fetched + 1)
         second, low_there, high_there = Signal(), Signal(), Signal()
-        m.d.sync += [low_there.eq(self.arrives & ~second), high_there.eq(self.arrives & second), second.eq(second ^ self.arrives)]
+        m.d.sync += [
+            low_there.eq(self.arrives & ~second),
+            high_there.eq(self.arrives & second),
+            second.eq(second ^ self.arrives),
+        ]
         for lane in range(arch.lanes):
             state = self._state[lane]
             with m.If(self._keep):
@@ -171,7 +220,12 @@ class CellUnit(wiring.Component):
         arch = self._arch
         row = data.ArrayLayout(signed(STATE.width), arch.lanes)
         tag = Signal(data.StructLayout({"gates": _EARLY, "chunk": len(self._chunk)}))
-        m.d.comb += [tag.gates.eq(Cat(self._taken & ~self._last_gate & (self._gate == gate) for gate in range(_EARLY))), tag.chunk.eq(self._chunk)]
+        m.d.comb += [
+            tag.gates.eq(
+                Cat(self._taken & ~self._last_gate & (self._gate == gate) for gate in range(_EARLY))
+            ),
+            tag.chunk.eq(self._chunk),
+        ]
         for i in range(LOOKUP):
             following = Signal.like(tag, name=f"tag{i}")
             m.d.sync += following.eq(tag)
@@ -180,8 +234,12 @@ class CellUnit(wiring.Component):
         for gate in range(_EARLY):
             m.submodules[f"gate{gate}"] = memory = Memory(shape=row, depth=max(2, arch.chunks), init=[])
             write, read = memory.write_port(), memory.read_port(domain="comb")
-            m.d.comb += [write.en.eq(tag.gates[gate]), write.addr.eq(tag.chunk), read.addr.eq(self._chunk),
-                         *(write.data[lane].eq(self._lanes[lane].o) for lane in range(arch.lanes))]
+            m.d.comb += [
+                write.en.eq(tag.gates[gate]),
+                write.addr.eq(tag.chunk),
+                read.addr.eq(self._chunk),
+                *(write.data[lane].eq(self._lanes[lane].o) for lane in range(arch.lanes)),
+            ]
             kept.append([read.data[lane] for lane in range(arch.lanes)])
         # Of the last gate, one chunk at a time: its results are used as they come.
         last = Signal(row, name="last_gate", reset_less=True)
@@ -200,8 +258,8 @@ class CellUnit(wiring.Component):
 
         lstm, gru, rnn = Cell.LSTM, Cell.GRU, Cell.RNN
         lookup = self._flag(m, "lookup", (lstm, _LSTM_TANH), (gru, _GRU_TANH))
-        # LSTM: first * third; second * state + that; last * tanh. GRU: first * o + third; second * (state - o) + o; o.
-        # RNN: -alpha * (state - o) + state; o.
+        # LSTM: first * third; second * state + that; last * tanh. GRU: first * o + third; second * (state -
+        # o) + o; o. RNN: -alpha * (state - o) + state; o.
         a_first = self._flag(m, "a_first", (lstm, _LSTM_ENTER), (gru, _GRU_NEW))
         a_second = self._flag(m, "a_second", (lstm, _LSTM_STATE), (gru, _GRU_STATE))
         a_last = self._flag(m, "a_last", (lstm, _LSTM_HIDE))
@@ -217,50 +275,96 @@ class CellUnit(wiring.Component):
         align, shift, alpha = Signal(range(GATE.frac + 1)), Signal.like(c.shift), Signal(FACTOR)
         #: Bits below the sign that the shift drops.
         dropped = Signal((1 << len(c.shift)) - 1)
-        m.d.sync += [align.eq(GATE.frac - c.shift), shift.eq(Mux(kind[gru], 0, c.shift)), alpha.eq(-c.alpha),
-                     dropped.eq(Cat(shift > i for i in range(len(dropped))))]
+        m.d.sync += [
+            align.eq(GATE.frac - c.shift),
+            shift.eq(Mux(kind[gru], 0, c.shift)),
+            alpha.eq(-c.alpha),
+            dropped.eq(Cat(shift > i for i in range(len(dropped)))),
+        ]
         plain, tanh = Signal(), Signal()
-        m.d.comb += [plain.eq(kind[gru] & ~lookup & self._gate[1]), tanh.eq(lookup | kind[rnn] | (self._gate == 2))]
+        m.d.comb += [
+            plain.eq(kind[gru] & ~lookup & self._gate[1]),
+            tanh.eq(lookup | kind[rnn] | (self._gate == 2)),
+        ]
         for index, lane in enumerate(self._lanes):
             state, o = self._state[index], lane.o
             first, second, third, last = (gate[index] for gate in gates)
-            moved, argument = (Signal(signed(STATE.width), name=f"{name}{index}", reset_less=True) for name in ("moved", "argument"))
+            moved, argument = (
+                Signal(signed(STATE.width), name=f"{name}{index}", reset_less=True)
+                for name in ("moved", "argument")
+            )
             over = Cat((o[-2 - i] ^ o[-1]) & bit for i, bit in enumerate(dropped)).any()
             m.d.sync += argument.eq(Mux(over, Mux(o[-1], STATE.min, STATE.max), moved))
             m.d.comb += [
-                moved.eq(o << shift), lane.x.eq(Mux(lookup, argument, self.chain.payload[index])),
-                lane.lookup.eq(self._taken | lookup), lane.plain.eq(plain), lane.tanh.eq(tanh),
-                lane.a.eq(chosen((a_first, first), (a_second, second), (a_last, last), (a_alpha, alpha), (a_one, 1 << UNIT_FRAC))),
+                moved.eq(o << shift),
+                lane.x.eq(Mux(lookup, argument, self.chain.payload[index])),
+                lane.lookup.eq(self._taken | lookup),
+                lane.plain.eq(plain),
+                lane.tanh.eq(tanh),
+                lane.a.eq(
+                    chosen(
+                        (a_first, first),
+                        (a_second, second),
+                        (a_last, last),
+                        (a_alpha, alpha),
+                        (a_one, 1 << UNIT_FRAC),
+                    )
+                ),
                 lane.b.eq(chosen((b_third, third), (b_state, state), (b_rest, state - o), (b_o, o))),
-                lane.pre.eq(Mux(b_state, o << align, 0)), lane.post.eq(chosen((post_third, third), (post_o, o), (a_alpha, state))),
+                lane.pre.eq(Mux(b_state, o << align, 0)),
+                lane.post.eq(chosen((post_third, third), (post_o, o), (a_alpha, state))),
             ]
 
     def _write_results(self, m: Module, free: Signal):
-        """Low bytes, high bytes and hidden state of the chunk under way, the latter in one or two parts; returns that the next part is the last."""
+        """Low bytes, high bytes and hidden state of the chunk under way, the latter in one or two parts;
+        returns that the next part is the last."""
         c, arch, target, result, keep = self._c, self._arch, self.target, self.result, self._keep
         # Where they go.
-        to_low, to_hide = self._soon, self._flag(m, "to_hide", *((kind, step - 2) for kind, step in _END.items()))
+        to_low, to_hide = (
+            self._soon,
+            self._flag(m, "to_hide", *((kind, step - 2) for kind, step in _END.items())),
+        )
         to_rest, tail = Signal(), Signal(arch.lanes)
         base = Mux(to_low, c.state, Mux(keep, c.state_high, Mux(to_hide, c.dst, c.dst_low)))
-        m.d.sync += [to_rest.eq(to_hide & c.wide), tail.eq(Cat(c.units[:self._lane_bits] >= lane for lane in range(arch.lanes)))]
+        m.d.sync += [
+            to_rest.eq(to_hide & c.wide),
+            tail.eq(Cat(c.units[: self._lane_bits] >= lane for lane in range(arch.lanes))),
+        ]
         m.d.comb += [
-            target.valid.eq(to_low | keep | to_hide | to_rest), target.payload.addr.eq(base + (self._chunk << self._lane_bits)),
+            target.valid.eq(to_low | keep | to_hide | to_rest),
+            target.payload.addr.eq(base + (self._chunk << self._lane_bits)),
             target.payload.mask.eq(Mux(self._chunks.last, tail, -1)),
             target.payload.end.eq(((to_hide & ~c.wide) | to_rest) & self._chunks.last),
         ]
         # What they are.
-        next_hide, hide, low, high, rest, valid = (Signal(name=name) for name in ("next_hide", "hide", "low", "high", "rest", "valid"))
+        next_hide, hide, low, high, rest, valid = (
+            Signal(name=name) for name in ("next_hide", "hide", "low", "high", "rest", "valid")
+        )
         next_made, made, offered = Signal(), Signal(), Signal()
         m.d.comb += [result.valid.eq(valid), next_made.eq(Mux(c.wide, hide, next_hide))]
-        m.d.sync += [low.eq(keep), high.eq(low), next_hide.eq(to_hide), hide.eq(next_hide), rest.eq(hide & c.wide),
-                     valid.eq(keep | low | next_hide | (hide & c.wide)), made.eq(next_made), offered.eq(made)]
+        m.d.sync += [
+            low.eq(keep),
+            high.eq(low),
+            next_hide.eq(to_hide),
+            hide.eq(next_hide),
+            rest.eq(hide & c.wide),
+            valid.eq(keep | low | next_hide | (hide & c.wide)),
+            made.eq(next_made),
+            offered.eq(made),
+        ]
         for lane in range(arch.lanes):
             state, o = self._state[lane], self._lanes[lane].o
             # Beyond WIDE_MAX the rounded high byte would be no int8: both bytes are then the largest.
-            rounded, beyond, low_part = Signal(INT8.width, name=f"rounded{lane}"), Signal(name=f"beyond{lane}"), Signal(INT8.width, name=f"low_part{lane}", reset_less=True)
+            rounded, beyond, low_part = (
+                Signal(INT8.width, name=f"rounded{lane}"),
+                Signal(name=f"beyond{lane}"),
+                Signal(INT8.width, name=f"low_part{lane}", reset_less=True),
+            )
             m.d.comb += [rounded.eq(o[8:] + o[7]), beyond.eq(~o[-1] & rounded[-1])]
             m.d.sync += low_part.eq(Mux(beyond, INT8.max, o[:8]))
-            hidden = Mux(rest, low_part, Mux(c.wide, Mux(beyond, INT8.max, rounded), self._lanes[lane].hidden))
+            hidden = Mux(
+                rest, low_part, Mux(c.wide, Mux(beyond, INT8.max, rounded), self._lanes[lane].hidden)
+            )
             m.d.comb += result.payload[lane].eq(Mux(low, state[:8], Mux(high, state[8:], hidden)))
         computes = Signal()
         m.d.comb += self.stall.eq(self.active & ~self._taken & ~computes & ~self.written)

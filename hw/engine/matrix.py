@@ -2,8 +2,9 @@
 
 Two sequencers walk the same nest. The weight sequencer reads tiles into the shadow registers, one tile ahead
 and into the next instruction; the vector sequencer streams activations. Neither ever stalls inside a tile, so
-everything behind them is a fixed pipeline: with the first vector of a tile requested in cycle t and L = `ActReadSignature.LATENCY` + 1, row r swaps
-its weights at the end of cycle t + L + r, multiplies in t + L + 1 + r, and the sums meet the accumulators in cycle t + L + R + 2.
+everything behind them is a fixed pipeline: with the first vector of a tile requested in cycle t and L =
+`ActReadSignature.LATENCY` + 1, row r swaps its weights at the end of cycle t + L + r, multiplies in t + L + 1
++ r, and the sums meet the accumulators in cycle t + L + R + 2.
 """
 
 import itertools
@@ -37,7 +38,8 @@ __all__ = ["MatrixEngine"]
 
 #: Cycles from a request to the vector at the array.
 _VECTOR = ActReadSignature.LATENCY + 1
-#: Cycles from the beginning of a tile in the weight sequencer to its first weight's address, so that the weight swaps in step with the vectors.
+#: Cycles from the beginning of a tile in the weight sequencer to its first weight's address, so that the
+#: weight swaps in step with the vectors.
 _WEIGHT_LEAD = _VECTOR - WeightReadSignature.LATENCY
 
 
@@ -59,9 +61,9 @@ class MatrixEngine(wiring.Component):
 
     Timing
     ------
-    One vector per cycle; consecutive tiles follow every max(vectors, G) cycles, across instructions too (where
-    an instruction takes less than three, one in three: its words take longer to fetch). A vector's sums are written
-    ``LATENCY`` + R cycles after its request; `done` comes with the last of them.
+    One vector per cycle; consecutive tiles follow every max(vectors, G) cycles, across instructions too
+    (where an instruction takes less than three, one in three: its words take longer to fetch). A vector's
+    sums are written ``LATENCY`` + R cycles after its request; `done` comes with the last of them.
     Reset drops what is in flight and keeps the accumulators.
 
     Errors
@@ -118,7 +120,9 @@ class MatrixEngine(wiring.Component):
         m.d.sync += [shadow_full.eq(shadow_full_next), dead.eq(dead | fault)]
 
         # A command waits for either sequencer by itself; the weights' part of an illegal one is dropped.
-        tiles = Signal(data.StructLayout({name: command[name].shape() for name in ("kt", "kx", "ky", "tile")}))
+        tiles = Signal(
+            data.StructLayout({name: command[name].shape() for name in ("kt", "kx", "ky", "tile")})
+        )
         tiles_valid, tiles_free = Signal(), Signal()
         accept = Signal()
         pending_next, tiles_next = Signal(), Signal()
@@ -126,25 +130,41 @@ class MatrixEngine(wiring.Component):
         ready_there, ready = register_twins(m, ~tiles_next & ~pending_next & ~dead & ~fault, "ready")
         illegal = (command.mode == Mode.DEPTHWISE) & ((command.kt != 0) | (not arch.depthwise))
         m.d.comb += [
-            pending_next.eq(accept | (pending_valid & ~free)), tiles_next.eq((accept & ~illegal) | (tiles_valid & ~tiles_free)),
-            accept.eq(self.engine.cmd.valid & ready), self.engine.cmd.ready.eq(ready_there),
+            pending_next.eq(accept | (pending_valid & ~free)),
+            tiles_next.eq((accept & ~illegal) | (tiles_valid & ~tiles_free)),
+            accept.eq(self.engine.cmd.valid & ready),
+            self.engine.cmd.ready.eq(ready_there),
             self.engine.idle.eq(1),
         ]
         m.d.sync += [pending_valid.eq(pending_next), tiles_valid.eq(tiles_next)]
         with m.If(ready):
-            m.d.sync += [*(tiles[name].eq(command[name]) for name in ("kt", "kx", "ky", "tile")), pending.eq(command), pending_illegal.eq(illegal)]
+            m.d.sync += [
+                *(tiles[name].eq(command[name]) for name in ("kt", "kx", "ky", "tile")),
+                pending.eq(command),
+                pending_illegal.eq(illegal),
+            ]
 
         tile_bad = self._weight_sequencer(
             m, tiles, tiles_valid, tiles_free, begin, swap, shadow_full, dead | fault
         )
         tag, mode, x, y, fields = self._vector_sequencer(
-            m, pending, pending_valid, pending_illegal, free, swap, shadow_full, shadow_full_next, tile_bad, dead
+            m,
+            pending,
+            pending_valid,
+            pending_illegal,
+            free,
+            swap,
+            shadow_full,
+            shadow_full_next,
+            tile_bad,
+            dead,
         )
         m.d.comb += fault.eq(tag.fault)
 
         vector = self._window(m, x, y, fields)
         psums = self._array(m, platform, vector, begin, swap, mode)
-        # From the sequencer, one cycle before the request, to three cycles before the sums, for the accumulator read.
+        # From the sequencer, one cycle before the request, to three cycles before the sums, for the
+        # accumulator read.
         stage = tag
         for i in range(arch.rows + self.LATENCY - 3):
             before, stage = stage, Signal(self._tag, name=f"tag{i}")
@@ -153,7 +173,11 @@ class MatrixEngine(wiring.Component):
         m.d.comb += again_next.eq(stage.write & (before.acc == stage.acc))
         m.d.sync += again.eq(again_next)
         # Whether each bank is read for `stage`, and at which address.
-        reads = register_twins(m, Cat(*_of_banks(before.write & before.accumulate & ~again_next, before.acc), before.acc[1:]), "reads")
+        reads = register_twins(
+            m,
+            Cat(*_of_banks(before.write & before.accumulate & ~again_next, before.acc), before.acc[1:]),
+            "reads",
+        )
         self._accumulators(m, stage, again, reads, psums)
         return m
 
@@ -165,12 +189,18 @@ class MatrixEngine(wiring.Component):
         idle, ending = Signal(init=1), Signal()
         m.d.comb += free.eq(idle | ending)
         nest = Nest(m, {name: len(command[name]) for name in ("kt", "kx", "ky")}, "weights")
-        counts = {name: Signal.like(command[name], name=f"weights_{name}_count", reset_less=True) for name in nest.ends}
+        counts = {
+            name: Signal.like(command[name], name=f"weights_{name}_count", reset_less=True)
+            for name in nest.ends
+        }
         tile = Signal(range(arch.weight_tiles + 1), reset_less=True)
         line = Signal(range(max(2, lines)))
         last_line = Signal(init=lines == 1)
         busy = Signal()  # in the middle of a tile
-        may_begin, bad = Signal(), Signal()  # between tiles, where one is left: it is one of the memory's; it lies past its last
+        may_begin, bad = (
+            Signal(),
+            Signal(),
+        )  # between tiles, where one is left: it is one of the memory's; it lies past its last
         reading = Signal()
         m.d.comb += [
             begin.eq(may_begin & (~shadow_full | swap)),
@@ -185,14 +215,24 @@ class MatrixEngine(wiring.Component):
         idle_next, busy_next, between_next, past_last = Signal(), Signal(), Signal(), Signal()
         following_tile = Signal.like(tile)
         m.d.comb += [
-            idle_next.eq(Mux(free, ~valid, idle)), busy_next.eq(Mux(reading, ~last_line, busy)), between_next.eq(~idle_next & ~busy_next & ~dead_next),
+            idle_next.eq(Mux(free, ~valid, idle)),
+            busy_next.eq(Mux(reading, ~last_line, busy)),
+            between_next.eq(~idle_next & ~busy_next & ~dead_next),
             following_tile.eq(tile + 1),
             # There is a power of two of tiles; that of a command is one of them.
             past_last.eq(~free & Mux(done, following_tile[-1], tile[-1])),
         ]
-        m.d.sync += [idle.eq(idle_next), busy.eq(busy_next), may_begin.eq(between_next & ~past_last), bad.eq(between_next & past_last)]
+        m.d.sync += [
+            idle.eq(idle_next),
+            busy.eq(busy_next),
+            may_begin.eq(between_next & ~past_last),
+            bad.eq(between_next & past_last),
+        ]
         with m.If(reading):
-            m.d.sync += [line.eq(Mux(last_line, 0, line + 1)), last_line.eq((line == lines - 2) | (lines == 1))]
+            m.d.sync += [
+                line.eq(Mux(last_line, 0, line + 1)),
+                last_line.eq((line == lines - 2) | (lines == 1)),
+            ]
         with m.If(done):
             m.d.sync += tile.eq(following_tile)
             nest.step(counts)
@@ -218,12 +258,23 @@ class MatrixEngine(wiring.Component):
 
     # -- vectors ---------------------------------------------------------------------------------------------
     def _vector_sequencer(
-        self, m, pending, pending_valid, pending_illegal, free, swap, shadow_full, shadow_full_next, tile_bad, dead
+        self,
+        m,
+        pending,
+        pending_valid,
+        pending_illegal,
+        free,
+        swap,
+        shadow_full,
+        shadow_full_next,
+        tile_bad,
+        dead,
     ):
         """Requests the vectors of each command; returns tag, mode, x, y of the current one and the window."""
         arch = self._arch
         c = Signal(self._layout, reset_less=True)
-        # What moves on with a vector is much, so whether one is due (`go`) is in a register, as is `free`: both are worked out a cycle ahead.
+        # What moves on with a vector is much, so whether one is due (`go`) is in a register, as is `free`:
+        # both are worked out a cycle ahead.
         active, active_next = Signal(), Signal()
         running, running_next = Signal(), Signal()  # active, and nothing is wrong
         first_of_tile, first_of_tile_next = Signal(), Signal()
@@ -246,9 +297,12 @@ class MatrixEngine(wiring.Component):
             signed(max(len(pending.y0), *y_steps) + 3),
         )
         address, row_address, tile_address, kx_address, ky_address = (
-            Signal(a_bits, name=f"{name}_address", reset_less=True) for name in ("vector", "row", "tile", "kx", "ky")
+            Signal(a_bits, name=f"{name}_address", reset_less=True)
+            for name in ("vector", "row", "tile", "kx", "ky")
         )
-        x, tile_x, kx_x = (Signal(x_shape, name=f"{name}_x", reset_less=True) for name in ("vector", "tile", "kx"))
+        x, tile_x, kx_x = (
+            Signal(x_shape, name=f"{name}_x", reset_less=True) for name in ("vector", "tile", "kx")
+        )
         y, ky_y = (Signal(y_shape, name=f"{name}_y", reset_less=True) for name in ("vector", "ky"))
         first_tile = Signal(reset_less=True)
         lead = Signal(pending.taps.shape(), reset_less=True)
@@ -298,7 +352,9 @@ class MatrixEngine(wiring.Component):
             ("kx", (ky_address + c.ky_addr, c.x0, ky_y + c.ky_y)),
         ):
             with m.If(ends[loop]):
-                m.d.comb += [new.eq(moved) for new, moved in zip((new_address, new_x, new_y), moves, strict=True)]
+                m.d.comb += [
+                    new.eq(moved) for new, moved in zip((new_address, new_x, new_y), moves, strict=True)
+                ]
         with m.If(go):
             m.d.comb += ends_next.eq(nest.step(c))
             with m.If(write):
@@ -345,7 +401,11 @@ class MatrixEngine(wiring.Component):
         arch = self._arch
         width = max(arch.rows, arch.cols)
         # The position of the request.
-        early_x, early_y, early_window = Signal.like(x, reset_less=True), Signal.like(y, reset_less=True), Signal.like(window, reset_less=True)
+        early_x, early_y, early_window = (
+            Signal.like(x, reset_less=True),
+            Signal.like(y, reset_less=True),
+            Signal.like(window, reset_less=True),
+        )
         m.d.sync += [early_x.eq(x), early_y.eq(y), early_window.eq(window)]
         x, y, window = early_x, early_y, early_window
         lead, tail = Signal(range(width + 1)), Signal(range(width + 1))
@@ -375,11 +435,16 @@ class MatrixEngine(wiring.Component):
         arch = self._arch
         rows, cols = arch.rows, arch.cols
 
-        # Nothing is reset here: what moves down the array is in order, so nothing stale comes after what follows a reset.
-        # The columns lie as wide as the device's multipliers, so each half has the bytes that go to all columns by itself, and each quarter the
-        # flags; either half of the rows has the weights.
+        # Nothing is reset here: what moves down the array is in order, so nothing stale comes after what
+        # follows a reset. The columns lie as wide as the device's multipliers, so each half has the bytes
+        # that go to all columns by itself, and each quarter the flags; either half of the rows has the
+        # weights.
         half_of = [2 * c // cols for c in range(cols)]
-        flags = Cat(delayed(m, begin, _VECTOR - 1, "load"), delayed(m, swap, _VECTOR - 1, "swap"), delayed(m, mode, _VECTOR - 1, "mode"))
+        flags = Cat(
+            delayed(m, begin, _VECTOR - 1, "load"),
+            delayed(m, swap, _VECTOR - 1, "swap"),
+            delayed(m, mode, _VECTOR - 1, "mode"),
+        )
         flags = register_copies(m, flags, 4, "flags")
         quarter_of = [4 * c // cols for c in range(cols)]
         weights = register_twins(m, self.weights.data.as_value(), "weights")
@@ -393,17 +458,24 @@ class MatrixEngine(wiring.Component):
             row = weights[int(r >= rows // 2)].word_select(r // arch.weight_load_cycles, 8 * cols)
             for c in range(cols):
                 with m.If(flags[quarter_of[c]][0]):
-                    m.d.sync += shadow[c].eq(row[8 * c:8 * c + 8])
+                    m.d.sync += shadow[c].eq(row[8 * c : 8 * c + 8])
             sums = Signal(data.ArrayLayout(signed(arch.psum_bits), cols), name=f"sum{r}", reset_less=True)
             for c in range(cols):
                 _, change, depthwise = flags[quarter_of[c]]
-                x = Mux(depthwise, pixels[c], lanes[half_of[c]][r]) if arch.depthwise else lanes[half_of[c]][r]
+                x = (
+                    Mux(depthwise, pixels[c], lanes[half_of[c]][r])
+                    if arch.depthwise
+                    else lanes[half_of[c]][r]
+                )
                 product = registered_product(m, platform, x, shadow[c], f"product{r}_{c}", take=change)
                 m.d.sync += sums[c].eq(product if previous is None else previous[c] + product)
             previous = sums
             flags = [delayed(m, of, 1, f"flags{r}_{quarter}") for quarter, of in enumerate(flags)]
             for half, of in enumerate(lanes):
-                of[r + 1:] = [delayed(m, lane, 1, f"lane{r + 1 + later}_{r}_{half}") for later, lane in enumerate(of[r + 1:])]
+                of[r + 1 :] = [
+                    delayed(m, lane, 1, f"lane{r + 1 + later}_{r}_{half}")
+                    for later, lane in enumerate(of[r + 1 :])
+                ]
             if arch.depthwise and r + 1 < rows:
                 # Pixels fall at half the speed of the sums.
                 half = Signal(data.ArrayLayout(signed(8), cols), name=f"pixels{r}_half", reset_less=True)
@@ -415,18 +487,25 @@ class MatrixEngine(wiring.Component):
 
     # -- accumulators ----------------------------------------------------------------------------------------
     def _accumulators(self, m, tag, again, reads, psums):
-        """Read, add, write; `again`: the entry is the one that is written just before, so that it need not be read."""
+        """Read, add, write; `again`: the entry is the one that is written just before, so that it need not be
+        read."""
         arch = self._arch
-        # The columns lie as wide as the array, so either half of them has its memories, and what these are told, by itself.
+        # The columns lie as wide as the array, so either half of them has its memories, and what these are
+        # told, by itself.
         cols = arch.cols // 2
         row = data.ArrayLayout(signed(ACC.width), cols)
         # There are registers behind and before the memories, and nothing enables their reads.
-        early, late, now, written = (Signal(self._tag, name=name) for name in ("early", "late", "now", "written"))
+        early, late, now, written = (
+            Signal(self._tag, name=name) for name in ("early", "late", "now", "written")
+        )
         m.d.sync += [early.eq(tag), late.eq(early), now.eq(late), written.eq(now)]
         m.d.comb += self.acc.ready.eq(~Mux(self.acc.addr[0], reads[0][1], reads[0][0]))
-        granted = register_twins(m, Cat(*_of_banks(self.acc.valid & self.acc.ready, self.acc.addr)), "granted")
-        # The sums of the four vectors before had not reached the memory when an entry was read, so they are kept as long. The last one's is
-        # there just in time to be added to. Which of them or which bank becomes the base is known a cycle before.
+        granted = register_twins(
+            m, Cat(*_of_banks(self.acc.valid & self.acc.ready, self.acc.addr)), "granted"
+        )
+        # The sums of the four vectors before had not reached the memory when an entry was read, so they are
+        # kept as long. The last one's is there just in time to be added to. Which of them or which bank
+        # becomes the base is known a cycle before.
         stored = [now, written, Signal(self._tag, name="stored")]
         m.d.sync += stored[-1].eq(written)
         uses, meets = [], Const(0, 1)
@@ -448,7 +527,10 @@ class MatrixEngine(wiring.Component):
                 m.submodules[f"acc{bank}_{half}"] = memory
                 read, write = memory.read_port(), memory.write_port()
                 ports.append(write)
-                m.d.comb += [read.en.eq(1), read.addr.eq(Mux(reads[half][bank], reads[half][2:], self.acc.addr[1:]))]
+                m.d.comb += [
+                    read.en.eq(1),
+                    read.addr.eq(Mux(reads[half][bank], reads[half][2:], self.acc.addr[1:])),
+                ]
                 fetched.append(Signal(row, name=f"fetched{bank}_{half}", reset_less=True))
                 held.append(Signal(row, name=f"held{bank}_{half}", reset_less=True))
                 m.d.sync += fetched[-1].eq(read.data)
@@ -460,11 +542,20 @@ class MatrixEngine(wiring.Component):
             forward, high = step[half]
             for c in range(cols):
                 psum = psums[half * cols + c]
-                m.d.sync += base[c].eq(reduce(or_, (Mux(bit, of[c], 0) for bit, of in zip(use[half], (*kept, *fetched), strict=True))))
+                m.d.sync += base[c].eq(
+                    reduce(
+                        or_,
+                        (Mux(bit, of[c], 0) for bit, of in zip(use[half], (*kept, *fetched), strict=True)),
+                    )
+                )
                 m.d.comb += total[c].eq(Mux(forward, kept[0][c], base[c]) + Mux(high, psum << 8, psum))
                 m.d.comb += self.acc.data[half * cols + c].eq(Mux(held_bank, held[1][c], held[0][c]))
             for bank, write in enumerate(ports):
-                m.d.comb += [write.en.eq(writes[half][bank]), write.addr.eq(writes[half][2:]), write.data.eq(kept[0])]
+                m.d.comb += [
+                    write.en.eq(writes[half][bank]),
+                    write.addr.eq(writes[half][2:]),
+                    write.data.eq(kept[0]),
+                ]
             sums.append(kept[0].as_value())
         m.d.comb += [
             self.sums.valid.eq(written.write),

@@ -27,7 +27,8 @@ class StoreEngine(wiring.Component):
 
     Members
     -------
-    engine : In(EngineSignature)    commands; the next one's bursts begin before the last one's are acknowledged
+    engine : In(EngineSignature)    commands; the next one's bursts begin before the last one's are
+             acknowledged
     read : Out(ActReadSignature)    one read per beat, at the SRAM address of the beat's byte 0
     bus : Out(WriteSignature)
     regions : In(RegionSignature)
@@ -40,10 +41,14 @@ class StoreEngine(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
-        super().__init__({
-            "engine": In(EngineSignature(arch, Engine.STORE)), "read": Out(ActReadSignature(arch)),
-            "bus": Out(WriteSignature(arch)), "regions": In(RegionSignature(arch)),
-        })
+        super().__init__(
+            {
+                "engine": In(EngineSignature(arch, Engine.STORE)),
+                "read": Out(ActReadSignature(arch)),
+                "bus": Out(WriteSignature(arch)),
+                "regions": In(RegionSignature(arch)),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -51,34 +56,57 @@ class StoreEngine(wiring.Component):
         m.submodules.walker = walker = RowWalker(arch, Engine.STORE)
         wiring.connect(m, wiring.flipped(self.regions), walker.regions)
         row = walker.pieces.payload.row
-        burst_layout = data.StructLayout({
-            "sram": row.sram.shape(), "len": range(BURST_BEATS), "first": row.first.shape(), "last": row.last.shape(),
-            "begins": 1, "ends": 1,
-        })
+        burst_layout = data.StructLayout(
+            {
+                "sram": row.sram.shape(),
+                "len": range(BURST_BEATS),
+                "first": row.first.shape(),
+                "last": row.last.shape(),
+                "begins": 1,
+                "ends": 1,
+            }
+        )
         m.submodules.bursts = bursts = SyncFIFOBuffered(width=burst_layout.size, depth=WRITE_BURSTS)
         m.submodules.finals = finals = SyncFIFO(width=1, depth=WRITE_BURSTS)
         failed = Signal()
         stopped = Signal()
         m.d.comb += [
             stopped.eq(failed | self.engine.stop),
-            walker.cmd.payload.eq(self.engine.cmd.payload), walker.cmd.valid.eq(self.engine.cmd.valid),
+            walker.cmd.payload.eq(self.engine.cmd.payload),
+            walker.cmd.valid.eq(self.engine.cmd.valid),
             self.engine.cmd.ready.eq(walker.cmd.ready),
         ]
         piece = walker.pieces.payload
         good = ~walker.failed
         begin = Signal()
         burst = Signal(burst_layout)
-        m.submodules.offers = offers = SyncFIFO(width=self.bus.bursts.payload.shape().size, depth=BURST_OFFERS)
-        # A cycle late, so there is room for one burst more than is known here. Of the other two queues the second is the fuller one.
+        m.submodules.offers = offers = SyncFIFO(
+            width=self.bus.bursts.payload.shape().size, depth=BURST_OFFERS
+        )
+        # A cycle late, so there is room for one burst more than is known here. Of the other two queues the
+        # second is the fuller one.
         may_begin = Signal()
-        m.d.sync += may_begin.eq((finals.w_level < WRITE_BURSTS - 1) & (offers.w_level < BURST_OFFERS - 1) & ~stopped)
+        m.d.sync += may_begin.eq(
+            (finals.w_level < WRITE_BURSTS - 1) & (offers.w_level < BURST_OFFERS - 1) & ~stopped
+        )
         m.d.comb += [
-            begin.eq(walker.pieces.valid & good & may_begin), walker.pieces.ready.eq(may_begin),
-            offers.w_en.eq(begin), offers.w_data.eq(Cat(piece.addr, piece.len)),
-            self.bus.bursts.valid.eq(offers.r_rdy), self.bus.bursts.payload.eq(offers.r_data), offers.r_en.eq(self.bus.bursts.ready),
-            bursts.w_en.eq(begin), finals.w_en.eq(begin), bursts.w_data.eq(burst), finals.w_data.eq(piece.ends & row.final),
-            burst.sram.eq(row.sram), burst.len.eq(piece.len), burst.first.eq(row.first), burst.last.eq(row.last),
-            burst.begins.eq(piece.begins), burst.ends.eq(piece.ends),
+            begin.eq(walker.pieces.valid & good & may_begin),
+            walker.pieces.ready.eq(may_begin),
+            offers.w_en.eq(begin),
+            offers.w_data.eq(Cat(piece.addr, piece.len)),
+            self.bus.bursts.valid.eq(offers.r_rdy),
+            self.bus.bursts.payload.eq(offers.r_data),
+            offers.r_en.eq(self.bus.bursts.ready),
+            bursts.w_en.eq(begin),
+            finals.w_en.eq(begin),
+            bursts.w_data.eq(burst),
+            finals.w_data.eq(piece.ends & row.final),
+            burst.sram.eq(row.sram),
+            burst.len.eq(piece.len),
+            burst.first.eq(row.first),
+            burst.last.eq(row.last),
+            burst.begins.eq(piece.begins),
+            burst.ends.eq(piece.ends),
         ]
         self._read(m, bursts, burst_layout)
         self._respond(m, finals, walker, begin, stopped, failed)
@@ -111,9 +139,14 @@ class StoreEngine(wiring.Component):
         m.d.comb += [
             slot.i.valid.eq(bursts.r_rdy & room),
             slot.i.payload.addr.eq(burst.sram + (index << (arch.bus_bytes - 1).bit_length())),
-            slot.i.payload.tag.strobe.eq(first_mask & last_mask), slot.i.payload.tag.last.eq(last),
-            granted.eq(slot.i.valid & slot.i.ready), bursts.r_en.eq(granted & last),
-            self.read.valid.eq(slot.valid), self.read.addr.eq(slot.addr), self.read.blocks.eq(slot.blocks), slot.ready.eq(self.read.ready),
+            slot.i.payload.tag.strobe.eq(first_mask & last_mask),
+            slot.i.payload.tag.last.eq(last),
+            granted.eq(slot.i.valid & slot.i.ready),
+            bursts.r_en.eq(granted & last),
+            self.read.valid.eq(slot.valid),
+            self.read.addr.eq(slot.addr),
+            self.read.blocks.eq(slot.blocks),
+            slot.ready.eq(self.read.ready),
         ]
         with m.If(granted):
             m.d.sync += index.eq(index + 1)
@@ -129,8 +162,11 @@ class StoreEngine(wiring.Component):
             valid, strobe, final = next_valid, next_strobe, next_final
         entry = Signal(beat_layout)
         m.d.comb += [
-            entry.data.eq(self.read.data.as_value()[:arch.bus_bits]), entry.strobe.eq(strobe), entry.last.eq(final),
-            beats.w_en.eq(valid), beats.w_data.eq(entry),
+            entry.data.eq(self.read.data.as_value()[: arch.bus_bits]),
+            entry.strobe.eq(strobe),
+            entry.last.eq(final),
+            beats.w_en.eq(valid),
+            beats.w_data.eq(entry),
         ]
         # Beats whose burst the bus has accepted, in bursts; also late, and exact where one is taken.
         owed = Signal(range(WRITE_BURSTS + 2))
@@ -138,25 +174,37 @@ class StoreEngine(wiring.Component):
         accepted = Signal()
         ended = Signal()
         m.d.comb += [
-            offer.i.valid.eq(beats.r_rdy & some_owed), offer.i.payload.eq(beats.r_data),
-            taken.eq(offer.i.valid & offer.i.ready), beats.r_en.eq(taken), ended.eq(taken & offer.i.payload.last),
+            offer.i.valid.eq(beats.r_rdy & some_owed),
+            offer.i.payload.eq(beats.r_data),
+            taken.eq(offer.i.valid & offer.i.ready),
+            beats.r_en.eq(taken),
+            ended.eq(taken & offer.i.payload.last),
         ]
         m.d.sync += [
-            accepted.eq(self.bus.bursts.valid & self.bus.bursts.ready), owed.eq(owed + accepted - ended),
+            accepted.eq(self.bus.bursts.valid & self.bus.bursts.ready),
+            owed.eq(owed + accepted - ended),
             some_owed.eq(accepted | (owed > 1) | ((owed != 0) & ~ended)),
-            late_granted.eq(granted), late_taken.eq(taken), reserved.eq(reserved + late_granted - late_taken), room.eq(reserved < WRITE_BEATS - 2),
+            late_granted.eq(granted),
+            late_taken.eq(taken),
+            reserved.eq(reserved + late_granted - late_taken),
+            room.eq(reserved < WRITE_BEATS - 2),
         ]
         self._moving = late_taken
 
-    def _respond(self, m: Module, finals: SyncFIFO, walker: RowWalker, begin: Signal, stopped: Signal, failed: Signal) -> None:
+    def _respond(
+        self, m: Module, finals: SyncFIFO, walker: RowWalker, begin: Signal, stopped: Signal, failed: Signal
+    ) -> None:
         """Counts responses, and reports done and errors in order."""
         under_way = Signal(range(WRITE_BURSTS + 2))
         response = self.bus.response
         row = walker.pieces.payload.row
         m.d.sync += under_way.eq(under_way + begin - response)
         # A burst may still begin in the cycle in which a stop comes.
-        m.d.comb += [self.engine.idle.eq((under_way == 0) & ~begin), finals.r_en.eq(response),
-                     self.engine.stall.eq((under_way != 0) & ~self._moving)]
+        m.d.comb += [
+            self.engine.idle.eq((under_way == 0) & ~begin),
+            finals.r_en.eq(response),
+            self.engine.stall.eq((under_way != 0) & ~self._moving),
+        ]
         with m.If(~failed):
             with m.If(response & self.bus.error):
                 m.d.comb += [self.engine.error.eq(1), self.engine.error_code.eq(HwErrorCode.BUS_WRITE)]

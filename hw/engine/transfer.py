@@ -1,4 +1,5 @@
-"""What LOAD and STORE share: the walk over planes and rows with its checks, and the split of a row into bursts."""
+"""What LOAD and STORE share: the walk over planes and rows with its checks, and the split of a row into
+bursts."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
@@ -13,7 +14,8 @@ from systolith.spec.memory import BURST_BEATS
 
 __all__ = ["BURST_OFFERS", "RegionSignature", "RowWalker", "piece_layout", "row_layout"]
 
-#: Bursts that wait for the bus in LOAD and in STORE, so that the walk does not depend on whether it takes one.
+#: Bursts that wait for the bus in LOAD and in STORE, so that the walk does not depend on whether it takes
+#: one.
 BURST_OFFERS = 4
 
 
@@ -33,9 +35,17 @@ def row_layout(arch: ArchConfig) -> data.StructLayout:
     """One row: where byte 0 of its first beat goes, its first and last lane, the beats it spans minus 1."""
     sram = _sram_bits(arch)
     lane = max(1, (arch.bus_bytes - 1).bit_length())
-    return data.StructLayout({
-        "sram": sram, "first": lane, "last": lane, "beats": max(1, sram), "space": _space_bits(arch), "final": 1, "error": HwErrorCode,
-    })
+    return data.StructLayout(
+        {
+            "sram": sram,
+            "first": lane,
+            "last": lane,
+            "beats": max(1, sram),
+            "space": _space_bits(arch),
+            "final": 1,
+            "error": HwErrorCode,
+        }
+    )
 
 
 def _space_bits(arch: ArchConfig) -> int:
@@ -45,17 +55,24 @@ def _space_bits(arch: ArchConfig) -> int:
 
 def piece_layout(arch: ArchConfig) -> data.StructLayout:
     """One burst of a row: its bus address and beats minus 1, the row, whether it begins and ends the row."""
-    return data.StructLayout({
-        "addr": arch.addr_bits, "len": range(BURST_BEATS), "row": row_layout(arch), "begins": 1, "ends": 1,
-    })
+    return data.StructLayout(
+        {
+            "addr": arch.addr_bits,
+            "len": range(BURST_BEATS),
+            "row": row_layout(arch),
+            "begins": 1,
+            "ends": 1,
+        }
+    )
 
 
 class RowWalker(wiring.Component):
     """Turns a LOAD or STORE into bursts.
 
-    Each row is checked as a whole: it must lie in its region and in its SRAM, and be aligned to beats except in the
-    activation SRAM. A row that fails is one piece with `row.error` set that does not end it; then the walker is silent until reset.
-    `row.sram` is, for each piece, the SRAM address of byte 0 of its first beat (it may lie before the row).
+    Each row is checked as a whole: it must lie in its region and in its SRAM, and be aligned to beats except
+    in the activation SRAM. A row that fails is one piece with `row.error` set that does not end it; then the
+    walker is silent until reset. `row.sram` is, for each piece, the SRAM address of byte 0 of its first beat
+    (it may lie before the row).
 
     Parameters
     ----------
@@ -70,8 +87,8 @@ class RowWalker(wiring.Component):
 
     Timing
     ------
-    One row per cycle, and behind a piece that does not end its row a cycle more; the first three cycles after its command, with
-    one bubble between commands.
+    One row per cycle, and behind a piece that does not end its row a cycle more; the first three cycles after
+    its command, with one bubble between commands.
     """
 
     def __init__(self, arch: ArchConfig, engine: Engine) -> None:
@@ -79,11 +96,14 @@ class RowWalker(wiring.Component):
             raise ValueError(f"Engine must be LOAD or STORE, not {engine!r}")
         self._arch = arch
         self._engine = engine
-        super().__init__({
-            "cmd": In(stream.Signature(command_layout(arch, engine))),
-            "pieces": Out(stream.Signature(piece_layout(arch))), "failed": Out(1),
-            "regions": In(RegionSignature(arch)),
-        })
+        super().__init__(
+            {
+                "cmd": In(stream.Signature(command_layout(arch, engine))),
+                "pieces": Out(stream.Signature(piece_layout(arch))),
+                "failed": Out(1),
+                "regions": In(RegionSignature(arch)),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -111,8 +131,14 @@ class RowWalker(wiring.Component):
             # Also what is no command yet, so that its tokens are on no path but that to `active`.
             row.begin(body.rows)
             plane.begin(body.planes)
-            m.d.sync += [op.eq(body), active.eq(self.cmd.valid), offset.eq(body.offset), plane_offset.eq(body.offset),
-                         sram.eq(body.base), plane_sram.eq(body.base)]
+            m.d.sync += [
+                op.eq(body),
+                active.eq(self.cmd.valid),
+                offset.eq(body.offset),
+                plane_offset.eq(body.offset),
+                sram.eq(body.base),
+                plane_sram.eq(body.base),
+            ]
         with m.Elif(active & ready):
             with m.If(~row.last):
                 row.step()
@@ -120,9 +146,12 @@ class RowWalker(wiring.Component):
             with m.Else():
                 row.begin(op.rows)
                 plane.step()
-                m.d.sync += [offset.eq(plane_offset + op.ext_plane),
-                             plane_offset.eq(plane_offset + op.ext_plane), sram.eq(plane_sram + op.plane),
-                             plane_sram.eq(plane_sram + op.plane)]
+                m.d.sync += [
+                    offset.eq(plane_offset + op.ext_plane),
+                    plane_offset.eq(plane_offset + op.ext_plane),
+                    sram.eq(plane_sram + op.plane),
+                    plane_sram.eq(plane_sram + op.plane),
+                ]
             with m.If(final):
                 m.d.sync += active.eq(0)
 
@@ -145,9 +174,16 @@ class RowWalker(wiring.Component):
         m.d.comb += last.eq(lane + op.bytes)
         with m.If(~measured | taken):
             m.d.sync += [
-                measured.eq(self._active), beat.eq((base >> lane_bits) + (self._offset >> lane_bits)), row.sram.eq(self._sram - lane),
-                row.first.eq(lane), row.last.eq(last[:lane_bits]), row.beats.eq(last >> lane_bits), row.final.eq(self._final),
-                last_offset.eq(self._offset + op.bytes), last_sram.eq(self._sram + op.bytes), program.eq(in_program),
+                measured.eq(self._active),
+                beat.eq((base >> lane_bits) + (self._offset >> lane_bits)),
+                row.sram.eq(self._sram - lane),
+                row.first.eq(lane),
+                row.last.eq(last[:lane_bits]),
+                row.beats.eq(last >> lane_bits),
+                row.final.eq(self._final),
+                last_offset.eq(self._offset + op.bytes),
+                last_sram.eq(self._sram + op.bytes),
+                program.eq(in_program),
                 size.eq(Mux(in_program, self.regions.program.size, self.regions.data.size)),
             ]
             if self._engine is Engine.LOAD:
@@ -158,12 +194,17 @@ class RowWalker(wiring.Component):
         """The error of the measured row, NONE if it may be moved."""
         arch = self._arch
         error = Signal(HwErrorCode)
-        capacity = Signal(range(max(arch.act_bytes, arch.weight_bytes, arch.param_bytes, arch.table_bytes) + 1))
+        capacity = Signal(
+            range(max(arch.act_bytes, arch.weight_bytes, arch.param_bytes, arch.table_bytes) + 1)
+        )
         m.d.comb += capacity.eq(arch.act_bytes)
         if self._engine is Engine.LOAD:
             with m.Switch(self._row.space):
-                for space, capacity_bytes in ((Space.WEIGHT, arch.weight_bytes), (Space.PARAM, arch.param_bytes),
-                                              (Space.TABLE, arch.table_bytes)):
+                for space, capacity_bytes in (
+                    (Space.WEIGHT, arch.weight_bytes),
+                    (Space.PARAM, arch.param_bytes),
+                    (Space.TABLE, arch.table_bytes),
+                ):
                     with m.Case(space):
                         m.d.comb += capacity.eq(capacity_bytes)
         with m.If((self._last_sram >= capacity) | self._misaligned):
@@ -176,7 +217,8 @@ class RowWalker(wiring.Component):
         return error
 
     def _split(self, m: Module, measured: Signal, taken: Signal) -> None:
-        """Registers one row with the length of its next piece: up to 16 beats, and not over the end of a page."""
+        """Registers one row with the length of its next piece: up to 16 beats, and not over the end of a
+        page."""
         arch = self._arch
         lane_bits = (arch.bus_bytes - 1).bit_length()
         row = Signal(row_layout(arch), reset_less=True)
@@ -189,23 +231,40 @@ class RowWalker(wiring.Component):
         count = Signal(range(BURST_BEATS), reset_less=True)
         piece = self.pieces.payload
         m.d.comb += [
-            self.pieces.valid.eq(known), piece.addr.eq(Cat(Const(0, lane_bits), beat)), piece.len.eq(count), piece.row.eq(row),
-            piece.begins.eq(begins), piece.ends.eq(ends), taken.eq(~valid | (ends & self.pieces.ready)),
+            self.pieces.valid.eq(known),
+            piece.addr.eq(Cat(Const(0, lane_bits), beat)),
+            piece.len.eq(count),
+            piece.row.eq(row),
+            piece.begins.eq(begins),
+            piece.ends.eq(ends),
+            taken.eq(~valid | (ends & self.pieces.ready)),
         ]
-        # A row that is taken comes with its first piece; a later piece is looked at when the row has moved on.
+        # A row that is taken comes with its first piece; a later piece is looked at when the row has moved
+        # on.
         from_beat, from_left = Signal.like(beat, name="from_beat"), Signal.like(left, name="from_left")
         page_left = Signal(range(PAGE_BYTES // arch.bus_bytes))
         next_count, next_ends = Signal.like(count, name="next_count"), Signal()
         m.d.comb += [
-            from_beat.eq(Mux(later, beat, self._beat)), from_left.eq(Mux(later, left, self._row.beats)),
+            from_beat.eq(Mux(later, beat, self._beat)),
+            from_left.eq(Mux(later, left, self._row.beats)),
             # Beats to the end of the page, minus 1: the complement of the beat's index in it.
-            page_left.eq(~from_beat[:len(page_left)]), next_ends.eq((from_left <= page_left) & (from_left < BURST_BEATS)),
-            next_count.eq(Mux(next_ends, from_left, Mux(page_left < BURST_BEATS, page_left, BURST_BEATS - 1))),
+            page_left.eq(~from_beat[: len(page_left)]),
+            next_ends.eq((from_left <= page_left) & (from_left < BURST_BEATS)),
+            next_count.eq(
+                Mux(next_ends, from_left, Mux(page_left < BURST_BEATS, page_left, BURST_BEATS - 1))
+            ),
         ]
         m.d.sync += later.eq(0)
         with m.If(known & self.pieces.ready):
-            m.d.sync += [known.eq(0), later.eq(~ends & ~failed), ends.eq(0), begins.eq(0), beat.eq(beat + count + 1), left.eq(left - count - 1),
-                         row.sram.eq(row.sram + ((count + 1) << lane_bits))]
+            m.d.sync += [
+                known.eq(0),
+                later.eq(~ends & ~failed),
+                ends.eq(0),
+                begins.eq(0),
+                beat.eq(beat + count + 1),
+                left.eq(left - count - 1),
+                row.sram.eq(row.sram + ((count + 1) << lane_bits)),
+            ]
             with m.If(ends):
                 m.d.sync += valid.eq(0)
         with m.If(later):
@@ -213,7 +272,15 @@ class RowWalker(wiring.Component):
         error = self._check(m)
         with m.If(measured & taken):
             m.d.sync += [
-                valid.eq(1), known.eq(1), begins.eq(1), beat.eq(self._beat), left.eq(self._row.beats), count.eq(next_count),
+                valid.eq(1),
+                known.eq(1),
+                begins.eq(1),
+                beat.eq(self._beat),
+                left.eq(self._row.beats),
+                count.eq(next_count),
                 # A row that fails never ends, so that none follows.
-                ends.eq(next_ends & (error == HwErrorCode.NONE)), row.eq(self._row), row.error.eq(error), failed.eq(error != HwErrorCode.NONE),
+                ends.eq(next_ends & (error == HwErrorCode.NONE)),
+                row.eq(self._row),
+                row.error.eq(error),
+                failed.eq(error != HwErrorCode.NONE),
             ]

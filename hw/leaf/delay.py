@@ -6,7 +6,8 @@ __all__ = ["delayed"]
 
 
 def delayed(m: Module, value, cycles: int, name: str):
-    """The value so many cycles later, through registers ``NAME_0`` and so on that are not reset; with none, the value itself."""
+    """The value so many cycles later, through registers ``NAME_0`` and so on that are not reset; with none,
+    the value itself."""
     for cycle in range(cycles):
         late = Signal.like(value, name=f"{name}_{cycle}", reset_less=True)
         m.d.sync += late.eq(value)

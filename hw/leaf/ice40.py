@@ -1,6 +1,8 @@
-"""Blocks of the iCE40 UltraPlus that no tool infers as wanted: DSP blocks with two 8 x 8 multipliers, and single-port RAM.
+"""Blocks of the iCE40 UltraPlus that no tool infers as wanted: DSP blocks with two 8 x 8 multipliers, and
+single-port RAM.
 
-Each is an instance of the vendor's cell where the platform is that device, and elsewhere the same in plain logic.
+Each is an instance of the vendor's cell where the platform is that device, and elsewhere the same in plain
+logic.
 """
 
 from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Mux, Signal, signed, unsigned
@@ -21,7 +23,8 @@ class PairMultiplier(wiring.Component):
 
     Members
     -------
-    a : In(16), b : In(16)   two int8 each, element 0 in the low byte; `a` is taken in every cycle, `b` with `take`
+    a : In(16), b : In(16)   two int8 each, element 0 in the low byte; `a` is taken in every cycle, `b` with
+        `take`
     take : In(1)
     o : Out(signed(17))      of what was taken in the cycles before
 
@@ -48,17 +51,39 @@ class PairMultiplier(wiring.Component):
             with m.If(self.take):
                 m.d.sync += b.eq(self.b)
             if self._logic:
-                (low, low_carry), (high, high_carry) = (_booth(m, a.word_select(i, 8), b.word_select(i, 8), f"product{i}") for i in range(2))
+                (low, low_carry), (high, high_carry) = (
+                    _booth(m, a.word_select(i, 8), b.word_select(i, 8), f"product{i}") for i in range(2)
+                )
                 m.d.comb += self.o.eq(low + high + ((low_carry + high_carry) << _BOOTH_CARRY))
             else:
-                m.d.comb += self.o.eq(a[:8].as_signed() * b[:8].as_signed() + a[8:].as_signed() * b[8:].as_signed())
+                m.d.comb += self.o.eq(
+                    a[:8].as_signed() * b[:8].as_signed() + a[8:].as_signed() * b[8:].as_signed()
+                )
             return m
         out = Signal(32)
         m.submodules.mac = Instance(
-            "SB_MAC16", p_A_REG=1, p_B_REG=1, p_MODE_8x8=1, p_A_SIGNED=1, p_B_SIGNED=1, p_TOPADDSUB_LOWERINPUT=1, p_TOPADDSUB_UPPERINPUT=1,
-            p_TOPOUTPUT_SELECT=0, p_BOTOUTPUT_SELECT=2, i_CLK=ClockSignal(), i_CE=Const(1), i_A=self.a, i_B=self.b, i_AHOLD=Const(0),
+            "SB_MAC16",
+            p_A_REG=1,
+            p_B_REG=1,
+            p_MODE_8x8=1,
+            p_A_SIGNED=1,
+            p_B_SIGNED=1,
+            p_TOPADDSUB_LOWERINPUT=1,
+            p_TOPADDSUB_UPPERINPUT=1,
+            p_TOPOUTPUT_SELECT=0,
+            p_BOTOUTPUT_SELECT=2,
+            i_CLK=ClockSignal(),
+            i_CE=Const(1),
+            i_A=self.a,
+            i_B=self.b,
+            i_AHOLD=Const(0),
             # The lower product goes round to the upper adder.
-            i_BHOLD=~self.take, i_C=out[:16], i_D=Const(0, 16), o_O=out, **_IDLE)
+            i_BHOLD=~self.take,
+            i_C=out[:16],
+            i_D=Const(0, 16),
+            o_O=out,
+            **_IDLE,
+        )
         # 16 bits hold all sums but one: 2 * (-128 * -128) = 32768. No other has its bits, nor those near it.
         m.d.comb += self.o.eq(Cat(out[16:], out[31] & out[24:31].any()))
         return m
@@ -93,21 +118,41 @@ class WideMultiplier(wiring.Component):
             m.d.comb += self.o.eq(a * b + c)
             return m
         m.submodules.mac = Instance(
-            "SB_MAC16", p_A_REG=1, p_B_REG=1, p_D_REG=1, p_TOPADDSUB_LOWERINPUT=2, p_TOPADDSUB_UPPERINPUT=1, p_TOPADDSUB_CARRYSELECT=2,
-            p_BOTADDSUB_LOWERINPUT=2, p_BOTADDSUB_UPPERINPUT=1, p_TOPOUTPUT_SELECT=0, p_BOTOUTPUT_SELECT=0,
-            i_CLK=ClockSignal(), i_CE=Const(1), i_A=self.a, i_B=self.b, i_AHOLD=Const(0), i_BHOLD=~self.take, i_C=Const(0, 16), i_D=self.c,
-            o_O=self.o, **_IDLE)
+            "SB_MAC16",
+            p_A_REG=1,
+            p_B_REG=1,
+            p_D_REG=1,
+            p_TOPADDSUB_LOWERINPUT=2,
+            p_TOPADDSUB_UPPERINPUT=1,
+            p_TOPADDSUB_CARRYSELECT=2,
+            p_BOTADDSUB_LOWERINPUT=2,
+            p_BOTADDSUB_UPPERINPUT=1,
+            p_TOPOUTPUT_SELECT=0,
+            p_BOTOUTPUT_SELECT=0,
+            i_CLK=ClockSignal(),
+            i_CE=Const(1),
+            i_A=self.a,
+            i_B=self.b,
+            i_AHOLD=Const(0),
+            i_BHOLD=~self.take,
+            i_C=Const(0, 16),
+            i_D=self.c,
+            o_O=self.o,
+            **_IDLE,
+        )
         return m
 
 
 #: What the carry that `_booth` leaves over is shifted by.
 _BOOTH_CARRY = 6
-#: Sums of three and more must stay apart for the device's carry chains: merged, they would become twice as many LUTs.
+#: Sums of three and more must stay apart for the device's carry chains: merged, they would become twice as
+#: many LUTs.
 _KEEP = {"keep": "true"}
 
 
 def _booth(m: Module, a, b, name: str) -> tuple[Signal, Signal]:
-    """The product of two int8, as ``result + (carry << _BOOTH_CARRY)``: four rows of 0, 1 or 2 times `a`, by pairs of bits of `b`."""
+    """The product of two int8, as ``result + (carry << _BOOTH_CARRY)``: four rows of 0, 1 or 2 times `a`, by
+    pairs of bits of `b`."""
     wide = Signal(signed(9), name=f"{name}_a")
     m.d.comb += wide.eq(a.as_signed())
     bits = Cat(Const(0, 1), b)
@@ -116,9 +161,14 @@ def _booth(m: Module, a, b, name: str) -> tuple[Signal, Signal]:
         one, two, minus = (Signal(name=f"{name}_{what}{k}") for what in ("one", "two", "minus"))
         row = Signal(signed(9), name=f"{name}_row{k}", attrs=_KEEP)
         once = bits[2 * k] ^ bits[2 * k + 1]
-        # A row is negated bit by bit; the 1 that is missing enters two rows further up, where its place is free.
-        m.d.comb += [one.eq(once), two.eq((bits[2 * k + 2] ^ bits[2 * k + 1]) & ~once), minus.eq(bits[2 * k + 2]),
-                     row.eq((Mux(one, wide, 0) | Mux(two, wide << 1, 0))[:9] ^ minus.replicate(9))]
+        # A row is negated bit by bit; the 1 that is missing enters two rows further up, where its place is
+        # free.
+        m.d.comb += [
+            one.eq(once),
+            two.eq((bits[2 * k + 2] ^ bits[2 * k + 1]) & ~once),
+            minus.eq(bits[2 * k + 2]),
+            row.eq((Mux(one, wide, 0) | Mux(two, wide << 1, 0))[:9] ^ minus.replicate(9)),
+        ]
         rows.append(row)
         negative.append(minus)
     halves = []
@@ -132,9 +182,26 @@ def _booth(m: Module, a, b, name: str) -> tuple[Signal, Signal]:
 
 
 #: Inputs of the DSP block that are not used.
-_IDLE = {f"i_{name}": Const(0) for name in (
-    "CHOLD", "DHOLD", "IRSTTOP", "IRSTBOT", "ORSTTOP", "ORSTBOT", "OLOADTOP", "OLOADBOT", "ADDSUBTOP", "ADDSUBBOT", "OHOLDTOP", "OHOLDBOT", "CI",
-    "ACCUMCI", "SIGNEXTIN")}
+_IDLE = {
+    f"i_{name}": Const(0)
+    for name in (
+        "CHOLD",
+        "DHOLD",
+        "IRSTTOP",
+        "IRSTBOT",
+        "ORSTTOP",
+        "ORSTBOT",
+        "OLOADTOP",
+        "OLOADBOT",
+        "ADDSUBTOP",
+        "ADDSUBBOT",
+        "OHOLDTOP",
+        "OHOLDBOT",
+        "CI",
+        "ACCUMCI",
+        "SIGNEXTIN",
+    )
+}
 
 
 class SinglePortRam(wiring.Component):
@@ -155,7 +222,16 @@ class SinglePortRam(wiring.Component):
         if not 2 <= words <= 1 << 14:
             raise ValueError(f"words must be from 2 to 16384, not {words!r}")
         self._words = words
-        super().__init__({"enable": In(1), "write": In(1), "addr": In(range(words)), "data": In(16), "mask": In(2), "o": Out(16)})
+        super().__init__(
+            {
+                "enable": In(1),
+                "write": In(1),
+                "addr": In(range(words)),
+                "data": In(16),
+                "mask": In(2),
+                "o": Out(16),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -163,12 +239,25 @@ class SinglePortRam(wiring.Component):
             m.submodules.memory = memory = Memory(shape=unsigned(16), depth=self._words, init=[])
             read, write = memory.read_port(), memory.write_port(granularity=8)
             m.d.comb += [
-                read.en.eq(self.enable & ~self.write), read.addr.eq(self.addr), write.addr.eq(self.addr), write.data.eq(self.data),
-                write.en.eq(Mux(self.enable & self.write, self.mask, 0)), self.o.eq(read.data),
+                read.en.eq(self.enable & ~self.write),
+                read.addr.eq(self.addr),
+                write.addr.eq(self.addr),
+                write.data.eq(self.data),
+                write.en.eq(Mux(self.enable & self.write, self.mask, 0)),
+                self.o.eq(read.data),
             ]
             return m
         m.submodules.spram = Instance(
-            "SB_SPRAM256KA", i_ADDRESS=Cat(self.addr, Const(0, 14 - len(self.addr))), i_DATAIN=self.data,
-            i_MASKWREN=Cat(self.mask[0], self.mask[0], self.mask[1], self.mask[1]), i_WREN=self.write, i_CHIPSELECT=self.enable,
-            i_CLOCK=ClockSignal(), i_STANDBY=Const(0), i_SLEEP=Const(0), i_POWEROFF=Const(1), o_DATAOUT=self.o)
+            "SB_SPRAM256KA",
+            i_ADDRESS=Cat(self.addr, Const(0, 14 - len(self.addr))),
+            i_DATAIN=self.data,
+            i_MASKWREN=Cat(self.mask[0], self.mask[0], self.mask[1], self.mask[1]),
+            i_WREN=self.write,
+            i_CHIPSELECT=self.enable,
+            i_CLOCK=ClockSignal(),
+            i_STANDBY=Const(0),
+            i_SLEEP=Const(0),
+            i_POWEROFF=Const(1),
+            o_DATAOUT=self.o,
+        )
         return m

@@ -11,7 +11,8 @@ __all__ = ["Nest"]
 class Nest:
     """Counts nested loops of `count` + 1 rounds each, the innermost first.
 
-    Which loops end with a step is decided a step ahead, so that no chain of comparisons lies before what the step moves.
+    Which loops end with a step is decided a step ahead, so that no chain of comparisons lies before what the
+    step moves.
 
     Parameters
     ----------
@@ -21,13 +22,16 @@ class Nest:
     Attributes
     ----------
     last : dict       loop -> register: it is in its last round
-    ends : dict       loop -> register: it and all inside it are in their last round, so a step takes the next loop on
+    ends : dict       loop -> register: it and all inside it are in their last round, so a step takes the next
+           loop on
     """
 
     def __init__(self, m: Module, bits: dict[str, int], name: str) -> None:
         self._m = m
         self.ends = {loop: Signal(name=f"{name}_{loop}_ends", reset_less=True) for loop in bits}
-        self._left = {loop: Signal(width, name=f"{name}_{loop}_left", reset_less=True) for loop, width in bits.items()}
+        self._left = {
+            loop: Signal(width, name=f"{name}_{loop}_left", reset_less=True) for loop, width in bits.items()
+        }
 
         def flags(of: str) -> dict[str, Signal]:
             return {loop: Signal(name=f"{name}_{loop}_{of}", reset_less=True) for loop in bits}
@@ -36,12 +40,18 @@ class Nest:
         self.last, self._near, self._one, self._two = flags("last"), flags("near"), flags("one"), flags("two")
 
     def begin(self, counts) -> Value:
-        """The next round is the first of all loops, of `counts[loop]` + 1 each; returns whether it is the last of all."""
+        """The next round is the first of all loops, of `counts[loop]` + 1 each; returns whether it is the
+        last of all."""
         first = {loop: counts[loop] == 0 for loop in self.ends}
         for loop, last in first.items():
             near = counts[loop] == 1
-            self._m.d.sync += [self._left[loop].eq(counts[loop]), self.last[loop].eq(last), self._one[loop].eq(last), self._near[loop].eq(near),
-                               self._two[loop].eq(near)]
+            self._m.d.sync += [
+                self._left[loop].eq(counts[loop]),
+                self.last[loop].eq(last),
+                self._one[loop].eq(last),
+                self._near[loop].eq(near),
+                self._two[loop].eq(near),
+            ]
         return self._set_ends(first)
 
     def step(self, counts) -> Value:
@@ -55,7 +65,11 @@ class Nest:
             m.d.comb += turned.eq(Mux(last, self._one[loop], near))
             following[loop] = Mux(inside, turned, last)
             with m.If(inside):
-                m.d.sync += [left.eq(Mux(last, counts[loop], left - 1)), last.eq(turned), near.eq(Mux(last, self._two[loop], left == 2))]
+                m.d.sync += [
+                    left.eq(Mux(last, counts[loop], left - 1)),
+                    last.eq(turned),
+                    near.eq(Mux(last, self._two[loop], left == 2)),
+                ]
             inside = ends
         return self._set_ends(following)
 

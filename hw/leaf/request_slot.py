@@ -12,7 +12,8 @@ __all__ = ["RequestSlot"]
 
 
 class RequestSlot(wiring.Component):
-    """Holds up to two requests until they are granted, with the blocks that they touch; arbitration ends here.
+    """Holds up to two requests until they are granted, with the blocks that they touch; arbitration ends
+    here.
 
     Parameters
     ----------
@@ -36,19 +37,31 @@ class RequestSlot(wiring.Component):
     def __init__(self, arch: ArchConfig, tag=None) -> None:
         self._arch = arch
         self._request = {"addr": range(arch.act_bytes), **({} if tag is None else {"tag": tag})}
-        super().__init__({
-            "i": In(stream.Signature(data.StructLayout(self._request))), "valid": Out(1), **{name: Out(shape) for name, shape in self._request.items()},
-            "blocks": Out(arch.act_blocks), "ready": In(1),
-        })
+        super().__init__(
+            {
+                "i": In(stream.Signature(data.StructLayout(self._request))),
+                "valid": Out(1),
+                **{name: Out(shape) for name, shape in self._request.items()},
+                "blocks": Out(arch.act_blocks),
+                "ready": In(1),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
         arch, given = self._arch, self.i.payload
-        m.submodules.register = register = StreamRegister(data.StructLayout({**self._request, "blocks": arch.act_blocks}))
+        m.submodules.register = register = StreamRegister(
+            data.StructLayout({**self._request, "blocks": arch.act_blocks})
+        )
         entry, held = register.i.payload, register.o.payload
         m.d.comb += [
-            register.i.valid.eq(self.i.valid), self.i.ready.eq(register.i.ready), self.valid.eq(register.o.valid), register.o.ready.eq(self.ready),
-            entry.blocks.eq(touched_blocks(arch, given.addr)), self.blocks.eq(held.blocks),
-            *(entry[name].eq(given[name]) for name in self._request), *(getattr(self, name).eq(held[name]) for name in self._request),
+            register.i.valid.eq(self.i.valid),
+            self.i.ready.eq(register.i.ready),
+            self.valid.eq(register.o.valid),
+            register.o.ready.eq(self.ready),
+            entry.blocks.eq(touched_blocks(arch, given.addr)),
+            self.blocks.eq(held.blocks),
+            *(entry[name].eq(given[name]) for name in self._request),
+            *(getattr(self, name).eq(held[name]) for name in self._request),
         ]
         return m

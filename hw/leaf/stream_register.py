@@ -32,7 +32,11 @@ class StreamRegister(wiring.Component):
         with m.If(~waits):
             m.d.sync += second.eq(self.i.payload)
         with m.If(~self.o.valid | self.o.ready):
-            m.d.sync += [waits.eq(0), self.o.valid.eq(self.i.valid | waits), first.eq(Mux(waits, second, self.i.payload))]
+            m.d.sync += [
+                waits.eq(0),
+                self.o.valid.eq(self.i.valid | waits),
+                first.eq(Mux(waits, second, self.i.payload)),
+            ]
         with m.Elif(self.i.valid):
             m.d.sync += waits.eq(1)
         return m

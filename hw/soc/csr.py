@@ -26,17 +26,32 @@ def settings_layout(arch: ArchConfig) -> data.StructLayout:
     """Registers that the host writes, by lower-case name; of a compact core those that it has a use for."""
     if arch.compact:
         address = {name: arch.addr_bits for name in ("program_lo", "data_lo", "entry")}
-        return data.StructLayout({**address, "program_size": arch.addr_bits + 1, "data_size": arch.addr_bits + 1, "watchdog": WATCHDOG_BIT + 1})
+        return data.StructLayout(
+            {
+                **address,
+                "program_size": arch.addr_bits + 1,
+                "data_size": arch.addr_bits + 1,
+                "watchdog": WATCHDOG_BIT + 1,
+            }
+        )
     return data.StructLayout({name.lower(): 32 for name, csr in CSRS.items() if csr.access is Access.WRITE})
 
 
 def values_layout(arch: ArchConfig) -> data.StructLayout:
-    """Registers that the core supplies (all read-only ones that are not constants), by lower-case name; of a compact core few."""
+    """Registers that the core supplies (all read-only ones that are not constants), by lower-case name; of a
+    compact core few."""
     if arch.compact:
-        return data.StructLayout({"status": 4, "error_code": 3, "error_addr": arch.addr_bits, "cycles_lo": 32})
+        return data.StructLayout(
+            {"status": 4, "error_code": 3, "error_addr": arch.addr_bits, "cycles_lo": 32}
+        )
     constants = config_values(arch)
-    return data.StructLayout({name.lower(): 32 for name, csr in CSRS.items()
-                              if csr.access is Access.READ and name not in constants})
+    return data.StructLayout(
+        {
+            name.lower(): 32
+            for name, csr in CSRS.items()
+            if csr.access is Access.READ and name not in constants
+        }
+    )
 
 
 class CsrBlock(wiring.Component):
@@ -52,17 +67,22 @@ class CsrBlock(wiring.Component):
 
     Timing
     ------
-    A read answers two cycles after its address, a write one cycle after address and data have both arrived. The next access of either kind is taken when
-    the answer is.
+    A read answers two cycles after its address, a write one cycle after address and data have both arrived.
+    The next access of either kind is taken when the answer is.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
-        super().__init__({
-            "bus": In(Axi4LiteSignature(CSR_ADDR_BITS)), "values": In(values_layout(arch)),
-            "settings": Out(settings_layout(arch), init={"watchdog": DEFAULT_WATCHDOG}),
-            "start": Out(1), "reset": Out(1), "running": In(1),
-        })
+        super().__init__(
+            {
+                "bus": In(Axi4LiteSignature(CSR_ADDR_BITS)),
+                "values": In(values_layout(arch)),
+                "settings": Out(settings_layout(arch), init={"watchdog": DEFAULT_WATCHDOG}),
+                "start": Out(1),
+                "reset": Out(1),
+                "running": In(1),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -85,11 +105,18 @@ class CsrBlock(wiring.Component):
         with m.If(bus.rvalid & bus.rready):
             m.d.sync += [bus.rvalid.eq(0), free.eq(1)]
         with m.If(reading):
-            m.d.sync += [bus.rvalid.eq(1), bus.rresp.eq(Mux(address < len(CSRS), 0, _SLVERR)), bus.rdata.eq(_choose(address, words))]
+            m.d.sync += [
+                bus.rvalid.eq(1),
+                bus.rresp.eq(Mux(address < len(CSRS), 0, _SLVERR)),
+                bus.rdata.eq(_choose(address, words)),
+            ]
         settings = dict(self.settings.shape())
         write = Signal()
-        m.d.comb += [write.eq(bus.awvalid & bus.wvalid & ~bus.bvalid),
-                     bus.awready.eq(write), bus.wready.eq(write)]
+        m.d.comb += [
+            write.eq(bus.awvalid & bus.wvalid & ~bus.bvalid),
+            bus.awready.eq(write),
+            bus.wready.eq(write),
+        ]
         with m.If(bus.bready):
             m.d.sync += bus.bvalid.eq(0)
         m.d.sync += [self.start.eq(0), self.reset.eq(0)]
@@ -105,7 +132,10 @@ class CsrBlock(wiring.Component):
                             bits = Signal(4, name="control")
                             m.d.comb += bits.eq(Mux(bus.wstrb[0], bus.wdata, 0))
                             reset = (bits & int(Control.RESET)).any()
-                            m.d.sync += [self.reset.eq(reset), self.start.eq((bits & int(Control.START)).any() & ~reset)]
+                            m.d.sync += [
+                                self.reset.eq(reset),
+                                self.start.eq((bits & int(Control.START)).any() & ~reset),
+                            ]
                 with m.Default():
                     m.d.sync += bus.bresp.eq(_SLVERR)
         return m
@@ -128,4 +158,8 @@ def _choose(index, words: list):
     """One of 2**n words, by a tree: half as many LUTs as what synthesis makes of a switch."""
     if len(words) == 1:
         return words[0]
-    return Mux(index[-1], _choose(index[:-1], words[len(words) // 2:]), _choose(index[:-1], words[:len(words) // 2]))
+    return Mux(
+        index[-1],
+        _choose(index[:-1], words[len(words) // 2 :]),
+        _choose(index[:-1], words[: len(words) // 2]),
+    )

@@ -1,4 +1,5 @@
-"""The host link: requests from a serial line become accesses to memory and CSRs. `spec.link` defines the protocol."""
+"""The host link: requests from a serial line become accesses to memory and CSRs. `spec.link` defines the
+protocol."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, enum, stream, wiring
@@ -60,16 +61,24 @@ class HostLink(wiring.Component):
     ValueError   If a parameter is out of range.
     """
 
-    def __init__(self, *, bus_bits: int, addr_bits: int, divisor: int, payload_bytes: int = PAYLOAD_BYTES) -> None:
+    def __init__(
+        self, *, bus_bits: int, addr_bits: int, divisor: int, payload_bytes: int = PAYLOAD_BYTES
+    ) -> None:
         if divisor < MIN_DIVISOR:
-            raise ValueError(f"the host link needs {MIN_DIVISOR} or more clock cycles per bit, not {divisor!r}")
+            raise ValueError(
+                f"the host link needs {MIN_DIVISOR} or more clock cycles per bit, not {divisor!r}"
+            )
         self._divisor = divisor
         self._engine = {"bus_bits": bus_bits, "addr_bits": addr_bits, "payload_bytes": payload_bytes}
         identity(payload_bytes)
-        super().__init__({
-            "rx": In(1, init=1), "tx": Out(1, init=1),
-            "memory": Out(Axi4Signature(bus_bits, addr_bits)), "csr": Out(Axi4LiteSignature(CSR_ADDR_BITS)),
-        })
+        super().__init__(
+            {
+                "rx": In(1, init=1),
+                "tx": Out(1, init=1),
+                "memory": Out(Axi4Signature(bus_bits, addr_bits)),
+                "csr": Out(Axi4LiteSignature(CSR_ADDR_BITS)),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -87,8 +96,9 @@ class HostLink(wiring.Component):
 class LinkEngine(wiring.Component):
     """Receives a request, verifies it, executes it, answers; bytes that come meanwhile are dropped.
 
-    Made for few LUTs, since even the slowest memory is far faster than a serial line: one CRC register, bit by bit, for both directions; bursts of one
-    beat; writes of one byte each, straight from the block RAM that holds the payload, by which a beat is never put together.
+    Made for few LUTs, since even the slowest memory is far faster than a serial line: one CRC register, bit
+    by bit, for both directions; bursts of one beat; writes of one byte each, straight from the block RAM that
+    holds the payload, by which a beat is never put together.
 
     Parameters
     ----------
@@ -104,8 +114,8 @@ class LinkEngine(wiring.Component):
 
     Timing
     ------
-    A byte of the line takes 10 cycles; a byte that is written 5 and the latency of the bus, a beat that is read 2 more than twice its bytes and the latency.
-    Reset closes the link.
+    A byte of the line takes 10 cycles; a byte that is written 5 and the latency of the bus, a beat that is
+    read 2 more than twice its bytes and the latency. Reset closes the link.
 
     Raises
     ------
@@ -117,10 +127,14 @@ class LinkEngine(wiring.Component):
         self._addr_bits = addr_bits
         self._identity = identity(payload_bytes)
         self._payload_bytes = payload_bytes
-        super().__init__({
-            "i": In(stream.Signature(8, always_ready=True)), "o": Out(stream.Signature(8)),
-            "memory": Out(Axi4Signature(bus_bits, addr_bits)), "csr": Out(Axi4LiteSignature(CSR_ADDR_BITS)),
-        })
+        super().__init__(
+            {
+                "i": In(stream.Signature(8, always_ready=True)),
+                "o": Out(stream.Signature(8)),
+                "memory": Out(Axi4Signature(bus_bits, addr_bits)),
+                "csr": Out(Axi4LiteSignature(CSR_ADDR_BITS)),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -154,9 +168,13 @@ class LinkEngine(wiring.Component):
     def _counters(self, m: Module) -> None:
         """Bytes of the payload, and of what surrounds it; each stays but where a state says otherwise."""
         self._index = Signal(self._offset_bits, reset_less=True)
-        self._first_byte, self._next_byte, self._last_byte = Signal(name="first_byte"), Signal(name="next_byte"), Signal(name="last_byte")
+        self._first_byte, self._next_byte, self._last_byte = (
+            Signal(name="first_byte"),
+            Signal(name="next_byte"),
+            Signal(name="last_byte"),
+        )
         # A cycle late: `index` never moves in two successive cycles.
-        m.d.sync += self._last_byte.eq(self._index == self._header.last[:self._offset_bits])
+        m.d.sync += self._last_byte.eq(self._index == self._header.last[: self._offset_bits])
         m.d.comb += [self._store.addr.eq(self._index), self._load.addr.eq(self._index), self._load.en.eq(1)]
         with m.If(self._first_byte):
             m.d.sync += self._index.eq(0)
@@ -172,7 +190,8 @@ class LinkEngine(wiring.Component):
             m.d.sync += self._step.eq(self._step + 1)
 
     def _checksum(self, m: Module) -> None:
-        """The CRC, one bit per cycle: over `byte`, or shifted out with nothing fed back, to send it or to compare it with what comes."""
+        """The CRC, one bit per cycle: over `byte`, or shifted out with nothing fed back, to send it or to
+        compare it with what comes."""
         self._crc = Signal(8 * CRC_BYTES, reset_less=True)
         #: The byte that came or that is sent, and a pulse that takes it into the CRC.
         self._byte = Signal(8)
@@ -195,7 +214,11 @@ class LinkEngine(wiring.Component):
         with m.If(self._begin):
             m.d.sync += [bits.eq(0), self._crc.eq(CRC_INIT), self._damaged.eq(0)]
         with m.Elif(bits != 0):
-            m.d.sync += [bits.eq(bits - 1), work.eq(work >> 1), self._crc.eq((self._crc >> 1) ^ Mux(feedback, CRC_POLYNOMIAL, 0))]
+            m.d.sync += [
+                bits.eq(bits - 1),
+                work.eq(work >> 1),
+                self._crc.eq((self._crc >> 1) ^ Mux(feedback, CRC_POLYNOMIAL, 0)),
+            ]
             # The CRC is sent inverted.
             with m.If(self._flush & (work[0] == self._crc[0])):
                 m.d.sync += self._damaged.eq(1)
@@ -203,23 +226,35 @@ class LinkEngine(wiring.Component):
     def _bus(self, m: Module) -> None:
         """Both buses from the same registers; addresses are those of whole beats."""
         memory, csr = self.memory, self.csr
-        address = Cat(self._offset, self._header.addr[self._offset_bits:])
+        address = Cat(self._offset, self._header.addr[self._offset_bits :])
         data = self._loaded
         m.d.comb += [
-            memory.awaddr.eq(Cat(Const(0, self._lane_bits), address[self._lane_bits:])), memory.araddr.eq(memory.awaddr),
-            memory.awsize.eq(self._lane_bits), memory.arsize.eq(self._lane_bits), memory.awburst.eq(1), memory.arburst.eq(1),
-            memory.awcache.eq(3), memory.arcache.eq(3), memory.wdata.eq(data.replicate(self._bus_bytes)),
-            memory.wstrb.eq(1 << address[:self._lane_bits]), memory.wlast.eq(1),
-            csr.awaddr.eq(Cat(Const(0, 2), address[2:CSR_ADDR_BITS])), csr.araddr.eq(csr.awaddr),
-            csr.wdata.eq(data.replicate(_WORD)), csr.wstrb.eq(1 << address[:2]),
+            memory.awaddr.eq(Cat(Const(0, self._lane_bits), address[self._lane_bits :])),
+            memory.araddr.eq(memory.awaddr),
+            memory.awsize.eq(self._lane_bits),
+            memory.arsize.eq(self._lane_bits),
+            memory.awburst.eq(1),
+            memory.arburst.eq(1),
+            memory.awcache.eq(3),
+            memory.arcache.eq(3),
+            memory.wdata.eq(data.replicate(self._bus_bytes)),
+            memory.wstrb.eq(1 << address[: self._lane_bits]),
+            memory.wlast.eq(1),
+            csr.awaddr.eq(Cat(Const(0, 2), address[2:CSR_ADDR_BITS])),
+            csr.araddr.eq(csr.awaddr),
+            csr.wdata.eq(data.replicate(_WORD)),
+            csr.wstrb.eq(1 << address[:2]),
         ]
         #: The beat that was read is taken.
         self._read_ready = Signal()
         m.d.sync += self._read_ready.eq(0)
         for bus, active in ((memory, ~self._narrow), (csr, self._narrow)):
             m.d.comb += [
-                bus.awvalid.eq(self._address_valid & self._writes & active), bus.arvalid.eq(self._address_valid & ~self._writes & active),
-                bus.wvalid.eq(self._data_valid & active), bus.bready.eq(1), bus.rready.eq(self._read_ready),
+                bus.awvalid.eq(self._address_valid & self._writes & active),
+                bus.arvalid.eq(self._address_valid & ~self._writes & active),
+                bus.wvalid.eq(self._data_valid & active),
+                bus.bready.eq(1),
+                bus.rready.eq(self._read_ready),
             ]
 
         def chosen(name: str):
@@ -232,15 +267,22 @@ class LinkEngine(wiring.Component):
         # A cycle late.
         self._written, self._write_failed, self._read_failed = Signal(), Signal(), Signal()
         self._arrived = chosen("rvalid")
-        m.d.sync += [self._written.eq(chosen("bvalid")), self._write_failed.eq(chosen("bresp")[1]), self._read_failed.eq(chosen("rresp")[1])]
+        m.d.sync += [
+            self._written.eq(chosen("bvalid")),
+            self._write_failed.eq(chosen("bresp")[1]),
+            self._read_failed.eq(chosen("rresp")[1]),
+        ]
 
     def _arrive(self, m: Module, fsm) -> None:
         """A byte of a request, two cycles after it came: what there is to know of it is in registers by then."""
         header, phase = self._header, self._phase
         came, special = Signal(), Signal()
         arrived = self._arrived_byte
-        m.d.sync += [came.eq(self.i.valid & fsm.ongoing("RECEIVE")), special.eq(self.i.payload[1:] == SYNC >> 1),
-                     arrived.eq(self.i.payload ^ Mux(self._escaped, FLIP, 0))]
+        m.d.sync += [
+            came.eq(self.i.valid & fsm.ongoing("RECEIVE")),
+            special.eq(self.i.payload[1:] == SYNC >> 1),
+            arrived.eq(self.i.payload ^ Mux(self._escaped, FLIP, 0)),
+        ]
         # FLIP leaves the lowest bit, in which SYNC and ESCAPE differ.
         with m.If(came):
             m.d.sync += self._escaped.eq(special & ~arrived[0])
@@ -255,13 +297,18 @@ class LinkEngine(wiring.Component):
                     m.d.sync += header.eq(Cat(header.as_value()[8:], arrived))
                     with m.If(self._step == _HEADER_BYTES - 1):
                         # One byte is still to come in, so `op` lies one byte further up.
-                        m.d.sync += phase.eq(Mux(header.as_value()[_HEADER["op"].offset + 8], _Phase.PAYLOAD, _Phase.CRC))
+                        m.d.sync += phase.eq(
+                            Mux(header.as_value()[_HEADER["op"].offset + 8], _Phase.PAYLOAD, _Phase.CRC)
+                        )
                 with m.Case(_Phase.PAYLOAD):
                     m.d.comb += [self._store.en.eq(1), self._next_byte.eq(1)]
                     with m.If(self._last_byte):
                         m.d.sync += phase.eq(_Phase.CRC)
                 with m.Case(_Phase.CRC):
-                    m.d.comb += [self._next_step.eq(1), self._whole.eq(self._step == _HEADER_BYTES + CRC_BYTES - 1)]
+                    m.d.comb += [
+                        self._next_step.eq(1),
+                        self._whole.eq(self._step == _HEADER_BYTES + CRC_BYTES - 1),
+                    ]
                     with m.If(self._whole):
                         m.d.sync += phase.eq(_Phase.HUNT)
 
@@ -271,8 +318,11 @@ class LinkEngine(wiring.Component):
         #: The last byte of a frame is taken.
         self._whole = Signal()
         with m.State("RECEIVE"):
-            m.d.comb += [self._byte.eq(self._arrived_byte), self._store.data.eq(self._arrived_byte),
-                         self._flush.eq((phase == _Phase.CRC) & (self._step != _HEADER_BYTES))]
+            m.d.comb += [
+                self._byte.eq(self._arrived_byte),
+                self._store.data.eq(self._arrived_byte),
+                self._flush.eq((phase == _Phase.CRC) & (self._step != _HEADER_BYTES)),
+            ]
             with m.If(self._whole):
                 m.next = "CHECK"
         with m.State("CHECK"):
@@ -289,9 +339,12 @@ class LinkEngine(wiring.Component):
         # A cycle late: while the CRC is compared, the request is whole.
         refused, beyond, repeated = Signal(), Signal(), Signal()
         m.d.sync += [
-            refused.eq(~Cat(header.op == member for member in Op).any() | (header.last[self._offset_bits:] != 0)),
+            refused.eq(
+                ~Cat(header.op == member for member in Op).any() | (header.last[self._offset_bits :] != 0)
+            ),
             # Bits that a narrower bus has not: there is nothing at such an address.
-            beyond.eq(~self._narrow & (header.addr[self._addr_bits:] != 0)), repeated.eq((header.op == Op.CSR_WRITE) & (header.seq == answered)),
+            beyond.eq(~self._narrow & (header.addr[self._addr_bits :] != 0)),
+            repeated.eq((header.op == Op.CSR_WRITE) & (header.seq == answered)),
         ]
         with m.State("EXECUTE"):
             m.d.comb += self._first_byte.eq(1)
@@ -303,7 +356,8 @@ class LinkEngine(wiring.Component):
                 m.d.sync += self._status.eq(LinkStatus.CLOSED)
             with m.Elif(beyond):
                 m.d.sync += self._status.eq(LinkStatus.BUS_ERROR)
-            # What CSR_WRITE did, it does not do again: the status is still that of the request that was answered last.
+            # What CSR_WRITE did, it does not do again: the status is still that of the request that was
+            # answered last.
             with m.Elif(~repeated):
                 m.d.sync += [self._status.eq(LinkStatus.OK), is_open.eq(1)]
                 m.next = "BEAT"
@@ -322,14 +376,24 @@ class LinkEngine(wiring.Component):
         chosen = Signal(8, reset_less=True)
         word = self.csr.rdata.word_select(lane[:2], 8)
         identity = Const(int.from_bytes(self._identity, "little"), 32).word_select(lane[:2], 8)
-        m.d.sync += chosen.eq(Mux(identifies, identity, Mux(self._narrow, word, self.memory.rdata.word_select(lane, 8))))
+        m.d.sync += chosen.eq(
+            Mux(identifies, identity, Mux(self._narrow, word, self.memory.rdata.word_select(lane, 8)))
+        )
         m.d.comb += [
-            identifies.eq(self._header.op == Op.HELLO), ends.eq(inside & self._last_byte),
+            identifies.eq(self._header.op == Op.HELLO),
+            ends.eq(inside & self._last_byte),
         ]
-        m.d.sync += [inside.eq(lane >= Mux(self._narrow, self._offset[:2], self._offset[:self._lane_bits])), settled.eq(0),
-                     closes.eq((lane == self._bus_bytes - 1) | (self._narrow & lane[:2].all()))]
+        m.d.sync += [
+            inside.eq(lane >= Mux(self._narrow, self._offset[:2], self._offset[: self._lane_bits])),
+            settled.eq(0),
+            closes.eq((lane == self._bus_bytes - 1) | (self._narrow & lane[:2].all())),
+        ]
         with m.State("BEAT"):
-            m.d.sync += [self._offset.eq(self._header.addr[:self._offset_bits] + self._index), lane.eq(0), self._address_valid.eq(~identifies)]
+            m.d.sync += [
+                self._offset.eq(self._header.addr[: self._offset_bits] + self._index),
+                lane.eq(0),
+                self._address_valid.eq(~identifies),
+            ]
             m.next = "READ"
             with m.If(self._writes):
                 m.next = "LOAD"
@@ -384,7 +448,12 @@ class LinkEngine(wiring.Component):
             with m.If(sent & self._last_byte):
                 m.next = "CRC"
         with m.State("CRC"):
-            m.d.comb += [byte.eq(~self._crc[:8]), self._take.eq(sent), self._next_step.eq(sent), self._flush.eq(self._step != 0)]
+            m.d.comb += [
+                byte.eq(~self._crc[:8]),
+                self._take.eq(sent),
+                self._next_step.eq(sent),
+                self._flush.eq(self._step != 0),
+            ]
             with m.If(sent & (self._step == CRC_BYTES - 1)):
                 m.next = "RECEIVE"
 
@@ -398,8 +467,12 @@ class LinkEngine(wiring.Component):
         m.d.sync += special.eq(self._byte[1:] == prefix)
         m.d.comb += [
             escape.eq(special & ~sync & ~self._escaped),
-            self.o.payload.eq(Mux(sync | escape, Cat(sync, Const(prefix, 7)), self._byte ^ Mux(self._escaped, FLIP, 0))),
-            self.o.valid.eq(Cat(fsm.ongoing(state) for state in ("ANSWER", "STATUS", "PAYLOAD", "CRC")).any() & self._done),
+            self.o.payload.eq(
+                Mux(sync | escape, Cat(sync, Const(prefix, 7)), self._byte ^ Mux(self._escaped, FLIP, 0))
+            ),
+            self.o.valid.eq(
+                Cat(fsm.ongoing(state) for state in ("ANSWER", "STATUS", "PAYLOAD", "CRC")).any() & self._done
+            ),
             self._sent.eq(self.o.valid & self.o.ready & ~escape),
         ]
         with m.If(self.o.valid & self.o.ready):

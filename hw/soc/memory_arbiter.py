@@ -18,7 +18,8 @@ _ADDRESS = ("addr", "len", "size", "burst", "lock", "cache", "prot")
 class MemoryArbiter(wiring.Component):
     """Two AXI4 managers share one memory; where both offer a burst, the core's goes first.
 
-    Responses come in the order of the bursts, so all IDs are 0. Reads and writes are independent of each other.
+    Responses come in the order of the bursts, so all IDs are 0. Reads and writes are independent of each
+    other.
 
     Parameters
     ----------
@@ -31,8 +32,9 @@ class MemoryArbiter(wiring.Component):
 
     Timing
     ------
-    A burst, a beat and a response of each direction per cycle; each takes one cycle, in registers through which no `ready` passes either. Two
-    beats of a write of each manager wait here for their turn. A manager that does not give or take its beats or responses blocks those behind them.
+    A burst, a beat and a response of each direction per cycle; each takes one cycle, in registers through
+    which no `ready` passes either. Two beats of a write of each manager wait here for their turn. A manager
+    that does not give or take its beats or responses blocks those behind them.
     """
 
     def __init__(self, *, bus_bits: int, addr_bits: int) -> None:
@@ -53,7 +55,9 @@ class MemoryArbiter(wiring.Component):
         return m
 
     def _addresses(self, m: Module, channel: str, *owners: SyncFIFOBuffered) -> None:
-        """One address channel: registered, so that an offer stays when the other manager comes; notes whose it is."""
+        """One address channel: registered, so that an offer stays when the other manager comes; notes whose
+        it is."""
+
         def of(manager, name: str):
             return getattr(manager, channel + name)
 
@@ -61,20 +65,29 @@ class MemoryArbiter(wiring.Component):
         m.submodules[channel] = register = StreamRegister(layout)
         given, held = register.i, register.o
         free, room, valid = (Signal(name=f"{channel}_{name}") for name in ("free", "room", "valid"))
-        # The response comes after the last beat, so of a write's two queues only the second can be full. Known a cycle late, so for one burst more.
+        # The response comes after the last beat, so of a write's two queues only the second can be full.
+        # Known a cycle late, so for one burst more.
         m.d.sync += room.eq(owners[-1].level < _BURSTS - 1)
         m.d.comb += [
-            free.eq(given.ready & room), valid.eq(of(self.core, "valid") | of(self.link, "valid")), given.valid.eq(valid & room),
-            of(self.core, "ready").eq(free), of(self.link, "ready").eq(free & ~of(self.core, "valid")),
-            of(self.memory, "valid").eq(held.valid), held.ready.eq(of(self.memory, "ready")),
+            free.eq(given.ready & room),
+            valid.eq(of(self.core, "valid") | of(self.link, "valid")),
+            given.valid.eq(valid & room),
+            of(self.core, "ready").eq(free),
+            of(self.link, "ready").eq(free & ~of(self.core, "valid")),
+            of(self.memory, "valid").eq(held.valid),
+            held.ready.eq(of(self.memory, "ready")),
         ]
         for name in _ADDRESS:
-            m.d.comb += [given.payload[name].eq(Mux(of(self.core, "valid"), of(self.core, name), of(self.link, name))), of(self.memory, name).eq(held.payload[name])]
+            m.d.comb += [
+                given.payload[name].eq(Mux(of(self.core, "valid"), of(self.core, name), of(self.link, name))),
+                of(self.memory, name).eq(held.payload[name]),
+            ]
         for owner in owners:
             m.d.comb += [owner.w_en.eq(valid & free), owner.w_data.eq(~of(self.core, "valid"))]
 
     def _back(self, m: Module, channel: str, names: tuple[str, ...], owners: SyncFIFOBuffered) -> None:
         """Beats or responses to whose they are; the next owner's turn comes behind the last beat."""
+
         def of(manager, name: str):
             return getattr(manager, channel + name)
 
@@ -84,8 +97,11 @@ class MemoryArbiter(wiring.Component):
         given, held = register.i, register.o
         last = memory.rlast if "last" in names else 1
         m.d.comb += [
-            given.valid.eq(of(memory, "valid") & owners.r_rdy), of(memory, "ready").eq(given.ready & owners.r_rdy), given.payload.owner.eq(owners.r_data),
-            owners.r_en.eq(of(memory, "valid") & given.ready & last), *(given.payload[name].eq(of(memory, name)) for name in names),
+            given.valid.eq(of(memory, "valid") & owners.r_rdy),
+            of(memory, "ready").eq(given.ready & owners.r_rdy),
+            given.payload.owner.eq(owners.r_data),
+            owners.r_en.eq(of(memory, "valid") & given.ready & last),
+            *(given.payload[name].eq(of(memory, name)) for name in names),
         ]
         for index, manager in enumerate((self.core, self.link)):
             m.d.comb += [of(manager, name).eq(held.payload[name]) for name in names]
@@ -97,12 +113,21 @@ class MemoryArbiter(wiring.Component):
         memory = self.memory
         layout = data.StructLayout({"data": len(memory.wdata), "strb": len(memory.wstrb), "last": 1})
         valid = Signal()
-        m.d.comb += [memory.wvalid.eq(valid & owners.r_rdy), owners.r_en.eq(valid & memory.wready & memory.wlast)]
+        m.d.comb += [
+            memory.wvalid.eq(valid & owners.r_rdy),
+            owners.r_en.eq(valid & memory.wready & memory.wlast),
+        ]
         # Managers lie far apart, so each has registers of its own.
         for index, (name, manager) in enumerate((("core", self.core), ("link", self.link))):
             m.submodules[f"{name}_w"] = register = StreamRegister(layout)
-            m.d.comb += [register.i.valid.eq(manager.wvalid), manager.wready.eq(register.i.ready),
-                         *(register.i.payload[name].eq(getattr(manager, f"w{name}")) for name in layout.members)]
+            m.d.comb += [
+                register.i.valid.eq(manager.wvalid),
+                manager.wready.eq(register.i.ready),
+                *(register.i.payload[name].eq(getattr(manager, f"w{name}")) for name in layout.members),
+            ]
             with m.If(owners.r_data == index):
-                m.d.comb += [valid.eq(register.o.valid), register.o.ready.eq(memory.wready & owners.r_rdy),
-                             *(getattr(memory, f"w{name}").eq(register.o.payload[name]) for name in layout.members)]
+                m.d.comb += [
+                    valid.eq(register.o.valid),
+                    register.o.ready.eq(memory.wready & owners.r_rdy),
+                    *(getattr(memory, f"w{name}").eq(register.o.payload[name]) for name in layout.members),
+                ]

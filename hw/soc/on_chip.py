@@ -41,12 +41,14 @@ class OnChipMemory(wiring.Component):
 
     Members
     -------
-    axi : In(Axi4Signature)   32 bits; bursts of full width and at most 16 beats; DECERR for one that begins past the end
+    axi : In(Axi4Signature)   32 bits; bursts of full width and at most 16 beats; DECERR for one that begins
+          past the end
 
     Timing
     ------
-    One burst at a time, reads before writes. The first beat of a read comes two cycles after its address, then one per cycle; a write takes
-    its first beat in the cycle after its address, and is answered in the cycle after its last beat.
+    One burst at a time, reads before writes. The first beat of a read comes two cycles after its address,
+    then one per cycle; a write takes its first beat in the cycle after its address, and is answered in the
+    cycle after its last beat.
 
     Raises
     ------
@@ -55,7 +57,9 @@ class OnChipMemory(wiring.Component):
 
     def __init__(self, size: int, *, addr_bits: int) -> None:
         if size not in (1 << bits for bits in range(10, 18)) or size > 1 << addr_bits:
-            raise ValueError(f"on-chip memory must be a power of two from 1 KiB to 128 KiB within {addr_bits} bits of address, not {size!r} bytes")
+            raise ValueError(
+                f"on-chip memory must be a power of two from 1 KiB to 128 KiB within {addr_bits} bits of address, not {size!r} bytes"
+            )
         self._size = size
         super().__init__({"axi": In(Axi4Signature(32, addr_bits))})
 
@@ -72,24 +76,31 @@ class OnChipMemory(wiring.Component):
         bank_bits = (banks - 1).bit_length()
         outputs = []
         for bank in range(banks):
-            chosen = word[len(word) - bank_bits:] == bank
+            chosen = word[len(word) - bank_bits :] == bank
             data = []
             for half in range(2):
                 ram = SinglePortRam(bank_bytes // 4)
                 m.submodules[f"ram{bank}_{half}"] = ram
                 m.d.comb += [
-                    ram.enable.eq((step | writing) & chosen), ram.write.eq(writing), ram.addr.eq(word), ram.mask.eq(axi.wstrb[2 * half:2 * half + 2]),
-                    ram.data.eq(axi.wdata[16 * half:16 * half + 16]),
+                    ram.enable.eq((step | writing) & chosen),
+                    ram.write.eq(writing),
+                    ram.addr.eq(word),
+                    ram.mask.eq(axi.wstrb[2 * half : 2 * half + 2]),
+                    ram.data.eq(axi.wdata[16 * half : 16 * half + 16]),
                 ]
                 data.append(ram.o)
             outputs.append(Cat(data))
         # A RAM keeps what it read until it is used again.
-        m.d.comb += [address.eq(Mux(axi.arvalid, axi.araddr, axi.awaddr)), axi.rdata.eq(outputs[0]),
-                     axi.rresp.eq(Mux(outside, _DECERR, 0)), axi.bresp.eq(axi.rresp)]
+        m.d.comb += [
+            address.eq(Mux(axi.arvalid, axi.araddr, axi.awaddr)),
+            axi.rdata.eq(outputs[0]),
+            axi.rresp.eq(Mux(outside, _DECERR, 0)),
+            axi.bresp.eq(axi.rresp),
+        ]
         if banks > 1:
             was = Signal(range(banks), reset_less=True)
             with m.If(step):
-                m.d.sync += was.eq(word[len(word) - bank_bits:])
+                m.d.sync += was.eq(word[len(word) - bank_bits :])
             for bank in range(1, banks):
                 with m.If(was == bank):
                     m.d.comb += axi.rdata.eq(outputs[bank])
@@ -98,7 +109,11 @@ class OnChipMemory(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [axi.arready.eq(1), axi.awready.eq(~axi.arvalid)]
-                m.d.sync += [word.eq(address >> 2), left.eq(axi.arlen), outside.eq((address >> (self._size - 1).bit_length()) != 0)]
+                m.d.sync += [
+                    word.eq(address >> 2),
+                    left.eq(axi.arlen),
+                    outside.eq((address >> (self._size - 1).bit_length()) != 0),
+                ]
                 with m.If(axi.arvalid):
                     m.next = "FIRST"
                 with m.Elif(axi.awvalid):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from systolith.spec.errors import SystolithError
 from systolith.spec.memory import BURST_BEATS
 
 __all__ = ["GW2AR_18_SDRAM", "ULX3S_SDRAM", "SdramError", "SdramSignature", "SdramTiming"]
@@ -16,7 +17,7 @@ __all__ = ["GW2AR_18_SDRAM", "ULX3S_SDRAM", "SdramError", "SdramSignature", "Sdr
 _LATE_CYCLES = 40
 
 
-class SdramError(ValueError):
+class SdramError(SystolithError, ValueError):
     """A memory that cannot be; the text names the parameter."""
 
 
@@ -66,14 +67,21 @@ class SdramTiming:
     power_up: float = 200_000.0
 
     def __post_init__(self) -> None:
-        for name, low, high in (("bits", 16, 32), ("rows", 1 << 11, 1 << 13), ("columns", 256, 1024), ("banks", 2, 4)):
+        for name, low, high in (
+            ("bits", 16, 32),
+            ("rows", 1 << 11, 1 << 13),
+            ("columns", 256, 1024),
+            ("banks", 2, 4),
+        ):
             value = getattr(self, name)
             if not low <= value <= high or value & (value - 1):
                 raise SdramError(f"{name} must be a power of two from {low} to {high}, not {value!r}")
         if self.cas_latency not in (2, 3):
             raise SdramError(f"cas_latency must be 2 or 3, not {self.cas_latency!r}")
         if self.clock_hz <= 0 or 1e9 / self.clock_hz < self.t_ck - 1e-6:
-            raise SdramError(f"clock_hz must be at most {1e9 / self.t_ck:.0f} at a CAS latency of {self.cas_latency}, not {self.clock_hz!r}")
+            raise SdramError(
+                f"clock_hz must be at most {1e9 / self.t_ck:.0f} at a CAS latency of {self.cas_latency}, not {self.clock_hz!r}"
+            )
         for field in dataclasses.fields(self):
             if field.type is float and getattr(self, field.name) <= 0:
                 raise SdramError(f"{field.name} must be more than 0 ns, not {getattr(self, field.name)!r}")
@@ -96,7 +104,8 @@ class SdramTiming:
         return words
 
     def refresh_cycles(self, bus_bits: int) -> int:
-        """From one refresh to the next: one cycle less than the chip allows on average, because each may be late by the bursts under way.
+        """From one refresh to the next: one cycle less than the chip allows on average, because each may be
+        late by the bursts under way.
 
         Raises
         ------
@@ -104,7 +113,9 @@ class SdramTiming:
         """
         cycles = int(self.refresh * self.clock_hz / 1e9) - 1
         if cycles < 2 * BURST_BEATS * self.words(bus_bits) + _LATE_CYCLES:
-            raise SdramError(f"clock_hz must leave time for two bursts between refreshes; {self.clock_hz} is too slow")
+            raise SdramError(
+                f"clock_hz must leave time for two bursts between refreshes; {self.clock_hz} is too slow"
+            )
         return cycles
 
     @property
@@ -118,14 +129,41 @@ class SdramTiming:
         return self.rows * self.banks * self.columns * self.bits // 8
 
 
-#: ULX3S: 32 MiB. The board comes with chips of several makers (IS42S16160G-7, W9825G6KH-6, W9825G6KH-75, ...): the slowest value of each.
+#: ULX3S: 32 MiB. The board comes with chips of several makers (IS42S16160G-7, W9825G6KH-6, W9825G6KH-75,
+#: ...): the slowest value of each.
 ULX3S_SDRAM = SdramTiming(
-    clock_hz=75_000_000, bits=16, rows=8192, columns=512, cas_latency=2, t_ck=10.0, t_rcd=20.0, t_rp=20.0, t_ras=45.0, t_rc=65.0, t_rfc=66.0,
-    t_rrd=15.0, t_wr=15.0, refresh=64e6 / 8192)
+    clock_hz=75_000_000,
+    bits=16,
+    rows=8192,
+    columns=512,
+    cas_latency=2,
+    t_ck=10.0,
+    t_rcd=20.0,
+    t_rp=20.0,
+    t_ras=45.0,
+    t_rc=65.0,
+    t_rfc=66.0,
+    t_rrd=15.0,
+    t_wr=15.0,
+    refresh=64e6 / 8192,
+)
 #: Tang Nano 20K: 8 MiB in the package of the GW2AR-18; 4,096 refreshes in 64 ms.
 GW2AR_18_SDRAM = SdramTiming(
-    clock_hz=48_000_000, bits=32, rows=2048, columns=256, cas_latency=2, t_ck=10.0, t_rcd=20.0, t_rp=20.0, t_ras=45.0, t_rc=65.0, t_rfc=66.0,
-    t_rrd=15.0, t_wr=15.0, refresh=64e6 / 4096)
+    clock_hz=48_000_000,
+    bits=32,
+    rows=2048,
+    columns=256,
+    cas_latency=2,
+    t_ck=10.0,
+    t_rcd=20.0,
+    t_rp=20.0,
+    t_ras=45.0,
+    t_rc=65.0,
+    t_rfc=66.0,
+    t_rrd=15.0,
+    t_wr=15.0,
+    refresh=64e6 / 4096,
+)
 
 
 class SdramSignature(wiring.Signature):
@@ -141,7 +179,18 @@ class SdramSignature(wiring.Signature):
     """
 
     def __init__(self, timing: SdramTiming) -> None:
-        super().__init__({
-            "clk_en": Out(1), "cs": Out(1), "ras": Out(1), "cas": Out(1), "we": Out(1), "ba": Out((timing.banks - 1).bit_length()),
-            "a": Out(timing.address_bits), "dqm": Out(timing.bits // 8), "dq_o": Out(timing.bits), "dq_oe": Out(1), "dq_i": In(timing.bits),
-        })
+        super().__init__(
+            {
+                "clk_en": Out(1),
+                "cs": Out(1),
+                "ras": Out(1),
+                "cas": Out(1),
+                "we": Out(1),
+                "ba": Out((timing.banks - 1).bit_length()),
+                "a": Out(timing.address_bits),
+                "dqm": Out(timing.bits // 8),
+                "dq_o": Out(timing.bits),
+                "dq_oe": Out(1),
+                "dq_i": In(timing.bits),
+            }
+        )

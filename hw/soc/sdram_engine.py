@@ -20,12 +20,20 @@ _TURN_CYCLES = 1
 def segment_layout(timing: SdramTiming, bus_bits: int) -> data.StructLayout:
     """Consecutive beats of one row.
 
-    ``column`` counts beats; ``len`` is the beats minus 1; ``last``: ends its burst; ``error``: outside the chip, nothing is read or written.
+    ``column`` counts beats; ``len`` is the beats minus 1; ``last``: ends its burst; ``error``: outside the
+    chip, nothing is read or written.
     """
-    return data.StructLayout({
-        "column": range(timing.columns * timing.bits // bus_bits), "bank": range(timing.banks), "row": range(timing.rows),
-        "len": range(BURST_BEATS), "write": 1, "last": 1, "error": 1,
-    })
+    return data.StructLayout(
+        {
+            "column": range(timing.columns * timing.bits // bus_bits),
+            "bank": range(timing.banks),
+            "row": range(timing.rows),
+            "len": range(BURST_BEATS),
+            "write": 1,
+            "last": 1,
+            "error": 1,
+        }
+    )
 
 
 class _State(enum.Enum, shape=4):
@@ -39,37 +47,43 @@ class _State(enum.Enum, shape=4):
     CLOSE_ALL = 4
     REFRESH = 5
     SET_MODE = 6
-    #: The row is open: the streamer may have the segment. The only one with the highest bit, by which it is known.
+    #: The row is open: the streamer may have the segment. The only one with the highest bit, by which it is
+    #: known.
     READY = 8
 
 
 class SdramEngine(wiring.Component):
-    """Executes segments in order. Two parts work at the same time: the *opener* has the row of a segment open before the *streamer* is
-    done with the segment before, wherever that is in another bank or in the same row. A row stays open until another of its bank is needed
-    or a refresh is due.
+    """Executes segments in order. Two parts work at the same time: the *opener* has the row of a segment open
+    before the *streamer* is
+    done with the segment before, wherever that is in another bank or in the same row. A row stays open until
+    another of its bank is needed or a refresh is due.
 
-    A beat is one READ or WRITE with a burst length of `words`, so column commands leave `words` - 1 slots of the command bus to the opener.
+    A beat is one READ or WRITE with a burst length of `words`, so column commands leave `words` - 1 slots of
+    the command bus to the opener.
 
     Parameters
     ----------
     timing : SdramTiming
     bus_bits : int      of a beat: 1, 2, 4 or 8 words
-    pin_cycles : int    registers between `pins` and the chip, to and fro together: 0 if these are the pins, 2 behind registered buffers
+    pin_cycles : int    registers between `pins` and the chip, to and fro together: 0 if these are the pins, 2
+                 behind registered buffers
 
     Members
     -------
     segments : In(stream)   see `segment_layout`
-    writes : In(stream)     ``data``, ``strobe`` of the next beat to be written; has all beats of a segment before the segment comes
+    writes : In(stream)     ``data``, ``strobe`` of the next beat to be written; has all beats of a segment
+             before the segment comes
     reads : Out             ``valid``, ``data``, ``last``, ``error``: beats in order, which must be taken
     written : Out           ``valid``, ``error``: the last beat of a burst was written
     pins : Out(SdramSignature)   all from registers, but `clk_en` and `cs`, which are always 1
 
     Timing
     ------
-    One word per cycle within segments, and from one segment to the next where the row is open in time: after a segment of
-    t_rp + t_rcd + 3 cycles in another bank it is. A refresh takes t_rp + t_rfc + t_rcd and a few cycles. From writing to reading no cycle is
-    lost; from reading to writing, the CAS latency and one more.
-    In READ the first word is taken from `pins.dq_i` CAS latency + `pin_cycles` cycles after the cycle with the command on `pins`.
+    One word per cycle within segments, and from one segment to the next where the row is open in time: after
+    a segment of t_rp + t_rcd + 3 cycles in another bank it is. A refresh takes t_rp + t_rfc + t_rcd and a few
+    cycles. From writing to reading no cycle is lost; from reading to writing, the CAS latency and one more.
+    In READ the first word is taken from `pins.dq_i` CAS latency + `pin_cycles` cycles after the cycle with
+    the command on `pins`.
     """
 
     def __init__(self, timing: SdramTiming, *, bus_bits: int, pin_cycles: int = 0) -> None:
@@ -78,13 +92,19 @@ class SdramEngine(wiring.Component):
         self._interval = timing.refresh_cycles(bus_bits)
         self._pin_cycles = pin_cycles
         beat = {"data": bus_bits, "last": 1, "error": 1}
-        super().__init__({
-            "segments": In(stream.Signature(segment_layout(timing, bus_bits))),
-            "writes": In(stream.Signature(data.StructLayout({"data": bus_bits, "strobe": bus_bits // 8}))),
-            "reads": Out(wiring.Signature({"valid": Out(1), **{name: Out(bits) for name, bits in beat.items()}})),
-            "written": Out(wiring.Signature({"valid": Out(1), "error": Out(1)})),
-            "pins": Out(SdramSignature(timing)),
-        })
+        super().__init__(
+            {
+                "segments": In(stream.Signature(segment_layout(timing, bus_bits))),
+                "writes": In(
+                    stream.Signature(data.StructLayout({"data": bus_bits, "strobe": bus_bits // 8}))
+                ),
+                "reads": Out(
+                    wiring.Signature({"valid": Out(1), **{name: Out(bits) for name, bits in beat.items()}})
+                ),
+                "written": Out(wiring.Signature({"valid": Out(1), "error": Out(1)})),
+                "pins": Out(SdramSignature(timing)),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -109,12 +129,18 @@ class SdramEngine(wiring.Component):
         self._command_pins(m)
         return m
 
-    # -- timing ---------------------------------------------------------------------------------------------------------
+    # -- timing
+    # ---------------------------------------------------------------------------------------------------------
     def _waits(self, m: Module) -> None:
         """What may be commanded, as far as time is concerned."""
         timing, words = self._timing, self._words
         cycles = timing.cycles
-        rp, rc, rfc, wr = cycles(timing.t_rp), cycles(timing.t_rc), cycles(timing.t_rfc), cycles(timing.t_wr, 2)
+        rp, rc, rfc, wr = (
+            cycles(timing.t_rp),
+            cycles(timing.t_rc),
+            cycles(timing.t_rfc),
+            cycles(timing.t_wr, 2),
+        )
         idle = ((self._refresh, rfc), (self._set_mode, _MODE_CYCLES))
         self._precharge_ready = Signal(timing.banks)
         self._activate_ready = Signal(timing.banks)
@@ -123,22 +149,34 @@ class SdramEngine(wiring.Component):
         for bank in range(timing.banks):
             active, closed, column = self._activate[bank], self._precharge[bank], self._column[bank]
             m.d.comb += [
-                self._precharge_ready[bank].eq(_after(
-                    m, f"precharge_{bank}", (active, cycles(timing.t_ras)), (column & self._reading, words),
-                    (column & self._writing, words - 1 + wr))),
-                self._activate_ready[bank].eq(apart & _after(m, f"activate_{bank}", (closed, rp), (active, rc), *idle)),
+                self._precharge_ready[bank].eq(
+                    _after(
+                        m,
+                        f"precharge_{bank}",
+                        (active, cycles(timing.t_ras)),
+                        (column & self._reading, words),
+                        (column & self._writing, words - 1 + wr),
+                    )
+                ),
+                self._activate_ready[bank].eq(
+                    apart & _after(m, f"activate_{bank}", (closed, rp), (active, rc), *idle)
+                ),
             ]
         self._refresh_ready = _after(m, "refresh", (self._precharge.any(), rp), (any_activate, rc), *idle)
         self._read_ready = _after(m, "read", (self._reading | self._writing, words))
-        # How long the segment that the opener has must still wait for its row when the streamer takes it, and then that of the streamer: the
-        # opener never opens a second row before the first is in use. Activation and taking are two cycles apart anyway.
+        # How long the segment that the opener has must still wait for its row when the streamer takes it, and
+        # then that of the streamer: the opener never opens a second row before the first is in use.
+        # Activation and taking are two cycles apart anyway.
         self._settle_cycles = max(cycles(timing.t_rcd) - 2, 0)
         if self._settle_cycles:
             self._settling = Signal(self._settle_cycles)
             m.d.sync += self._settling.eq(Mux(any_activate, -1, self._settling >> 1))
-        self._write_ready = _after(m, "write", (self._writing, words), (self._reading, timing.cas_latency + words + _TURN_CYCLES))
+        self._write_ready = _after(
+            m, "write", (self._writing, words), (self._reading, timing.cas_latency + words + _TURN_CYCLES)
+        )
 
-    # -- rows -----------------------------------------------------------------------------------------------------------
+    # -- rows
+    # -----------------------------------------------------------------------------------------------------------
     def _open(self, m: Module) -> None:
         """The opener, which also powers up and refreshes."""
         timing = self._timing
@@ -155,7 +193,8 @@ class SdramEngine(wiring.Component):
         busy = Signal()
         slot = Signal()
         m.d.comb += [
-            one_bank.eq(1 << bank), busy.eq(self._streaming & (self._current.bank == bank)),
+            one_bank.eq(1 << bank),
+            busy.eq(self._streaming & (self._current.bank == bank)),
             # A beat of one word leaves no free slot: there the opener goes first, elsewhere the streamer.
             slot.eq(1 if self._words == 1 else ~(self._reading | self._writing)),
         ]
@@ -218,7 +257,8 @@ class SdramEngine(wiring.Component):
                 m.d.sync += [timer.eq(self._interval - 1), due.eq(1)]
         return due
 
-    # -- columns --------------------------------------------------------------------------------------------------------
+    # -- columns
+    # --------------------------------------------------------------------------------------------------------
     def _stream(self, m: Module) -> None:
         """The streamer."""
         current = self._current
@@ -236,17 +276,30 @@ class SdramEngine(wiring.Component):
         m.d.comb += [
             self._reading.eq(self._streaming & ~current.write & self._read_ready & ready),
             self._writing.eq(self._streaming & current.write & self._write_ready & ready),
-            move.eq(self._reading | self._writing), final.eq(move & ends),
-            self._taken.eq(self._opened & (~self._streaming | final)), self._column.eq(move << current.bank),
+            move.eq(self._reading | self._writing),
+            final.eq(move & ends),
+            self._taken.eq(self._opened & (~self._streaming | final)),
+            self._column.eq(move << current.bank),
             self.writes.ready.eq(self._writing),
         ]
         with m.If(move):
-            m.d.sync += [current.column.eq(current.column + 1), current.len.eq(current.len - 1), ends.eq(current.len == 1)]
+            m.d.sync += [
+                current.column.eq(current.column + 1),
+                current.len.eq(current.len - 1),
+                ends.eq(current.len == 1),
+            ]
         with m.If(final):
             m.d.sync += self._streaming.eq(0)
         with m.If(self._taken):
-            m.d.sync += [current.eq(self.segments.payload), self._streaming.eq(1), ends.eq(self.segments.payload.len == 0)]
-        m.d.sync += [self.written.valid.eq(final & current.write & current.last), self.written.error.eq(current.error)]
+            m.d.sync += [
+                current.eq(self.segments.payload),
+                self._streaming.eq(1),
+                ends.eq(self.segments.payload.len == 0),
+            ]
+        m.d.sync += [
+            self.written.valid.eq(final & current.write & current.last),
+            self.written.error.eq(current.error),
+        ]
 
     def _write_data(self, m: Module) -> None:
         """Words of a beat to the pins, the first together with its command."""
@@ -262,7 +315,11 @@ class SdramEngine(wiring.Component):
             m.d.sync += [values.eq(beat.data), masks.eq(~beat.strobe)]
             with m.If(~self._current.error):
                 m.d.sync += drive.eq(-1)
-        m.d.comb += [self.pins.dq_o.eq(values[:self._timing.bits]), self.pins.dqm.eq(masks[:lanes]), self.pins.dq_oe.eq(drive[0])]
+        m.d.comb += [
+            self.pins.dq_o.eq(values[: self._timing.bits]),
+            self.pins.dqm.eq(masks[:lanes]),
+            self.pins.dq_oe.eq(drive[0]),
+        ]
 
     def _read_data(self, m: Module) -> None:
         """Words from the pins to beats; what is known of a beat travels beside it."""
@@ -278,7 +335,12 @@ class SdramEngine(wiring.Component):
             next_error = Signal(name=f"error_{step}", reset_less=True)
             m.d.sync += [next_valid.eq(valid), next_last.eq(last), next_error.eq(error)]
             valid, last, error = next_valid, next_last, next_error
-        m.d.comb += [self.reads.valid.eq(valid), self.reads.data.eq(beat), self.reads.last.eq(last), self.reads.error.eq(error)]
+        m.d.comb += [
+            self.reads.valid.eq(valid),
+            self.reads.data.eq(beat),
+            self.reads.last.eq(last),
+            self.reads.error.eq(error),
+        ]
 
     def _command_pins(self, m: Module) -> None:
         """Encodes the command of this cycle; A10 means all banks."""
@@ -288,7 +350,13 @@ class SdramEngine(wiring.Component):
         mode = (words - 1).bit_length() | timing.cas_latency << 4
         # Constant, so that a reset never stops the chip's clock.
         m.d.comb += [pins.clk_en.eq(1), pins.cs.eq(1)]
-        m.d.sync += [pins.ras.eq(0), pins.cas.eq(0), pins.we.eq(0), pins.ba.eq(self.segments.payload.bank), pins.a.eq(self.segments.payload.row)]
+        m.d.sync += [
+            pins.ras.eq(0),
+            pins.cas.eq(0),
+            pins.we.eq(0),
+            pins.ba.eq(self.segments.payload.bank),
+            pins.a.eq(self.segments.payload.row),
+        ]
         # The state alone says what the command would say there, if it came.
         with m.Switch(self._state):
             with m.Case(_State.CLOSE):
@@ -306,7 +374,12 @@ class SdramEngine(wiring.Component):
         with m.If(self._set_mode):
             m.d.sync += [pins.ras.eq(1), pins.cas.eq(1), pins.we.eq(1)]
         with m.If(self._reading | self._writing):
-            m.d.sync += [pins.cas.eq(~current.error), pins.we.eq(self._writing & ~current.error), pins.ba.eq(current.bank), pins.a.eq(column)]
+            m.d.sync += [
+                pins.cas.eq(~current.error),
+                pins.we.eq(self._writing & ~current.error),
+                pins.ba.eq(current.bank),
+                pins.a.eq(column),
+            ]
 
 
 def _after(m: Module, name: str, *events):

@@ -22,8 +22,11 @@ from systolith.spec.link import PAYLOAD_BYTES
 __all__ = ["System", "generate_system", "make_memory"]
 
 
-def make_memory(memory: SdramTiming | OnChipRam, arch: ArchConfig, *, pin_cycles: int = 0) -> wiring.Component:
-    """The memory of a board: subordinate ``axi`` of the core's widths, and ``pins`` where it has a chip outside.
+def make_memory(
+    memory: SdramTiming | OnChipRam, arch: ArchConfig, *, pin_cycles: int = 0
+) -> wiring.Component:
+    """The memory of a board: subordinate ``axi`` of the core's widths, and ``pins`` where it has a chip
+    outside.
 
     Parameters
     ----------
@@ -51,10 +54,17 @@ class System(wiring.Component):
     pins                      those of `memory`
     """
 
-    def __init__(self, arch: ArchConfig, memory: wiring.Component, *, divisor: int, payload_bytes: int = PAYLOAD_BYTES) -> None:
+    def __init__(
+        self, arch: ArchConfig, memory: wiring.Component, *, divisor: int, payload_bytes: int = PAYLOAD_BYTES
+    ) -> None:
         self._arch = arch
         self._memory = memory
-        self._link = {"bus_bits": arch.bus_bits, "addr_bits": arch.addr_bits, "divisor": divisor, "payload_bytes": payload_bytes}
+        self._link = {
+            "bus_bits": arch.bus_bits,
+            "addr_bits": arch.addr_bits,
+            "divisor": divisor,
+            "payload_bytes": payload_bytes,
+        }
         pins = {name: member for name, member in memory.signature.members.items() if name == "pins"}
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), **pins})
 
@@ -77,8 +87,16 @@ class System(wiring.Component):
         return m
 
 
-def generate_system(arch: ArchConfig, memory: SdramTiming | OnChipRam, *, divisor: int, payload_bytes: int = PAYLOAD_BYTES, pin_cycles: int = 0,
-                    build_dir: str | Path = "build", device: str = "") -> VerilogFiles:
+def generate_system(
+    arch: ArchConfig,
+    memory: SdramTiming | OnChipRam,
+    *,
+    divisor: int,
+    payload_bytes: int = PAYLOAD_BYTES,
+    pin_cycles: int = 0,
+    build_dir: str | Path = "build",
+    device: str = "",
+) -> VerilogFiles:
     """The Verilog of a system with its memory, module ``system``, from the cache if it holds it.
 
     Parameters
@@ -92,8 +110,20 @@ def generate_system(arch: ArchConfig, memory: SdramTiming | OnChipRam, *, diviso
     ------
     BuildError, SdramError
     """
-    def make() -> System:
-        return System(arch, make_memory(memory, arch, pin_cycles=pin_cycles), divisor=divisor, payload_bytes=payload_bytes)
 
-    parameters = {"arch": arch.to_dict(), "memory": asdict(memory), "divisor": divisor, "payload_bytes": payload_bytes, "pin_cycles": pin_cycles}
+    def make() -> System:
+        return System(
+            arch,
+            make_memory(memory, arch, pin_cycles=pin_cycles),
+            divisor=divisor,
+            payload_bytes=payload_bytes,
+        )
+
+    parameters = {
+        "arch": arch.to_dict(),
+        "memory": asdict(memory),
+        "divisor": divisor,
+        "payload_bytes": payload_bytes,
+        "pin_cycles": pin_cycles,
+    }
     return generate_component("system", make, json.dumps(parameters), build_dir=build_dir, device=device)

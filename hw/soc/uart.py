@@ -16,8 +16,8 @@ def _check_divisor(divisor: int) -> None:
 class UartReceiver(wiring.Component):
     """Bytes from a line that idles high.
 
-    A start bit that is gone at its middle is taken for a glitch. A byte whose stop bit is low is dropped, and nothing begins before the
-    line is high again, so a break gives no bytes.
+    A start bit that is gone at its middle is taken for a glitch. A byte whose stop bit is low is dropped, and
+    nothing begins before the line is high again, so a break gives no bytes.
 
     Parameters
     ----------
@@ -30,7 +30,8 @@ class UartReceiver(wiring.Component):
 
     Timing
     ------
-    A byte is offered for one cycle, in the middle of its stop bit. Bits are sampled in their middle, by the edge of the start bit.
+    A byte is offered for one cycle, in the middle of its stop bit. Bits are sampled in their middle, by the
+    edge of the start bit.
 
     Raises
     ------

@@ -23,7 +23,9 @@ def main() -> int:
     if given.bench == "core" and given.image is None:
         parser.error("core needs --image: compile a model first")
     try:
-        passed = run_bench(given.bench, BenchSettings(load_arch(given.arch), given.seed, given.count, given.image))
+        passed = run_bench(
+            given.bench, BenchSettings(load_arch(given.arch), given.seed, given.count, given.image)
+        )
     except (ArchError, BenchFailure, SimulationError) as error:
         print(error, file=sys.stderr)
         return 1

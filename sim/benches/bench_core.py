@@ -1,7 +1,8 @@
-"""The core: the project's own driver runs a compiled image, over a memory and a bus host that nobody here wrote.
+"""The core: the project's own driver runs a compiled image, over a memory and a bus host that nobody here
+wrote.
 
-External memory is cocotbext-axi's `AxiRam`, CSRs are driven by its `AxiLiteMaster`; every channel of both pauses at random.
-Outputs are compared bit for bit with the reference machine, run by the same driver.
+External memory is cocotbext-axi's `AxiRam`, CSRs are driven by its `AxiLiteMaster`; every channel of both
+pauses at random. Outputs are compared bit for bit with the reference machine, run by the same driver.
 """
 
 import random
@@ -35,8 +36,10 @@ class CocotbDevice:
         self.host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "csr_"), dut.clk, dut.rst)
         writes, reads = (self.memory.write_if, self.host.write_if), (self.memory.read_if, self.host.read_if)
         if stall:
-            for channel in (*(c for i in writes for c in (i.aw_channel, i.w_channel, i.b_channel)),
-                            *(c for i in reads for c in (i.ar_channel, i.r_channel))):
+            for channel in (
+                *(c for i in writes for c in (i.aw_channel, i.w_channel, i.b_channel)),
+                *(c for i in reads for c in (i.ar_channel, i.r_channel)),
+            ):
                 channel.set_pause_generator(pauses(rng, stall))
 
     def write(self, addr: int, data: bytes) -> None:
@@ -92,7 +95,10 @@ async def inference_is_bit_exact(dut, stall):
     rng = random.Random(f"{seed} {stall}")
     image = Image.from_bytes(Path(settings.image).read_bytes())
     draws = np.random.default_rng(seed)
-    inputs = [{io.name: draws.integers(-128, 128, io.shape).astype(np.int8) for io in image.inputs} for _ in range(settings.count)]
+    inputs = [
+        {io.name: draws.integers(-128, 128, io.shape).astype(np.int8) for io in image.inputs}
+        for _ in range(settings.count)
+    ]
     machine = Driver(MachineDevice(settings.arch, MEMORY), image)
     device = CocotbDevice(dut, rng, stall)
     await start(dut)
@@ -105,4 +111,6 @@ async def inference_is_bit_exact(dut, stall):
     for draw, actual in enumerate(await bridge(session)()):
         expected = machine.run_int8(inputs[draw])
         for name in expected:
-            np.testing.assert_array_equal(actual[name], expected[name], err_msg=f"seed {seed}, input {draw}, output {name}")
+            np.testing.assert_array_equal(
+                actual[name], expected[name], err_msg=f"seed {seed}, input {draw}, output {name}"
+            )

@@ -1,4 +1,5 @@
-"""LOAD: random transfers from cocotbext-axi's memory model; after each `done`, every SRAM is the reference machine's."""
+"""LOAD: random transfers from cocotbext-axi's memory model; after each `done`, every SRAM is the reference
+machine's."""
 
 import random
 
@@ -26,7 +27,9 @@ class Srams:
         arch = settings.arch
         self.arch, self.rng, self.stall = arch, rng, stall
         self.act = np.zeros(arch.act_bytes, np.uint8)
-        self.weight, self.param, self.table = (np.zeros(size, np.uint8) for size in (arch.weight_bytes, arch.param_bytes, arch.table_bytes))
+        self.weight, self.param, self.table = (
+            np.zeros(size, np.uint8) for size in (arch.weight_bytes, arch.param_bytes, arch.table_bytes)
+        )
         self._act = Ports(dut, "act")
         self._beats = {name: Ports(dut, port) for port, name in _BEATS.items()}
 
@@ -46,7 +49,9 @@ class Srams:
         for name, port in self._beats.items():
             if port.valid and port.ready:
                 at = port.beat * arch.bus_bytes
-                getattr(self, name)[at:at + arch.bus_bytes] = np.frombuffer(port.data.to_bytes(arch.bus_bytes, "little"), np.uint8)
+                getattr(self, name)[at : at + arch.bus_bytes] = np.frombuffer(
+                    port.data.to_bytes(arch.bus_bytes, "little"), np.uint8
+                )
 
     def compare(self, machine: Machine, what: str) -> None:
         """Every byte of every SRAM."""
@@ -72,7 +77,7 @@ async def transfers_arrive(dut, stall):
         ram.r_channel.set_pause_generator(pauses(rng, stall))
     instrs = [(aligned_load if i % 3 == 2 else random_load)(arch, rng) for i in range(settings.count)]
     memory = np.frombuffer(contents, np.uint8)
-    machine = Machine(arch, memory[:DATA - PROGRAM], memory[DATA - PROGRAM:])
+    machine = Machine(arch, memory[: DATA - PROGRAM], memory[DATA - PROGRAM :])
     for name, base, size in (("program", PROGRAM, DATA - PROGRAM), ("data", DATA, SIZE)):
         region = Ports(dut, f"regions__{name}")
         region.base, region.size = base, size

@@ -1,4 +1,5 @@
-"""MATRIX: random MATMULs; the accumulators that OUTPUT would read, and all of them at the end, are the reference machine's."""
+"""MATRIX: random MATMULs; the accumulators that OUTPUT would read, and all of them at the end, are the
+reference machine's."""
 
 import random
 
@@ -16,7 +17,8 @@ from systolith.spec.isa import Engine, Instr, Mode
 
 
 def random_program(arch: ArchConfig, machine: Machine, rng: random.Random, count: int) -> list[Instr]:
-    """Instructions that never overwrite an entry which was released. DEPTHWISE tiles lie in the upper half of the weights."""
+    """Instructions that never overwrite an entry which was released. DEPTHWISE tiles lie in the upper half of
+    the weights."""
     instrs, acc, half = [], 0, arch.weight_tiles // 2
     tiles = machine.weight.reshape(arch.weight_tiles, arch.tile_bytes)
     while acc < arch.acc_depth and len(instrs) < count:
@@ -24,8 +26,12 @@ def random_program(arch: ArchConfig, machine: Machine, rng: random.Random, count
         if instr.mode == Mode.DEPTHWISE:
             at = half + 8 * len(instrs) % (half - 8)
             instr = matmul(arch, **{**instr.operands, "tile": at})
-            unused = [arch.weight_offset(row, col) for row in range(instr.taps, arch.rows) for col in range(arch.cols)]
-            tiles[at:at + instr.ky * instr.kx, unused] = 0
+            unused = [
+                arch.weight_offset(row, col)
+                for row in range(instr.taps, arch.rows)
+                for col in range(arch.cols)
+            ]
+            tiles[at : at + instr.ky * instr.kx, unused] = 0
         instrs.append(instr)
         acc += acc_entries(instr) if instr.final or rng.random() < 0.7 else 0
     return instrs
@@ -40,11 +46,12 @@ async def serve_activations(dut, arch: ArchConfig, act: bytes, rng: random.Rando
     while True:
         port.data = int.from_bytes(pipeline.pop(0) or rng.randbytes(width), "little")
         await RisingEdge(dut.clk)
-        pipeline.append(twice[port.addr:port.addr + width] if port.valid else None)
+        pipeline.append(twice[port.addr : port.addr + width] if port.valid else None)
 
 
 async def serve_weights(dut, arch: ArchConfig, weight: bytes, rng: random.Random) -> None:
-    """Each bank delivers the row of its line in the cycle that the interface states; garbage where it is not asked."""
+    """Each bank delivers the row of its line in the cycle that the interface states; garbage where it is not
+    asked."""
     port, banks, cols = Ports(dut, "weights"), arch.weight_rows_per_cycle, arch.cols
     bits = (arch.weight_tiles * arch.weight_load_cycles - 1).bit_length()
     pipeline = [rng.randbytes(banks * cols) for _ in range(WeightReadSignature.LATENCY - 1)]
@@ -56,7 +63,7 @@ async def serve_weights(dut, arch: ArchConfig, weight: bytes, rng: random.Random
             if enable >> bank & 1:
                 line = lines >> bank * bits & ((1 << bits) - 1)
                 at = line * arch.weight_line_bytes + bank * cols
-                word[bank * cols:(bank + 1) * cols] = weight[at:at + cols]
+                word[bank * cols : (bank + 1) * cols] = weight[at : at + cols]
         pipeline.append(bytes(word))
         port.data = int.from_bytes(pipeline.pop(0), "little")
 
@@ -113,15 +120,21 @@ async def sums_are_right(dut, stall):
             assert taken < len(expected), f"seed {seed}: more entries are released than expected"
             entry, sums = expected[taken]
             actual = await read_entry(dut, arch, entry)
-            assert actual == sums, f"seed {seed}: released entry {taken} (accumulator {entry}) is {actual}, not {sums}"
+            assert actual == sums, (
+                f"seed {seed}: released entry {taken} (accumulator {entry}) is {actual}, not {sums}"
+            )
             taken += 1
         else:
             await RisingEdge(dut.clk)
         waited += 1
-        assert waited < LIMIT, f"seed {seed}: hangs with {counts['done']} of {len(instrs)} done and {taken} entries taken"
+        assert waited < LIMIT, (
+            f"seed {seed}: hangs with {counts['done']} of {len(instrs)} done and {taken} entries taken"
+        )
     for _ in range(arch.rows + 8):
         await RisingEdge(dut.clk)
     assert counts == {"done": len(instrs), "released": len(expected)}, f"seed {seed}: {counts}"
     for entry in sorted({e for i in instrs for e in range(i.acc, i.acc + acc_entries(i))}):
         actual = await read_entry(dut, arch, entry)
-        assert actual == machine.acc[entry].tolist(), f"seed {seed}: accumulator {entry} is {actual}, not {machine.acc[entry].tolist()}"
+        assert actual == machine.acc[entry].tolist(), (
+            f"seed {seed}: accumulator {entry} is {actual}, not {machine.acc[entry].tolist()}"
+        )

@@ -30,23 +30,34 @@ _EDGES = (-(1 << 31), (1 << 31) - 1)
 
 def random_sums(rng: random.Random, shape: tuple[int, ...]) -> np.ndarray:
     """Sums that reach both ends of int32 and the small values around zero."""
-    values = [rng.choice((rng.randint(*_EDGES), rng.randint(-2000, 2000), *_EDGES)) for _ in range(int(np.prod(shape)))]
+    values = [
+        rng.choice((rng.randint(*_EDGES), rng.randint(-2000, 2000), *_EDGES))
+        for _ in range(int(np.prod(shape)))
+    ]
     return np.array(values, np.int64).reshape(shape)
 
 
 def random_params(arch: ArchConfig, rng: random.Random) -> bytes:
-    """Half of the channels scale by a power of two, which makes ties; the rest saturates, vanishes or does anything."""
+    """Half of the channels scale by a power of two, which makes ties; the rest saturates, vanishes or does
+    anything."""
     entry = {"bias": [], "mult": [], "shift": []}
     for _ in range(arch.cols):
         if rng.random() < 0.5:
             exponent = rng.randrange(16)
             values = rng.randint(-50, 50), 1 << exponent, exponent + rng.randrange(1, 8)
         else:
-            values = rng.choice((rng.randint(*_EDGES), 0)), rng.randrange(1 << 16), rng.choice((rng.randrange(64), rng.randrange(36, 44)))
+            values = (
+                rng.choice((rng.randint(*_EDGES), 0)),
+                rng.randrange(1 << 16),
+                rng.choice((rng.randrange(64), rng.randrange(36, 44))),
+            )
         for name, value in zip(entry, values, strict=True):
             entry[name].append(value)
-    return pack_params(arch.cols, reserved=np.array([rng.getrandbits(10) for _ in range(arch.cols)]),
-                       **{name: np.array(values) for name, values in entry.items()})
+    return pack_params(
+        arch.cols,
+        reserved=np.array([rng.getrandbits(10) for _ in range(arch.cols)]),
+        **{name: np.array(values) for name, values in entry.items()},
+    )
 
 
 def expected_effects(machine: Machine, instrs: list[Instr]) -> list[list[tuple]]:
@@ -68,7 +79,9 @@ def expected_effects(machine: Machine, instrs: list[Instr]) -> list[list[tuple]]
     return groups
 
 
-async def serve_accumulators(dut, machine: Machine, pixels: list[int], rng: random.Random, stall: float, seed: int) -> None:
+async def serve_accumulators(
+    dut, machine: Machine, pixels: list[int], rng: random.Random, stall: float, seed: int
+) -> None:
     """Releases entries at random times, answers reads of released ones, and delivers parameters."""
     acc, params, arch = Ports(dut, "acc"), Ports(dut, "params"), machine.arch
     released = taken = 0
@@ -80,14 +93,16 @@ async def serve_accumulators(dut, machine: Machine, pixels: list[int], rng: rand
         granted = acc.valid and acc.ready
         if granted:
             assert taken < released, f"seed {seed}: entry {acc.addr} is taken before it is released"
-            assert acc.addr == pixels[taken], f"seed {seed}: pixel {taken} reads accumulator {acc.addr}, not {pixels[taken]}"
+            assert acc.addr == pixels[taken], (
+                f"seed {seed}: pixel {taken} reads accumulator {acc.addr}, not {pixels[taken]}"
+            )
         taken, released = taken + granted, released + pulse
         coming.append(machine.acc[acc.addr].astype("<i4").tobytes() if granted else None)
         if (word := coming.pop(0)) is not None:
             acc.data = int.from_bytes(word, "little")
         if params.en:
             at = params.addr * arch.param_chunk_bytes
-            params.data = int.from_bytes(machine.param[at:at + arch.param_chunk_bytes].tobytes(), "little")
+            params.data = int.from_bytes(machine.param[at : at + arch.param_chunk_bytes].tobytes(), "little")
 
 
 @cocotb.test()
@@ -99,7 +114,9 @@ async def chunks_are_right(dut, stall):
     rng = random.Random(f"{seed} {stall}")
     machine = Machine(arch, np.zeros(0, np.uint8), np.zeros(0, np.uint8))
     machine.acc[:] = random_sums(rng, machine.acc.shape).astype(np.int32)
-    machine.param[:] = np.frombuffer(b"".join(random_params(arch, rng) for _ in range(arch.param_rows)), np.uint8)
+    machine.param[:] = np.frombuffer(
+        b"".join(random_params(arch, rng) for _ in range(arch.param_rows)), np.uint8
+    )
     machine.table[:] = np.frombuffer(rng.randbytes(arch.table_bytes), np.int8)
     instrs = [random_output(arch, rng, min(12, arch.acc_depth)) for _ in range(settings.count)]
     effects = expected_effects(machine, instrs)
@@ -125,7 +142,9 @@ async def chunks_are_right(dut, stall):
             effect = ("act", act.addr, split_bytes(act.data, mask.bit_length()))
         elif to_chain:
             # The chain carries no mask: lanes beyond the channels are free.
-            following = checker.expected[checker.seen][1] if checker.seen < len(checker.expected) else ("none", ())
+            following = (
+                checker.expected[checker.seen][1] if checker.seen < len(checker.expected) else ("none", ())
+            )
             effect = ("chain", split_bytes(chain.payload, len(following[-1]), GATE.width))
         checker.step(cycle, effect, engine.done)
         if checker.complete:

@@ -1,4 +1,5 @@
-"""The SDRAM controller: random reads and writes by cocotbext-axi's manager, which nobody here wrote, on the chip's model.
+"""The SDRAM controller: random reads and writes by cocotbext-axi's manager, which nobody here wrote, on the
+chip's model.
 
 The model checks every rule of the chip; the bytes are compared with an array.
 """
@@ -15,7 +16,8 @@ from systolith.sim.benches.tops import SDRAM
 from systolith.sim.sdram import PINS, SdramChip
 from systolith.spec.memory import BURST_BEATS
 
-#: Where each of the streams that run at the same time reads and writes: over rows, banks, and the end of the chip.
+#: Where each of the streams that run at the same time reads and writes: over rows, banks, and the end of the
+#: chip.
 PLACES = (0x3F80, SDRAM.bytes // 2 - 0x200, SDRAM.bytes - 0x1000)
 SIZE = 0x1000
 
@@ -28,17 +30,21 @@ async def serve(dut, chip: SdramChip) -> None:
         pins.dq_i = chip.step(**{name: getattr(pins, name) for name in PINS})
 
 
-async def stream(master: AxiMaster, base: int, contents: bytearray, count: int, rng: random.Random, seed: int) -> None:
+async def stream(
+    master: AxiMaster, base: int, contents: bytearray, count: int, rng: random.Random, seed: int
+) -> None:
     """Accesses of any length and alignment in `contents`, which lies at `base`."""
     for _ in range(count):
         at = rng.randrange(SIZE)
         size = min(rng.choice((1, 4, rng.randint(1, 64), rng.randint(1, 600))), SIZE - at)
         if rng.random() < 0.5:
-            contents[at:at + size] = rng.randbytes(size)
-            await master.write(base + at, bytes(contents[at:at + size]), awid=0)
+            contents[at : at + size] = rng.randbytes(size)
+            await master.write(base + at, bytes(contents[at : at + size]), awid=0)
         else:
             got = bytes((await master.read(base + at, size, arid=0)).data)
-            assert got == contents[at:at + size], f"seed {seed}: {size} bytes at {base + at:#x} are {got.hex()}, not {contents[at:at + size].hex()}"
+            assert got == contents[at : at + size], (
+                f"seed {seed}: {size} bytes at {base + at:#x} are {got.hex()}, not {contents[at : at + size].hex()}"
+            )
 
 
 @cocotb.test()
@@ -52,17 +58,28 @@ async def reads_give_what_was_written(dut, stall):
     master = AxiMaster(AxiBus.from_prefix(dut, "axi_"), dut.clk, dut.rst, max_burst_len=BURST_BEATS)
     if stall:
         writes, reads = master.write_if, master.read_if
-        for channel in (writes.aw_channel, writes.w_channel, writes.b_channel, reads.ar_channel, reads.r_channel):
+        for channel in (
+            writes.aw_channel,
+            writes.w_channel,
+            writes.b_channel,
+            reads.ar_channel,
+            reads.r_channel,
+        ):
             channel.set_pause_generator(pauses(rng, stall))
     contents = [bytearray(rng.randbytes(SIZE)) for _ in PLACES]
     for base, data in zip(PLACES, contents, strict=True):
         chip.write(base, data)
     cocotb.start_soon(serve(dut, chip))
     await start(dut)
-    tasks = [cocotb.start_soon(stream(master, base, data, settings.count, rng, seed)) for base, data in zip(PLACES, contents, strict=True)]
+    tasks = [
+        cocotb.start_soon(stream(master, base, data, settings.count, rng, seed))
+        for base, data in zip(PLACES, contents, strict=True)
+    ]
     for task in tasks:
         await task
     for _ in range(32):
         await RisingEdge(dut.clk)
     for base, data in zip(PLACES, contents, strict=True):
-        assert chip.read(base, SIZE) == data, f"seed {seed}: the chip does not hold what was written from {base:#x} on"
+        assert chip.read(base, SIZE) == data, (
+            f"seed {seed}: the chip does not hold what was written from {base:#x} on"
+        )

@@ -1,4 +1,5 @@
-"""STORE: random transfers to cocotbext-axi's memory model; what an instruction wrote is there when it is done."""
+"""STORE: random transfers to cocotbext-axi's memory model; what an instruction wrote is there when it is
+done."""
 
 import random
 
@@ -21,7 +22,7 @@ DATA, SIZE, MEMORY = 0x2000, 0x4000, 0x8000
 
 def expected_memory(arch, instrs, before: bytes, act: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """DATA after all instructions, and which instruction wrote each byte last (-1: none)."""
-    region, author = np.frombuffer(bytearray(before[DATA:DATA + SIZE]), np.uint8), np.full(SIZE, -1)
+    region, author = np.frombuffer(bytearray(before[DATA : DATA + SIZE]), np.uint8), np.full(SIZE, -1)
     machine = Machine(arch, np.zeros(0, np.uint8), region)
     machine.act[:] = act
     for index, instr in enumerate(instrs):
@@ -29,7 +30,7 @@ def expected_memory(arch, instrs, before: bytes, act: np.ndarray) -> tuple[np.nd
         for plane in range(instr.planes):
             for row in range(instr.rows):
                 at = instr.offset + plane * instr.ext_plane + row * instr.ext_row
-                author[at:at + instr.bytes] = index
+                author[at : at + instr.bytes] = index
     return region, author
 
 
@@ -43,7 +44,7 @@ async def serve_reads(dut, arch, act: bytes, rng: random.Random, stall: float) -
         read.data = int.from_bytes(pipeline.pop(0) or rng.randbytes(width), "little")
         await RisingEdge(dut.clk)
         granted = read.valid and read.ready
-        pipeline.append(twice[read.addr:read.addr + width] if granted else None)
+        pipeline.append(twice[read.addr : read.addr + width] if granted else None)
 
 
 def last_row(arch, act_bytes: int):
@@ -85,12 +86,14 @@ async def transfers_arrive(dut, stall):
             assert done < len(instrs), f"seed {seed}: done once too often"
             region = np.frombuffer(ram.read(DATA, SIZE), np.uint8)
             wrong = np.flatnonzero((author == done) & (region != expected))
-            assert not len(wrong), (f"seed {seed}, {instrs[done]}: byte {wrong[0]} of DATA is {region[wrong[0]]}, "
-                                    f"not {expected[wrong[0]]}, when it is done")
+            assert not len(wrong), (
+                f"seed {seed}, {instrs[done]}: byte {wrong[0]} of DATA is {region[wrong[0]]}, "
+                f"not {expected[wrong[0]]}, when it is done"
+            )
             done += 1
         if done == len(instrs) and engine.idle:
             break
     else:
         raise AssertionError(f"seed {seed}: STORE hangs in instruction {done}: {instrs[done]}")
-    after = before[:DATA] + expected.tobytes() + before[DATA + SIZE:]
+    after = before[:DATA] + expected.tobytes() + before[DATA + SIZE :]
     assert ram.read(0, MEMORY) == after, f"seed {seed}: bytes that no instruction names have changed"

@@ -1,4 +1,5 @@
-"""VECTOR: random ADD, MUL, POOL and CELL; every write and the whole activation SRAM are the reference machine's."""
+"""VECTOR: random ADD, MUL, POOL and CELL; every write and the whole activation SRAM are the reference
+machine's."""
 
 import random
 
@@ -38,11 +39,18 @@ def random_chunks(arch: ArchConfig, instr: Instr, rng: random.Random) -> list[np
         return random_gates(arch, instr, rng)
     if instr.mnemonic == "POOL" or instr.a_source != OperandA.OUTPUT:
         return []
-    lengths = [min(arch.lanes, instr.bytes - first) for first in range(0, instr.bytes, arch.lanes)] * (instr.ny * instr.nx)
-    return [np.array([rng.choice((-128, 127, rng.randint(-128, 127))) for _ in range(n)], np.int8) for n in lengths]
+    lengths = [min(arch.lanes, instr.bytes - first) for first in range(0, instr.bytes, arch.lanes)] * (
+        instr.ny * instr.nx
+    )
+    return [
+        np.array([rng.choice((-128, 127, rng.randint(-128, 127))) for _ in range(n)], np.int8)
+        for n in lengths
+    ]
 
 
-async def feed_chain(dut, arch: ArchConfig, chunks: list[np.ndarray], rng: random.Random, stall: float) -> None:
+async def feed_chain(
+    dut, arch: ArchConfig, chunks: list[np.ndarray], rng: random.Random, stall: float
+) -> None:
     """Offer chunks with gaps; lanes beyond a chunk, and the payload between offers, are random."""
     chain = Ports(dut, "chain")
     for chunk in chunks:
@@ -50,7 +58,9 @@ async def feed_chain(dut, arch: ArchConfig, chunks: list[np.ndarray], rng: rando
             chain.payload = rng.getrandbits(GATE.width * arch.lanes)
             await RisingEdge(dut.clk)
         used = chunk.astype(f"<i{GATE.width // 8}").tobytes()
-        chain.payload = int.from_bytes(used + rng.randbytes(arch.lanes * GATE.width // 8 - len(used)), "little")
+        chain.payload = int.from_bytes(
+            used + rng.randbytes(arch.lanes * GATE.width // 8 - len(used)), "little"
+        )
         chain.valid = 1
         await RisingEdge(dut.clk)
         while not chain.ready:
@@ -75,9 +85,14 @@ async def writes_are_right(dut, stall):
     machine.act[:] = edge_bytes(rng, arch.act_bytes)
     machine.table[:] = np.frombuffer(rng.randbytes(arch.table_bytes), np.int8)
     sram = machine.act.view(np.uint8).copy()
-    drawn = [(random_pool, random_binary, random_binary, random_cell)[i % 4](arch, rng) for i in range(settings.count)]
+    drawn = [
+        (random_pool, random_binary, random_binary, random_cell)[i % 4](arch, rng)
+        for i in range(settings.count)
+    ]
     instrs = [instr for instr in drawn if not depends_on_time(arch, instr)]
-    assert {"ADD", "MUL", "POOL", "CELL"} == {i.mnemonic for i in instrs}, f"seed {seed}: too few instructions were drawn"
+    assert {"ADD", "MUL", "POOL", "CELL"} == {i.mnemonic for i in instrs}, (
+        f"seed {seed}: too few instructions were drawn"
+    )
     chunks = []
     for instr in instrs:
         own = random_chunks(arch, instr, rng)
@@ -105,10 +120,14 @@ async def writes_are_right(dut, stall):
             mask = write.mask
             assert mask and mask & (mask + 1) == 0, f"seed {seed}: mask {mask:b} has a hole"
             effect = (write.addr, split_bytes(write.data, mask.bit_length()))
-            sram[(effect[0] + lanes[:len(effect[1])]) % arch.act_bytes] = np.array(effect[1], np.int8).view(np.uint8)
+            sram[(effect[0] + lanes[: len(effect[1])]) % arch.act_bytes] = np.array(effect[1], np.int8).view(
+                np.uint8
+            )
         checker.step(cycle, effect, engine.done)
         if checker.complete:
             break
     else:
-        raise AssertionError(f"seed {seed}: VECTOR hangs in instruction {checker.done}: {instrs[checker.done]}")
+        raise AssertionError(
+            f"seed {seed}: VECTOR hangs in instruction {checker.done}: {instrs[checker.done]}"
+        )
     np.testing.assert_array_equal(sram, machine.act.view(np.uint8), err_msg=f"seed {seed}")

@@ -14,7 +14,8 @@ def signed8(byte: int) -> int:
 
 
 def split_bytes(value: int, count: int, bits: int = 8) -> tuple[int, ...]:
-    """The low `count` bytes of a port (or elements of so many bits), lane 0 first, each read as two's complement."""
+    """The low `count` bytes of a port (or elements of so many bits), lane 0 first, each read as two's
+    complement."""
     elements = (value >> bits * lane & ((1 << bits) - 1) for lane in range(count))
     return tuple(element - (element >> (bits - 1) << bits) for element in elements)
 
@@ -35,7 +36,7 @@ class EffectChecker:
 
     def __init__(self, effects: list[list], seed: int) -> None:
         self.expected = [(index, effect) for index, group in enumerate(effects) for effect in group]
-        self.ends = [sum(len(group) for group in effects[:index + 1]) for index in range(len(effects))]
+        self.ends = [sum(len(group) for group in effects[: index + 1]) for index in range(len(effects))]
         self.seed, self.done, self.seen, self.cycles = seed, 0, 0, []
 
     def step(self, cycle: int, effect, done: int) -> None:

@@ -1,7 +1,8 @@
-"""What the benches share: clock and reset, commands, random stalls, and the checks that run beside every test.
+"""What the benches share: clock and reset, commands, random stalls, and the checks that run beside every
+test.
 
-A bench lives in clock cycles. It sets inputs, awaits `RisingEdge` and then reads the values that held up to this edge;
-what it sets next holds from this edge on.
+A bench lives in clock cycles. It sets inputs, awaits `RisingEdge` and then reads the values that held up to
+this edge; what it sets next holds from this edge on.
 """
 
 from __future__ import annotations
@@ -62,12 +63,17 @@ def _command(arch: ArchConfig, engine: Engine, instr: Instr, rng: random.Random)
     """The command as bits; those that its format does not define are random."""
     layout, fmt = command_layout(arch, engine), isa_for(arch).by_mnemonic[instr.mnemonic]
     defined = layout["opcode"].width + layout["body"].shape[instr.mnemonic].width
-    bits = layout.const({"opcode": fmt.opcode, "body": {instr.mnemonic: command_values(arch, instr)}}).as_bits()
+    bits = layout.const(
+        {"opcode": fmt.opcode, "body": {instr.mnemonic: command_values(arch, instr)}}
+    ).as_bits()
     return bits | rng.getrandbits(layout.size) >> defined << defined
 
 
-async def feed_commands(dut, arch: ArchConfig, engine: Engine, instrs: list[Instr], rng: random.Random, gap: float) -> None:
-    """Offer instructions one after another, with idle cycles of probability `gap` and random payloads in them."""
+async def feed_commands(
+    dut, arch: ArchConfig, engine: Engine, instrs: list[Instr], rng: random.Random, gap: float
+) -> None:
+    """Offer instructions one after another, with idle cycles of probability `gap` and random payloads in
+    them."""
     cmd = Ports(dut, "engine__cmd")
     bits = command_layout(arch, engine).size
     for instr in instrs:
@@ -87,7 +93,7 @@ async def fill_tables(dut, arch: ArchConfig, contents: bytes, rng: random.Random
     beats = list(range(0, len(contents), step))
     rng.shuffle(beats)
     for at in beats:
-        port.valid, port.beat, port.data = 1, at // step, int.from_bytes(contents[at:at + step], "little")
+        port.valid, port.beat, port.data = 1, at // step, int.from_bytes(contents[at : at + step], "little")
         await RisingEdge(dut.clk)
         while not port.ready:
             await RisingEdge(dut.clk)
@@ -106,7 +112,9 @@ async def hold_offers(dut, prefix: str, payload: tuple[str, ...], *, seed: int) 
     while True:
         await RisingEdge(dut.clk)
         offer = tuple(getattr(ports, name) for name in payload) if ports.valid else None
-        assert waiting is None or offer == waiting, f"seed {seed}: {prefix} offered {waiting}, then {offer}, without being taken"
+        assert waiting is None or offer == waiting, (
+            f"seed {seed}: {prefix} offered {waiting}, then {offer}, without being taken"
+        )
         waiting = None if ports.ready else offer
 
 

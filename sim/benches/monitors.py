@@ -17,7 +17,8 @@ _INCR = 1
 
 
 async def watch_axi(dut, bus_bytes: int, *, prefix: str = "axi", seed: int) -> None:
-    """For ever: VALID stays until READY with the same payload and is low in reset; bursts are INCR, as wide as the bus, aligned and
+    """For ever: VALID stays until READY with the same payload and is low in reset; bursts are INCR, as wide
+    as the bus, aligned and
     inside 4 KiB; WLAST marks the last beat of its burst, and no write beat comes without a burst.
 
     Raises
@@ -32,10 +33,16 @@ async def watch_axi(dut, bus_bytes: int, *, prefix: str = "axi", seed: int) -> N
         assert holds, f"seed {seed}: AXI: {text}"
 
     def burst(channel: str, addr: int, length: int, size: int, kind: int) -> None:
-        rule(kind == _INCR and 1 << size == bus_bytes, f"{channel} is no full-width INCR burst (size {size}, burst {kind})")
+        rule(
+            kind == _INCR and 1 << size == bus_bytes,
+            f"{channel} is no full-width INCR burst (size {size}, burst {kind})",
+        )
         rule(addr % bus_bytes == 0, f"{channel} address 0x{addr:x} is not aligned")
         last = addr + (length + 1) * bus_bytes - 1
-        rule(addr // PAGE_BYTES == last // PAGE_BYTES, f"{channel} burst of {length + 1} beats at 0x{addr:x} crosses 4 KiB")
+        rule(
+            addr // PAGE_BYTES == last // PAGE_BYTES,
+            f"{channel} burst of {length + 1} beats at 0x{addr:x} crosses 4 KiB",
+        )
 
     while True:
         await RisingEdge(dut.clk)
@@ -45,7 +52,9 @@ async def watch_axi(dut, bus_bytes: int, *, prefix: str = "axi", seed: int) -> N
             rule(not (valid and reset), f"{channel}valid is high in reset")
             offer = tuple(getattr(axi, f"{channel}{name}") for name in names) if valid else None
             held = waiting.pop(channel, None)
-            rule(held is None or offer == held, f"{channel} offered {held}, then {offer}, without being taken")
+            rule(
+                held is None or offer == held, f"{channel} offered {held}, then {offer}, without being taken"
+            )
             if offer is None:
                 continue
             if not getattr(axi, f"{channel}ready"):

@@ -24,11 +24,20 @@ __all__ = ["BenchFailure", "BenchSettings", "run_bench"]
 
 #: Where a bench finds its settings inside the simulation.
 _SETTINGS = "SYSTOLITH_BENCH"
-#: Nothing is optimised: a bench runs for seconds, in which Python does most of the work. All in one unit, which takes less time and
-#: needs no precompiled header: the PyPI wheel's makefile cannot build one.
+#: Nothing is optimised: a bench runs for seconds, in which Python does most of the work. All in one unit,
+#: which takes less time and needs no precompiled header: the PyPI wheel's makefile cannot build one.
 _MAKE = ("VM_PARALLEL_BUILDS=0", "OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O0")
-_ARGUMENTS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--output-split", "0",
-              *(f"-Wno-{w}" for w in WARNINGS_OFF))
+_ARGUMENTS = (
+    "-O3",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--no-assert",
+    "--output-split",
+    "0",
+    *(f"-Wno-{w}" for w in WARNINGS_OFF),
+)
 #: Objects of Verilator's own library, the same for every design.
 _RUNTIME = ("verilated.o", "verilated_vpi.o", "verilated_threads.o")
 
@@ -66,7 +75,8 @@ class BenchSettings:
 
 
 class _Runner(Verilator):
-    """cocotb's runner with the project's Verilator. Only the ports are public: reading anything else is a bench's mistake,
+    """cocotb's runner with the project's Verilator. Only the ports are public: reading anything else is a
+    bench's mistake,
     and a design that is public as a whole runs five times slower."""
 
     def _set_env_common(self) -> None:
@@ -81,7 +91,7 @@ class _Runner(Verilator):
     def _build_command(self) -> list[list[str]]:
         verilate, make = super()._build_command()
         at = verilate.index("--public-flat-rw")
-        return [[*verilate[:at], "--public-depth", "1", *verilate[at + 1:]], [*make, *_MAKE]]
+        return [[*verilate[:at], "--public-depth", "1", *verilate[at + 1 :]], [*make, *_MAKE]]
 
 
 def _log(path: Path, lines: int) -> str:
@@ -92,10 +102,22 @@ def _log(path: Path, lines: int) -> str:
 def _build(sources: dict[str, str], top: str, cache: Path) -> Path:
     """Folder with the simulation's executable, named by a digest of all that goes into it."""
     if shutil.which("make") is None:
-        raise SimulationError("make was not found: install it with the system's package manager (Debian: apt-get install make)")
+        raise SimulationError(
+            "make was not found: install it with the system's package manager (Debian: apt-get install make)"
+        )
     verilator = find_verilator()
-    tools = (_ARGUMENTS, _MAKE, str(verilator), verilator.stat().st_mtime_ns, cocotb.__version__, str(config.libs_dir))
-    folder, runtime = cache / f"{top}-{_key(tools, sorted(sources.items()))}", cache / f"runtime-{_key(tools)}"
+    tools = (
+        _ARGUMENTS,
+        _MAKE,
+        str(verilator),
+        verilator.stat().st_mtime_ns,
+        cocotb.__version__,
+        str(config.libs_dir),
+    )
+    folder, runtime = (
+        cache / f"{top}-{_key(tools, sorted(sources.items()))}",
+        cache / f"runtime-{_key(tools)}",
+    )
     if (folder / top).is_file():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
@@ -108,10 +130,19 @@ def _build(sources: dict[str, str], top: str, cache: Path) -> Path:
             shutil.copytree(runtime, work / "obj", copy_function=shutil.copyfile)
         log = work / "build.log"
         try:
-            _Runner().build(sources=[work / name for name in sources], hdl_toplevel=top, build_dir=work / "obj", always=True,
-                            build_args=list(_ARGUMENTS), timescale=("1ns", "1ps"), log_file=log)
+            _Runner().build(
+                sources=[work / name for name in sources],
+                hdl_toplevel=top,
+                build_dir=work / "obj",
+                always=True,
+                build_args=list(_ARGUMENTS),
+                timescale=("1ns", "1ps"),
+                log_file=log,
+            )
         except (Exception, SystemExit) as error:
-            raise SimulationError(f"the bench of {top} cannot be built ({error}):\n{_log(log, 40)}") from error
+            raise SimulationError(
+                f"the bench of {top} cannot be built ({error}):\n{_log(log, 40)}"
+            ) from error
         _keep(work / "obj", (top,), work / "made", folder)
         _keep(work / "obj", _RUNTIME, work / "runtime", runtime)
     return folder
@@ -131,15 +162,22 @@ def _keep(built: Path, names: tuple[str, ...], scratch: Path, target: Path) -> N
         os.replace(scratch, target)
 
 
-def run_bench(bench: str, settings: BenchSettings, *, design: tuple[dict[str, str], str] | None = None,
-              module: str | None = None, cache_dir: Path | None = None) -> int:
+def run_bench(
+    bench: str,
+    settings: BenchSettings,
+    *,
+    design: tuple[dict[str, str], str] | None = None,
+    module: str | None = None,
+    cache_dir: Path | None = None,
+) -> int:
     """Build one bench, or find its build in the cache, and run every test of its module.
 
     Parameters
     ----------
     bench : str               one of `tops.BENCHES`
     settings : BenchSettings
-    design : (sources, top)   another design with the same ports, a netlist for example; None: the engine's own Verilog
+    design : (sources, top)   another design with the same ports, a netlist for example; None: the engine's
+             own Verilog
     module : str              another cocotb module; None: the bench's own
     cache_dir : Path          of builds; None: the user's cache
 
@@ -156,17 +194,30 @@ def run_bench(bench: str, settings: BenchSettings, *, design: tuple[dict[str, st
     if bench not in BENCHES:
         raise ValueError(f"bench must be one of {', '.join(BENCHES)}, not {bench!r}")
     sources, top = design or bench_verilog(bench, settings.arch)
-    folder = _build(sources, top, (Path(cache_dir) if cache_dir is not None else default_cache_dir()) / "benches")
+    folder = _build(
+        sources, top, (Path(cache_dir) if cache_dir is not None else default_cache_dir()) / "benches"
+    )
     with tempfile.TemporaryDirectory(prefix="systolith-bench-") as scratch:
         log, results = Path(scratch) / "run.log", Path(scratch) / "results.xml"
         try:
-            _Runner().test(test_module=module or f"systolith.sim.benches.bench_{bench}", hdl_toplevel=top, hdl_toplevel_lang="verilog",
-                           build_dir=folder, test_dir=scratch, results_xml=str(results), log_file=log,
-                           seed=settings.seed, extra_env={_SETTINGS: settings.to_json()})
+            _Runner().test(
+                test_module=module or f"systolith.sim.benches.bench_{bench}",
+                hdl_toplevel=top,
+                hdl_toplevel_lang="verilog",
+                build_dir=folder,
+                test_dir=scratch,
+                results_xml=str(results),
+                log_file=log,
+                seed=settings.seed,
+                extra_env={_SETTINGS: settings.to_json()},
+            )
             ran, failed = get_results(results)
-        # Under pytest the runner itself ends the process where a test fails; everywhere, where the simulator does.
+        # Under pytest the runner itself ends the process where a test fails; everywhere, where the simulator
+        # does.
         except (SystemExit, RuntimeError):
             ran, failed = 0, 0
         if failed or not ran:
-            raise BenchFailure(f"bench {bench} at {settings.arch.name}, seed {settings.seed}, failed:\n{_log(log, 60)}")
+            raise BenchFailure(
+                f"bench {bench} at {settings.arch.name}, seed {settings.seed}, failed:\n{_log(log, 60)}"
+            )
     return ran

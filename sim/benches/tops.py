@@ -37,13 +37,17 @@ class LoadTop(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
-        super().__init__({
-            "axi": Out(Axi4Signature(arch.bus_bits, arch.addr_bits)), "engine": In(EngineSignature(arch, Engine.LOAD)),
-            "act": Out(ActWriteSignature(arch)), "regions": In(RegionSignature(arch)),
-            "weights": Out(BeatWriteSignature(arch, arch.weight_bytes)),
-            "params": Out(BeatWriteSignature(arch, arch.param_bytes)),
-            "tables": Out(BeatWriteSignature(arch, arch.table_bytes)),
-        })
+        super().__init__(
+            {
+                "axi": Out(Axi4Signature(arch.bus_bits, arch.addr_bits)),
+                "engine": In(EngineSignature(arch, Engine.LOAD)),
+                "act": Out(ActWriteSignature(arch)),
+                "regions": In(RegionSignature(arch)),
+                "weights": Out(BeatWriteSignature(arch, arch.weight_bytes)),
+                "params": Out(BeatWriteSignature(arch, arch.param_bytes)),
+                "tables": Out(BeatWriteSignature(arch, arch.table_bytes)),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -54,10 +58,17 @@ class LoadTop(wiring.Component):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(load, name))
         axi = self.axi
         m.d.comb += [
-            axi.arvalid.eq(arbiter.bursts.valid), arbiter.bursts.ready.eq(axi.arready), axi.araddr.eq(arbiter.bursts.payload.addr),
-            axi.arlen.eq(arbiter.bursts.payload.len), axi.arsize.eq(_size(self._arch)), axi.arburst.eq(1),
-            arbiter.beats.valid.eq(axi.rvalid), axi.rready.eq(arbiter.beats.ready), arbiter.beats.payload.data.eq(axi.rdata),
-            arbiter.beats.payload.last.eq(axi.rlast), arbiter.beats.payload.error.eq(axi.rresp[1]),
+            axi.arvalid.eq(arbiter.bursts.valid),
+            arbiter.bursts.ready.eq(axi.arready),
+            axi.araddr.eq(arbiter.bursts.payload.addr),
+            axi.arlen.eq(arbiter.bursts.payload.len),
+            axi.arsize.eq(_size(self._arch)),
+            axi.arburst.eq(1),
+            arbiter.beats.valid.eq(axi.rvalid),
+            axi.rready.eq(arbiter.beats.ready),
+            arbiter.beats.payload.data.eq(axi.rdata),
+            arbiter.beats.payload.last.eq(axi.rlast),
+            arbiter.beats.payload.error.eq(axi.rresp[1]),
         ]
         return m
 
@@ -74,10 +85,14 @@ class StoreTop(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
-        super().__init__({
-            "axi": Out(Axi4Signature(arch.bus_bits, arch.addr_bits)), "engine": In(EngineSignature(arch, Engine.STORE)),
-            "read": Out(ActReadSignature(arch)), "regions": In(RegionSignature(arch)),
-        })
+        super().__init__(
+            {
+                "axi": Out(Axi4Signature(arch.bus_bits, arch.addr_bits)),
+                "engine": In(EngineSignature(arch, Engine.STORE)),
+                "read": Out(ActReadSignature(arch)),
+                "regions": In(RegionSignature(arch)),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -86,11 +101,20 @@ class StoreTop(wiring.Component):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(store, name))
         axi, bus = self.axi, store.bus
         m.d.comb += [
-            axi.awvalid.eq(bus.bursts.valid), bus.bursts.ready.eq(axi.awready), axi.awaddr.eq(bus.bursts.payload.addr),
-            axi.awlen.eq(bus.bursts.payload.len), axi.awsize.eq(_size(self._arch)), axi.awburst.eq(1),
-            axi.wvalid.eq(bus.beats.valid), bus.beats.ready.eq(axi.wready), axi.wdata.eq(bus.beats.payload.data),
-            axi.wstrb.eq(bus.beats.payload.strobe), axi.wlast.eq(bus.beats.payload.last),
-            axi.bready.eq(1), bus.response.eq(axi.bvalid), bus.error.eq(axi.bresp[1]),
+            axi.awvalid.eq(bus.bursts.valid),
+            bus.bursts.ready.eq(axi.awready),
+            axi.awaddr.eq(bus.bursts.payload.addr),
+            axi.awlen.eq(bus.bursts.payload.len),
+            axi.awsize.eq(_size(self._arch)),
+            axi.awburst.eq(1),
+            axi.wvalid.eq(bus.beats.valid),
+            bus.beats.ready.eq(axi.wready),
+            axi.wdata.eq(bus.beats.payload.data),
+            axi.wstrb.eq(bus.beats.payload.strobe),
+            axi.wlast.eq(bus.beats.payload.last),
+            axi.bready.eq(1),
+            bus.response.eq(axi.bvalid),
+            bus.error.eq(axi.bresp[1]),
         ]
         return m
 
@@ -109,7 +133,14 @@ def _sdram(arch: ArchConfig) -> SdramController:
 
 
 #: What each bench but `core` runs on.
-_TOPS = {"load": LoadTop, "store": StoreTop, "matrix": MatrixEngine, "output": OutputEngine, "vector": VectorEngine, "sdram": _sdram}
+_TOPS = {
+    "load": LoadTop,
+    "store": StoreTop,
+    "matrix": MatrixEngine,
+    "output": OutputEngine,
+    "vector": VectorEngine,
+    "sdram": _sdram,
+}
 #: The benches by name.
 BENCHES = (*_TOPS, "core")
 

@@ -29,7 +29,9 @@ def small(monkeypatch):
 def test_the_bitstream_of_the_smallest_board(tmp_path, capsys):
     """The whole of an iCEBreaker, synthesised, placed, routed and packed; it fits and reaches its clock."""
     board = BOARDS["icebreaker"]
-    status, out, err = invoke(capsys, "build", "--board", board.name, "--out", tmp_path / "b", "--json", tmp_path / "r.json")
+    status, out, err = invoke(
+        capsys, "build", "--board", board.name, "--out", tmp_path / "b", "--json", tmp_path / "r.json"
+    )
     assert status == 0, err
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["clock_hz"] >= board.clock_hz and report["path"] and report["reaches_clock"]
@@ -60,32 +62,58 @@ endmodule
 
 @pytest.mark.slow
 def test_the_gowin_flow(tmp_path, monkeypatch):
-    """Clock, pins and tools of the Tang Nano 20K around a little system: from Verilog to a file for its loader."""
+    """Clock, pins and tools of the Tang Nano 20K around a little system: from Verilog to a file for its
+    loader."""
     board = BOARDS["tang_nano_20k"]
     files = VerilogFiles({"system.v": LITTLE_SYSTEM}, "digest", ports_of(board))
     monkeypatch.setattr(build, "generate_system", lambda *arguments, **options: files)
     told = []
     report = build.build_board(board, tmp_path, progress=told.append)
     assert told[1:] == ["synthesising", "placing and routing", "packing"]
-    assert report.reaches_clock and report.clock_hz > 48e6 and report.used["registers"][0] > 1 and report.used["registers"][1] == 15_552
-    assert report.bitstream == str(tmp_path / "tang_nano_20k.fs") and set(report.tools) == {"yosys", "nextpnr-himbaechel"}
+    assert (
+        report.reaches_clock
+        and report.clock_hz > 48e6
+        and report.used["registers"][0] > 1
+        and report.used["registers"][1] == 15_552
+    )
+    assert report.bitstream == str(tmp_path / "tang_nano_20k.fs") and set(report.tools) == {
+        "yosys",
+        "nextpnr-himbaechel",
+    }
     # Bits as digits: a line of ones, the preamble, and the code by which the FPGA knows that it is meant.
     lines = (tmp_path / "tang_nano_20k.fs").read_text().splitlines()
-    assert set(lines[0] + lines[1]) == {"1"} and int(lines[2], 2) == 0xA5C3 and int(lines[3], 2) == 0x0600_0000_0000_081B
+    assert (
+        set(lines[0] + lines[1]) == {"1"}
+        and int(lines[2], 2) == 0xA5C3
+        and int(lines[3], 2) == 0x0600_0000_0000_081B
+    )
     # The registers of the SDRAM's data are in the blocks of their pins, and so is what makes its clock.
-    (module,) = (module for module in json.loads((tmp_path / "tang_nano_20k.pnr.json").read_text())["modules"].values() if module["cells"])
+    (module,) = (
+        module
+        for module in json.loads((tmp_path / "tang_nano_20k.pnr.json").read_text())["modules"].values()
+        if module["cells"]
+    )
     kinds = [cell["type"] for cell in module["cells"].values()]
-    assert [kinds.count(kind) for kind in ("IOLOGICI_EMPTY", "IOLOGICO_EMPTY", "ODDR", "rPLL")] == [32, 32, 1, 1]
+    assert [kinds.count(kind) for kind in ("IOLOGICI_EMPTY", "IOLOGICO_EMPTY", "ODDR", "rPLL")] == [
+        32,
+        32,
+        1,
+        1,
+    ]
     # Both clocks go from the PLL to the clock network and nowhere else, so that the phase between them stays.
     log = (tmp_path / "tang_nano_20k.tim").read_text()
-    assert all(f"'{net}' net was routed using global resources only." in log for net in ("clk", "clock.shifted_clk"))
+    assert all(
+        f"'{net}' net was routed using global resources only." in log for net in ("clk", "clock.shifted_clk")
+    )
 
 
 @pytest.mark.parametrize("registers", [1, 1000])
 def test_a_part_that_is_too_small_is_refused(tmp_path, capsys, monkeypatch, registers):
     """The little system, on an Artix with so many registers."""
     board = BOARDS["arty_a7_100t"]
-    board = dataclasses.replace(board, part=dataclasses.replace(board.part, capacity={**board.part.capacity, "registers": registers}))
+    board = dataclasses.replace(
+        board, part=dataclasses.replace(board.part, capacity={**board.part.capacity, "registers": registers})
+    )
     monkeypatch.setitem(BOARDS, board.name, board)
     files = VerilogFiles({"system.v": LITTLE_SYSTEM}, "digest", ports_of(board))
     monkeypatch.setattr(build, "generate_system", lambda *arguments, **options: files)
@@ -103,17 +131,29 @@ def test_an_unknown_board_is_refused(tmp_path, capsys):
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("command", [("build", "--board", "nothing"), ("doctor", "--board", "nothing", "--port", "sim:nothing")], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command",
+    [("build", "--board", "nothing"), ("doctor", "--board", "nothing", "--port", "sim:nothing")],
+    ids=lambda command: command[0],
+)
 def test_an_unknown_board_is_refused_by_a_fresh_process_too(command):
     """Here nothing else has loaded the modules whose errors are refusals."""
-    done = subprocess.run([sys.executable, "-m", "systolith.cli", *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "there is no board 'nothing'" in done.stderr and "internal error" not in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "systolith.cli", *command], capture_output=True, text=True, check=False
+    )
+    assert (
+        done.returncode == 2
+        and "there is no board 'nothing'" in done.stderr
+        and "internal error" not in done.stderr
+    )
     assert done.stderr.count("\n") == 1
 
 
 def test_a_missing_tool_is_named_with_its_package(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tools.shutil, "which", lambda name, path=None: None)
-    assert "yosys was not found: pip install 'systolith[boards]'" in refused(capsys, "build", "--board", small.name, "--out", tmp_path / "b")
+    assert "yosys was not found: pip install 'systolith[boards]'" in refused(
+        capsys, "build", "--board", small.name, "--out", tmp_path / "b"
+    )
 
 
 def test_native_tools_go_before_those_from_pypi(tmp_path, monkeypatch):
@@ -127,14 +167,24 @@ def test_native_tools_go_before_those_from_pypi(tmp_path, monkeypatch):
 
 def test_what_a_tool_says_reaches_the_user(small, tmp_path, capsys, monkeypatch):
     # Amaranth takes yosys from PATH for the Verilog, which is not what is to fail.
-    generate_system(small.arch, small.memory, divisor=small.divisor, pin_cycles=small.pin_cycles, build_dir=tmp_path / "b" / "verilog",
-                    device=small.part.name)
+    generate_system(
+        small.arch,
+        small.memory,
+        divisor=small.divisor,
+        pin_cycles=small.pin_cycles,
+        build_dir=tmp_path / "b" / "verilog",
+        device=small.part.name,
+    )
     broken = tmp_path / "yosys"
     broken.write_text("#!/bin/sh\necho 'ERROR: Module `system` is not to my taste.'\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     sentence = refused(capsys, "build", "--board", small.name, "--out", tmp_path / "b")
-    assert "the tools stopped on ULX3S-85F" in sentence and "is not to my taste" in sentence and str(tmp_path / "b") in sentence
+    assert (
+        "the tools stopped on ULX3S-85F" in sentence
+        and "is not to my taste" in sentence
+        and str(tmp_path / "b") in sentence
+    )
 
 
 @pytest.mark.parametrize("name", BOARDS)

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from systolith.layerwise import OrtLayers
+from systolith.evidence.layerwise import OrtLayers
 
 __all__ = ["QdqModel", "layer_differences"]
 
@@ -91,8 +91,11 @@ class QdqModel:
         return onnx.shape_inference.infer_shapes(model)
 
 
-def layer_differences(model: onnx.ModelProto, graph, seed: int, given: dict | None = None) -> dict[str, np.ndarray]:
-    """Per node, our result minus ONNX Runtime's (optimisations off), both computed from ONNX Runtime's inputs to that node.
+def layer_differences(
+    model: onnx.ModelProto, graph, seed: int, given: dict | None = None
+) -> dict[str, np.ndarray]:
+    """Per node, our result minus ONNX Runtime's (optimisations off), both computed from ONNX Runtime's inputs
+    to that node.
 
     The codes of the graph's inputs are `given`, or random.
     """
@@ -100,4 +103,6 @@ def layer_differences(model: onnx.ModelProto, graph, seed: int, given: dict | No
     codes = given or {
         name: rng.integers(-128, 128, graph.tensors[name].shape).astype(np.int8) for name in graph.inputs
     }
-    return {f"{layer.name} ({layer.op_type})": layer.alone for layer in OrtLayers(model, graph).compare(codes)}
+    return {
+        f"{layer.name} ({layer.op_type})": layer.alone for layer in OrtLayers(model, graph).compare(codes)
+    }

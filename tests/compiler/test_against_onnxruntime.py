@@ -1,4 +1,5 @@
-"""Whole models, layer by layer, against ONNX Runtime: at least 99.5 % of all elements equal, none further off than one step.
+"""Whole models, layer by layer, against ONNX Runtime: at least 99.5 % of all elements equal, none further off
+than one step.
 
 Each layer is judged on ONNX Runtime's own inputs to it, so that differences do not add up.
 """
@@ -29,7 +30,16 @@ def test_every_layer_of_the_digits_network():
     model = quantise_model(onnx.load(DIGITS), [{"image": image} for image in images[:128]])
     graph = import_model(model)
     tensor = graph.tensors["image"]
-    io = IoTensor(name="image", shape=tensor.shape, dtype=tensor.dtype, scale=tensor.scale, zero_point=tensor.zero_point, offset=0, order=(0, 1, 2, 3))  # fmt: skip
+    # fmt: skip
+    io = IoTensor(
+        name="image",
+        shape=tensor.shape,
+        dtype=tensor.dtype,
+        scale=tensor.scale,
+        zero_point=tensor.zero_point,
+        offset=0,
+        order=(0, 1, 2, 3),
+    )
     equal, total = Counter(), Counter()
     for seed in range(40):
         given = {"image": quantise(images[-1 - seed], io)} if seed % 2 else None
@@ -39,7 +49,9 @@ def test_every_layer_of_the_digits_network():
             total[layer] += difference.size
     assert len(total) == len(graph.nodes)
     for layer in total:
-        assert equal[layer] >= MINIMUM * total[layer], f"{layer}: {total[layer] - equal[layer]} of {total[layer]} differ"
+        assert equal[layer] >= MINIMUM * total[layer], (
+            f"{layer}: {total[layer] - equal[layer]} of {total[layer]} differ"
+        )
 
 
 class Network:
@@ -48,7 +60,10 @@ class Network:
     def __init__(self, seed):
         self.m = QdqModel(seed, unsigned=bool(seed % 2))
         self.rng = self.m.rng
-        self.channels, self.size = int(self.rng.integers(3, 20)), (int(self.rng.integers(9, 14)), int(self.rng.integers(9, 14)))
+        self.channels, self.size = (
+            int(self.rng.integers(3, 20)),
+            (int(self.rng.integers(9, 14)), int(self.rng.integers(9, 14))),
+        )
         self.scale = float(self.m.scale())
         self.x = self.m.input(1, self.channels, *self.size, scale=self.scale)
 
@@ -63,7 +78,9 @@ class Network:
         pads = [k // 2 * dilation] * 4
         w = self.m.weights(out, self.channels // group, k, k)
         bias = [self.m.bias(out)] if self.rng.random() < 0.7 else []
-        y = self.m.node("Conv", self.x, w, *bias, group=group, pads=pads, strides=[stride] * 2, dilations=[dilation] * 2)
+        y = self.m.node(
+            "Conv", self.x, w, *bias, group=group, pads=pads, strides=[stride] * 2, dilations=[dilation] * 2
+        )
         if self.rng.random() < 0.4:
             y = self.m.node("Relu", y)
         # Weights are near 0.8 in the mean square; half of int8 is used.
@@ -75,7 +92,10 @@ class Network:
 
     def pool(self, op):
         k = int(self.rng.integers(1, 4))
-        self.put(self.m.node(op, self.x, kernel_shape=[k, k], strides=[1, 1], auto_pad="SAME_UPPER"), 1.0 if op == "MaxPool" else 0.7)
+        self.put(
+            self.m.node(op, self.x, kernel_shape=[k, k], strides=[1, 1], auto_pad="SAME_UPPER"),
+            1.0 if op == "MaxPool" else 0.7,
+        )
 
     def residual(self):
         shortcut, scale = self.x, self.scale
@@ -93,7 +113,10 @@ class Network:
         self.channels *= 2
 
     def model(self):
-        y = self.m.node("Flatten", self.m.qdq(self.m.node("GlobalAveragePool", self.x), *self.m.parameters(self.scale * 0.3)))
+        y = self.m.node(
+            "Flatten",
+            self.m.qdq(self.m.node("GlobalAveragePool", self.x), *self.m.parameters(self.scale * 0.3)),
+        )
         y = self.m.node("Gemm", y, self.m.weights(self.channels, 10, axis=1), self.m.bias(10))
         return self.m.build(self.m.quantise(y, 0.3 * self.scale * np.sqrt(self.channels)))
 
@@ -113,9 +136,13 @@ def test_every_layer_of_random_networks():
             op = layer.partition("(")[2].rstrip(")")
             equal[op] += int((difference == 0).sum())
             total[op] += difference.size
-    assert {"Conv", "MaxPool", "AveragePool", "Add", "Mul", "Concat", "GlobalAveragePool", "Gemm"} <= set(total)
+    assert {"Conv", "MaxPool", "AveragePool", "Add", "Mul", "Concat", "GlobalAveragePool", "Gemm"} <= set(
+        total
+    )
     for op in total:
-        assert equal[op] >= MINIMUM * total[op], f"{op}: {total[op] - equal[op]} of {total[op]} differ, seeds {seeds}"
+        assert equal[op] >= MINIMUM * total[op], (
+            f"{op}: {total[op] - equal[op]} of {total[op]} differ, seeds {seeds}"
+        )
 
 
 def window_sums(x, kernel):
@@ -126,9 +153,11 @@ def window_sums(x, kernel):
 
 @pytest.mark.parametrize("kernel", [(1, 2), (2, 2), (2, 3), (3, 3), (4, 4), (2, 5)])
 def test_average_pool_with_equal_scales_differs_in_exact_ties_only(kernel):
-    """The mean of integers is often exactly half way. ONNX Runtime breaks such a tie by the noise of its floats.
+    """The mean of integers is often exactly half way. ONNX Runtime breaks such a tie by the noise of its
+    floats.
 
-    So the rule is not 99.5 %: every mean that is no tie is rounded to nearest, by both; a tie goes to a neighbour.
+    So the rule is not 99.5 %: every mean that is no tie is rounded to nearest, by both; a tie goes to a
+    neighbour.
     """
     ties = 0
     for seed in range(6):
@@ -152,5 +181,7 @@ def test_average_pool_with_equal_scales_differs_in_exact_ties_only(kernel):
             tie = mean.denominator == 2
             ties += tie
             assert abs(a - mean) <= Fraction(1, 2), f"seed {seed}: {mean} became {a}"
-            assert a == b or (tie and abs(b - mean) == Fraction(1, 2)), f"seed {seed}: {mean} became {a}, and {b} in ONNX Runtime"
+            assert a == b or (tie and abs(b - mean) == Fraction(1, 2)), (
+                f"seed {seed}: {mean} became {a}, and {b} in ONNX Runtime"
+            )
     assert ties or kernel == (3, 3)

@@ -17,16 +17,31 @@ UNITS, FRAMES = 20, 40
 STATES = {"hn": "h", "cn": "c"}
 
 
-def voice_model(op_type="LSTM", seed=0, squeezed=False, x="x", probability="probability", width=40, units=UNITS, classes=3, **attributes):
-    """A small one of a voice detector's shape: a front end that the core cannot run, a convolution, a cell whose state comes in
+def voice_model(
+    op_type="LSTM",
+    seed=0,
+    squeezed=False,
+    x="x",
+    probability="probability",
+    width=40,
+    units=UNITS,
+    classes=3,
+    **attributes,
+):
+    """A small one of a voice detector's shape: a front end that the core cannot run, a convolution, a cell
+    whose state comes in
     and goes out, and a dense layer behind it. With `squeezed` the states have no axis for the directions.
     """
     rng = np.random.default_rng(seed)
     gates = {"LSTM": 4, "GRU": 3}[op_type]
     constants = {
-        "front": rng.normal(0, 0.4, (12, 1, 8)), "kernel": rng.normal(0, 0.3, (16, 12, 3)), "bias": rng.normal(0, 0.1, 16),
-        "W": rng.normal(0, 0.4, (1, gates * units, 16)), "R": rng.normal(0, 0.25, (1, gates * units, units)),
-        "B": rng.normal(0, 0.2, (1, 2 * gates * units)), "dense": rng.normal(0, 0.4, (units, classes)),
+        "front": rng.normal(0, 0.4, (12, 1, 8)),
+        "kernel": rng.normal(0, 0.3, (16, 12, 3)),
+        "bias": rng.normal(0, 0.1, 16),
+        "W": rng.normal(0, 0.4, (1, gates * units, 16)),
+        "R": rng.normal(0, 0.25, (1, gates * units, units)),
+        "B": rng.normal(0, 0.2, (1, 2 * gates * units)),
+        "dense": rng.normal(0, 0.4, (units, classes)),
     }
     integers = {"axis1": [1], "axis0": [0]}
     lstm = op_type == "LSTM"
@@ -46,22 +61,47 @@ def voice_model(op_type="LSTM", seed=0, squeezed=False, x="x", probability="prob
         helper.make_node("Relu", ["convolved"], ["features"]),
         helper.make_node("GlobalAveragePool", ["features"], ["mean"], "mean"),
         helper.make_node("Transpose", ["mean"], ["frame"], perm=[0, 2, 1]),
-        *([helper.make_node("Unsqueeze", [name, "axis0"], [f"{name}_inner"]) for name in states] if squeezed else []),
-        helper.make_node(op_type, ["frame", "W", "R", "B", "", *inner], ["y", *given], "cell", hidden_size=units, **attributes),
-        *([helper.make_node("Squeeze", [f"{name}_outer", "axis0"], [name]) for name in nexts] if squeezed else []),
+        *(
+            [helper.make_node("Unsqueeze", [name, "axis0"], [f"{name}_inner"]) for name in states]
+            if squeezed
+            else []
+        ),
+        helper.make_node(
+            op_type,
+            ["frame", "W", "R", "B", "", *inner],
+            ["y", *given],
+            "cell",
+            hidden_size=units,
+            **attributes,
+        ),
+        *(
+            [helper.make_node("Squeeze", [f"{name}_outer", "axis0"], [name]) for name in nexts]
+            if squeezed
+            else []
+        ),
         helper.make_node("Squeeze", ["y", "axis1"], ["last"]),
         helper.make_node("MatMul", ["last", "dense"], ["scores"], "dense"),
         helper.make_node("Sigmoid", ["scores"], [probability]),
     ]
     graph = helper.make_graph(
-        nodes, "voice",
-        [helper.make_tensor_value_info(x, TensorProto.FLOAT, ("frames", width)),
-         *(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in states)],
-        [helper.make_tensor_value_info(probability, TensorProto.FLOAT, None),
-         *(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in nexts)],
-        [*(numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()),
-         *(numpy_helper.from_array(np.asarray(value, np.int64), name) for name, value in integers.items()),
-         numpy_helper.from_array(np.int64(2), "two")],
+        nodes,
+        "voice",
+        [
+            helper.make_tensor_value_info(x, TensorProto.FLOAT, ("frames", width)),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in states),
+        ],
+        [
+            helper.make_tensor_value_info(probability, TensorProto.FLOAT, None),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in nexts),
+        ],
+        [
+            *(
+                numpy_helper.from_array(np.asarray(value, np.float32), name)
+                for name, value in constants.items()
+            ),
+            *(numpy_helper.from_array(np.asarray(value, np.int64), name) for name, value in integers.items()),
+            numpy_helper.from_array(np.int64(2), "two"),
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
@@ -73,7 +113,9 @@ def bound(op_type):
 def signal(seed=3):
     """Frames of a stream that grows louder and fainter."""
     rng = np.random.default_rng(seed)
-    return (rng.normal(0, 0.3, (FRAMES, 1, 40)) * (1 + np.sin(np.arange(FRAMES) / 5))[:, None, None]).astype(np.float32)
+    return (rng.normal(0, 0.3, (FRAMES, 1, 40)) * (1 + np.sin(np.arange(FRAMES) / 5))[:, None, None]).astype(
+        np.float32
+    )
 
 
 def in_float(model, frames, squeezed=False):
@@ -89,15 +131,23 @@ def in_float(model, frames, squeezed=False):
     return np.concatenate(found)
 
 
-@pytest.mark.parametrize(("op_type", "squeezed", "backend"), [
-    ("LSTM", False, "rtl"), ("LSTM", True, "machine"), ("GRU", False, "rtl"), ("GRU", True, "machine")])
+@pytest.mark.parametrize(
+    ("op_type", "squeezed", "backend"),
+    [("LSTM", False, "rtl"), ("LSTM", True, "machine"), ("GRU", False, "rtl"), ("GRU", True, "machine")],
+)
 def test_a_stream_stays_close_to_float_and_on_the_bits_of_the_reference(op_type, squeezed, backend):
     model, frames = voice_model(op_type, squeezed=squeezed), signal()
-    partition = partition_model(model, {"x": frames[:FRAMES // 2]}, bound(op_type))
-    assert {node.name for node in partition.host.nodes if node.segment == "before"} >= {"front", "sums", "abs"}
+    partition = partition_model(model, {"x": frames[: FRAMES // 2]}, bound(op_type))
+    assert {node.name for node in partition.host.nodes if node.segment == "before"} >= {
+        "front",
+        "sums",
+        "abs",
+    }
     assert partition.graph.inputs == ("magnitude",) and partition.graph.outputs == ("probability",)
     image = api.compile(partition, "array8")
-    assert [port.name for port in image.host.inputs] == ["x"] and [port.name for port in image.host.outputs] == ["probability"]
+    assert [port.name for port in image.host.inputs] == ["x"] and [
+        port.name for port in image.host.outputs
+    ] == ["probability"]
     states, found = {}, []
     with systolith.Session(backend, image) as session:
         for frame in frames:
@@ -105,7 +155,9 @@ def test_a_stream_stays_close_to_float_and_on_the_bits_of_the_reference(op_type,
             found.append(result.outputs["probability"])
             (io,) = image.inputs
             given = systolith.host.driver.quantise(session_magnitude(partition, frame), io)
-            np.testing.assert_array_equal(partition.graph.run({"magnitude": given}, states)["probability"], result.raw["probability"])
+            np.testing.assert_array_equal(
+                partition.graph.run({"magnitude": given}, states)["probability"], result.raw["probability"]
+            )
         session.reset()
         np.testing.assert_array_equal(session.run({"x": frames[0]}).outputs["probability"], found[0])
         # Two streams on one device, one a frame behind the other.
@@ -113,7 +165,9 @@ def test_a_stream_stays_close_to_float_and_on_the_bits_of_the_reference(op_type,
         for t in range(4):
             np.testing.assert_array_equal(first.run({"x": frames[t]}).outputs["probability"], found[t])
             if t:
-                np.testing.assert_array_equal(second.run({"x": frames[t - 1]}).outputs["probability"], found[t - 1])
+                np.testing.assert_array_equal(
+                    second.run({"x": frames[t - 1]}).outputs["probability"], found[t - 1]
+                )
     error = np.abs(np.concatenate(found) - in_float(model, frames, squeezed))
     assert error.mean() < 0.02 and error.max() < 0.1
 
@@ -134,25 +188,44 @@ def test_calibration_follows_the_stream():
     bias.CopyFrom(numpy_helper.from_array(gates.reshape(1, -1), "B"))
     longer = partition_model(model, {"x": frames}, STATES)
     first = partition_model(model, {"x": frames[:1]}, STATES)
-    (of_stream,), (of_frame,) = ([node.op.cell_shift for node in graph.nodes if node.op_type == "LSTM"] for graph in (longer.graph, first.graph))
+    (of_stream,), (of_frame,) = (
+        [node.op.cell_shift for node in graph.nodes if node.op_type == "LSTM"]
+        for graph in (longer.graph, first.graph)
+    )
     assert (of_frame, of_stream) == (0, 3)
 
 
-@pytest.mark.parametrize(("states", "message"), [
-    ({"nothing": "h", "cn": "c"}, "'nothing': no output of the model has this name.*the outputs are probability, hn, cn"),
-    ({"hn": "nothing", "cn": "c"}, "'nothing': no input of the model has this name.*the inputs are x, h, c"),
-    ({"hn": "x", "cn": "c"}, "'x'.*not the initial state of one LSTM, GRU or RNN"),
-    ({"hn": "c", "cn": "h"}, "'hn': it is bound to 'c', initial_c of 'cell', but it is not Y_c"),
-    ({"probability": "h", "cn": "c"}, "'probability': it is bound to 'h', initial_h of 'cell', but it is not Y_h"),
-    ({"hn": "h"}, "'c': it is initial_c of 'cell', whose other state is bound; bind both"),
-], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        (
+            {"nothing": "h", "cn": "c"},
+            "'nothing': no output of the model has this name.*the outputs are probability, hn, cn",
+        ),
+        (
+            {"hn": "nothing", "cn": "c"},
+            "'nothing': no input of the model has this name.*the inputs are x, h, c",
+        ),
+        ({"hn": "x", "cn": "c"}, "'x'.*not the initial state of one LSTM, GRU or RNN"),
+        ({"hn": "c", "cn": "h"}, "'hn': it is bound to 'c', initial_c of 'cell', but it is not Y_c"),
+        (
+            {"probability": "h", "cn": "c"},
+            "'probability': it is bound to 'h', initial_h of 'cell', but it is not Y_h",
+        ),
+        ({"hn": "h"}, "'c': it is initial_c of 'cell', whose other state is bound; bind both"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_a_wrong_binding_is_refused_with_the_name_at_fault(states, message):
     with pytest.raises(InputError, match=message):
         partition_model(voice_model(), {"x": signal()}, states)
 
 
 def test_a_bound_state_of_a_node_on_the_host_is_refused():
-    with pytest.raises(UnsupportedError, match="'cell': its state 'h' is bound, but it would run on the host: 'cell': LSTM: the activations must be"):
+    with pytest.raises(
+        UnsupportedError,
+        match="'cell': its state 'h' is bound, but it would run on the host: 'cell': LSTM: the activations must be",
+    ):
         partition_model(voice_model(activations=["Sigmoid", "Tanh", "Relu"]), {"x": signal()}, STATES)
 
 
@@ -170,10 +243,14 @@ def test_the_command_line_binds_and_refuses(tmp_path, capsys):
     onnx.save(voice_model(), model)
     np.savez(data, x=signal())
     common = ("--arch", "tiny", "--calib", data)
-    status, out, _ = invoke(capsys, "verify", model, *common, "--state", "hn:h", "--state", "cn:c", "--on", "machine")
+    status, out, _ = invoke(
+        capsys, "verify", model, *common, "--state", "hn:h", "--state", "cn:c", "--on", "machine"
+    )
     assert status == 0 and "bit" in out
     assert "'hn' is not OUTPUT:INPUT" in refused(capsys, "explain", model, *common, "--state", "hn")
-    assert "no output of the model" in refused(capsys, "compile", model, *common, "--state", "a:h", "-o", tmp_path / "v.sysl")
+    assert "no output of the model" in refused(
+        capsys, "compile", model, *common, "--state", "a:h", "-o", tmp_path / "v.sysl"
+    )
     assert not (tmp_path / "v.sysl").exists()
 
 

@@ -1,4 +1,5 @@
-"""What a compiled program looks like: reproducible, streamed where it does not fit, ordered by tokens that are all needed."""
+"""What a compiled program looks like: reproducible, streamed where it does not fit, ordered by tokens that
+are all needed."""
 
 import dataclasses
 

@@ -20,15 +20,23 @@ def layers(outputs):
     return partition_model(m.build(y))
 
 
-@pytest.mark.parametrize(("outputs", "kept", "segments"), [
-    ((6, 2), 6, ["after", "after"]),
-    ((6, 9), 9, ["before", "before"]),
-    ((6, 30, 5), 30, ["before", "before", "after", "after"]),
-    ((9, 3, 4, 6), 9, ["after"] * 6),
-], ids=str)
+@pytest.mark.parametrize(
+    ("outputs", "kept", "segments"),
+    [
+        ((6, 2), 6, ["after", "after"]),
+        ((6, 9), 9, ["before", "before"]),
+        ((6, 30, 5), 30, ["before", "before", "after", "after"]),
+        ((9, 3, 4, 6), 9, ["after"] * 6),
+    ],
+    ids=str,
+)
 def test_the_largest_part_stays_on_the_core(outputs, kept, segments):
     partition = layers(outputs)
-    assert [partition.graph.tensors[node.output].shape[-1] for node in partition.graph.nodes if node.op_type == "Gemm"] == [kept]
+    assert [
+        partition.graph.tensors[node.output].shape[-1]
+        for node in partition.graph.nodes
+        if node.op_type == "Gemm"
+    ] == [kept]
     found = [node for node in partition.host.nodes if node.op in ("CumSum", "Gemm")]
     assert [node.segment for node in found] == segments
     for node in found:

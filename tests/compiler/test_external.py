@@ -1,4 +1,5 @@
-"""Tensors that do not fit the activation SRAM: computed piece by piece, bit for bit, and hidden behind the array."""
+"""Tensors that do not fit the activation SRAM: computed piece by piece, bit for bit, and hidden behind the
+array."""
 
 import dataclasses
 
@@ -41,19 +42,30 @@ def test_machine_gives_the_bits_of_the_reference_from_external_memory(name):
         check_order([instr for _, instr in image.stream("run")], arch)
         driver = Driver(MachineDevice(arch), image)
         assert_same_bits(driver, graph, seed)
-        pieces += moved(image) > sum(int(np.prod(graph.tensors[n].shape)) for n in (*graph.inputs, *graph.outputs))
+        pieces += moved(image) > sum(
+            int(np.prod(graph.tensors[n].shape)) for n in (*graph.inputs, *graph.outputs)
+        )
     assert pieces >= 10
 
 
 def residual_block(seed=5, size=40, channels=16):
-    """Convolution, depthwise convolution, and an addition of the input: each tensor is size x size x channels bytes."""
+    """Convolution, depthwise convolution, and an addition of the input: each tensor is size x size x channels
+    bytes."""
     b = GraphBuilder(seed)
     x = b.input((1, channels, size, size))
 
     def conv(source, group):
         weights = b.weights(channels, channels // group, 3, 3)
-        op = Conv(weights=weights, bias=np.zeros(channels, np.int32), strides=(1, 1), dilations=(1, 1), pads=(1, 1, 1, 1), group=group,
-                  x_zero=b.tensors[source].zero_point, requant=b.requant(channels, weights[0].size))
+        op = Conv(
+            weights=weights,
+            bias=np.zeros(channels, np.int32),
+            strides=(1, 1),
+            dilations=(1, 1),
+            pads=(1, 1, 1, 1),
+            group=group,
+            x_zero=b.tensors[source].zero_point,
+            requant=b.requant(channels, weights[0].size),
+        )
         return b.append(op, source)
 
     return b.finish(b.binary(conv(conv(x, 1), channels), x))
@@ -61,7 +73,10 @@ def residual_block(seed=5, size=40, channels=16):
 
 def test_transfers_hide_behind_the_array():
     graph = residual_block()
-    whole, pieces = (compile_graph(graph, dataclasses.replace(PRESETS["array8"], act_bytes=size)) for size in (1 << 18, 1 << 14))
+    whole, pieces = (
+        compile_graph(graph, dataclasses.replace(PRESETS["array8"], act_bytes=size))
+        for size in (1 << 18, 1 << 14)
+    )
     assert moved(pieces) > 2 * moved(whole)
     assert pieces.cycles < 1.1 * whole.cycles
 

@@ -16,7 +16,8 @@ from tests.compiler.qdq import layer_differences
 
 
 def cnn(*activations, batch=1) -> onnx.ModelProto:
-    """Conv, BatchNormalization, Relu, MaxPool, depthwise Conv, other activations, a residual Add, GlobalAveragePool, Gemm."""
+    """Conv, BatchNormalization, Relu, MaxPool, depthwise Conv, other activations, a residual Add,
+    GlobalAveragePool, Gemm."""
     rng = np.random.default_rng(3)
     initializers = []
 
@@ -169,6 +170,10 @@ def test_a_percentile_lets_outliers_saturate():
     data[3, 0, 0, 0] = 100 * np.abs(data).max()
     scales = {}
     for percentile in (100.0, 99.9):
-        graph = import_model(quantise_model(fold_batch_norm(load_model(model)), [{"x": sample[None]} for sample in data], percentile))
+        graph = import_model(
+            quantise_model(
+                fold_batch_norm(load_model(model)), [{"x": sample[None]} for sample in data], percentile
+            )
+        )
         scales[percentile] = graph.tensors["x"].scale
     assert scales[99.9] < scales[100.0] / 20

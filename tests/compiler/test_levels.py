@@ -54,7 +54,10 @@ def test_a_graph_in_the_wrong_order_is_found(compilation):
         verify_graph(dataclasses.replace(graph, nodes=(*graph.nodes, graph.nodes[0])))
     with pytest.raises(VerifyError, match="never computed"):
         verify_graph(dataclasses.replace(graph, outputs=("nowhere",)))
-    tensors = {**graph.tensors, graph.inputs[0]: dataclasses.replace(graph.tensors[graph.inputs[0]], zero_point=128)}
+    tensors = {
+        **graph.tensors,
+        graph.inputs[0]: dataclasses.replace(graph.tensors[graph.inputs[0]], zero_point=128),
+    }
     with pytest.raises(VerifyError, match="zero point 128"):
         verify_graph(dataclasses.replace(graph, tensors=tensors))
 
@@ -63,7 +66,11 @@ def changed(instrs, mnemonic, **operands):
     """The stream with operands of its first such instruction changed."""
     index = next(i for i, instr in enumerate(instrs) if instr.mnemonic == mnemonic)
     instr = instrs[index]
-    return [*instrs[:index], dataclasses.replace(instr, operands={**instr.operands, **operands}), *instrs[index + 1:]]
+    return [
+        *instrs[:index],
+        dataclasses.replace(instr, operands={**instr.operands, **operands}),
+        *instrs[index + 1 :],
+    ]
 
 
 def test_a_write_outside_its_memory_is_found(compilation):

@@ -1,8 +1,8 @@
 """The operator tests that come with the onnx package, as an oracle that nobody here wrote.
 
-Float cases are quantised around the operator; the truth is then the package's own reference evaluator on that QDQ model,
-and, up to the quantisation, the case's expected output. Our multipliers have 16 bits, so an element may go the other way
-where the exact result lies next to a tie, and nowhere else.
+Float cases are quantised around the operator; the truth is then the package's own reference evaluator on that
+QDQ model, and, up to the quantisation, the case's expected output. Our multipliers have 16 bits, so an
+element may go the other way where the exact result lies next to a tie, and nowhere else.
 """
 
 import functools
@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 from systolith.compiler.errors import CompileError
 from systolith.compiler.frontend import import_model
-from systolith.layerwise import held
+from systolith.evidence.layerwise import held
 from tests.compiler.qdq import QdqModel
 
 #: Why a case may be refused. Anything else is a failure.
@@ -57,7 +57,10 @@ def floats(op):
     """Cases whose data is float32, in and out."""
     for case in load_cases()[op]:
         inputs, outputs = case.data_sets[0]
-        if all(isinstance(a, np.ndarray) and a.size for a in (*inputs, *outputs)) and inputs[0].dtype == outputs[0].dtype == np.float32:
+        if (
+            all(isinstance(a, np.ndarray) and a.size for a in (*inputs, *outputs))
+            and inputs[0].dtype == outputs[0].dtype == np.float32
+        ):
             yield case.name, case.model, inputs, outputs
 
 
@@ -69,7 +72,8 @@ def fitting(array):
 
 
 def quantised(model, arrays, expected):
-    """The case's node between QuantizeLinear and DequantizeLinear; returns the model and its activations by name."""
+    """The case's node between QuantizeLinear and DequantizeLinear; returns the model and its activations by
+    name."""
     (node,) = model.graph.node
     m = QdqModel(0, opset=max(model.opset_import[0].version, 19))
     activations, names = {}, []
@@ -117,13 +121,16 @@ def test_operator_agrees_with_its_onnx_cases(op):
         assert not wrong.any(), f"{name}: off by {difference[wrong]} steps, {to_tie[wrong]} from a tie"
         real = (actual.astype(np.float64) - tensor.zero_point) * tensor.scale
         error = np.abs(real - expected).max() / max(1e-3, np.ptp(expected), np.abs(expected).max())
-        assert error <= 0.03 or op in JUMPING, f"{name} is off by {error:.1%} of the range of the expected output"
+        assert error <= 0.03 or op in JUMPING, (
+            f"{name} is off by {error:.1%} of the range of the expected output"
+        )
     assert accepted, f"every case of {op} is refused"
 
 
 @pytest.mark.parametrize("op", ["QLinearConv", "QLinearMatMul"])
 def test_integer_operator_gives_the_integers_of_the_reference_evaluator(op):
-    """The cases' weights have odd zero points, which this core does not know: they are refused, and read as symmetric here."""
+    """The cases' weights have odd zero points, which this core does not know: they are refused, and read as
+    symmetric here."""
     accepted = 0
     for case in load_cases()[op]:
         inputs, _ = case.data_sets[0]
@@ -141,7 +148,9 @@ def test_integer_operator_gives_the_integers_of_the_reference_evaluator(op):
                 zero = constants[weights_zero]
                 constants[weights_zero] = np.full_like(zero, 128 if zero.dtype == np.uint8 else 0)
             del model.graph.initializer[:]
-            model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+            model.graph.initializer.extend(
+                numpy_helper.from_array(value, name) for name, value in constants.items()
+            )
             if not symmetric:
                 with pytest.raises(CompileError, match="non-zero zero point"):
                     import_model(model)

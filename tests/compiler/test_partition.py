@@ -46,7 +46,9 @@ def check(model, seed=3, calibration=None, layers=1):
     held = {}
     for name in crossing:
         tensor = partition.graph.tensors[name]
-        real = (ours.raw[name].astype(np.int32) - tensor.zero_point).astype(np.float32) * np.float32(tensor.scale)
+        real = (ours.raw[name].astype(np.int32) - tensor.zero_point).astype(np.float32) * np.float32(
+            tensor.scale
+        )
         held[name] = real if tensor.dtype == "float32" else ours.raw[name]
         step = tensor.scale if tensor.dtype == "float32" else 1
         assert np.abs(held[name].astype(np.float64) - expected[name]).max() <= layers * step * 1.001
@@ -158,7 +160,9 @@ def test_a_last_layer_that_is_not_quantised_runs_on_the_host():
     y = m.node("Conv", m.quantise(y, 0.05), m.weights(2, 4, 1, 1), m.bias(2))
     model = m.build(m.quantise(m.node("Sigmoid", y), 1 / 256))
     partition, _, _ = check(model)
-    assert host_of(partition) == [(op, "after") for op in ("Conv", "Sigmoid", "QuantizeLinear", "DequantizeLinear")]
+    assert host_of(partition) == [
+        (op, "after") for op in ("Conv", "Sigmoid", "QuantizeLinear", "DequantizeLinear")
+    ]
     assert partition.host.nodes[0].macs == 2 * 4 * 2 * 2
     assert len(partition.graph.nodes) == 1
 
@@ -370,7 +374,9 @@ def test_an_operator_that_onnxruntime_has_not_is_refused_before_anything_is_writ
     model.opset_import.append(helper.make_opsetid("example", 1))
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("wild", TensorProto.FLOAT, [1, 5]))
-    with pytest.raises(SegmentError, match="does not accept the nodes after the core: .*Wild.* change the model") as caught:
+    with pytest.raises(
+        SegmentError, match="does not accept the nodes after the core: .*Wild.* change the model"
+    ) as caught:
         api.compile(partition_model(model), "tiny")
     assert "\n" not in str(caught.value)
 
@@ -414,7 +420,9 @@ def test_a_shape_that_only_running_tells_cannot_enter_the_core():
     m.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [6]))
     picked = m.quantise(m.node("Compress", "x", m.node("Greater", "x", m.const(np.float32(0)))), 0.1)
     y = m.node("MatMul", picked, m.weights(6, 4, axis=1))
-    with pytest.raises(UnsupportedError, match="node 'node_compress.*no shape that is known before.*static shapes"):
+    with pytest.raises(
+        UnsupportedError, match="node 'node_compress.*no shape that is known before.*static shapes"
+    ):
         partition_model(m.build(m.quantise(y, 0.1)))
 
 

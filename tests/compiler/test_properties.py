@@ -1,4 +1,5 @@
-"""Any graph on any core: the machine gives the reference's bits, the order is proved, and compiling twice gives equal bytes."""
+"""Any graph on any core: the machine gives the reference's bits, the order is proved, and compiling twice
+gives equal bytes."""
 
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
@@ -27,7 +28,14 @@ def check(graph, arch):
 def examples(count):
     """The same examples in every run. Graphs are large data, and slow to draw by hypothesis's standards."""
     unhurried = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
-    return settings(derandomize=True, deadline=None, max_examples=count, suppress_health_check=unhurried, database=None, print_blob=True)
+    return settings(
+        derandomize=True,
+        deadline=None,
+        max_examples=count,
+        suppress_health_check=unhurried,
+        database=None,
+        print_blob=True,
+    )
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -22,22 +22,50 @@ from systolith.spec.isa import Cell
 from tests.graphs import ARCHS, GraphBuilder, assert_same_bits
 
 
-def random_layer(b: GraphBuilder, x: str, kind: Cell, units: int, reverse: bool, planes: int | None = None, wide: bool = False) -> str:
-    """A layer with random weights, scales and initial state; the input's weights are of so many int8 planes, or of 1 to 3."""
+def random_layer(
+    b: GraphBuilder,
+    x: str,
+    kind: Cell,
+    units: int,
+    reverse: bool,
+    planes: int | None = None,
+    wide: bool = False,
+) -> str:
+    """A layer with random weights, scales and initial state; the input's weights are of so many int8 planes,
+    or of 1 to 3."""
     _, batch, inputs = b.tensors[x].shape
     count = kind.gates
     weights, recurrent = b.weights(count, units, inputs).astype(np.int16), b.weights(count, units, units)
     weights = weights * b.integer(1, 3) if planes is None else np.clip(weights, -127, 127) * planes
     if kind is Cell.GRU:
         weights[3], recurrent[2] = 0, 0
-    spread = 2.0 ** b.rng.uniform(-2, 2, count * units) * 4096 / (74 * 74 * np.sqrt(inputs + units)) / (256 if wide else 1)
+    spread = (
+        2.0 ** b.rng.uniform(-2, 2, count * units)
+        * 4096
+        / (74 * 74 * np.sqrt(inputs + units))
+        / (256 if wide else 1)
+    )
     pairs = [numerics.approximate_scale(float(s)) for s in spread]
-    return b.append(Recurrent(
-        kind=kind, weights=weights, recurrent=recurrent, bias=(b.rng.integers(-20000, 20000, (count, units)) * (256 if wide else 1)).astype(np.int32),
-        mult=np.array([m for m, _ in pairs]).reshape(count, units), shift=np.array([s for _, s in pairs]).reshape(count, units),
-        x_zero=b.tensors[x].zero_point, cell_shift=b.integer(0, 7), alpha=b.integer(1, 1 << 15), reverse=reverse, wide=wide,
-        hidden=b.rng.integers(-32768, 32640, (batch, units)).astype(np.int16) if wide else b.rng.integers(-128, 128, (batch, units)).astype(np.int8),
-        state=b.rng.integers(-32768, 32768, (batch, units)).astype(np.int16)), x)
+    return b.append(
+        Recurrent(
+            kind=kind,
+            weights=weights,
+            recurrent=recurrent,
+            bias=(b.rng.integers(-20000, 20000, (count, units)) * (256 if wide else 1)).astype(np.int32),
+            mult=np.array([m for m, _ in pairs]).reshape(count, units),
+            shift=np.array([s for _, s in pairs]).reshape(count, units),
+            x_zero=b.tensors[x].zero_point,
+            cell_shift=b.integer(0, 7),
+            alpha=b.integer(1, 1 << 15),
+            reverse=reverse,
+            wide=wide,
+            hidden=b.rng.integers(-32768, 32640, (batch, units)).astype(np.int16)
+            if wide
+            else b.rng.integers(-128, 128, (batch, units)).astype(np.int8),
+            state=b.rng.integers(-32768, 32768, (batch, units)).astype(np.int16),
+        ),
+        x,
+    )
 
 
 def random_network(seed: int):
@@ -45,7 +73,9 @@ def random_network(seed: int):
     b = GraphBuilder(seed)
     x = b.input((b.integer(1, 7), b.integer(1, 2), b.integer(1, 40)))
     for depth in range(b.integer(1, 2)):
-        x = random_layer(b, x, list(Cell)[(seed + depth) % 3], b.integer(1, 40), bool(b.integer(0, 1)), wide=seed % 4 == 3)
+        x = random_layer(
+            b, x, list(Cell)[(seed + depth) % 3], b.integer(1, 40), bool(b.integer(0, 1)), wide=seed % 4 == 3
+        )
         b.tensors[x] = dataclasses.replace(b.tensors[x], scale=1 / 128, zero_point=0)
         if depth == 0:
             shape = b.tensors[x].shape
@@ -66,13 +96,28 @@ def test_machine_gives_the_bits_of_the_reference(seed, arch):
     assert_same_bits(Driver(MachineDevice(ARCHS[arch]), compile_graph(graph, ARCHS[arch])), graph, seed)
 
 
-# -- float models --------------------------------------------------------------------------------------------------
-def float_model(op_type, direction="forward", units=20, inputs=12, steps=9, batch=2, seed=0, initial=False, outputs=("Y", "Y_h"), **attributes):
+# -- float models
+# --------------------------------------------------------------------------------------------------
+def float_model(
+    op_type,
+    direction="forward",
+    units=20,
+    inputs=12,
+    steps=9,
+    batch=2,
+    seed=0,
+    initial=False,
+    outputs=("Y", "Y_h"),
+    **attributes,
+):
     """One recurrent node with random weights as a float model."""
     rng = np.random.default_rng(seed)
     gates, directions = {"LSTM": 4, "GRU": 3, "RNN": 1}[op_type], 2 if direction == "bidirectional" else 1
-    constants = {"W": rng.normal(0, 0.5, (directions, gates * units, inputs)), "R": rng.normal(0, 0.3, (directions, gates * units, units)),
-                 "B": rng.normal(0, 0.2, (directions, 2 * gates * units))}
+    constants = {
+        "W": rng.normal(0, 0.5, (directions, gates * units, inputs)),
+        "R": rng.normal(0, 0.3, (directions, gates * units, units)),
+        "B": rng.normal(0, 0.2, (directions, 2 * gates * units)),
+    }
     operands = ["x", "W", "R", "B"]
     if initial:
         constants["h0"] = rng.uniform(-0.9, 0.9, (directions, batch, units))
@@ -82,12 +127,21 @@ def float_model(op_type, direction="forward", units=20, inputs=12, steps=9, batc
             operands.append("c0")
     if op_type == "GRU":
         attributes.setdefault("linear_before_reset", 1)
-    node = helper.make_node(op_type, operands, list(outputs), name="cell", hidden_size=units, direction=direction, **attributes)
-    shapes = {"Y": (steps, directions, batch, units), "Y_h": (directions, batch, units), "Y_c": (directions, batch, units)}
+    node = helper.make_node(
+        op_type, operands, list(outputs), name="cell", hidden_size=units, direction=direction, **attributes
+    )
+    shapes = {
+        "Y": (steps, directions, batch, units),
+        "Y_h": (directions, batch, units),
+        "Y_c": (directions, batch, units),
+    }
     graph = helper.make_graph(
-        [node], "recurrent", [helper.make_tensor_value_info("x", TensorProto.FLOAT, (steps, batch, inputs))],
+        [node],
+        "recurrent",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (steps, batch, inputs))],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in outputs if name],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()])
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.checker.check_model(model)
     return model, rng.normal(0, 1, (24, steps, batch, inputs)).astype(np.float32)
@@ -145,33 +199,56 @@ def test_layers_are_stacked_between_convolution_and_classifier(tmp_path):
         return numpy_helper.from_array(rng.normal(0, scale, shape).astype(np.float32), name)
 
     nodes = [
-        helper.make_node("Conv", ["x", "k"], ["c"], name="conv", pads=[1, 1]), helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("Conv", ["x", "k"], ["c"], name="conv", pads=[1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
         helper.make_node("Transpose", ["r"], ["t"], name="to_time", perm=[2, 0, 1]),
-        helper.make_node("LSTM", ["t", "w1", "r1", "b1"], ["y1"], name="both", hidden_size=10, direction="bidirectional"),
+        helper.make_node(
+            "LSTM", ["t", "w1", "r1", "b1"], ["y1"], name="both", hidden_size=10, direction="bidirectional"
+        ),
         helper.make_node("Transpose", ["y1"], ["y1t"], name="side_by_side", perm=[0, 2, 1, 3]),
         helper.make_node("Reshape", ["y1t", "flat"], ["y1f"], name="joined"),
-        helper.make_node("GRU", ["y1f", "w2", "r2", "b2"], ["", "h2"], name="second", hidden_size=9, linear_before_reset=1),
+        helper.make_node(
+            "GRU", ["y1f", "w2", "r2", "b2"], ["", "h2"], name="second", hidden_size=9, linear_before_reset=1
+        ),
         helper.make_node("Squeeze", ["h2", "first"], ["s"], name="squeeze"),
         helper.make_node("Gemm", ["s", "w3", "b3"], ["y"], name="classifier"),
     ]
     constants = [
-        constant("k", 6, 4, 3), constant("w1", 2, 40, 6), constant("r1", 2, 40, 10), constant("b1", 2, 80), constant("w2", 1, 27, 20),
-        constant("r2", 1, 27, 9), constant("b2", 1, 54), constant("w3", 9, 5), constant("b3", 5), numpy_helper.from_array(np.array([11, 1, 20]), "flat"),
-        numpy_helper.from_array(np.array([0]), "first")]
-    graph = helper.make_graph(nodes, "fusion", [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4, 11))],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 5))], constants)
+        constant("k", 6, 4, 3),
+        constant("w1", 2, 40, 6),
+        constant("r1", 2, 40, 10),
+        constant("b1", 2, 80),
+        constant("w2", 1, 27, 20),
+        constant("r2", 1, 27, 9),
+        constant("b2", 1, 54),
+        constant("w3", 9, 5),
+        constant("b3", 5),
+        numpy_helper.from_array(np.array([11, 1, 20]), "flat"),
+        numpy_helper.from_array(np.array([0]), "first"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "fusion",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4, 11))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 5))],
+        constants,
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     path = tmp_path / "m.onnx"
     onnx.save(model, path)
     samples = rng.normal(0, 1, (30, 1, 4, 11)).astype(np.float32)
     partition = api.import_model(path, {"x": samples[:20]})
     assert partition.host is None
-    assert [node.op_type for node in partition.graph.nodes if node.op_type in ("Conv", "LSTM", "GRU", "Gemm")] == ["Conv", "LSTM", "LSTM", "GRU", "Gemm"]
+    assert [
+        node.op_type for node in partition.graph.nodes if node.op_type in ("Conv", "LSTM", "GRU", "Gemm")
+    ] == ["Conv", "LSTM", "LSTM", "GRU", "Gemm"]
     # The readers of a hidden state take its scale, so that no table lies between.
     assert not [node.name for node in partition.graph.nodes if isinstance(node.op, Lookup)]
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = np.concatenate([session.run(None, {"x": sample})[0] for sample in samples[20:]])
-    got = np.concatenate([api.run_reference(partition, {"x": sample}).outputs["y"] for sample in samples[20:]])
+    got = np.concatenate(
+        [api.run_reference(partition, {"x": sample}).outputs["y"] for sample in samples[20:]]
+    )
     assert signal_to_noise(expected, got) > 25, signal_to_noise(expected, got)
     for arch in ("tiny", "array8"):
         assert api.verify(partition, ARCHS[arch], {"x": samples[25]}, on=("machine",)).bit_exact
@@ -180,7 +257,9 @@ def test_layers_are_stacked_between_convolution_and_classifier(tmp_path):
 def test_a_quantised_model_without_the_range_of_its_cell_states_is_refused():
     model, _ = float_model("LSTM", outputs=("Y",))
     model.graph.node[0].input[0] = "xr"
-    model.graph.initializer.extend([numpy_helper.from_array(np.float32(0.02), "s"), numpy_helper.from_array(np.int8(0), "z")])
+    model.graph.initializer.extend(
+        [numpy_helper.from_array(np.float32(0.02), "s"), numpy_helper.from_array(np.int8(0), "z")]
+    )
     model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xr"]))
     model.graph.node.insert(0, helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]))
     with pytest.raises(QuantiseError, match="'cell'.*calibration"):
@@ -190,18 +269,31 @@ def test_a_quantised_model_without_the_range_of_its_cell_states_is_refused():
 def test_a_cell_that_was_unrolled_into_elementary_operators_runs_on_the_core(tmp_path):
     rng = np.random.default_rng(8)
     steps, inputs, units = 3, 6, 5
-    constants = {f"{part}{gate}": rng.normal(0, 0.4, (rows, units)) for gate in "ifgo" for part, rows in (("w", inputs), ("r", units))}
-    constants |= {f"b{gate}": rng.normal(0, 0.2, units) for gate in "ifgo"} | {"h": np.zeros((1, units)) + 0.1, "c": np.zeros((1, units)) + 0.2}
+    constants = {
+        f"{part}{gate}": rng.normal(0, 0.4, (rows, units))
+        for gate in "ifgo"
+        for part, rows in (("w", inputs), ("r", units))
+    }
+    constants |= {f"b{gate}": rng.normal(0, 0.2, units) for gate in "ifgo"} | {
+        "h": np.zeros((1, units)) + 0.1,
+        "c": np.zeros((1, units)) + 0.2,
+    }
     nodes, hidden, cell = [], "h", "c"
 
     def node(op, *operands):
-        nodes.append(helper.make_node(op, list(operands), [f"{op}{len(nodes)}"], name=f"{op.lower()}{len(nodes)}"))
+        nodes.append(
+            helper.make_node(op, list(operands), [f"{op}{len(nodes)}"], name=f"{op.lower()}{len(nodes)}")
+        )
         return nodes[-1].output[0]
 
     for t in range(steps):
         gates = {}
         for gate in "ifgo":
-            total = node("Add", node("MatMul", f"x{t}", f"w{gate}"), node("MatMul", hidden, f"r{gate}")) if t else node("MatMul", "x0", f"w{gate}")
+            total = (
+                node("Add", node("MatMul", f"x{t}", f"w{gate}"), node("MatMul", hidden, f"r{gate}"))
+                if t
+                else node("MatMul", "x0", f"w{gate}")
+            )
             gates[gate] = node("Tanh" if gate == "g" else "Sigmoid", node("Add", total, f"b{gate}"))
         entering = node("Mul", gates["i"], gates["g"])
         cell = node("Add", node("Mul", gates["f"], cell), entering)
@@ -209,9 +301,12 @@ def test_a_cell_that_was_unrolled_into_elementary_operators_runs_on_the_core(tmp
     del constants["h"]
     nodes[-1].output[0] = "y"
     graph = helper.make_graph(
-        nodes, "unrolled", [helper.make_tensor_value_info(f"x{t}", TensorProto.FLOAT, (1, inputs)) for t in range(steps)],
+        nodes,
+        "unrolled",
+        [helper.make_tensor_value_info(f"x{t}", TensorProto.FLOAT, (1, inputs)) for t in range(steps)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, units))],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()])
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     path = tmp_path / "m.onnx"
     onnx.save(model, path)

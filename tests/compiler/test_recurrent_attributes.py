@@ -12,11 +12,14 @@ from tests.compiler.test_recurrent import float_model, signal_to_noise
 
 
 def near(tmp_path, model, samples, oracle=None):
-    """The partition, and the signal to noise of its outputs over the last samples against ONNX Runtime on `oracle`."""
+    """The partition, and the signal to noise of its outputs over the last samples against ONNX Runtime on
+    `oracle`."""
     path = tmp_path / "m.onnx"
     onnx.save(model, path)
     partition = api.import_model(path, {name: value[:16] for name, value in samples.items()})
-    session = onnxruntime.InferenceSession((oracle or model).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        (oracle or model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     expected, got = [], []
     for n in range(16, 20):
         frame = {name: value[n] for name, value in samples.items()}
@@ -24,18 +27,23 @@ def near(tmp_path, model, samples, oracle=None):
         outputs = api.run_reference(partition, frame).outputs
         expected += [value.ravel() for value in results]
         got += [outputs[value.name].ravel() for value in session.get_outputs()]
-        assert [outputs[value.name].shape for value in session.get_outputs()] == [value.shape for value in results]
+        assert [outputs[value.name].shape for value in session.get_outputs()] == [
+            value.shape for value in results
+        ]
     return partition, signal_to_noise(np.concatenate(expected), np.concatenate(got))
 
 
-@pytest.mark.parametrize(("op_type", "options"), [
-    ("LSTM", {"input_forget": 1}),
-    ("LSTM", {"input_forget": 1, "direction": "bidirectional", "initial": True}),
-    ("LSTM", {"clip": 8.0}),
-    ("GRU", {"clip": 20.0}),
-    ("RNN", {"activations": ["Tanh"], "activation_alpha": [0.5]}),
-    ("LSTM", {"activations": ["Sigmoid", "Tanh", "Tanh"] * 2, "direction": "bidirectional"}),
-])
+@pytest.mark.parametrize(
+    ("op_type", "options"),
+    [
+        ("LSTM", {"input_forget": 1}),
+        ("LSTM", {"input_forget": 1, "direction": "bidirectional", "initial": True}),
+        ("LSTM", {"clip": 8.0}),
+        ("GRU", {"clip": 20.0}),
+        ("RNN", {"activations": ["Tanh"], "activation_alpha": [0.5]}),
+        ("LSTM", {"activations": ["Sigmoid", "Tanh", "Tanh"] * 2, "direction": "bidirectional"}),
+    ],
+)
 def test_what_maps_onto_the_cells_runs_on_the_core(tmp_path, op_type, options):
     model, samples = float_model(op_type, **options)
     partition, ratio = near(tmp_path, model, {"x": samples})
@@ -54,11 +62,17 @@ def test_the_batch_may_come_first(tmp_path, op_type, direction):
     node.attribute.append(helper.make_attribute("layout", 1))
     for tensor in graph.initializer:
         if tensor.name in ("h0", "c0"):
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).transpose(1, 0, 2), tensor.name))
+            tensor.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(tensor).transpose(1, 0, 2), tensor.name)
+            )
     orders = {"x": (1, 0, 2), "Y": (2, 0, 1, 3), "Y_h": (1, 0, 2)}
     for value in (*graph.input, *graph.output):
         dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, [dims[axis] for axis in orders[value.name]]))
+        value.CopyFrom(
+            helper.make_tensor_value_info(
+                value.name, TensorProto.FLOAT, [dims[axis] for axis in orders[value.name]]
+            )
+        )
     onnx.checker.check_model(first)
     partitions = []
     for number, (form, data) in enumerate(((model, samples), (first, samples.swapaxes(1, 2)))):
@@ -74,7 +88,8 @@ def test_the_batch_may_come_first(tmp_path, op_type, direction):
 
 
 def with_operand(model, index, name, array=None):
-    """Give the node one more operand: a constant, or an int32 or float input of the model (`array` is its shape)."""
+    """Give the node one more operand: a constant, or an int32 or float input of the model (`array` is its
+    shape)."""
     node = next(node for node in model.graph.node if node.name == "cell")
     node.input.extend([""] * (index + 1 - len(node.input)))
     node.input[index] = name
@@ -93,11 +108,23 @@ def with_last_cell_state(model):
 
 RNG = np.random.default_rng(11)
 HOSTED = {
-    "peepholes": ("LSTM", {}, lambda m: with_operand(m, 7, "P", RNG.normal(0, 0.3, (1, 60)).astype(np.float32))),
+    "peepholes": (
+        "LSTM",
+        {},
+        lambda m: with_operand(m, 7, "P", RNG.normal(0, 0.3, (1, 60)).astype(np.float32)),
+    ),
     "clip must": ("LSTM", {"clip": 0.7}, None),
     "linear_before_reset": ("GRU", {"linear_before_reset": 0}, None),
     "activations must": ("RNN", {"activations": ["Relu"]}, None),
-    "activations must be": ("LSTM", {"activations": ["HardSigmoid", "Tanh", "Softsign"], "activation_alpha": [0.3], "activation_beta": [0.4]}, None),
+    "activations must be": (
+        "LSTM",
+        {
+            "activations": ["HardSigmoid", "Tanh", "Softsign"],
+            "activation_alpha": [0.3],
+            "activation_beta": [0.4],
+        },
+        None,
+    ),
     "sequence_lens": ("GRU", {}, lambda m: with_operand(m, 4, "lengths", np.array([9, 4], np.int32))),
     "Y_c": ("LSTM", {}, with_last_cell_state),
 }
@@ -113,7 +140,9 @@ def test_what_the_core_does_not_run_is_refused_alone_and_runs_on_the_host_behind
     onnx.save(model, path)
     with pytest.raises(UnsupportedError, match=f"'cell'.*{word}.*no other node"):
         api.import_model(path, {"x": samples})
-    model.graph.initializer.append(numpy_helper.from_array(np.eye(12, dtype=np.float32)[:, ::-1].copy(), "mirror"))
+    model.graph.initializer.append(
+        numpy_helper.from_array(np.eye(12, dtype=np.float32)[:, ::-1].copy(), "mirror")
+    )
     model.graph.node.insert(0, helper.make_node("MatMul", ["x", "mirror"], ["mirrored"], name="layer"))
     model.graph.node[1].input[0] = "mirrored"
     partition, ratio = near(tmp_path, model, {"x": samples})
@@ -124,15 +153,23 @@ def test_what_the_core_does_not_run_is_refused_alone_and_runs_on_the_host_behind
 
 
 @pytest.mark.parametrize(("index", "name", "shape"), [(4, "lengths", (2,)), (5, "h0", (1, 2, 20))])
-def test_lengths_and_states_that_the_model_is_given_go_to_the_host_before_a_layer(tmp_path, index, name, shape):
+def test_lengths_and_states_that_the_model_is_given_go_to_the_host_before_a_layer(
+    tmp_path, index, name, shape
+):
     model, samples = float_model("GRU", outputs=("Y",))
     with_operand(model, index, name, shape)
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, (9, 1, 2, 5)))
     rng = np.random.default_rng(3)
-    model.graph.initializer.append(numpy_helper.from_array(rng.normal(0, 0.3, (20, 5)).astype(np.float32), "readout"))
+    model.graph.initializer.append(
+        numpy_helper.from_array(rng.normal(0, 0.3, (20, 5)).astype(np.float32), "readout")
+    )
     model.graph.node.append(helper.make_node("MatMul", ["Y", "readout"], ["y"], name="layer"))
-    given = rng.integers(1, 10, (24, *shape)).astype(np.int32) if index == 4 else rng.uniform(-1, 1, (24, *shape)).astype(np.float32)
+    given = (
+        rng.integers(1, 10, (24, *shape)).astype(np.int32)
+        if index == 4
+        else rng.uniform(-1, 1, (24, *shape)).astype(np.float32)
+    )
     partition, ratio = near(tmp_path, model, {"x": samples, name: given})
     (hosted,) = [node for node in partition.host.nodes if node.name == "cell"]
     assert hosted.segment == "before" and hosted.reason

@@ -1,4 +1,5 @@
-"""The ONNX operator tests of LSTM, GRU and RNN, which nobody here wrote: on the core, or on the host behind a layer, near their results."""
+"""The ONNX operator tests of LSTM, GRU and RNN, which nobody here wrote: on the core, or on the host behind a
+layer, near their results."""
 
 import numpy as np
 import onnx
@@ -11,9 +12,15 @@ from tests.compiler.test_onnx_cases import load_cases
 
 #: What runs on the host, and the word by which its reason names it.
 ON_HOST = {
-    "test_gru_batchwise": "linear_before_reset", "test_gru_defaults": "linear_before_reset", "test_gru_seq_length": "linear_before_reset",
-    "test_gru_with_initial_bias": "linear_before_reset", "test_gru_bidirectional": "linear_before_reset", "test_gru_reverse": "linear_before_reset",
-    "test_lstm_bidirectional": "Y_c", "test_lstm_reverse": "Y_c", "test_lstm_with_peepholes": "peepholes",
+    "test_gru_batchwise": "linear_before_reset",
+    "test_gru_defaults": "linear_before_reset",
+    "test_gru_seq_length": "linear_before_reset",
+    "test_gru_with_initial_bias": "linear_before_reset",
+    "test_gru_bidirectional": "linear_before_reset",
+    "test_gru_reverse": "linear_before_reset",
+    "test_lstm_bidirectional": "Y_c",
+    "test_lstm_reverse": "Y_c",
+    "test_lstm_with_peepholes": "peepholes",
 }
 #: Half a step of the hidden state, and what the steps before and the tables add.
 NEAR = 3 / 128
@@ -26,7 +33,9 @@ def with_constants(case):
     inputs, outputs = case.data_sets[0]
     names = [value.name for value in model.graph.input]
     del model.graph.input[1:]
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in list(zip(names, inputs, strict=True))[1:])
+    model.graph.initializer.extend(
+        numpy_helper.from_array(array, name) for name, array in list(zip(names, inputs, strict=True))[1:]
+    )
     results = dict(zip((value.name for value in model.graph.output), outputs, strict=True))
     return model, {names[0]: inputs[0]}, results
 
@@ -34,7 +43,11 @@ def with_constants(case):
 def behind_a_layer(model):
     """The same with a product with the unit matrix before the node, so that the core has a layer."""
     node, value = model.graph.node[0], model.graph.input[0]
-    model.graph.initializer.append(numpy_helper.from_array(np.eye(value.type.tensor_type.shape.dim[-1].dim_value, dtype=np.float32), "unit"))
+    model.graph.initializer.append(
+        numpy_helper.from_array(
+            np.eye(value.type.tensor_type.shape.dim[-1].dim_value, dtype=np.float32), "unit"
+        )
+    )
     model.graph.node.insert(0, helper.make_node("MatMul", [value.name, "unit"], ["before"], name="layer"))
     node = model.graph.node[1]
     node.input[0] = "before"
@@ -50,12 +63,17 @@ def test_operator_cases_are_near_their_results(op_type, tmp_path):
         samples = {name: value[None] for name, value in inputs.items()}
         onnx.save(model, path)
         if case.name in ON_HOST:
-            with pytest.raises(UnsupportedError, match=f"{ON_HOST[case.name]}.*no other node of the model can run on the core"):
+            with pytest.raises(
+                UnsupportedError,
+                match=f"{ON_HOST[case.name]}.*no other node of the model can run on the core",
+            ):
                 api.import_model(path, samples)
             behind_a_layer(model)
             onnx.save(model, path)
         partition = api.import_model(path, samples)
-        on_host = [] if partition.host is None else [node for node in partition.host.nodes if node.op == op_type]
+        on_host = (
+            [] if partition.host is None else [node for node in partition.host.nodes if node.op == op_type]
+        )
         assert len(on_host) == (case.name in ON_HOST), case.name
         assert all(ON_HOST[case.name] in node.reason for node in on_host), on_host
         assert api.verify(partition, "array8", inputs, on=("machine",)).bit_exact

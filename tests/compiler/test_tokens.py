@@ -22,7 +22,10 @@ def test_many_results_that_are_read_one_after_another(count):
     for i in range(count):
         instrs += [product(0, i), make("OUTPUT", acc=i, ny=1, nx=1, channels=8, dst=(i + 1) * 64)]
     for i in range(count):
-        instrs += [product((i + 1) * 64, count + i), make("OUTPUT", acc=count + i, ny=1, nx=1, channels=8, dst=(1 << 17) + i * 64)]
+        instrs += [
+            product((i + 1) * 64, count + i),
+            make("OUTPUT", acc=count + i, ny=1, nx=1, channels=8, dst=(1 << 17) + i * 64),
+        ]
     ordered = add_tokens([*instrs, make("HALT")], ARCH)
     check_order(ordered, ARCH)
     waits = sum(instr.mnemonic == "MATMUL" and instr.wait >> Engine.OUTPUT & 1 for instr in ordered)

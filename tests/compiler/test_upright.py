@@ -24,9 +24,29 @@ def network(upright, stride, dilation, pads):
     for group in (12, 1):
         weights = b.weights(12, 12 // group, *turned((5, 1)))
         before = turned((pads[0], 0)) + turned((pads[1], 0))
-        x = b.append(Conv(weights=weights, bias=np.arange(12, dtype=np.int32), strides=turned((stride, 1)), dilations=turned((dilation, 1)), pads=before,
-                          group=group, x_zero=b.tensors[x].zero_point, requant=b.requant(12, weights[0].size)), x)
-    x = b.append(MaxPool(kernel=turned((2, 1)), strides=turned((2, 1)), dilations=(1, 1), pads=turned((1, 0)) + (0, 0), table=None), x)
+        x = b.append(
+            Conv(
+                weights=weights,
+                bias=np.arange(12, dtype=np.int32),
+                strides=turned((stride, 1)),
+                dilations=turned((dilation, 1)),
+                pads=before,
+                group=group,
+                x_zero=b.tensors[x].zero_point,
+                requant=b.requant(12, weights[0].size),
+            ),
+            x,
+        )
+    x = b.append(
+        MaxPool(
+            kernel=turned((2, 1)),
+            strides=turned((2, 1)),
+            dilations=(1, 1),
+            pads=turned((1, 0)) + (0, 0),
+            table=None,
+        ),
+        x,
+    )
     return b.finish(x)
 
 

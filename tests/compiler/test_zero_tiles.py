@@ -1,4 +1,5 @@
-"""All-zero tiles of the weights: left out of every kind of layer, without a change of the result, and counted."""
+"""All-zero tiles of the weights: left out of every kind of layer, without a change of the result, and
+counted."""
 
 import numpy as np
 import pytest
@@ -15,12 +16,15 @@ from tests.compiler.test_recurrent import random_layer
 from tests.graphs import ARCHS, GraphBuilder, assert_same_bits
 
 
-@pytest.mark.parametrize(("kept", "worth", "runs"), [
-    ([0, 0, 0], 1, [range(1)]),
-    ([0, 1, 0, 0, 1, 1, 0], 2, [range(1, 2), range(4, 6)]),
-    ([0, 1, 0, 0, 1, 1, 0], 3, [range(1, 6)]),
-    ([1, 1], 1, [range(2)]),
-])
+@pytest.mark.parametrize(
+    ("kept", "worth", "runs"),
+    [
+        ([0, 0, 0], 1, [range(1)]),
+        ([0, 1, 0, 0, 1, 1, 0], 2, [range(1, 2), range(4, 6)]),
+        ([0, 1, 0, 0, 1, 1, 0], 3, [range(1, 6)]),
+        ([1, 1], 1, [range(2)]),
+    ],
+)
 def test_runs_join_over_short_gaps(kept, worth, runs):
     assert kept_runs(np.array(kept, bool), worth) == runs
 
@@ -29,12 +33,13 @@ def thinned(b, weights, axes):
     """Set blocks of 5 along these axes to zero, most of them."""
     for axis in axes:
         blocks = b.rng.random(-(-weights.shape[axis] // 5)) < 0.6
-        weights[(slice(None),) * axis + (np.repeat(blocks, 5)[:weights.shape[axis]],)] = 0
+        weights[(slice(None),) * axis + (np.repeat(blocks, 5)[: weights.shape[axis]],)] = 0
     return weights
 
 
 def thinned_network(seed):
-    """A convolution, a matrix product or a recurrent layer with many weights at zero; returns the graph and the node's weights."""
+    """A convolution, a matrix product or a recurrent layer with many weights at zero; returns the graph and
+    the node's weights."""
     b = GraphBuilder(seed)
     kind = seed % 3
     if kind == 0:
@@ -65,7 +70,10 @@ def test_results_stay_and_every_skipped_tile_is_counted(seed, arch):
     (op,) = [node.op for node in graph.nodes if isinstance(node.op, Recurrent | MatMul | Conv)]
     if isinstance(op, MatMul):
         entries = compilation.lowering.constants.entries
-        stored = sum(len(entry.data) for (space, _), entry in entries.items() if space is Space.WEIGHT) // core.tile_bytes
+        stored = (
+            sum(len(entry.data) for (space, _), entry in entries.items() if space is Space.WEIGHT)
+            // core.tile_bytes
+        )
         k, m = op.weights.shape
         assert stored + layer.skipped_tiles == -(-k // core.rows) * -(-m // core.cols)
     assert 0 <= layer.skipped_macs <= layer.macs

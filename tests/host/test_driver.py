@@ -154,14 +154,24 @@ def test_an_error_names_code_offset_and_instruction(image, code):
     offset, instr = image.stream("run")[1]
     driver.device.registers = {"STATUS": Status.ERROR, "ERROR_CODE": code, "ERROR_ADDR": offset}
     text = isa_for(ARCH).disassemble(instr)
-    with pytest.raises(DeviceError, match=f"^the core stopped with {code.name} at program offset {offset}: {re.escape(text)}$"):
+    with pytest.raises(
+        DeviceError,
+        match=f"^the core stopped with {code.name} at program offset {offset}: {re.escape(text)}$",
+    ):
         driver.run_int8({name: np.zeros((1, 3, 4, 5), np.int8) for name in ("in0", "in1")})
 
 
 def test_an_error_past_the_program_is_still_reported(image):
     driver = Driver(FaultyDevice(), image)
-    driver.device.registers = {"STATUS": Status.ERROR, "ERROR_CODE": ErrorCode.REGION, "ERROR_ADDR": len(image.program)}
-    with pytest.raises(DeviceError, match=f"^the core stopped with REGION at program offset {len(image.program)}: an instruction has 48 bytes, not 0$"):
+    driver.device.registers = {
+        "STATUS": Status.ERROR,
+        "ERROR_CODE": ErrorCode.REGION,
+        "ERROR_ADDR": len(image.program),
+    }
+    with pytest.raises(
+        DeviceError,
+        match=f"^the core stopped with REGION at program offset {len(image.program)}: an instruction has 48 bytes, not 0$",
+    ):
         driver.run_int8({name: np.zeros((1, 3, 4, 5), np.int8) for name in ("in0", "in1")})
 
 
@@ -190,7 +200,8 @@ def test_cycles_are_both_words_of_the_counter(image):
     assert (driver.load_cycles, driver.cycles) == (7 + (2 << 32), 0xFFFF_FFFF)
 
 
-# -- the model's own types -----------------------------------------------------------------------------------------------
+# -- the model's own types
+# -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "int8"])
 def test_run_takes_and_gives_the_types_of_the_model(dtype):
     graph = two_inputs(dtype)
@@ -219,16 +230,34 @@ def test_inputs_that_do_not_match_are_refused_by_name(change, message):
 
 
 def io_tensor(scale=0.1, zero=0, dtype="float32", shape=(1,)):
-    return IoTensor(name="x", shape=shape, dtype=dtype, scale=scale, zero_point=zero, offset=0, order=tuple(range(len(shape))))
+    return IoTensor(
+        name="x",
+        shape=shape,
+        dtype=dtype,
+        scale=scale,
+        zero_point=zero,
+        offset=0,
+        order=tuple(range(len(shape))),
+    )
 
 
 def onnx_quantise(values, scale, zero):
     """ONNX Runtime's QuantizeLinear and the DequantizeLinear of its result."""
-    constants = [numpy_helper.from_array(np.float32(scale), "scale"), numpy_helper.from_array(np.int8(zero), "zero")]
-    nodes = [helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]), helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"])]
+    constants = [
+        numpy_helper.from_array(np.float32(scale), "scale"),
+        numpy_helper.from_array(np.int8(zero), "zero"),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, values.shape) for name in "xy")
     q = helper.make_tensor_value_info("q", TensorProto.INT8, values.shape)
-    model = helper.make_model(helper.make_graph(nodes, "g", [x], [q, y], constants), ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [q, y], constants),
+        ir_version=8,
+        opset_imports=[helper.make_opsetid("", 13)],
+    )
     return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": values})
 
 
@@ -237,7 +266,9 @@ def onnx_quantise(values, scale, zero):
 def test_float_quantises_as_onnx_runtime_does(scale, zero):
     rng = np.random.default_rng(8)
     steps = np.arange(-520, 520) / 2
-    values = np.concatenate([steps * np.float32(scale), rng.normal(0, 90 * scale, 500), [0, -0.0, 1e38, -1e38]]).astype(np.float32)
+    values = np.concatenate(
+        [steps * np.float32(scale), rng.normal(0, 90 * scale, 500), [0, -0.0, 1e38, -1e38]]
+    ).astype(np.float32)
     q, back = onnx_quantise(values, scale, zero)
     io = io_tensor(scale, zero)
     np.testing.assert_array_equal(quantise(values, io), q, strict=True)
@@ -262,4 +293,6 @@ def test_every_code_survives_the_way_to_the_model_and_back(dtype, zero):
 
 def test_uint8_is_held_minus_128():
     io = io_tensor(dtype="uint8")
-    np.testing.assert_array_equal(quantise(np.array([0, 128, 255], np.uint8), io), np.array([-128, 0, 127], np.int8), strict=True)
+    np.testing.assert_array_equal(
+        quantise(np.array([0, 128, 255], np.uint8), io), np.array([-128, 0, 127], np.int8), strict=True
+    )

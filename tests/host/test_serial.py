@@ -82,9 +82,9 @@ def test_memory_reads_as_it_was_written_over_any_line(seed, faults):
         if rng.random() < 0.5:
             data = rng.randbytes(size)
             device.write(addr, data)
-            expected[addr:addr + size] = data
+            expected[addr : addr + size] = data
         else:
-            assert device.read(addr, size) == expected[addr:addr + size], f"seed {seed}"
+            assert device.read(addr, size) == expected[addr : addr + size], f"seed {seed}"
     assert device_model.memory == expected, f"seed {seed}"
     assert (device.statistics.retries > 0) == (faults > 0)
 
@@ -98,8 +98,12 @@ def test_every_write_to_a_csr_happens_once_over_a_bad_line(seed):
         device.start()
         assert device.csr_read("ENTRY") == value
     address = CSRS["CONTROL"].address
-    expected = [(at, 1 << i, byte << 8 * i) for value in range(40) for at, word in ((CSRS["ENTRY"].address, value), (address, Control.START))
-                for i, byte in enumerate(int(word).to_bytes(4, "little"))]
+    expected = [
+        (at, 1 << i, byte << 8 * i)
+        for value in range(40)
+        for at, word in ((CSRS["ENTRY"].address, value), (address, Control.START))
+        for i, byte in enumerate(int(word).to_bytes(4, "little"))
+    ]
     assert device_model.csr_writes == expected, f"seed {seed}"
     assert device.statistics.retries > 10, "the line was better than it should be"
 
@@ -109,8 +113,15 @@ def test_a_reset_of_the_board_is_noticed_and_open_recovers():
     device = SerialDevice(ModelLine(device_model))
     device.write(0, b"abcd")
     device_model.reset()
-    for action in (lambda: device.read(0, 4), lambda: device.write(0, b"x"), device.start, lambda: device.csr_read("STATUS")):
-        with pytest.raises(DeviceReset, match="the board on 'model' was reset, and has lost what was loaded: load it again"):
+    for action in (
+        lambda: device.read(0, 4),
+        lambda: device.write(0, b"x"),
+        device.start,
+        lambda: device.csr_read("STATUS"),
+    ):
+        with pytest.raises(
+            DeviceReset, match="the board on 'model' was reset, and has lost what was loaded: load it again"
+        ):
             action()
     device.open()
     assert device.read(0, 4) == b"abcd"
@@ -131,7 +142,10 @@ def test_a_dead_line_is_given_up_with_a_remedy():
             self.sent.append(data)
 
     line = Dead(model())
-    with pytest.raises(LinkDown, match=f"no board answers on 'model': {ATTEMPTS} attempts at 1,000,000 baud gave nothing; is it the right port"):
+    with pytest.raises(
+        LinkDown,
+        match=f"no board answers on 'model': {ATTEMPTS} attempts at 1,000,000 baud gave nothing; is it the right port",
+    ):
         SerialDevice(line)
     assert len(line.sent) == ATTEMPTS and line.closed
 
@@ -141,7 +155,10 @@ def test_a_hopeless_line_is_given_up_with_its_count():
         def _pass(self, data):
             return data if data in self.sent else data[:5] + bytes((data[5] ^ 1,)) + data[6:]
 
-    with pytest.raises(LinkDown, match=f"too many errors on the line 'model': {ATTEMPTS} attempts gave {ATTEMPTS} damaged answers and 0 times none"):
+    with pytest.raises(
+        LinkDown,
+        match=f"too many errors on the line 'model': {ATTEMPTS} attempts gave {ATTEMPTS} damaged answers and 0 times none",
+    ):
         SerialDevice(Hopeless(model()))
 
 
@@ -161,7 +178,9 @@ def test_a_device_that_was_given_up_must_be_opened_again():
 def test_another_protocol_is_refused():
     class Other(ModelLine):
         def write(self, data):
-            self.waiting += frame(Answer((data[1] if data[1] != 0xA4 else data[2]) & 15, LinkStatus.OK, b"SL\x63\x09").body())
+            self.waiting += frame(
+                Answer((data[1] if data[1] != 0xA4 else data[2]) & 15, LinkStatus.OK, b"SL\x63\x09").body()
+            )
 
     with pytest.raises(LinkDown, match=f"speaks version 99 of the link, this host version {LINK_VERSION}"):
         SerialDevice(Other(model()))
@@ -180,7 +199,7 @@ def test_errors_of_the_bus_and_of_addresses_name_the_place():
 def test_wait_counts_the_cores_own_cycles():
     device_model = model()
     device_model.csrs[CSRS["STATUS"].address] = 1
-    device_model.csrs[CSRS["CYCLES_LO"].address:][:2] = b"\xff\xff"
+    device_model.csrs[CSRS["CYCLES_LO"].address :][:2] = b"\xff\xff"
     device_model.csrs[CSRS["CYCLES_LO"].address + 1] = 0x10
     device = SerialDevice(ModelLine(device_model))
     with pytest.raises(DeviceError, match="the core still runs after 4000 cycles"):
@@ -192,7 +211,9 @@ def test_wait_counts_the_cores_own_cycles():
 def test_a_core_that_does_not_come_to_rest_is_reported():
     device_model = model()
     device_model.csrs[CSRS["STATUS"].address] = 8
-    with pytest.raises(DeviceError, match="does not come to rest after RESET: its memory does not answer; reset the board"):
+    with pytest.raises(
+        DeviceError, match="does not come to rest after RESET: its memory does not answer; reset the board"
+    ):
         SerialDevice(ModelLine(device_model)).reset()
 
 
@@ -231,11 +252,16 @@ def test_a_port_of_the_operating_system(terminal):
     data = random.Random(3).randbytes(300)
     device.write(5, data)
     assert device.read(5, 300) == data
-    with pytest.raises(LinkDown, match=f"cannot open the port {terminal!r} at 115,200 baud .*does no other program"):
+    with pytest.raises(
+        LinkDown, match=f"cannot open the port {terminal!r} at 115,200 baud .*does no other program"
+    ):
         SerialPort(terminal, 115_200)
     device.close()
 
 
 def test_a_port_that_is_not_there():
-    with pytest.raises(LinkDown, match="cannot open the port '/dev/nowhere' at 9,600 baud .*: is the board connected, is the name right"):
+    with pytest.raises(
+        LinkDown,
+        match="cannot open the port '/dev/nowhere' at 9,600 baud .*: is the board connected, is the name right",
+    ):
         SerialPort("/dev/nowhere", 9600)

@@ -1,4 +1,5 @@
-"""An AXI4 manager for the Amaranth simulator: bursts with random stalls, and the checks of what a subordinate answers."""
+"""An AXI4 manager for the Amaranth simulator: bursts with random stalls, and the checks of what a subordinate
+answers."""
 
 import dataclasses
 import random
@@ -9,7 +10,8 @@ __all__ = ["AxiManager", "Burst", "random_bursts"]
 
 @dataclasses.dataclass
 class Burst:
-    """One burst, and what became of it; `data` and `strobes` are the beats of a write, `data` those that a read gave."""
+    """One burst, and what became of it; `data` and `strobes` are the beats of a write, `data` those that a
+    read gave."""
 
     write: bool
     addr: int
@@ -24,11 +26,15 @@ class Burst:
 
     def overlaps(self, other, bus_bytes: int) -> bool:
         """Whether both touch a byte."""
-        return self.addr < other.addr + other.beats * bus_bytes and other.addr < self.addr + self.beats * bus_bytes
+        return (
+            self.addr < other.addr + other.beats * bus_bytes
+            and other.addr < self.addr + self.beats * bus_bytes
+        )
 
 
 def random_bursts(rng, pages, row_bytes, bus_bytes, count):
-    """Reads and writes that often meet, and cross rows, in a few pages of 4 KiB; what each read must give; the bytes in the end."""
+    """Reads and writes that often meet, and cross rows, in a few pages of 4 KiB; what each read must give;
+    the bytes in the end."""
     memory, bursts, expected = {}, [], []
     while len(bursts) < count:
         beats = rng.choice((1, 1, 2, rng.randint(1, 16), 16))
@@ -36,8 +42,13 @@ def random_bursts(rng, pages, row_bytes, bus_bytes, count):
         beats = min(beats, (4096 - near) // bus_bytes)
         addr = rng.choice(pages) + near
         if rng.random() < 0.5:
-            burst = Burst(True, addr, beats, [rng.getrandbits(8 * bus_bytes) for _ in range(beats)],
-                          [rng.choice((-1, 0, rng.getrandbits(bus_bytes))) % (1 << bus_bytes) for _ in range(beats)])
+            burst = Burst(
+                True,
+                addr,
+                beats,
+                [rng.getrandbits(8 * bus_bytes) for _ in range(beats)],
+                [rng.choice((-1, 0, rng.getrandbits(bus_bytes))) % (1 << bus_bytes) for _ in range(beats)],
+            )
             for beat in range(beats):
                 for lane in range(bus_bytes):
                     if burst.strobes[beat] >> lane & 1:
@@ -45,13 +56,21 @@ def random_bursts(rng, pages, row_bytes, bus_bytes, count):
             expected.append(None)
         else:
             burst = Burst(False, addr, beats)
-            expected.append([sum(memory.get(addr + beat * bus_bytes + lane, 0) << 8 * lane for lane in range(bus_bytes)) for beat in range(beats)])
+            expected.append(
+                [
+                    sum(
+                        memory.get(addr + beat * bus_bytes + lane, 0) << 8 * lane for lane in range(bus_bytes)
+                    )
+                    for beat in range(beats)
+                ]
+            )
         bursts.append(burst)
     return bursts, expected, memory
 
 
 class AxiManager:
-    """Runs bursts in order; a burst waits for those of the other direction that touch its bytes, since AXI promises no order between them.
+    """Runs bursts in order; a burst waits for those of the other direction that touch its bytes, since AXI
+    promises no order between them.
 
     Parameters
     ----------
@@ -70,7 +89,12 @@ class AxiManager:
     def _may_begin(self, burst, under_way) -> bool:
         if self.alone:
             return not under_way
-        return not any(burst.write != other.write and burst.overlaps(other, self.bus_bytes) for other in under_way) and not self._rests()
+        return (
+            not any(
+                burst.write != other.write and burst.overlaps(other, self.bus_bytes) for other in under_way
+            )
+            and not self._rests()
+        )
 
     async def run(self, ctx, limit=60_000, stop=None):
         """Until all bursts are done, or, in the middle of them, after `stop` cycles, for a reset."""
@@ -87,12 +111,19 @@ class AxiManager:
                 for channel in ("ar", "aw", "w"):
                     ctx.set(getattr(axi, f"{channel}valid"), 0)
                 return
-            while todo and (channel := "aw" if todo[0].write else "ar") not in offered and self._may_begin(todo[0], [*reads, *writes, *offered.values()]):
+            while (
+                todo
+                and (channel := "aw" if todo[0].write else "ar") not in offered
+                and self._may_begin(todo[0], [*reads, *writes, *offered.values()])
+            ):
                 burst = offered[channel] = todo.popleft()
                 ctx.set(getattr(axi, f"{channel}addr"), burst.addr)
                 ctx.set(getattr(axi, f"{channel}len"), burst.beats - 1)
                 if burst.write:
-                    beats += [(*beat, index == burst.beats - 1) for index, beat in enumerate(zip(burst.data, burst.strobes, strict=True))]
+                    beats += [
+                        (*beat, index == burst.beats - 1)
+                        for index, beat in enumerate(zip(burst.data, burst.strobes, strict=True))
+                    ]
             for channel in ("ar", "aw"):
                 ctx.set(getattr(axi, f"{channel}valid"), channel in offered)
             # Beats may come before their address is accepted.
@@ -105,9 +136,23 @@ class AxiManager:
             ctx.set(axi.rready, r_ready)
             ctx.set(axi.bready, b_ready)
             _, _, ar, aw, w, r, data, r_resp, last, b, b_resp = await ctx.tick().sample(
-                axi.arready, axi.awready, axi.wready, axi.rvalid, axi.rdata, axi.rresp, axi.rlast, axi.bvalid, axi.bresp)
-            for channel, valid, ready, payload in (("r", r, r_ready, (data, r_resp, last)), ("b", b, b_ready, (b_resp,))):
-                assert channel not in held or (valid and held[channel] == payload), f"{channel} changed while it waited"
+                axi.arready,
+                axi.awready,
+                axi.wready,
+                axi.rvalid,
+                axi.rdata,
+                axi.rresp,
+                axi.rlast,
+                axi.bvalid,
+                axi.bresp,
+            )
+            for channel, valid, ready, payload in (
+                ("r", r, r_ready, (data, r_resp, last)),
+                ("b", b, b_ready, (b_resp,)),
+            ):
+                assert channel not in held or (valid and held[channel] == payload), (
+                    f"{channel} changed while it waited"
+                )
                 held.pop(channel, None)
                 if valid and not ready:
                     held[channel] = payload
@@ -130,4 +175,6 @@ class AxiManager:
                 burst = writes.popleft()
                 burst.responses.append(b_resp)
                 burst.done = cycle
-        raise AssertionError(f"hangs: {len(todo)} bursts were not offered, {len(offered)} not accepted, {len(reads)} reads and {len(writes)} writes not finished")
+        raise AssertionError(
+            f"hangs: {len(todo)} bursts were not offered, {len(offered)} not accepted, {len(reads)} reads and {len(writes)} writes not finished"
+        )

@@ -1,4 +1,5 @@
-"""A model of external memory behind an AXI4 manager, for the Amaranth simulator: random stalls, latency, bus errors."""
+"""A model of external memory behind an AXI4 manager, for the Amaranth simulator: random stalls, latency, bus
+errors."""
 
 import random
 from collections import deque
@@ -18,7 +19,17 @@ class AxiMemory:
     bad : range or None          addresses that answer SLVERR
     """
 
-    def __init__(self, axi, data: bytearray, *, base: int = 0, latency: int = 1, stall: float = 0.0, seed: int = 0, bad=None):
+    def __init__(
+        self,
+        axi,
+        data: bytearray,
+        *,
+        base: int = 0,
+        latency: int = 1,
+        stall: float = 0.0,
+        seed: int = 0,
+        bad=None,
+    ):
         self.axi, self.data, self.base, self.latency, self.stall = axi, data, base, latency, stall
         self.random = random.Random(seed)
         self.bad = bad
@@ -31,7 +42,9 @@ class AxiMemory:
         beats = length + 1
         assert beats <= 16 and addr % bytes_ == 0, f"burst of {beats} beats at {addr:#x}"
         assert addr // 4096 == (addr + beats * bytes_ - 1) // 4096, f"burst at {addr:#x} crosses a page"
-        assert self.base <= addr and addr + beats * bytes_ <= self.base + len(self.data), f"burst at {addr:#x} is outside"
+        assert self.base <= addr and addr + beats * bytes_ <= self.base + len(self.data), (
+            f"burst at {addr:#x} is outside"
+        )
         self.bursts += 1
 
     def _is_bad(self, addr: int) -> bool:
@@ -52,25 +65,55 @@ class AxiMemory:
             ctx.set(axi.arready, ready[0])
             ctx.set(axi.awready, ready[1])
             ctx.set(axi.wready, ready[2])
-            if not rvalid and reads and reads[0][0] <= now and pick.random() >= self.stall and not self.frozen:
+            if (
+                not rvalid
+                and reads
+                and reads[0][0] <= now
+                and pick.random() >= self.stall
+                and not self.frozen
+            ):
                 _, addr, left = reads[0]
                 at = addr - self.base
-                ctx.set(axi.rdata, int.from_bytes(self.data[at:at + bus_bytes], "little"))
+                ctx.set(axi.rdata, int.from_bytes(self.data[at : at + bus_bytes], "little"))
                 ctx.set(axi.rresp, 2 if self._is_bad(addr) else 0)
                 ctx.set(axi.rlast, left == 0)
                 rvalid = True
-            if not bvalid and responses and responses[0][0] <= now and pick.random() >= self.stall and not self.frozen:
+            if (
+                not bvalid
+                and responses
+                and responses[0][0] <= now
+                and pick.random() >= self.stall
+                and not self.frozen
+            ):
                 ctx.set(axi.bresp, 2 if responses[0][1] else 0)
                 bvalid = True
             ctx.set(axi.rvalid, rvalid)
             ctx.set(axi.bvalid, bvalid)
-            names = ("arvalid", "araddr", "arlen", "awvalid", "awaddr", "awlen", "wvalid", "wdata", "wstrb", "wlast", "rready", "bready")
+            names = (
+                "arvalid",
+                "araddr",
+                "arlen",
+                "awvalid",
+                "awaddr",
+                "awlen",
+                "wvalid",
+                "wdata",
+                "wstrb",
+                "wlast",
+                "rready",
+                "bready",
+            )
             _, _, *values = await ctx.tick().sample(*(getattr(axi, name) for name in names))
             v = dict(zip(names, values, strict=True))
-            for channel, is_ready, payload in (("ar", ready[0], ("araddr", "arlen")), ("aw", ready[1], ("awaddr", "awlen")),
-                                               ("w", ready[2], ("wdata", "wstrb", "wlast"))):
+            for channel, is_ready, payload in (
+                ("ar", ready[0], ("araddr", "arlen")),
+                ("aw", ready[1], ("awaddr", "awlen")),
+                ("w", ready[2], ("wdata", "wstrb", "wlast")),
+            ):
                 if channel in held:
-                    assert v[f"{channel}valid"] and held[channel] == [v[x] for x in payload], f"{channel} changed while it waited"
+                    assert v[f"{channel}valid"] and held[channel] == [v[x] for x in payload], (
+                        f"{channel} changed while it waited"
+                    )
                 held.pop(channel, None)
                 if v[f"{channel}valid"] and not is_ready:
                     held[channel] = [v[x] for x in payload]

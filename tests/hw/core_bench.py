@@ -25,8 +25,15 @@ class CoreBench:
         self.core = core_for(arch)
         self.isa = isa_for(arch)
         self.seed = seed
-        self.memory = AxiMemory(self.core.axi, bytearray(DATA + DATA_SIZE - PROGRAM), base=PROGRAM, latency=latency,
-                                stall=stall, seed=seed, bad=bad)
+        self.memory = AxiMemory(
+            self.core.axi,
+            bytearray(DATA + DATA_SIZE - PROGRAM),
+            base=PROGRAM,
+            latency=latency,
+            stall=stall,
+            seed=seed,
+            bad=bad,
+        )
         self.bytes = self.memory.data
         self.finished = False
 
@@ -51,13 +58,25 @@ class CoreBench:
 
     async def start(self, ctx, program, *, data=b"", size=None, watchdog=2000, entry=0):
         """Writes a program (instructions, lines of assembly or raw words), and starts it."""
-        code = b"".join(self.isa.encode(self.isa.assemble(i)) if isinstance(i, str) else i if isinstance(i, bytes)
-                        else self.isa.encode(i) for i in program)
-        self.bytes[entry:entry + len(code)] = code
+        code = b"".join(
+            self.isa.encode(self.isa.assemble(i))
+            if isinstance(i, str)
+            else i
+            if isinstance(i, bytes)
+            else self.isa.encode(i)
+            for i in program
+        )
+        self.bytes[entry : entry + len(code)] = code
         at = DATA - PROGRAM
-        self.bytes[at:at + len(data)] = data
-        for name, value in (("PROGRAM_LO", PROGRAM), ("PROGRAM_SIZE", entry + len(code) if size is None else size), ("DATA_LO", DATA),
-                            ("DATA_SIZE", DATA_SIZE), ("ENTRY", entry), ("WATCHDOG", watchdog)):
+        self.bytes[at : at + len(data)] = data
+        for name, value in (
+            ("PROGRAM_LO", PROGRAM),
+            ("PROGRAM_SIZE", entry + len(code) if size is None else size),
+            ("DATA_LO", DATA),
+            ("DATA_SIZE", DATA_SIZE),
+            ("ENTRY", entry),
+            ("WATCHDOG", watchdog),
+        ):
             await self.write(ctx, name, value)
         await self.write(ctx, "CONTROL", Control.START)
 
@@ -73,4 +92,4 @@ class CoreBench:
 
     def data(self, offset, count):
         at = DATA - PROGRAM + offset
-        return bytes(self.bytes[at:at + count])
+        return bytes(self.bytes[at : at + count])

@@ -1,4 +1,5 @@
-"""A bench for the host link: bytes in and out, memory and CSRs that stall, beside the model that says what is right."""
+"""A bench for the host link: bytes in and out, memory and CSRs that stall, beside the model that says what is
+right."""
 
 import random
 
@@ -15,7 +16,8 @@ BASE, MEMORY_BYTES, CSR_BYTES = 0x0, 0x400, 0x80
 
 
 class LiteRegisters:
-    """Serves one `Axi4LiteSignature` from a bytearray; every handshake may stall, and answers come when they like.
+    """Serves one `Axi4LiteSignature` from a bytearray; every handshake may stall, and answers come when they
+    like.
 
     Parameters
     ----------
@@ -46,15 +48,17 @@ class LiteRegisters:
                 bad = address + 4 > len(self.data)
                 if not bad:
                     mask = sum(0xFF << 8 * i for i in range(4) if strobe >> i & 1)
-                    old = int.from_bytes(self.data[address:address + 4], "little")
-                    self.data[address:address + 4] = (old & ~mask | word & mask).to_bytes(4, "little")
+                    old = int.from_bytes(self.data[address : address + 4], "little")
+                    self.data[address : address + 4] = (old & ~mask | word & mask).to_bytes(4, "little")
                     self.writes.append((address, strobe, word & mask))
                 ctx.set(bus.bresp, 2 if bad else 0)
                 address = value = None
                 bvalid = True
             if read is not None and pick[4]:
                 bad = read + 4 > len(self.data)
-                ctx.set(bus.rdata, 0xDEAD_BEEF if bad else int.from_bytes(self.data[read:read + 4], "little"))
+                ctx.set(
+                    bus.rdata, 0xDEAD_BEEF if bad else int.from_bytes(self.data[read : read + 4], "little")
+                )
                 ctx.set(bus.rresp, 2 if bad else 0)
                 read = None
                 rvalid = True
@@ -63,10 +67,16 @@ class LiteRegisters:
             names = ("awvalid", "awaddr", "wvalid", "wdata", "wstrb", "arvalid", "araddr", "bready", "rready")
             _, _, *values = await ctx.tick().sample(*(getattr(bus, name) for name in names))
             v = dict(zip(names, values, strict=True))
-            for channel, taken, payload in (("aw", take_address, ("awaddr",)), ("w", take_value, ("wdata", "wstrb")), ("ar", take_read, ("araddr",))):
+            for channel, taken, payload in (
+                ("aw", take_address, ("awaddr",)),
+                ("w", take_value, ("wdata", "wstrb")),
+                ("ar", take_read, ("araddr",)),
+            ):
                 now = tuple(v[name] for name in payload)
                 if channel in held:
-                    assert v[f"{channel}valid"] and held[channel] == now, f"csr {channel} changed while it waited"
+                    assert v[f"{channel}valid"] and held[channel] == now, (
+                        f"csr {channel} changed while it waited"
+                    )
                 held.pop(channel, None)
                 if v[f"{channel}valid"] and not taken:
                     held[channel] = now
@@ -82,11 +92,23 @@ class LiteRegisters:
                 rvalid = False
 
 
-def run(chunks, *, bus_bits: int = 32, payload_bytes: int = 32, stall: float = 0.0, seed: int = 0, latency: int = 1,
-        bad: range = range(0), joint: bool = True, addr_bits: int = 34) -> list[bytes]:
-    """Feed bytes; compare every answer, memory and CSRs with the model's. Returns the answers, as they went over the line.
+def run(
+    chunks,
+    *,
+    bus_bits: int = 32,
+    payload_bytes: int = 32,
+    stall: float = 0.0,
+    seed: int = 0,
+    latency: int = 1,
+    bad: range = range(0),
+    joint: bool = True,
+    addr_bits: int = 34,
+) -> list[bytes]:
+    """Feed bytes; compare every answer, memory and CSRs with the model's. Returns the answers, as they went
+    over the line.
 
-    Each item of `chunks` is bytes, or None for a reset of the link. Bytes come every 11 cycles, and none while an answer is due.
+    Each item of `chunks` is bytes, or None for a reset of the link. Bytes come every 11 cycles, and none
+    while an answer is due.
     """
     dut = LinkEngine(bus_bits=bus_bits, addr_bits=addr_bits, payload_bytes=payload_bytes)
     reset = Signal()
@@ -113,7 +135,9 @@ def run(chunks, *, bus_bits: int = 32, payload_bytes: int = 32, stall: float = 0
                 ctx.set(dut.i.valid, 0)
                 if not expected:
                     for _ in range(10):
-                        assert not ctx.get(dut.o.valid), f"an answer where none is due, after {chunk.hex()} (seed {seed})"
+                        assert not ctx.get(dut.o.valid), (
+                            f"an answer where none is due, after {chunk.hex()} (seed {seed})"
+                        )
                         await ctx.tick()
                     continue
                 got = bytearray()

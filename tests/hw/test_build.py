@@ -24,7 +24,9 @@ def test_tiny_is_generated_within_budget_and_cached(tmp_path):
     for name, direction, bits in files.ports:
         width = rf"\[{bits - 1}:0\] " if bits > 1 else ""
         assert re.search(rf"^  {direction} {width}{name};", text, re.MULTILINE), name
-    assert {"axi__awaddr", "csr__awaddr", "trace__output__valid", "clk", "rst"} <= {name for name, _, _ in files.ports}
+    assert {"axi__awaddr", "csr__awaddr", "trace__output__valid", "clk", "rst"} <= {
+        name for name, _, _ in files.ports
+    }
     assert len(text) < 2_000_000 and seconds < 30, f"{len(text)} characters in {seconds:.1f} s"
     begin = time.monotonic()
     assert generate(PRESETS["tiny"], build_dir=tmp_path) == files
@@ -51,7 +53,13 @@ class Small(wiring.Component):
         m.submodules.memory = memory = Memory(shape=16, depth=self._depth, init=self._init)
         write = memory.write_port(granularity=8)
         read = memory.read_port(transparent_for=(write,) if self._transparent else ())
-        m.d.comb += [read.addr.eq(self.addr), write.addr.eq(self.addr), write.data.eq(self.data), write.en.eq(self.en), self.q.eq(read.data)]
+        m.d.comb += [
+            read.addr.eq(self.addr),
+            write.addr.eq(self.addr),
+            write.data.eq(self.data),
+            write.en.eq(self.en),
+            self.q.eq(read.data),
+        ]
         return m
 
 
@@ -59,7 +67,13 @@ class Small(wiring.Component):
 def test_a_memory_becomes_one_ram_instance_with_its_lanes(transparent):
     text = verilog.convert(Small(64, transparent=transparent), platform=VerilogPlatform())
     parameters = dict(re.findall(r"\.(\w+)\(32'd(\d+)\)", text))
-    assert parameters == {"WIDTH": "16", "DEPTH": "64", "ADDR": "6", "LANE": "8", "TRANSPARENT": str(int(transparent))}
+    assert parameters == {
+        "WIDTH": "16",
+        "DEPTH": "64",
+        "ADDR": "6",
+        "LANE": "8",
+        "TRANSPARENT": str(int(transparent)),
+    }
 
 
 class Rom(wiring.Component):

@@ -22,9 +22,11 @@ from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE, accepted
 ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL, WIDE], ids=lambda arch: arch.name)
 
 
-# -- lane ----------------------------------------------------------------------------------------------------------------
+# -- lane
+# ----------------------------------------------------------------------------------------------------------------
 def run_lane(operations):
-    """The results of one operation after another, each a dictionary of inputs; a new one as early as it may begin.
+    """The results of one operation after another, each a dictionary of inputs; a new one as early as it may
+    begin.
 
     A result is `o`, or `hidden` where the operation says so.
     """
@@ -65,8 +67,14 @@ def run_lane(operations):
 def test_lookups_are_those_of_the_definition_in_every_segment():
     rng = random.Random(1)
     rests = (0, 1, 127, 128, 129, 255)
-    xs = [(s << cells.SEGMENT_BITS) + rest for s in range(-128, 128) for rest in (*rng.sample(rests, 2), rng.randrange(256))]
-    operations = [{"lookup": 1, "tanh": tanh, "x": x, "a": rng.randrange(99), "post": 7} for x in xs for tanh in (0, 1)]
+    xs = [
+        (s << cells.SEGMENT_BITS) + rest
+        for s in range(-128, 128)
+        for rest in (*rng.sample(rests, 2), rng.randrange(256))
+    ]
+    operations = [
+        {"lookup": 1, "tanh": tanh, "x": x, "a": rng.randrange(99), "post": 7} for x in xs for tanh in (0, 1)
+    ]
     tables = (cells.SIGMOID, cells.TANH)
     assert run_lane(operations) == [cells.interpolate(tables[op["tanh"]], op["x"]) for op in operations]
     plain = [{"lookup": 1, "plain": 1, "x": x} for x in xs]
@@ -86,9 +94,22 @@ def test_products_are_rounded_to_even_and_saturated():
         exponent = rng.randrange(8, 15)
         rest = 14 + 8 * hidden - exponent
         a = rng.choice((-1, 1)) << exponent if tie else pick(-(1 << 16), (1 << 16) - 1)
-        b = rng.randint(-(1 << 16 - rest), (1 << 16 - rest) - 1) << rest if tie else pick(-(1 << 16), (1 << 16) - 1)
+        b = (
+            rng.randint(-(1 << 16 - rest), (1 << 16 - rest) - 1) << rest
+            if tie
+            else pick(-(1 << 16), (1 << 16) - 1)
+        )
         pre = 0 if hidden else pick(-(1 << 27), (1 << 27) - 1) if not tie else rng.choice((0, 1 << 14, -1))
-        operations.append({"multiply": 1, "hidden": hidden, "a": a, "b": b, "pre": pre, "post": 0 if hidden else pick(-32768, 32767)})
+        operations.append(
+            {
+                "multiply": 1,
+                "hidden": hidden,
+                "a": a,
+                "b": b,
+                "pre": pre,
+                "post": 0 if hidden else pick(-32768, 32767),
+            }
+        )
     # A little above half a unit, by bits that only a hidden state drops.
     for a in range(257, 1 << 16, 131):
         b = -(-(1 << 22) // a)
@@ -106,9 +127,11 @@ def test_products_are_rounded_to_even_and_saturated():
     assert {-32768, 32767, -128, 127} <= set(expected)
 
 
-# -- engine --------------------------------------------------------------------------------------------------------------
+# -- engine
+# --------------------------------------------------------------------------------------------------------------
 def run(arch, instrs, *, seed, stall, limit=20_000):
-    """Execute on a vector engine beside a machine; (checker, cycles of chain transfers, of command transfers)."""
+    """Execute on a vector engine beside a machine; (checker, cycles of chain transfers, of command
+    transfers)."""
     rng = random.Random(seed)
     groups = []
 
@@ -124,8 +147,12 @@ def run(arch, instrs, *, seed, stall, limit=20_000):
         if instr.mnemonic == "CELL":
             own = random_gates(arch, instr, rng)
         else:
-            own = [np.array([rng.randint(-128, 127) for _ in range(min(arch.lanes, instr.bytes - first))], np.int8)
-                   for first in range(0, instr.bytes, arch.lanes)]
+            own = [
+                np.array(
+                    [rng.randint(-128, 127) for _ in range(min(arch.lanes, instr.bytes - first))], np.int8
+                )
+                for first in range(0, instr.bytes, arch.lanes)
+            ]
         chunks += own
         machine.chain.extend(own)
         machine.execute(instr)
@@ -152,7 +179,10 @@ def run(arch, instrs, *, seed, stall, limit=20_000):
                 ctx.set(dut.chain.payload.as_value(), rng.getrandbits(16 * arch.lanes))
                 await ctx.tick()
             for lane in range(arch.lanes):
-                ctx.set(dut.chain.payload[lane], int(chunk[lane]) if lane < len(chunk) else rng.randint(-32768, 32767))
+                ctx.set(
+                    dut.chain.payload[lane],
+                    int(chunk[lane]) if lane < len(chunk) else rng.randint(-32768, 32767),
+                )
             ctx.set(dut.chain.valid, 1)
             await accepted(ctx, dut.chain)
             result["chain"].append(result["cycle"])
@@ -166,12 +196,26 @@ def run(arch, instrs, *, seed, stall, limit=20_000):
             read_ready, write_ready = rng.random() >= stall, rng.random() >= stall
             ctx.set(dut.read.ready, read_ready)
             ctx.set(dut.write.ready, write_ready)
-            ctx.set(dut.read.data.as_value(), int.from_bytes(pipeline.pop(0) or rng.randbytes(arch.act_width), "little"))
-            sampled = await ctx.tick().sample(dut.read.valid, dut.read.addr, dut.write.valid, dut.write.addr, dut.write.mask,
-                                              dut.write.data.as_value(), dut.engine.done, dut.engine.error, dut.engine.stall)
+            ctx.set(
+                dut.read.data.as_value(),
+                int.from_bytes(pipeline.pop(0) or rng.randbytes(arch.act_width), "little"),
+            )
+            sampled = await ctx.tick().sample(
+                dut.read.valid,
+                dut.read.addr,
+                dut.write.valid,
+                dut.write.addr,
+                dut.write.mask,
+                dut.write.data.as_value(),
+                dut.engine.done,
+                dut.engine.error,
+                dut.engine.stall,
+            )
             reads, from_addr, writes, addr, mask, written, done, error, stalled = sampled[2:]
             assert not error
-            pipeline.append(sram[(from_addr + lanes) % arch.act_bytes].tobytes() if reads and read_ready else None)
+            pipeline.append(
+                sram[(from_addr + lanes) % arch.act_bytes].tobytes() if reads and read_ready else None
+            )
             offer = sampled[5:8] if writes else None
             assert waiting is None or offer == waiting, f"seed {seed}: an offer was withdrawn or changed"
             waiting = None if write_ready else offer
@@ -181,10 +225,14 @@ def run(arch, instrs, *, seed, stall, limit=20_000):
             if writes and write_ready:
                 assert mask and mask & (mask + 1) == 0, f"seed {seed}: mask {mask:b} has a hole"
                 effect = (addr, split_bytes(written, mask.bit_length()))
-                sram[(addr + lanes[:len(effect[1])]) % arch.act_bytes] = np.array(effect[1], np.int8).view(np.uint8)
+                sram[(addr + lanes[: len(effect[1])]) % arch.act_bytes] = np.array(effect[1], np.int8).view(
+                    np.uint8
+                )
             checker.step(result["cycle"], effect, done)
             result["cycle"] += 1
-            assert result["cycle"] < limit, f"seed {seed}: {checker.done} is never done: {instrs[checker.done]}"
+            assert result["cycle"] < limit, (
+                f"seed {seed}: {checker.done} is never done: {instrs[checker.done]}"
+            )
         np.testing.assert_array_equal(sram, machine.act.view(np.uint8), err_msg=f"seed {seed}")
 
     simulator = Simulator(dut)
@@ -202,9 +250,23 @@ def test_equals_the_machine(arch, stall):
     seed = 41
     rng = random.Random(seed)
     # Chained additions between the cells: each instruction takes its own chunks, and only those.
-    add = isa_for(arch).make("ADD", a_source=OperandA.OUTPUT, bytes=arch.lanes, b=3, dst=arch.act_bytes // 2, a_mult=1, b_mult=1,
-                             low=-128, high=127)
-    instrs = [instr for i in range(8) for kind in Cell for instr in ([random_cell(arch, rng, kind)] + [add] * (i % 4 == 3))]
+    add = isa_for(arch).make(
+        "ADD",
+        a_source=OperandA.OUTPUT,
+        bytes=arch.lanes,
+        b=3,
+        dst=arch.act_bytes // 2,
+        a_mult=1,
+        b_mult=1,
+        low=-128,
+        high=127,
+    )
+    instrs = [
+        instr
+        for i in range(8)
+        for kind in Cell
+        for instr in ([random_cell(arch, rng, kind)] + [add] * (i % 4 == 3))
+    ]
     checker, _ = run(arch, instrs, seed=seed, stall=stall)
     values = {v for _, effect in checker.expected for v in effect[1]}
     assert {-128, 127} <= values and len(values) > 20
@@ -215,9 +277,16 @@ def test_every_shift_and_both_ends_of_alpha(kind):
     arch = EQUAL
     make, rng = isa_for(arch).make, random.Random(3)
     common = {"kind": kind, "units": arch.cols, "state": 16, "state_high": 40, "dst": 64, "dst_low": 96}
-    variants = {Cell.LSTM: [{"shift": s} for s in range(8)], Cell.GRU: [{"shift": 7, "alpha": 77}] * 8,
-                Cell.RNN: [{"alpha": a, "shift": 5} for a in (0, 1, 1 << 14, (1 << 15) - 1, 1 << 15, rng.randrange(1 << 15))]}[kind]
-    checker, _ = run(arch, [make("CELL", **common, **v, wide=i % 2) for v in variants for i in range(4)], seed=3, stall=0.0)
+    variants = {
+        Cell.LSTM: [{"shift": s} for s in range(8)],
+        Cell.GRU: [{"shift": 7, "alpha": 77}] * 8,
+        Cell.RNN: [
+            {"alpha": a, "shift": 5} for a in (0, 1, 1 << 14, (1 << 15) - 1, 1 << 15, rng.randrange(1 << 15))
+        ],
+    }[kind]
+    checker, _ = run(
+        arch, [make("CELL", **common, **v, wide=i % 2) for v in variants for i in range(4)], seed=3, stall=0.0
+    )
     assert checker.complete
 
 
@@ -227,16 +296,22 @@ def test_cycles_from_the_last_gate_and_from_chunk_to_chunk(kind, wide):
     assert CellUnit.CYCLES[kind] == CELL_LATENCY[kind]
     for arch in (EQUAL, MIXED):
         chunks = arch.cols // arch.lanes
-        instr = isa_for(arch).make("CELL", kind=kind, units=arch.cols, state=16, state_high=40, dst=64, wide=wide, dst_low=96)
+        instr = isa_for(arch).make(
+            "CELL", kind=kind, units=arch.cols, state=16, state_high=40, dst=64, wide=wide, dst_low=96
+        )
         checker, result = run(arch, [instr], seed=1, stall=0.0)
-        hidden, last_gates = checker.cycles[2::3 + wide], result["chain"][-chunks:]
+        hidden, last_gates = checker.cycles[2 :: 3 + wide], result["chain"][-chunks:]
         assert [b - a for a, b in zip(last_gates, hidden, strict=True)] == [CellUnit.CYCLES[kind]] * chunks
         assert all(b - a == cell_cycles(instr) for a, b in itertools.pairwise(last_gates))
         assert checker.cycles[-1] - last_gates[-1] == cell_latency(instr)
-        assert not any(a <= cycle <= b for a, b in zip(last_gates, hidden, strict=True) for cycle in result["stalls"])
+        assert not any(
+            a <= cycle <= b for a, b in zip(last_gates, hidden, strict=True) for cycle in result["stalls"]
+        )
         # In all other cycles it waits for the state, or for a chunk.
         idle = set(range(result["commands"][0] + 1, hidden[-1] + wide)) - set(result["chain"])
         idle -= {cycle for a, b in zip(last_gates, hidden, strict=True) for cycle in range(a, b + 1 + wide)}
         assert set(result["stalls"]) == idle
         # The gates before come one chunk per cycle, after the first has met its command.
-        assert result["chain"][1:-chunks] == list(range(result["chain"][0] + 1, result["chain"][0] + chunks * (kind.gates - 1)))
+        assert result["chain"][1:-chunks] == list(
+            range(result["chain"][0] + 1, result["chain"][0] + chunks * (kind.gates - 1))
+        )

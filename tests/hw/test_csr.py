@@ -33,8 +33,11 @@ def test_every_register_reads_its_own_value():
             elif csr.access is Access.READ and name not in constants:
                 ctx.set(dut.values[name.lower()], 0xABC0_0000 + i)
                 expected[name] = 0xABC0_0000 + i
-        assert {name: (await csr_read(ctx, dut.bus, csr.address))[0] for name, csr in CSRS.items()} == expected
+        assert {
+            name: (await csr_read(ctx, dut.bus, csr.address))[0] for name, csr in CSRS.items()
+        } == expected
         assert ctx.get(dut.settings.entry) == expected["ENTRY"]
+
     simulate(body)
 
 
@@ -47,12 +50,20 @@ def test_strobes_select_bytes_and_running_protects_settings():
         ctx.set(dut.running, 1)
         assert await csr_write(ctx, dut.bus, address, 0) == 0
         assert await csr_read(ctx, dut.bus, address) == (0x11BB33DD, 0)
+
     simulate(body)
 
 
-@pytest.mark.parametrize(("value", "start", "reset"), [
-    (Control.START, 1, 0), (Control.RESET, 0, 1), (Control.START | Control.RESET, 0, 1), (0, 0, 0), (4, 0, 0),
-])
+@pytest.mark.parametrize(
+    ("value", "start", "reset"),
+    [
+        (Control.START, 1, 0),
+        (Control.RESET, 0, 1),
+        (Control.START | Control.RESET, 0, 1),
+        (0, 0, 0),
+        (4, 0, 0),
+    ],
+)
 def test_control_pulses_for_one_cycle_and_reset_wins(value, start, reset):
     counts = [0, 0]
     dut = CsrBlock(PRESETS["tiny"])
@@ -82,4 +93,5 @@ def test_an_address_without_a_register_answers_slverr():
         assert (await csr_read(ctx, dut.bus, address))[1] == 2
         assert await csr_write(ctx, dut.bus, address, 1) == 2
         assert (await csr_read(ctx, dut.bus, 0))[1] == 0
+
     simulate(body)

@@ -16,7 +16,22 @@ from systolith.hw.leaf.table import Table
 from systolith.spec.arch import PRESETS
 
 
-@pytest.mark.parametrize("component", [CellUnit, Core, LoadEngine, MatrixEngine, OutputEngine, ParamMemory, Scratchpad, StoreEngine, Table, VectorEngine, WeightMemory])
+@pytest.mark.parametrize(
+    "component",
+    [
+        CellUnit,
+        Core,
+        LoadEngine,
+        MatrixEngine,
+        OutputEngine,
+        ParamMemory,
+        Scratchpad,
+        StoreEngine,
+        Table,
+        VectorEngine,
+        WeightMemory,
+    ],
+)
 def test_elaborates_twice(component):
     instance = component(PRESETS["tiny"])
     first, second = (Fragment.get(instance, None) for _ in range(2))

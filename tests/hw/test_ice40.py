@@ -22,7 +22,11 @@ def test_pairs_of_products(logic):
     rng = random.Random(1)
     ends = (-128, -127, -1, 0, 1, 127)
     # Each first factor with a random partner of each second one, and all ends with all ends.
-    cases = [((a, rng.randint(-128, 127)), (b, rng.randint(-128, 127))) for a in range(-128, 128) for b in rng.sample(range(-128, 128), 12)]
+    cases = [
+        ((a, rng.randint(-128, 127)), (b, rng.randint(-128, 127)))
+        for a in range(-128, 128)
+        for b in rng.sample(range(-128, 128), 12)
+    ]
     cases += [((a, c), (b, d)) for a, b, c, d in itertools.product(ends, repeat=4)]
 
     async def body(ctx):

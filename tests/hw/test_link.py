@@ -52,7 +52,11 @@ def random_requests(rng: random.Random, count: int, payload_bytes: int) -> list[
         if op.narrow:
             size = min(size, 8)
         limit = CSR_BYTES + payload_bytes if op.narrow else MEMORY_BYTES
-        payload = bytes(rng.choice((SYNC, ESCAPE, 0, rng.randrange(256))) for _ in range(size)) if op.writes else b""
+        payload = (
+            bytes(rng.choice((SYNC, ESCAPE, 0, rng.randrange(256))) for _ in range(size))
+            if op.writes
+            else b""
+        )
         requests.append(request(seq % 16, op, rng.randrange(limit), size, payload))
     return requests
 
@@ -62,7 +66,15 @@ def random_requests(rng: random.Random, count: int, payload_bytes: int) -> list[
 def test_requests_of_every_kind_and_alignment(bus_bits, payload_bytes, stall):
     seed = bus_bits + int(10 * stall)
     chunks = random_requests(random.Random(seed), 12, payload_bytes)
-    answers = run(chunks, bus_bits=bus_bits, payload_bytes=payload_bytes, stall=stall, seed=seed, latency=3 if stall else 1, joint=not stall)
+    answers = run(
+        chunks,
+        bus_bits=bus_bits,
+        payload_bytes=payload_bytes,
+        stall=stall,
+        seed=seed,
+        latency=3 if stall else 1,
+        joint=not stall,
+    )
     assert len(answers) == len(chunks), f"seed {seed}"
 
 
@@ -82,14 +94,25 @@ def test_a_bad_line_costs_requests_but_never_does_anything_else(seed):
 def test_an_identity_opens_the_link_and_a_reset_closes_it():
     read = request(2, Op.MEMORY_READ, 0, 4)
     answers = [body(a) for a in run([read, hello(1), read, None, read, hello(3), read])]
-    assert [a.status for a in answers] == [LinkStatus.CLOSED, LinkStatus.OK, LinkStatus.OK, LinkStatus.CLOSED, LinkStatus.OK, LinkStatus.OK]
+    assert [a.status for a in answers] == [
+        LinkStatus.CLOSED,
+        LinkStatus.OK,
+        LinkStatus.OK,
+        LinkStatus.CLOSED,
+        LinkStatus.OK,
+        LinkStatus.OK,
+    ]
     assert answers[1].payload == answers[4].payload == identity(32)
 
 
 def test_a_reset_inside_a_frame_forgets_it():
     write = request(2, Op.MEMORY_WRITE, 0, 4, b"abcd")
     answers = [body(a) for a in run([hello(1), write[:9], None, write[9:], hello(3), write])]
-    assert [(a.seq, a.status) for a in answers] == [(1, LinkStatus.OK), (3, LinkStatus.OK), (2, LinkStatus.OK)]
+    assert [(a.seq, a.status) for a in answers] == [
+        (1, LinkStatus.OK),
+        (3, LinkStatus.OK),
+        (2, LinkStatus.OK),
+    ]
 
 
 def test_a_repeated_csr_write_is_answered_and_not_executed():
@@ -101,23 +124,48 @@ def test_a_repeated_csr_write_is_answered_and_not_executed():
 
 def test_the_answer_to_a_repeated_csr_write_keeps_its_error():
     write = request(2, Op.CSR_WRITE, CSR_BYTES, 4, b"abcd")
-    assert [body(a).status for a in run([hello(1), write, write])] == [LinkStatus.OK, LinkStatus.BUS_ERROR, LinkStatus.BUS_ERROR]
+    assert [body(a).status for a in run([hello(1), write, write])] == [
+        LinkStatus.OK,
+        LinkStatus.BUS_ERROR,
+        LinkStatus.BUS_ERROR,
+    ]
 
 
 @pytest.mark.parametrize(("bus_bits", "payload_bytes"), SHAPES)
 def test_an_error_of_the_bus_is_reported_without_payload(bus_bits, payload_bytes):
-    chunks = [hello(1), request(2, Op.MEMORY_READ, 0x100, 4), request(3, Op.MEMORY_WRITE, 0x100 + payload_bytes - 2, 2, b"xy"),
-              request(4, Op.MEMORY_READ, 0x80, 4)]
-    answers = [body(a) for a in run(chunks, bus_bits=bus_bits, payload_bytes=payload_bytes, bad=range(0x100, 0x140))]
-    assert [a.status for a in answers] == [LinkStatus.OK, LinkStatus.BUS_ERROR, LinkStatus.BUS_ERROR, LinkStatus.OK]
+    chunks = [
+        hello(1),
+        request(2, Op.MEMORY_READ, 0x100, 4),
+        request(3, Op.MEMORY_WRITE, 0x100 + payload_bytes - 2, 2, b"xy"),
+        request(4, Op.MEMORY_READ, 0x80, 4),
+    ]
+    answers = [
+        body(a) for a in run(chunks, bus_bits=bus_bits, payload_bytes=payload_bytes, bad=range(0x100, 0x140))
+    ]
+    assert [a.status for a in answers] == [
+        LinkStatus.OK,
+        LinkStatus.BUS_ERROR,
+        LinkStatus.BUS_ERROR,
+        LinkStatus.OK,
+    ]
     assert not answers[1].payload
 
 
 def test_an_address_that_the_bus_does_not_have_is_an_error():
     # With fewer bits it would be another place.
-    chunks = [hello(1), request(2, Op.MEMORY_WRITE, 0x1_0000, 4, b"abcd"), request(3, Op.MEMORY_READ, 0x800_0000, 4), request(4, Op.MEMORY_READ, 0, 4)]
+    chunks = [
+        hello(1),
+        request(2, Op.MEMORY_WRITE, 0x1_0000, 4, b"abcd"),
+        request(3, Op.MEMORY_READ, 0x800_0000, 4),
+        request(4, Op.MEMORY_READ, 0, 4),
+    ]
     answers = [body(a) for a in run(chunks, addr_bits=16)]
-    assert [a.status for a in answers] == [LinkStatus.OK, LinkStatus.BUS_ERROR, LinkStatus.BUS_ERROR, LinkStatus.OK]
+    assert [a.status for a in answers] == [
+        LinkStatus.OK,
+        LinkStatus.BUS_ERROR,
+        LinkStatus.BUS_ERROR,
+        LinkStatus.OK,
+    ]
 
 
 @pytest.mark.parametrize("divisor", [2, 7])

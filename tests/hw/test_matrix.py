@@ -102,7 +102,14 @@ class Run:
 
     def __init__(self, model, instrs, *, seed=0, read=1.0, gap=0.0, limit=4000):
         arch = self.arch = model.arch
-        self.model, self.instrs, self.rng, self.read, self.gap, self.limit = model, instrs, random.Random(seed), read, gap, limit
+        self.model, self.instrs, self.rng, self.read, self.gap, self.limit = (
+            model,
+            instrs,
+            random.Random(seed),
+            read,
+            gap,
+            limit,
+        )
         self.issued, self.done, self.errors, self.taken = [], [], [], []
         self.releases, self.cycle, self.refused = 0, 0, 0
         self.acc = None
@@ -143,7 +150,9 @@ class Run:
             later.append(rng.getrandbits(bits))
             if valid:
                 self.issued.append(self.cycle)
-                later[-1] = int.from_bytes(bytes(self.act_bytes[address : address + arch.act_width]), "little")
+                later[-1] = int.from_bytes(
+                    bytes(self.act_bytes[address : address + arch.act_width]), "little"
+                )
             value = 0
             for b in banks:
                 word = rng.getrandbits(line_bits)
@@ -342,7 +351,9 @@ def test_accumulate_and_forwarding_between_equal_addresses(arch):
 
 
 @pytest.mark.parametrize("vectors", range(1, 8))
-@pytest.mark.parametrize("arch", [arch for arch in ARCHS if arch.weight_load_cycles == 1], ids=lambda arch: arch.name)
+@pytest.mark.parametrize(
+    "arch", [arch for arch in ARCHS if arch.weight_load_cycles == 1], ids=lambda arch: arch.name
+)
 def test_sums_meet_those_of_any_few_vectors_before(arch, vectors):
     # Tiles follow each other at once, so an entry is read so many cycles after its last sum was made.
     first = matmul(arch, base=5, kt=5, ox=vectors, ox_x=3, acc=2)
@@ -415,7 +426,8 @@ def test_random_instructions_with_random_reads(arch, seed):
 
 
 def test_output_reads_wait_for_the_array():
-    # The later instructions read the banks by turns: a read of the one that is in use waits, the array never does.
+    # The later instructions read the banks by turns: a read of the one that is in use waits, the array never
+    # does.
     first = matmul(SQUARE, ox=24, ox_x=4, final=1)
     later = [matmul(SQUARE, kt=8, ox=2, ox_x=4, acc=40, accumulate=1) for _ in range(4)]
     run = check(SQUARE, [first, *later], seed=8, read=0.4)
@@ -426,7 +438,12 @@ def test_output_reads_wait_for_the_array():
 def test_output_reads_do_not_wait_for_sums_that_are_forwarded():
     # One entry for all tiles: each sum takes the one before it from the adder.
     first = matmul(SQUARE, ox=8, ox_x=4, final=1)
-    run = check(SQUARE, [first, matmul(SQUARE, kt=24, acc=40), matmul(SQUARE, kt=24, acc=40, accumulate=1)], seed=8, read=1.0)
+    run = check(
+        SQUARE,
+        [first, matmul(SQUARE, kt=24, acc=40), matmul(SQUARE, kt=24, acc=40, accumulate=1)],
+        seed=8,
+        read=1.0,
+    )
     assert run.refused == 0
     assert run.issued == list(range(run.issued[0], run.issued[0] + 8 + 48))
 

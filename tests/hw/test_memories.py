@@ -47,9 +47,10 @@ def test_weight_memory_delivers_rows_of_tiles(arch):
             for bank, (tile, j) in enumerate(choice):
                 if enabled >> bank & 1:
                     found = [ctx.get(dut.read.data[bank][c]) for c in range(arch.cols)]
-                    expected = [signed8(contents[tile * arch.tile_bytes + arch.weight_offset(bank * lines + j,
-                                                                                             c)])
-                                for c in range(arch.cols)]
+                    expected = [
+                        signed8(contents[tile * arch.tile_bytes + arch.weight_offset(bank * lines + j, c)])
+                        for c in range(arch.cols)
+                    ]
                     assert found == expected, f"bank {bank}, tile {tile}, line {j}"
 
     simulate(dut, bench)
@@ -74,8 +75,8 @@ def test_parameter_memory_delivers_entries(arch):
             for lane in range(arch.lanes):
                 at = entry * arch.param_line_bytes + 8 * (chunk * arch.lanes + lane)
                 param = dut.read.data[lane]
-                assert ctx.get(param.bias) == int.from_bytes(contents[at:at + 4], "little", signed=True)
-                assert ctx.get(param.mult) == int.from_bytes(contents[at + 4:at + 6], "little")
+                assert ctx.get(param.bias) == int.from_bytes(contents[at : at + 4], "little", signed=True)
+                assert ctx.get(param.mult) == int.from_bytes(contents[at + 4 : at + 6], "little")
                 assert ctx.get(param.shift) == contents[at + 6] & 63
 
     simulate(dut, bench)
@@ -90,8 +91,10 @@ def test_table_looks_every_lane_up(arch):
     async def bench(ctx):
         await fill(ctx, dut.write, arch, contents, rng, gap=0.1)
         for _ in range(200):
-            slot, operands = rng.randrange(arch.table_slots), [rng.randrange(-128, 128)
-                                                               for _ in range(arch.lanes)]
+            slot, operands = (
+                rng.randrange(arch.table_slots),
+                [rng.randrange(-128, 128) for _ in range(arch.lanes)],
+            )
             ctx.set(dut.slot, slot)
             for lane, operand in enumerate(operands):
                 ctx.set(dut.i[lane], operand)

@@ -21,11 +21,17 @@ def run(core, link, *, kind=MemoryArbiter, bus_bits=32, stall=0.0, seed=0, laten
 
     async def watch(ctx):
         while True:
-            offers = [(getattr(port, f"{channel}valid"), getattr(port, f"{channel}ready")) for channel in ("ar", "aw") for port in (dut.core, dut.link)]
+            offers = [
+                (getattr(port, f"{channel}valid"), getattr(port, f"{channel}ready"))
+                for channel in ("ar", "aw")
+                for port in (dut.core, dut.link)
+            ]
             _, _, *values = await ctx.tick().sample(*(signal for pair in offers for signal in pair))
             for core_valid, _, link_valid, link_ready in (values[:4], values[4:]):
                 # A turn that the core came too late for is the link's to its end.
-                assert kind is TurnArbiter or not (core_valid and link_valid and link_ready), "the link was granted before the core"
+                assert kind is TurnArbiter or not (core_valid and link_valid and link_ready), (
+                    "the link was granted before the core"
+                )
                 grants.append(core_valid and link_valid)
 
     simulator = Simulator(dut)
@@ -46,10 +52,14 @@ def test_each_manager_sees_its_own_bursts_in_order(kind, bus_bits, stall):
     seed = f"{bus_bits} {stall}"
     rng = random.Random(seed)
     parts = [random_bursts(rng, pages, 1024, bus_bits // 8, 60) for pages in ((0, 4096), (0x5000, 0x7000))]
-    data = run(*(bursts for bursts, *_ in parts), kind=kind, bus_bits=bus_bits, stall=stall, seed=seed, latency=5)
+    data = run(
+        *(bursts for bursts, *_ in parts), kind=kind, bus_bits=bus_bits, stall=stall, seed=seed, latency=5
+    )
     for bursts, expected, memory in parts:
         for index, (burst, want) in enumerate(zip(bursts, expected, strict=True)):
-            assert set(burst.responses) == {0} and (want is None or burst.data == want), f"seed {seed}, burst {index}: {burst}"
+            assert set(burst.responses) == {0} and (want is None or burst.data == want), (
+                f"seed {seed}, burst {index}: {burst}"
+            )
         assert {addr: data[addr] for addr in memory} == memory, f"seed {seed}"
 
 
@@ -57,12 +67,16 @@ def test_each_manager_sees_its_own_bursts_in_order(kind, bus_bits, stall):
 def test_the_core_gets_a_beat_in_every_cycle(write):
     bursts = [Burst(write, 64 * index, 16, [7] * 16 * write, [15] * 16 * write) for index in range(32)]
     run(bursts, [], latency=12)
-    # From the first address to the last beat: the arbiter's register, the memory's latency, and its own cycle of turn-round.
+    # From the first address to the last beat: the arbiter's register, the memory's latency, and its own cycle
+    # of turn-round.
     assert bursts[-1].done - bursts[0].accepted <= 512 + 16
 
 
 def test_a_turn_costs_two_cycles_and_the_core_goes_first():
-    bursts = [Burst(write, 64 * index, 4, [7] * 4 * write, [15] * 4 * write) for index, write in enumerate((False, True) * 8)]
+    bursts = [
+        Burst(write, 64 * index, 4, [7] * 4 * write, [15] * 4 * write)
+        for index, write in enumerate((False, True) * 8)
+    ]
     other = [Burst(False, 4096 + 64 * index, 1) for index in range(4)]
     run(bursts, other, kind=TurnArbiter)
     # Four beats and about four cycles of address, turn and memory's latency each.
@@ -74,12 +88,20 @@ def test_a_turn_costs_two_cycles_and_the_core_goes_first():
 def test_a_refused_burst_is_told_to_whom_it_belongs(kind):
     dut = kind(bus_bits=32, addr_bits=32)
     memory = AxiMemory(dut.memory, bytearray(SIZE), bad=range(0x1000, 0x2000), latency=3)
-    core = [Burst(write, 64 * index, 4, [7] * 4 * write, [15] * 4 * write) for index, write in enumerate((False, True) * 4)]
-    link = [Burst(write, 0x1000 + 64 * index, 2, [7] * 2 * write, [15] * 2 * write) for index, write in enumerate((False, True) * 4)]
+    core = [
+        Burst(write, 64 * index, 4, [7] * 4 * write, [15] * 4 * write)
+        for index, write in enumerate((False, True) * 4)
+    ]
+    link = [
+        Burst(write, 0x1000 + 64 * index, 2, [7] * 2 * write, [15] * 2 * write)
+        for index, write in enumerate((False, True) * 4)
+    ]
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
     simulator.add_process(memory.run)
     for port, bursts in ((dut.core, core), (dut.link, link)):
         simulator.add_testbench(AxiManager(port, bursts).run)
     simulator.run()
-    assert {r for burst in core for r in burst.responses} == {0} and {r for burst in link for r in burst.responses} == {2}
+    assert {r for burst in core for r in burst.responses} == {0} and {
+        r for burst in link for r in burst.responses
+    } == {2}

@@ -19,7 +19,16 @@ class Counter(wiring.Component):
     """A nest with its counts, begun and stepped from outside, both at once too."""
 
     def __init__(self) -> None:
-        super().__init__({"begin": In(1), "step": In(1), "counts": In(COUNTS), "last": Out(len(LOOPS)), "ends": Out(len(LOOPS)), "following": Out(1)})
+        super().__init__(
+            {
+                "begin": In(1),
+                "step": In(1),
+                "counts": In(COUNTS),
+                "last": Out(len(LOOPS)),
+                "ends": Out(len(LOOPS)),
+                "following": Out(1),
+            }
+        )
 
     def elaborate(self, platform) -> Module:
         m = Module()
@@ -58,7 +67,10 @@ def test_ends_are_those_of_nested_loops(seed):
         counts = draw()
         told = await tick(begin=1, counts=counts)
         for _ in range(60):
-            rounds = [dict(zip(reversed(LOOPS), at, strict=True)) for at in itertools.product(*(range(counts[name] + 1) for name in reversed(LOOPS)))]
+            rounds = [
+                dict(zip(reversed(LOOPS), at, strict=True))
+                for at in itertools.product(*(range(counts[name] + 1) for name in reversed(LOOPS)))
+            ]
             following = draw()
             for index, at in enumerate(rounds):
                 while rng.random() < 0.3:
@@ -66,7 +78,7 @@ def test_ends_are_those_of_nested_loops(seed):
                 last = [at[name] == counts[name] for name in LOOPS]
                 where = f"seed {seed}, {counts}, {at}"
                 assert ctx.get(dut.last) == sum(flag << i for i, flag in enumerate(last)), where
-                assert ctx.get(dut.ends) == sum(all(last[:i + 1]) << i for i in range(len(last))), where
+                assert ctx.get(dut.ends) == sum(all(last[: i + 1]) << i for i in range(len(last))), where
                 assert told == all(last), where
                 final = index == len(rounds) - 1
                 told = await tick(step=1, begin=final, counts=following)

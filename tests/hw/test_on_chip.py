@@ -25,14 +25,21 @@ def run(size, bursts, *, addr_bits=20, stall=0.0, seed=0):
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])
-@pytest.mark.parametrize(("size", "pages"), [(1 << 12, (0,)), (1 << 16, (0, 0xF000)), (1 << 17, (0xF000, 0x10000))])
+@pytest.mark.parametrize(
+    ("size", "pages"), [(1 << 12, (0,)), (1 << 16, (0, 0xF000)), (1 << 17, (0xF000, 0x10000))]
+)
 def test_random_bursts_against_an_array_of_bytes(size, pages, stall):
     seed = size
     bursts, expected, memory = random_bursts(random.Random(seed), pages, 1024, 4, 120)
     # The memory is read back whole where it was written.
     for addr in sorted({addr & ~63 for addr in memory}):
         bursts.append(Burst(False, addr, 16))
-        expected.append([sum(memory.get(addr + 4 * beat + lane, 0) << 8 * lane for lane in range(4)) for beat in range(16)])
+        expected.append(
+            [
+                sum(memory.get(addr + 4 * beat + lane, 0) << 8 * lane for lane in range(4))
+                for beat in range(16)
+            ]
+        )
     run(size, bursts, stall=stall, seed=seed)
     for index, (burst, data) in enumerate(zip(bursts, expected, strict=True)):
         assert set(burst.responses) == {0}, f"seed {seed}, burst {index}"
@@ -40,7 +47,12 @@ def test_random_bursts_against_an_array_of_bytes(size, pages, stall):
 
 
 def test_an_address_past_the_end_answers_an_error_and_changes_nothing():
-    bursts = [Burst(True, 0, 1, [1], [15]), Burst(True, 1 << 12, 2, [7, 8], [15, 15]), Burst(False, 1 << 12, 2), Burst(False, 0, 1)]
+    bursts = [
+        Burst(True, 0, 1, [1], [15]),
+        Burst(True, 1 << 12, 2, [7, 8], [15, 15]),
+        Burst(False, 1 << 12, 2),
+        Burst(False, 0, 1),
+    ]
     run(1 << 12, bursts)
     assert [burst.responses for burst in bursts] == [[0], [DECERR], [DECERR, DECERR], [0]]
     assert bursts[3].data == [1]

@@ -22,9 +22,20 @@ class Contents:
     """Accumulators, parameters and tables, with values that reach both ends, ties and every shift."""
 
     def __init__(self, arch, rng):
-        self.acc = [[rng.choice((rng.randint(-(1 << 31), (1 << 31) - 1), rng.randint(-2000, 2000), -(1 << 31),
-                                 (1 << 31) - 1))
-                     for _ in range(arch.cols)] for _ in range(arch.acc_depth)]
+        self.acc = [
+            [
+                rng.choice(
+                    (
+                        rng.randint(-(1 << 31), (1 << 31) - 1),
+                        rng.randint(-2000, 2000),
+                        -(1 << 31),
+                        (1 << 31) - 1,
+                    )
+                )
+                for _ in range(arch.cols)
+            ]
+            for _ in range(arch.acc_depth)
+        ]
         self.params = [[self._param(rng) for _ in range(arch.cols)] for _ in range(arch.param_rows)]
         self.tables = rng.randbytes(arch.table_bytes)
 
@@ -33,11 +44,16 @@ class Contents:
         # A power of two as multiplier and a shift a little above it make ties; wide ones saturate or vanish.
         if rng.random() < 0.5:
             exponent = rng.randrange(16)
-            return {"bias": rng.randint(-50, 50), "mult": 1 << exponent,
-                    "shift": exponent + rng.randrange(1, 8)}
-        return {"bias": rng.choice((rng.randint(-(1 << 31), (1 << 31) - 1), 0)),
-                "mult": rng.randrange(1 << 16),
-                "shift": rng.choice((rng.randrange(64), rng.randrange(36, 44)))}
+            return {
+                "bias": rng.randint(-50, 50),
+                "mult": 1 << exponent,
+                "shift": exponent + rng.randrange(1, 8),
+            }
+        return {
+            "bias": rng.choice((rng.randint(-(1 << 31), (1 << 31) - 1), 0)),
+            "mult": rng.randrange(1 << 16),
+            "shift": rng.choice((rng.randrange(64), rng.randrange(36, 44))),
+        }
 
 
 def expected_effects(arch, instr, contents):
@@ -54,10 +70,11 @@ def expected_effects(arch, instr, contents):
                 looked_up = instr.table and not gate
                 result.append(signed8(contents.tables[256 * instr.slot + (q & 255)]) if looked_up else q)
             for first in range(0, instr.channels, arch.lanes):
-                chunk = tuple(result[first:first + arch.lanes])
+                chunk = tuple(result[first : first + arch.lanes])
                 at = (instr.dst + y * instr.dst_row + x * instr.dst_px + first) % arch.act_bytes
-                effects.append(("act", at, chunk) if instr.dest == Destination.ACT
-                               else ("chain", len(chunk), chunk))
+                effects.append(
+                    ("act", at, chunk) if instr.dest == Destination.ACT else ("chain", len(chunk), chunk)
+                )
             i += 1
     return effects
 
@@ -69,8 +86,14 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
     """
     rng = random.Random(seed)
     dut = OutputEngine(arch)
-    checker = EffectChecker([expected_effects(arch, instr, contents) for instr in instrs
-                             if instr.acc + instr.ny * instr.nx <= arch.acc_depth], seed)
+    checker = EffectChecker(
+        [
+            expected_effects(arch, instr, contents)
+            for instr in instrs
+            if instr.acc + instr.ny * instr.nx <= arch.acc_depth
+        ],
+        seed,
+    )
     total = sum(instr.ny * instr.nx for instr in instrs)
     result = {"grants": [], "error": None, "started": False}
     widths = [len(effect[2]) for _, effect in checker.expected]
@@ -85,8 +108,9 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
             pulse = left > 0 and room and (release is not None or rng.random() >= stall)
             ctx.set(dut.acc.ready, ready)
             ctx.set(dut.acc.release, pulse)
-            *_, valid, addr, en, param = await ctx.tick().sample(dut.acc.valid, dut.acc.addr, dut.params.en,
-                                                                 dut.params.addr)
+            *_, valid, addr, en, param = await ctx.tick().sample(
+                dut.acc.valid, dut.acc.addr, dut.params.en, dut.params.addr
+            )
             granted = valid and ready
             if granted:
                 assert len(result["grants"]) < released, f"seed {seed}: {addr} taken before it was released"
@@ -99,7 +123,10 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
             if en:
                 entry, chunk = divmod(param, arch.chunks)
                 for lane in range(arch.lanes):
-                    ctx.set(dut.params.data[lane], contents.params[entry][chunk * arch.lanes + lane] | {"reserved": rng.getrandbits(10)})
+                    ctx.set(
+                        dut.params.data[lane],
+                        contents.params[entry][chunk * arch.lanes + lane] | {"reserved": rng.getrandbits(10)},
+                    )
 
     async def feed(ctx):
         await fill(ctx, dut.table_write, arch, contents.tables, rng, gap=0)
@@ -123,10 +150,17 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
             readies = [rng.random() >= stall for _ in range(2)]
             ctx.set(dut.act.ready, readies[0])
             ctx.set(dut.chain.ready, readies[1])
-            sampled = await ctx.tick().sample(dut.act.valid, dut.act.addr, dut.act.mask,
-                                              dut.act.data.as_value(), dut.chain.valid,
-                                              dut.chain.payload.as_value(), dut.engine.done, dut.engine.error,
-                                              dut.engine.error_code)
+            sampled = await ctx.tick().sample(
+                dut.act.valid,
+                dut.act.addr,
+                dut.act.mask,
+                dut.act.data.as_value(),
+                dut.chain.valid,
+                dut.chain.payload.as_value(),
+                dut.engine.done,
+                dut.engine.error,
+                dut.engine.error_code,
+            )
             to_act, addr, mask, written, to_chain, chunk, done, error, code = sampled[2:]
             assert not (to_act and to_chain)
             offer = (to_act, addr, mask, written) if to_act else (to_chain, chunk) if to_chain else None
@@ -139,8 +173,11 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
                 if to_act:
                     assert mask & (mask + 1) == 0, f"seed {seed}: mask {mask:b} has a hole"
                     kept = mask.bit_length()
-                effect = ("act", addr, split_bytes(written, kept)) if to_act else (
-                    "chain", kept, split_bytes(chunk, kept, GATE.width))
+                effect = (
+                    ("act", addr, split_bytes(written, kept))
+                    if to_act
+                    else ("chain", kept, split_bytes(chunk, kept, GATE.width))
+                )
             checker.step(result["cycle"], effect, done)
             if error:
                 assert result["error"] is None and checker.complete, f"seed {seed}: error too early"
@@ -179,16 +216,24 @@ def test_one_chunk_per_cycle_with_one_cycle_between_instructions(arch):
     rng = random.Random(5)
     contents = Contents(arch, rng)
     make = isa_for(arch).make
-    instrs = [make("OUTPUT", dest=dest, acc=0, ny=1, nx=nx, channels=arch.cols, low=-128, high=127,
-                   dst_px=arch.cols)
-              for dest in Destination for nx in (1, 5, 1, 4, 3)]
-    checker, result = run(arch, instrs, contents, seed=5, stall=0.0, release=sum(instr.nx for instr in instrs))
+    instrs = [
+        make(
+            "OUTPUT", dest=dest, acc=0, ny=1, nx=nx, channels=arch.cols, low=-128, high=127, dst_px=arch.cols
+        )
+        for dest in Destination
+        for nx in (1, 5, 1, 4, 3)
+    ]
+    checker, result = run(
+        arch, instrs, contents, seed=5, stall=0.0, release=sum(instr.nx for instr in instrs)
+    )
     assert checker.complete
     at = result["grants"][0][0] + OutputEngine.LATENCY
     expected = []
     for instr in instrs:
         chunks = instr.nx * arch.cols // arch.lanes
-        begin = at + (OutputEngine.WRITE_LATENCY - OutputEngine.LATENCY if instr.dest == Destination.ACT else 0)
+        begin = at + (
+            OutputEngine.WRITE_LATENCY - OutputEngine.LATENCY if instr.dest == Destination.ACT else 0
+        )
         expected += range(begin, begin + chunks)
         at += chunks + 1
     assert checker.cycles == expected
@@ -200,8 +245,9 @@ def test_entry_past_the_last_stops_after_the_older_instruction_is_done(stall):
     rng = random.Random(seed)
     contents = Contents(arch, rng)
     make = isa_for(arch).make
-    good = make("OUTPUT", acc=arch.acc_depth - 4, ny=1, nx=4, channels=arch.cols, low=-128, high=127,
-                dst_px=8)
+    good = make(
+        "OUTPUT", acc=arch.acc_depth - 4, ny=1, nx=4, channels=arch.cols, low=-128, high=127, dst_px=8
+    )
     # The very last entry exists, the one behind it does not.
     bad = make("OUTPUT", acc=arch.acc_depth - 1, ny=2, nx=1, channels=1, low=-128, high=127)
     late = make("OUTPUT", acc=0, ny=1, nx=1, channels=1)
@@ -230,8 +276,9 @@ def run_to_error(arch, instrs, contents, *, seed, stall):
         for _ in range(400):
             ready = rng.random() >= stall
             ctx.set(dut.act.ready, ready)
-            *_, valid, done, error, code = await ctx.tick().sample(dut.act.valid, dut.engine.done,
-                                                                   dut.engine.error, dut.engine.error_code)
+            *_, valid, done, error, code = await ctx.tick().sample(
+                dut.act.valid, dut.engine.done, dut.engine.error, dut.engine.error_code
+            )
             assert not (valid and ready and seen["error"]), f"seed {seed}: an effect after the error"
             seen["effects"] += valid and ready
             seen["done"] += done

@@ -15,10 +15,17 @@ def values_for(width, shift, rng):
     """Zero, both ends, and the neighbourhood of ties: half, one and a half, ... of a unit, on both sides."""
     low, high = -(1 << (width - 1)), (1 << (width - 1)) - 1
     half = (1 << shift) >> 1
-    near = [sign * half * odd + step for odd in (1, 3, 5, 255, 257, 65533, 65535) for sign in (1, -1)
-            for step in (-1, 0, 1)]
-    return [v for v in (0, 1, -1, low, low + 1, high, *near, *(rng.randint(low, high) for _ in range(4)))
-            if low <= v <= high]
+    near = [
+        sign * half * odd + step
+        for odd in (1, 3, 5, 255, 257, 65533, 65535)
+        for sign in (1, -1)
+        for step in (-1, 0, 1)
+    ]
+    return [
+        v
+        for v in (0, 1, -1, low, low + 1, high, *near, *(rng.randint(low, high) for _ in range(4)))
+        if low <= v <= high
+    ]
 
 
 @pytest.mark.parametrize(("width", "bits"), [(36, 11), (49, 16)])
@@ -34,7 +41,9 @@ def test_round_shift_is_half_even_for_every_shift(width, bits):
             ctx.set(shift, amount)
             for v in values_for(width, amount, rng):
                 ctx.set(value, v)
-                expected = numerics.saturate(numerics.round_shift(v, amount), -(1 << bits - 1), (1 << bits - 1) - 1)
+                expected = numerics.saturate(
+                    numerics.round_shift(v, amount), -(1 << bits - 1), (1 << bits - 1) - 1
+                )
                 assert ctx.get(result) == expected, f"seed {seed}: {v} >> {amount}"
 
     simulator = Simulator(m)
@@ -64,8 +73,9 @@ def test_add_clamp_adds_then_bounds_from_below_then_from_above():
                     for v in (-1024, -300, -4, 0, 6, 130, 1023):
                         for signal, number in ((value, v), (zero, z), (low, lo), (high, hi)):
                             ctx.set(signal, number)
-                        assert ctx.get(result) == numerics.saturate(v + z, lo,
-                                                                    hi), f"{v} + {z} in [{lo}, {hi}]"
+                        assert ctx.get(result) == numerics.saturate(v + z, lo, hi), (
+                            f"{v} + {z} in [{lo}, {hi}]"
+                        )
 
     simulator = Simulator(m)
     simulator.add_testbench(bench)

@@ -25,7 +25,8 @@ def blocks_mask(arch, addr):
 
 
 def grants(arch, requests):
-    """Which requests are granted: those that want no block that one before them wants; a port without a request has None."""
+    """Which requests are granted: those that want no block that one before them wants; a port without a
+    request has None."""
     taken, result = set(), []
     for addr in requests:
         needed = set() if addr is None else blocks_of(arch, addr)
@@ -72,16 +73,22 @@ def test_equals_an_array_of_bytes(arch, idle):
                 ctx.set(port.blocks, blocks_mask(arch, addr))
             for i, port in enumerate(write_ports):
                 if writes[i] is None and rng.random() >= idle:
-                    writes[i] = (random_address(arch, rng), rng.randbytes(arch.act_width),
-                                 rng.getrandbits(arch.act_width))
+                    writes[i] = (
+                        random_address(arch, rng),
+                        rng.randbytes(arch.act_width),
+                        rng.getrandbits(arch.act_width),
+                    )
                 addr, value, mask = writes[i] or (rng.randrange(arch.act_bytes), b"\xee" * arch.act_width, -1)
                 ctx.set(port.valid, writes[i] is not None)
                 ctx.set(port.addr, addr)
                 ctx.set(port.blocks, blocks_mask(arch, addr))
                 ctx.set(port.data.as_value(), int.from_bytes(value, "little"))
                 ctx.set(port.mask, mask & ((1 << arch.act_width) - 1))
-            sampled = await ctx.tick().sample(*(p.ready for p in read_ports), *(p.ready for p in write_ports),
-                                              *(p.data.as_value() for p in read_ports))
+            sampled = await ctx.tick().sample(
+                *(p.ready for p in read_ports),
+                *(p.ready for p in write_ports),
+                *(p.data.as_value() for p in read_ports),
+            )
             readies, values = sampled[2:8], sampled[8:]
             where = f"seed {seed}, cycle {cycle}"
             for i, expected in enumerate(pipeline.pop(0)):
@@ -96,15 +103,23 @@ def test_equals_an_array_of_bytes(arch, idle):
                     counts["refused"] += not grant
             assert readies[0], f"{where}: MATRIX was refused"
             answers = [None] * 3
-            written = {(writes[i][0] + j) % arch.act_bytes for i in range(3) if granted[3 + i]
-                       for j in range(arch.act_width) if writes[i][2] >> j & 1}
+            written = {
+                (writes[i][0] + j) % arch.act_bytes
+                for i in range(3)
+                if granted[3 + i]
+                for j in range(arch.act_width)
+                if writes[i][2] >> j & 1
+            }
             landing = [written, landing[0]]
             for i in range(3):
                 if granted[i]:
                     addresses = [(reads[i] + j) % arch.act_bytes for j in range(arch.act_width)]
                     mask = bytes(0 if a in landing[0] | landing[1] else 255 for a in addresses)
                     counts["unknown"] += mask.count(0)
-                    answers[i] = (int.from_bytes(bytes(memory[a] for a in addresses), "little"), int.from_bytes(mask, "little"))
+                    answers[i] = (
+                        int.from_bytes(bytes(memory[a] for a in addresses), "little"),
+                        int.from_bytes(mask, "little"),
+                    )
                     counts["straddling"] += len(blocks_of(arch, reads[i])) > 1
                     counts["reads"] += 1
                     reads[i] = None
@@ -122,5 +137,7 @@ def test_equals_an_array_of_bytes(arch, idle):
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
-    assert counts["reads"] > 200 and counts["writes"] > 200 and counts["refused"] > 20 and counts["unknown"] > 20, counts
+    assert (
+        counts["reads"] > 200 and counts["writes"] > 200 and counts["refused"] > 20 and counts["unknown"] > 20
+    ), counts
     assert counts["straddling"] > 0 or arch.act_blocks == 1, counts

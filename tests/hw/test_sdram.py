@@ -71,7 +71,9 @@ def stream(config, count, writes):
     bursts, at = [], {False: 0, True: 1 << 20}
     for index in range(count):
         write = writes[index % len(writes)]
-        bursts.append(Burst(write, at[write], beats, [index] * beats * write, [(1 << bus_bytes) - 1] * beats * write))
+        bursts.append(
+            Burst(write, at[write], beats, [index] * beats * write, [(1 << bus_bytes) - 1] * beats * write)
+        )
         at[write] += 64
     return bursts
 
@@ -83,7 +85,9 @@ def test_every_byte_is_where_it_was_written(config, stall):
     bursts, expected, memory = random_traffic(CONFIGS[config], seed, 70)
     chip, _ = run(CONFIGS[config], bursts, stall=stall, seed=seed)
     for index, (burst, want) in enumerate(zip(bursts, expected, strict=True)):
-        assert set(burst.responses) == {0} and (want is None or burst.data == want), f"seed {seed}, burst {index}: {burst}"
+        assert set(burst.responses) == {0} and (want is None or burst.data == want), (
+            f"seed {seed}, burst {index}: {burst}"
+        )
     assert {addr: chip.read(addr, 1)[0] for addr in memory} == memory, f"seed {seed}"
 
 
@@ -119,10 +123,16 @@ def test_a_reset_in_the_middle_is_a_new_beginning(stop):
     simulator.run()
     assert lost[0].done > 0 and lost[-1].done < 0, "the reset is not in the middle"
     for index, (burst, want) in enumerate(zip(bursts, expected, strict=True)):
-        assert set(burst.responses) == {0} and (want is None or burst.data == want), f"reset after {stop} cycles, burst {index}: {burst}"
+        assert set(burst.responses) == {0} and (want is None or burst.data == want), (
+            f"reset after {stop} cycles, burst {index}: {burst}"
+        )
 
 
-@pytest.mark.parametrize(("writes", "turn"), [((False,), 0), ((True,), 0), ((False, True), 5)], ids=["reads", "writes", "both in turn"])
+@pytest.mark.parametrize(
+    ("writes", "turn"),
+    [((False,), 0), ((True,), 0), ((False, True), 5)],
+    ids=["reads", "writes", "both in turn"],
+)
 @EACH
 def test_one_word_per_cycle_but_for_refreshes_and_turns(config, writes, turn):
     timing, *_ = CONFIGS[config]
@@ -131,7 +141,9 @@ def test_one_word_per_cycle_but_for_refreshes_and_turns(config, writes, turn):
     # From the end of the fourth: by then power-up is over.
     words, ends = (64 * 48) // (timing.bits // 8), sorted(burst.done for burst in bursts)
     lost = ends[-1] - ends[3] - words
-    assert -8 <= lost <= 18 * (len(refreshes) - 8) + turn * 48, f"{lost} cycles lost in {len(refreshes) - 8} refreshes"
+    assert -8 <= lost <= 18 * (len(refreshes) - 8) + turn * 48, (
+        f"{lost} cycles lost in {len(refreshes) - 8} refreshes"
+    )
 
 
 @EACH
@@ -143,7 +155,11 @@ def test_latency(config):
     run(CONFIGS[config], bursts, alone=True)
     hit = SdramController.READ_LATENCY + timing.cas_latency + bus_bits // timing.bits + pin_cycles
     closed = hit + max(1, timing.cycles(timing.t_rcd) - 1)
-    assert [burst.first - burst.accepted for burst in bursts[1:]] == [hit, closed, closed + timing.cycles(timing.t_rp)]
+    assert [burst.first - burst.accepted for burst in bursts[1:]] == [
+        hit,
+        closed,
+        closed + timing.cycles(timing.t_rp),
+    ]
 
 
 @EACH
@@ -156,8 +172,12 @@ def test_refreshes_come_in_time(config):
         _, refreshes = run(CONFIGS[config], bursts, idle=idle)
         gaps = [after - before for before, after in zip(refreshes[8:], refreshes[9:], strict=False)]
         assert len(gaps) >= 3
-        # One may be late by what is under way; on average none is, so that every row has its turn within the chip's time.
-        assert max(gaps) <= interval + 2 * burst + 20 and sum(gaps[:-1]) <= (len(gaps) - 1) * interval + 2 * burst + 20
+        # One may be late by what is under way; on average none is, so that every row has its turn within the
+        # chip's time.
+        assert (
+            max(gaps) <= interval + 2 * burst + 20
+            and sum(gaps[:-1]) <= (len(gaps) - 1) * interval + 2 * burst + 20
+        )
         assert bursts or max(gaps) <= interval
 
 
@@ -174,28 +194,39 @@ def test_nothing_is_beyond_the_chip(config):
     timing, bus_bits, _ = CONFIGS[config]
     strobe = (1 << bus_bits // 8) - 1
     beyond = (timing.bytes, 1 << 31)
-    bursts = [Burst(True, 0, 2, [1, 2], [strobe] * 2), *(Burst(True, addr, 2, [5, 6], [strobe] * 2) for addr in beyond),
-              *(Burst(False, addr, 2) for addr in beyond), Burst(False, 0, 2)]
+    bursts = [
+        Burst(True, 0, 2, [1, 2], [strobe] * 2),
+        *(Burst(True, addr, 2, [5, 6], [strobe] * 2) for addr in beyond),
+        *(Burst(False, addr, 2) for addr in beyond),
+        Burst(False, 0, 2),
+    ]
     chip, _ = run(CONFIGS[config], bursts, alone=True)
     assert [set(burst.responses) for burst in bursts] == [{0}, {3}, {3}, {3}, {3}, {0}]
     assert bursts[-1].data == [1, 2] and chip.counts.writes == 2
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"t_rcd": 200.0}, r"(READ|WRITE) breaks tRCD"),
-    ({"t_rp": 200.0}, r"(REFRESH|ACTIVE) breaks tRP"),
-    ({"t_ras": 1000.0}, r"PRECHARGE breaks tRAS"),
-    ({"t_rc": 1500.0}, r"(REFRESH|ACTIVE) breaks tRC"),
-    ({"t_rfc": 200.0}, r"(REFRESH|ACTIVE) breaks tRFC"),
-    ({"t_rrd": 200.0}, r"ACTIVE breaks tRRD"),
-    ({"t_wr": 200.0}, r"PRECHARGE breaks tWR"),
-    ({"t_ras_max": 1000.0}, r"PRECHARGE breaks the longest tRAS"),
-    ({"refresh": 3000.0}, r"REFRESH is missing"),
-    ({"power_up": 1000.0}, r"PRECHARGE comes before the end of power-up"),
-    ({"cas_latency": 3}, r"MODE REGISTER SET with a mode that is not modelled, or another CAS latency than 3"),
-    ({"rows": 4096}, r"ACTIVE of a row past the last"),
-    ({"columns": 256}, r"(READ|WRITE) of a column past the last"),
-], ids=lambda value: next(iter(value)) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t_rcd": 200.0}, r"(READ|WRITE) breaks tRCD"),
+        ({"t_rp": 200.0}, r"(REFRESH|ACTIVE) breaks tRP"),
+        ({"t_ras": 1000.0}, r"PRECHARGE breaks tRAS"),
+        ({"t_rc": 1500.0}, r"(REFRESH|ACTIVE) breaks tRC"),
+        ({"t_rfc": 200.0}, r"(REFRESH|ACTIVE) breaks tRFC"),
+        ({"t_rrd": 200.0}, r"ACTIVE breaks tRRD"),
+        ({"t_wr": 200.0}, r"PRECHARGE breaks tWR"),
+        ({"t_ras_max": 1000.0}, r"PRECHARGE breaks the longest tRAS"),
+        ({"refresh": 3000.0}, r"REFRESH is missing"),
+        ({"power_up": 1000.0}, r"PRECHARGE comes before the end of power-up"),
+        (
+            {"cas_latency": 3},
+            r"MODE REGISTER SET with a mode that is not modelled, or another CAS latency than 3",
+        ),
+        ({"rows": 4096}, r"ACTIVE of a row past the last"),
+        ({"columns": 256}, r"(READ|WRITE) of a column past the last"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
 def test_a_chip_with_one_stricter_rule_finds_it_broken(change, message):
     config = CONFIGS["16 bits, CL2"]
     bursts, *_ = random_traffic(config, "strict", 60)
@@ -208,19 +239,25 @@ START = [(PRECHARGE, 0, 1 << 10), *[(REFRESH, 0, 0)] * 8, (MODE, 0, 0x21)]
 OPEN = [*START, (ACTIVE, 1, 5)]
 
 
-@pytest.mark.parametrize(("commands", "message"), [
-    ([*OPEN, (ACTIVE, 1, 6)], "ACTIVE of bank 1, which is open"),
-    ([*OPEN, (READ, 0, 0)], "READ in bank 0, which is closed"),
-    ([*OPEN, (WRITE, 1, 0)], "WRITE without data on DQ"),
-    ([*OPEN, (READ, 1, 1 << 10)], "READ with auto precharge is not modelled"),
-    ([*OPEN, (TERMINATE, 0, 0)], "BURST TERMINATE is not modelled"),
-    ([*OPEN, (REFRESH, 0, 0)], "REFRESH while bank 1 is open"),
-    ([*OPEN, (MODE, 0, 0x21)], "MODE REGISTER SET while bank 1 is open"),
-    ([(REFRESH, 0, 0)], "REFRESH before PRECHARGE of all banks"),
-    ([*START[:8], START[-1]], "MODE REGISTER SET before eight times REFRESH"),
-    ([*START[:-1], (ACTIVE, 0, 0)], "ACTIVE before the mode is set"),
-    ([*START[:-1], (MODE, 0, 0x27)], "MODE REGISTER SET with a mode that is not modelled, or another CAS latency than 2"),
-])
+@pytest.mark.parametrize(
+    ("commands", "message"),
+    [
+        ([*OPEN, (ACTIVE, 1, 6)], "ACTIVE of bank 1, which is open"),
+        ([*OPEN, (READ, 0, 0)], "READ in bank 0, which is closed"),
+        ([*OPEN, (WRITE, 1, 0)], "WRITE without data on DQ"),
+        ([*OPEN, (READ, 1, 1 << 10)], "READ with auto precharge is not modelled"),
+        ([*OPEN, (TERMINATE, 0, 0)], "BURST TERMINATE is not modelled"),
+        ([*OPEN, (REFRESH, 0, 0)], "REFRESH while bank 1 is open"),
+        ([*OPEN, (MODE, 0, 0x21)], "MODE REGISTER SET while bank 1 is open"),
+        ([(REFRESH, 0, 0)], "REFRESH before PRECHARGE of all banks"),
+        ([*START[:8], START[-1]], "MODE REGISTER SET before eight times REFRESH"),
+        ([*START[:-1], (ACTIVE, 0, 0)], "ACTIVE before the mode is set"),
+        (
+            [*START[:-1], (MODE, 0, 0x27)],
+            "MODE REGISTER SET with a mode that is not modelled, or another CAS latency than 2",
+        ),
+    ],
+)
 def test_the_chip_refuses_a_command_that_does_not_fit(commands, message):
     chip = SdramChip(CONFIGS["16 bits, CL2"][0])
     rest = {"clk_en": 1, "cs": 1, "dqm": 0, "dq_o": 0, "dq_oe": 0}
@@ -239,13 +276,16 @@ def test_the_chip_refuses_a_command_that_does_not_fit(commands, message):
         execute(commands[-1:])
 
 
-@pytest.mark.parametrize(("second", "after", "pins", "message"), [
-    ((READ, 1, 2), 1, {}, "READ cuts a burst short"),
-    ((PRECHARGE, 1, 0), 1, {}, "PRECHARGE cuts a READ short"),
-    ((NOP, 0, 0), 2, {"dq_oe": 1}, "DQ is driven by both sides"),
-    ((NOP, 0, 0), 4, {"dq_oe": 1}, "DQ is driven by both sides"),
-    ((NOP, 0, 0), 1, {"clk_en": 0}, "CKE is low"),
-])
+@pytest.mark.parametrize(
+    ("second", "after", "pins", "message"),
+    [
+        ((READ, 1, 2), 1, {}, "READ cuts a burst short"),
+        ((PRECHARGE, 1, 0), 1, {}, "PRECHARGE cuts a READ short"),
+        ((NOP, 0, 0), 2, {"dq_oe": 1}, "DQ is driven by both sides"),
+        ((NOP, 0, 0), 4, {"dq_oe": 1}, "DQ is driven by both sides"),
+        ((NOP, 0, 0), 1, {"clk_en": 0}, "CKE is low"),
+    ],
+)
 def test_the_chip_refuses_what_disturbs_a_read(second, after, pins, message):
     chip = SdramChip(CONFIGS["16 bits, CL2"][0])
     rest = {"clk_en": 1, "cs": 1, "dqm": 0, "dq_o": 0, "dq_oe": 0}
@@ -263,22 +303,35 @@ def test_the_chip_refuses_what_disturbs_a_read(second, after, pins, message):
         step(*second, **pins)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"bits": 8}, r"^bits must be a power of two from 16 to 32, not 8$"),
-    ({"rows": 3000}, r"^rows must be a power of two from 2048 to 8192, not 3000$"),
-    ({"cas_latency": 1}, r"^cas_latency must be 2 or 3, not 1$"),
-    ({"clock_hz": 120_000_000}, r"^clock_hz must be at most 100000000 at a CAS latency of 2, not 120000000$"),
-    ({"t_rp": 0.0}, r"^t_rp must be more than 0 ns, not 0\.0$"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bits": 8}, r"^bits must be a power of two from 16 to 32, not 8$"),
+        ({"rows": 3000}, r"^rows must be a power of two from 2048 to 8192, not 3000$"),
+        ({"cas_latency": 1}, r"^cas_latency must be 2 or 3, not 1$"),
+        (
+            {"clock_hz": 120_000_000},
+            r"^clock_hz must be at most 100000000 at a CAS latency of 2, not 120000000$",
+        ),
+        ({"t_rp": 0.0}, r"^t_rp must be more than 0 ns, not 0\.0$"),
+    ],
+)
 def test_a_chip_that_cannot_be_is_refused(change, message):
     with pytest.raises(SdramError, match=message):
         dataclasses.replace(ULX3S_SDRAM, **change)
 
 
-@pytest.mark.parametrize(("timing", "bus_bits", "message"), [
-    (GW2AR_18_SDRAM, 16, r"^bus_bits must be 1, 2, 4 or 8 words of 32 bits, not 16$"),
-    (dataclasses.replace(ULX3S_SDRAM, clock_hz=20_000_000), 128, r"^clock_hz must leave time for two bursts between refreshes; 20000000 is too slow$"),
-])
+@pytest.mark.parametrize(
+    ("timing", "bus_bits", "message"),
+    [
+        (GW2AR_18_SDRAM, 16, r"^bus_bits must be 1, 2, 4 or 8 words of 32 bits, not 16$"),
+        (
+            dataclasses.replace(ULX3S_SDRAM, clock_hz=20_000_000),
+            128,
+            r"^clock_hz must leave time for two bursts between refreshes; 20000000 is too slow$",
+        ),
+    ],
+)
 def test_a_controller_that_cannot_be_is_refused(timing, bus_bits, message):
     with pytest.raises(SdramError, match=message):
         SdramController(timing, bus_bits=bus_bits, addr_bits=32)

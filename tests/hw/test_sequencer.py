@@ -15,7 +15,8 @@ TINY = PRESETS["tiny"]
 
 
 def run(streams, *, seed=0, steps=600, fail=None, stop_at=None):
-    """Feeds ``streams[engine] = [(wait, signal), ...]`` to engines of random speed; returns the log of events and errors.
+    """Feeds ``streams[engine] = [(wait, signal), ...]`` to engines of random speed; returns the log of events
+    and errors.
 
     `fail` = (engine, index) makes the engine report an error instead of done.
     """
@@ -38,7 +39,15 @@ def run(streams, *, seed=0, steps=600, fail=None, stop_at=None):
                 ctx.set(dispatch.valid, more)
                 if more:
                     wait, signal = streams[e][sent[e]]
-                    ctx.set(dispatch.payload, {"offset": 1000 * e + sent[e], "wait": wait, "signal": signal, "command": {"opcode": sent[e] % 16}})
+                    ctx.set(
+                        dispatch.payload,
+                        {
+                            "offset": 1000 * e + sent[e],
+                            "wait": wait,
+                            "signal": signal,
+                            "command": {"opcode": sent[e] % 16},
+                        },
+                    )
                 accepting[e] = rng.random() < 0.5
                 done[e] = bool(flight[e]) and rng.random() < 0.3
                 failing = done[e] and fail == (e, flight[e][0])
@@ -88,12 +97,20 @@ def test_an_instruction_issues_after_its_tokens_and_everything_ends(seed):
     at = {event[:3]: event[3] for event in log}
     assert len(at) == 2 * 5 * count, f"seed {seed}"
     for i in range(count):
-        for giver, taker in ((Engine.LOAD, Engine.MATRIX), (Engine.LOAD, Engine.OUTPUT), (Engine.OUTPUT, Engine.STORE)):
-            assert at["done", giver, i] < at["issue", taker, i], f"{taker.name} {i} did not wait for {giver.name}, seed {seed}"
+        for giver, taker in (
+            (Engine.LOAD, Engine.MATRIX),
+            (Engine.LOAD, Engine.OUTPUT),
+            (Engine.OUTPUT, Engine.STORE),
+        ):
+            assert at["done", giver, i] < at["issue", taker, i], (
+                f"{taker.name} {i} did not wait for {giver.name}, seed {seed}"
+            )
 
 
 def test_a_missing_token_holds_back_only_its_engine():
-    log, errors = run({Engine.STORE: [(1 << Engine.LOAD, 0)], Engine.LOAD: [(0, 1 << Engine.MATRIX)] * 3}, steps=100)
+    log, errors = run(
+        {Engine.STORE: [(1 << Engine.LOAD, 0)], Engine.LOAD: [(0, 1 << Engine.MATRIX)] * 3}, steps=100
+    )
     assert not errors and log.pop() == ("empty", False)
     assert [event[1] for event in log if event[0] == "done"] == [Engine.LOAD] * 3
 
@@ -101,7 +118,8 @@ def test_a_missing_token_holds_back_only_its_engine():
 def test_the_64th_token_is_an_error_of_its_giver():
     log, errors = run({Engine.LOAD: [(0, 1 << Engine.STORE)] * 70})
     assert errors == [(ErrorCode.SEMAPHORE, 63)]
-    # 64 were given until then; the error is told some cycles later, in which the engine may be done with more.
+    # 64 were given until then; the error is told some cycles later, in which the engine may be done with
+    # more.
     assert 63 <= sum(event[0] == "done" for event in log) <= 65
 
 
@@ -145,10 +163,15 @@ def test_decode_agrees_with_the_table_on_random_words():
             assert ctx.get(dut.halt) == (instr.mnemonic == "HALT")
             assert ctx.get(dut.engine) == (0 if engine is None else 1 << engine)
             if engine is not None:
-                assert (ctx.get(dut.wait), ctx.get(dut.signal)) == (instr.operands["wait"], instr.operands["signal"])
+                assert (ctx.get(dut.wait), ctx.get(dut.signal)) == (
+                    instr.operands["wait"],
+                    instr.operands["signal"],
+                )
                 body = dut.commands[engine.name.lower()].body[instr.mnemonic]
                 for field in isa.by_mnemonic[instr.mnemonic].fields:
-                    assert ctx.get(body[field.name]) + field.bias == instr.operands[field.name], f"{field.name}, seed 5"
+                    assert ctx.get(body[field.name]) + field.bias == instr.operands[field.name], (
+                        f"{field.name}, seed 5"
+                    )
 
     simulator = Simulator(dut)
     simulator.add_testbench(testbench)

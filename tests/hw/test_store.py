@@ -28,7 +28,15 @@ def run(arch, instrs, *, stall=0.0, latency=1, seed=0, bad=None, limit=20000, st
     sram = rng.randbytes(arch.act_bytes)
     before = bytes(contents)
     memory = AxiMemory(dut.axi, contents, base=DATA, latency=latency, stall=stall, seed=seed, bad=bad)
-    result = {"done": 0, "error": None, "cycles": 0, "sram": sram, "before": before, "after": contents, "memory": memory}
+    result = {
+        "done": 0,
+        "error": None,
+        "cycles": 0,
+        "sram": sram,
+        "before": before,
+        "after": contents,
+        "memory": memory,
+    }
 
     async def sram_process(ctx):
         pipe = [None] * ActReadSignature.LATENCY
@@ -36,8 +44,11 @@ def run(arch, instrs, *, stall=0.0, latency=1, seed=0, bad=None, limit=20000, st
             grant = rng.random() >= stall
             ctx.set(dut.read.ready, grant)
             address = pipe.pop(0)
-            word = rng.randbytes(arch.act_width) if address is None else bytes(
-                sram[(address + i) % arch.act_bytes] for i in range(arch.act_width))
+            word = (
+                rng.randbytes(arch.act_width)
+                if address is None
+                else bytes(sram[(address + i) % arch.act_bytes] for i in range(arch.act_width))
+            )
             ctx.set(dut.read.data.as_value(), int.from_bytes(word, "little"))
             _, _, valid, addr = await ctx.tick().sample(dut.read.valid, dut.read.addr)
             pipe.append(addr if valid and grant else None)
@@ -48,7 +59,10 @@ def run(arch, instrs, *, stall=0.0, latency=1, seed=0, bad=None, limit=20000, st
         ctx.set(dut.regions.program.size, SIZE)
         for instr in instrs:
             fields = isa_for(arch).by_mnemonic["STORE"].fields
-            ctx.set(dut.engine.cmd.payload.body["STORE"], {f.name: instr.operands[f.name] - f.bias for f in fields})
+            ctx.set(
+                dut.engine.cmd.payload.body["STORE"],
+                {f.name: instr.operands[f.name] - f.bias for f in fields},
+            )
             ctx.set(dut.engine.cmd.valid, 1)
             await ctx.tick().until(dut.engine.cmd.ready)
         ctx.set(dut.engine.cmd.valid, 0)
@@ -58,13 +72,18 @@ def run(arch, instrs, *, stall=0.0, latency=1, seed=0, bad=None, limit=20000, st
             if stop_at == cycle:
                 ctx.set(dut.engine.stop, 1)
             _, _, done, error, code, idle = await ctx.tick().sample(
-                dut.engine.done, dut.engine.error, dut.engine.error_code, dut.engine.idle)
+                dut.engine.done, dut.engine.error, dut.engine.error_code, dut.engine.idle
+            )
             result["done"] += done
             result["cycles"] = cycle
             if error:
                 assert result["error"] is None, "two errors"
                 result["error"] = ErrorCode(code)
-            if (result["done"] == len(instrs) or result["error"] is not None or (stop_at is not None and cycle > stop_at)) and idle:
+            if (
+                result["done"] == len(instrs)
+                or result["error"] is not None
+                or (stop_at is not None and cycle > stop_at)
+            ) and idle:
                 return
         raise AssertionError(f"STORE hung after {limit} cycles, seed {seed}: {instrs}")
 
@@ -85,7 +104,7 @@ def expected(instrs, result):
             for r in range(i.rows):
                 target = (i.offset + p * i.ext_plane + r * i.ext_row) % 2**32
                 source = i.base + p * i.plane + r * i.row
-                memory[target:target + i.bytes] = result["sram"][source:source + i.bytes]
+                memory[target : target + i.bytes] = result["sram"][source : source + i.bytes]
     return memory
 
 
@@ -107,15 +126,22 @@ def test_transfers_of_every_shape_and_alignment_arrive(arch, seed):
 
 @ARCHS
 def test_a_long_row_splits_at_pages_and_ends_with_the_region(arch):
-    instrs = [isa_for(arch).make("STORE", region=Region.DATA, offset=SIZE - 6001, bytes=6001, base=arch.act_bytes - 6001)]
+    instrs = [
+        isa_for(arch).make(
+            "STORE", region=Region.DATA, offset=SIZE - 6001, bytes=6001, base=arch.act_bytes - 6001
+        )
+    ]
     same(run(arch, instrs, stall=0.2, seed=7), instrs, 7)
 
 
-@pytest.mark.parametrize(("operands", "code"), [
-    ({"region": Region.PROGRAM, "bytes": 16}, ErrorCode.REGION),
-    ({"region": Region.DATA, "offset": SIZE - 32, "bytes": 33}, ErrorCode.REGION),
-    ({"region": Region.DATA, "bytes": 33, "base": TINY.act_bytes - 32}, ErrorCode.OPERAND_RANGE),
-])
+@pytest.mark.parametrize(
+    ("operands", "code"),
+    [
+        ({"region": Region.PROGRAM, "bytes": 16}, ErrorCode.REGION),
+        ({"region": Region.DATA, "offset": SIZE - 32, "bytes": 33}, ErrorCode.REGION),
+        ({"region": Region.DATA, "bytes": 33, "base": TINY.act_bytes - 32}, ErrorCode.OPERAND_RANGE),
+    ],
+)
 def test_a_row_at_fault_is_an_error_after_all_older_work(operands, code):
     isa = isa_for(TINY)
     good = isa.make("STORE", region=Region.DATA, offset=3, bytes=100)
@@ -125,7 +151,9 @@ def test_a_row_at_fault_is_an_error_after_all_older_work(operands, code):
 
 
 def test_a_bus_error_is_reported_for_its_instruction():
-    instrs = [isa_for(TINY).make("STORE", region=Region.DATA, offset=o, bytes=512, base=o) for o in (0, 512, 1024)]
+    instrs = [
+        isa_for(TINY).make("STORE", region=Region.DATA, offset=o, bytes=512, base=o) for o in (0, 512, 1024)
+    ]
     result = run(TINY, instrs, bad=range(DATA + 600, DATA + 640), latency=12, stall=0.2)
     assert (result["error"], result["done"]) == (ErrorCode.BUS_WRITE, 1)
 

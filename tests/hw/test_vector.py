@@ -36,8 +36,10 @@ class Model:
                         values = [self.pool(instr, y, x, lane) for lane in lanes]
                     else:
                         values = self.binary(instr, y, x, lanes, rng)
-                    values = tuple(signed8(self.tables[256 * instr.slot + (q & 255)]) if instr.table else q
-                                   for q in values)
+                    values = tuple(
+                        signed8(self.tables[256 * instr.slot + (q & 255)]) if instr.table else q
+                        for q in values
+                    )
                     at = (instr.dst + y * instr.dst_row + x * instr.dst_px + first) % arch.act_bytes
                     effects.append((at, values))
         for at, values in effects:
@@ -62,8 +64,11 @@ class Model:
             b = self.read(instr.b + y * instr.b_row + x * instr.b_px + lane)
             a, b = a - instr.a_zero, b - instr.b_zero
             total = a * instr.a_mult + b * instr.b_mult if instr.mnemonic == "ADD" else a * b * instr.a_mult
-            result.append(numerics.saturate(numerics.round_shift(total, instr.shift) + instr.zero, instr.low,
-                                            instr.high))
+            result.append(
+                numerics.saturate(
+                    numerics.round_shift(total, instr.shift) + instr.zero, instr.low, instr.high
+                )
+            )
         return result
 
     def pool(self, instr, y, x, lane):
@@ -136,14 +141,24 @@ def run(arch, instrs, *, seed, stall, limit=8000):
             ctx.set(dut.write.ready, write_ready)
             word = pipeline.pop(0) or rng.randbytes(arch.act_width)
             ctx.set(dut.read.data.as_value(), int.from_bytes(word, "little"))
-            sampled = await ctx.tick().sample(dut.read.valid, dut.read.addr, dut.write.valid, dut.write.addr,
-                                              dut.write.mask,
-                                              dut.write.data.as_value(), dut.engine.done, dut.engine.error)
+            sampled = await ctx.tick().sample(
+                dut.read.valid,
+                dut.read.addr,
+                dut.write.valid,
+                dut.write.addr,
+                dut.write.mask,
+                dut.write.data.as_value(),
+                dut.engine.done,
+                dut.engine.error,
+            )
             reads, from_addr, writes, addr, mask, written, done, error = sampled[2:]
             assert not error
             granted = reads and read_ready
-            pipeline.append(bytes(sram[(from_addr + j) % arch.act_bytes] for j in range(arch.act_width))
-                            if granted else None)
+            pipeline.append(
+                bytes(sram[(from_addr + j) % arch.act_bytes] for j in range(arch.act_width))
+                if granted
+                else None
+            )
             if granted:
                 result["reads"].append(result["cycle"])
             offer = sampled[4:8] if writes else None
@@ -182,11 +197,16 @@ def test_equals_the_formula(arch, stall):
     assert {-128, 127} <= values and len(values) > 20
 
 
-@pytest.mark.parametrize("operands", [
-    {"oy_y": 255, "ny": 1050}, {"ox_x": 1023, "nx": 40}, {"kx": 17, "kx_x": 1023, "x0": 1024},
-    {"y0": -(1 << 15), "ky": 256, "ky_y": 255},
-    {"x0": -2048, "ox_x": 700, "nx": 90},
-])
+@pytest.mark.parametrize(
+    "operands",
+    [
+        {"oy_y": 255, "ny": 1050},
+        {"ox_x": 1023, "nx": 40},
+        {"kx": 17, "kx_x": 1023, "x0": 1024},
+        {"y0": -(1 << 15), "ky": 256, "ky_y": 255},
+        {"x0": -2048, "ox_x": 700, "nx": 90},
+    ],
+)
 def test_positions_far_outside_are_padding(operands):
     """Coordinates do not wrap around, however far a program steps."""
     arch = EQUAL
@@ -220,9 +240,21 @@ def test_one_read_per_cycle_within_an_instruction(arch):
 def test_the_next_instruction_reads_what_the_last_wrote(arch):
     make = isa_for(arch).make
     half = arch.act_bytes // 2
-    step = dict(nx=3, bytes=arch.lanes, a_px=arch.lanes, b_px=arch.lanes, dst_px=arch.lanes, a_mult=1,
-                b_mult=1, low=-128, high=127)
-    instrs = [make("ADD", **step, a=0, b=32, dst=half), make("ADD", **step, a=half, b=64, dst=half + 64),
-              make("MUL", **step, a=half, b=half + 64, dst=96)]
+    step = dict(
+        nx=3,
+        bytes=arch.lanes,
+        a_px=arch.lanes,
+        b_px=arch.lanes,
+        dst_px=arch.lanes,
+        a_mult=1,
+        b_mult=1,
+        low=-128,
+        high=127,
+    )
+    instrs = [
+        make("ADD", **step, a=0, b=32, dst=half),
+        make("ADD", **step, a=half, b=64, dst=half + 64),
+        make("MUL", **step, a=half, b=half + 64, dst=96),
+    ]
     checker, result = run(arch, instrs, seed=6, stall=0.3)
     assert len(result["instrs"]) == 3 and checker.complete

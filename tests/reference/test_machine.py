@@ -49,7 +49,13 @@ class Bench:
 
     def bounds(self):
         """Lower and upper bound of a result; half the time all of int8."""
-        return dict(zip(("low", "high"), sorted((self.int8(), self.int8())) if self.pick(0, 1) else (-128, 127), strict=True))
+        return dict(
+            zip(
+                ("low", "high"),
+                sorted((self.int8(), self.int8())) if self.pick(0, 1) else (-128, 127),
+                strict=True,
+            )
+        )
 
     def result(self):
         return dict(zero=self.int8(), **self.bounds(), **self.table())
@@ -58,8 +64,12 @@ class Bench:
         return dict(table=self.pick(0, 1), slot=self.pick(0, self.arch.table_slots - 1))
 
     def steps(self, *names):
-        """Steps between rows and pixels: small, none at all (results overlap), or nearly a whole memory (backwards)."""
-        return {name: int(self.rng.choice([0, self.pick(1, 30), self.arch.act_bytes - self.pick(1, 30)])) for name in names}
+        """Steps between rows and pixels: small, none at all (results overlap), or nearly a whole memory
+        (backwards)."""
+        return {
+            name: int(self.rng.choice([0, self.pick(1, 30), self.arch.act_bytes - self.pick(1, 30)]))
+            for name in names
+        }
 
     def address(self):
         return self.pick(0, self.arch.act_bytes - 1)
@@ -80,7 +90,8 @@ def state(machine):
 
 
 def execute(bench, mnemonic, expected=None, **operands):
-    """One instruction; every memory that is not in `expected` must be as before, and the hook must tell every change."""
+    """One instruction; every memory that is not in `expected` must be as before, and the hook must tell every
+    change."""
     instr = bench.isa.make(mnemonic, **operands)
     before = state(bench.machine)
     want = before | (expected(instr, before) if expected else {})
@@ -93,8 +104,12 @@ def execute(bench, mnemonic, expected=None, **operands):
     if effect.space != "chain":
         replay(effect, before)
     for name, memory in state(bench.machine).items():
-        np.testing.assert_array_equal(memory, want[name], err_msg=f"{name} after {bench.isa.disassemble(instr)}")
-        np.testing.assert_array_equal(memory, before[name], err_msg=f"{name} as told of {bench.isa.disassemble(instr)}")
+        np.testing.assert_array_equal(
+            memory, want[name], err_msg=f"{name} after {bench.isa.disassemble(instr)}"
+        )
+        np.testing.assert_array_equal(
+            memory, before[name], err_msg=f"{name} as told of {bench.isa.disassemble(instr)}"
+        )
     return instr
 
 
@@ -108,7 +123,8 @@ def replay(effect, memories):
             memory[(address + np.arange(kept)) % len(memory)] = row[:kept].view(memory.dtype)
 
 
-# -- LOAD and STORE -----------------------------------------------------------------------------------------------------
+# -- LOAD and STORE
+# -----------------------------------------------------------------------------------------------------
 def transfer(bench, unit, size, shape):
     """A transfer of random rows that neither leaves an SRAM of `size` bytes nor the 512 bytes of a region."""
     length = unit * bench.pick(1, max(1, 12 // unit))
@@ -182,7 +198,8 @@ def test_steps_of_a_transfer_may_go_backwards(arch):
     execute(bench, "LOAD", expected, region=Region.DATA, offset=100, base=40, rows=3, bytes=4, **back)
 
 
-# -- MATMUL --------------------------------------------------------------------------------------------------------------
+# -- MATMUL
+# --------------------------------------------------------------------------------------------------------------
 def matmul_operands(bench, mode):
     depthwise = mode == Mode.DEPTHWISE
     shape = dict(ky=bench.pick(1, 3), kx=bench.pick(1, 2), kt=1 if depthwise else bench.pick(1, 2))
@@ -238,10 +255,14 @@ def test_matmul_sums_over_the_window(arch, seed, mode):
     operands = matmul_operands(bench, mode)
     if mode == Mode.DEPTHWISE:
         # Rows of a tile beyond the taps hold no weights.
-        for tile, r, c in itertools.product(range(arch.weight_tiles), range(operands["taps"], arch.rows), range(arch.cols)):
+        for tile, r, c in itertools.product(
+            range(arch.weight_tiles), range(operands["taps"], arch.rows), range(arch.cols)
+        ):
             bench.machine.weight[tile * arch.tile_bytes + arch.weight_offset(r, c)] = 0
     before = state(bench.machine)
-    instr = execute(bench, "MATMUL", lambda instr, before: {"acc": sums_of(instr, arch, before)[0]}, **operands)
+    instr = execute(
+        bench, "MATMUL", lambda instr, before: {"acc": sums_of(instr, arch, before)[0]}, **operands
+    )
     released = sums_of(instr, arch, before)[1] if instr.final else []
     assert list(bench.machine.released) == released
 
@@ -260,13 +281,16 @@ def test_matmul_of_extreme_values_is_exact_and_wraps_only_at_32_bits(arch, value
     assert set(bench.machine.acc[1]) == {((1 << 32) - 1 + once) % (1 << 32) - (1 << 31)}
 
 
-# -- OUTPUT --------------------------------------------------------------------------------------------------------------
+# -- OUTPUT
+# --------------------------------------------------------------------------------------------------------------
 def give_params(bench, entry, **fields):
     """Fill one entry of the parameter SRAM; returns the fields."""
     cols, line = bench.arch.cols, bench.arch.param_line_bytes
     fields = dict(bias=bench.rng.integers(-(1 << 31), 1 << 31, cols), mult=bench.rng.integers(0, 1 << 16, cols),
                   shift=bench.rng.integers(0, 64, cols)) | fields  # fmt: skip
-    bench.machine.param[entry * line : (entry + 1) * line] = np.frombuffer(pack_params(cols, **fields), np.uint8)
+    bench.machine.param[entry * line : (entry + 1) * line] = np.frombuffer(
+        pack_params(cols, **fields), np.uint8
+    )
     return fields
 
 
@@ -315,7 +339,8 @@ def test_output_rounds_half_to_even_and_saturates(arch, sums, shift, want):
     assert list(bench.machine.act[: len(sums)]) == want
 
 
-# -- VECTOR --------------------------------------------------------------------------------------------------------------
+# -- VECTOR
+# --------------------------------------------------------------------------------------------------------------
 def binary_value(mnemonic, instr, a, b):
     a, b = int(a) - instr.a_zero, int(b) - instr.b_zero
     total = a * instr.a_mult + b * instr.b_mult if mnemonic == "ADD" else a * b * instr.a_mult
@@ -324,7 +349,10 @@ def binary_value(mnemonic, instr, a, b):
 
 def binary_operands(bench, mnemonic):
     largest = 1 << 16
-    mults = {name: int(bench.rng.choice([-largest, largest - 1, bench.pick(-largest, largest - 1)])) for name in ("a_mult", "b_mult")}
+    mults = {
+        name: int(bench.rng.choice([-largest, largest - 1, bench.pick(-largest, largest - 1)]))
+        for name in ("a_mult", "b_mult")
+    }
     return dict(
         ny=bench.pick(1, 3), nx=bench.pick(1, 4), bytes=bench.pick(1, 3 * bench.arch.lanes), a=bench.address(), b=bench.address(),
         dst=bench.address(), a_zero=bench.int8(), b_zero=bench.int8(), shift=int(bench.rng.choice([0, 16, 23, 63])),
@@ -363,11 +391,21 @@ def test_output_feeds_operand_a_of_the_vector_unit(arch, seed):
     bench = Bench(arch, seed)
     mnemonic = ("ADD", "MUL")[seed % 2]
     bench.machine.acc[:] = bench.rng.integers(-9000, 9000, bench.machine.acc.shape)
-    operands = binary_operands(bench, mnemonic) | dict(bytes=bench.pick(1, arch.cols), a_source=OperandA.OUTPUT)
+    operands = binary_operands(bench, mnemonic) | dict(
+        bytes=bench.pick(1, arch.cols), a_source=OperandA.OUTPUT
+    )
     ny, nx, channels = operands["ny"], operands["nx"], operands["bytes"]
-    fields = give_params(bench, 1, mult=bench.rng.integers(1 << 15, 1 << 16, arch.cols), shift=[22] * arch.cols, bias=[0] * arch.cols)
+    fields = give_params(
+        bench,
+        1,
+        mult=bench.rng.integers(1 << 15, 1 << 16, arch.cols),
+        shift=[22] * arch.cols,
+        bias=[0] * arch.cols,
+    )
     bench.machine.released.extend(range(ny * nx))
-    sent = execute(bench, "OUTPUT", dest=Destination.VECTOR, ny=ny, nx=nx, channels=channels, param=1, **bench.result())
+    sent = execute(
+        bench, "OUTPUT", dest=Destination.VECTOR, ny=ny, nx=nx, channels=channels, param=1, **bench.result()
+    )
 
     def expected(instr, before):
         act = before["act"].copy()
@@ -391,7 +429,10 @@ def test_pool_takes_the_maximum_inside_the_window(arch, seed):
             best = -128
             for ky, kx in itertools.product(range(instr.ky), range(instr.kx)):
                 across = kx * instr.kx_x + ox * instr.ox_x
-                inside = 0 <= instr.y0 + ky * instr.ky_y + oy * instr.oy_y < instr.height and 0 <= instr.x0 + across < instr.row_bytes
+                inside = (
+                    0 <= instr.y0 + ky * instr.ky_y + oy * instr.oy_y < instr.height
+                    and 0 <= instr.x0 + across < instr.row_bytes
+                )
                 if inside:
                     address = instr.base + across + ky * instr.ky_addr + oy * instr.oy_addr + i
                     best = max(best, int(before["act"][address % arch.act_bytes]))
@@ -406,7 +447,8 @@ def test_pool_takes_the_maximum_inside_the_window(arch, seed):
     )  # fmt: skip
 
 
-# -- errors and hooks ----------------------------------------------------------------------------------------------------
+# -- errors and hooks
+# ----------------------------------------------------------------------------------------------------
 ARCH = ARCHS[0]
 FAR = ARCH.act_bytes
 
@@ -452,16 +494,43 @@ def test_the_hook_sees_every_write_as_the_hardware_makes_it():
     seen = []
     bench = Bench(ARCH, 0)
     bench.machine.on_instruction = lambda *call: seen.append(call)
-    program = ["LOAD region=DATA rows=2 bytes=6 row=8", "STORE region=DATA offset=9", "MATMUL ox=3 final=1 acc=4", "OUTPUT acc=4 nx=2 channels=6 dst=20 dst_px=6",
-               "OUTPUT acc=6 channels=5 dest=VECTOR", "ADD a_source=OUTPUT bytes=5 dst=60", "POOL base=4 bytes=5 height=1 row_bytes=9 dst=50", "HALT"]  # fmt: skip
+    program = [
+        "LOAD region=DATA rows=2 bytes=6 row=8",
+        "STORE region=DATA offset=9",
+        "MATMUL ox=3 final=1 acc=4",
+        "OUTPUT acc=4 nx=2 channels=6 dst=20 dst_px=6",
+        # fmt: skip
+        "OUTPUT acc=6 channels=5 dest=VECTOR",
+        "ADD a_source=OUTPUT bytes=5 dst=60",
+        "POOL base=4 bytes=5 height=1 row_bytes=9 dst=50",
+        "HALT",
+    ]
     instrs = [bench.isa.assemble(line) for line in program]
     code = np.frombuffer(b"".join(map(bench.isa.encode, instrs)), np.uint8)
     bench.machine.set_regions(code, bench.machine.regions[Region.DATA])
     bench.machine.run(0)
     word = bench.isa.word_bytes
-    assert [(offset, instr) for offset, instr, _ in seen] == [(i * word, instr) for i, instr in enumerate(instrs[:-1])]
+    assert [(offset, instr) for offset, instr, _ in seen] == [
+        (i * word, instr) for i, instr in enumerate(instrs[:-1])
+    ]
     effects = [effect for _, _, effect in seen]
     assert [effect.space for effect in effects] == ["act", "data", "acc", "act", "chain", "act", "act"]
-    assert [list(effect.addresses) for effect in effects] == [[0, 8], [9], [4, 5, 6], [20, 24, 26, 30], [0, 1], [60, 64], [50, 54]]
-    assert [list(effect.kept) for effect in effects] == [[6, 6], [1], [8] * 3, [4, 2, 4, 2], [4, 1], [4, 1], [4, 1]]
+    assert [list(effect.addresses) for effect in effects] == [
+        [0, 8],
+        [9],
+        [4, 5, 6],
+        [20, 24, 26, 30],
+        [0, 1],
+        [60, 64],
+        [50, 54],
+    ]
+    assert [list(effect.kept) for effect in effects] == [
+        [6, 6],
+        [1],
+        [8] * 3,
+        [4, 2, 4, 2],
+        [4, 1],
+        [4, 1],
+        [4, 1],
+    ]
     assert bench.machine.instructions == len(program)

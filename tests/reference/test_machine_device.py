@@ -17,7 +17,11 @@ from systolith.spec.regs import (
 from tests.wrong_programs import ARCH, HALT, ISA, NOP, WRONG, execute, word
 
 SIZE = ISA.word_bytes
-COPY = [word("LOAD region=DATA bytes=64 signal=STORE"), word("STORE wait=LOAD region=DATA offset=128 bytes=64"), HALT]
+COPY = [
+    word("LOAD region=DATA bytes=64 signal=STORE"),
+    word("STORE wait=LOAD region=DATA offset=128 bytes=64"),
+    HALT,
+]
 
 
 @pytest.fixture
@@ -68,10 +72,18 @@ def test_control_starts_and_resets(device):
 
 def test_reset_clears_an_error_and_keeps_memories(device):
     device.write(1 << 16, b"\x05" * 64)
-    assert execute(device, [word("LOAD region=DATA bytes=64"), NOP]) == (Status.ERROR, ErrorCode.REGION, 2 * SIZE)
+    assert execute(device, [word("LOAD region=DATA bytes=64"), NOP]) == (
+        Status.ERROR,
+        ErrorCode.REGION,
+        2 * SIZE,
+    )
     device.reset()
     assert [device.csr_read(name) for name in ("STATUS", "ERROR_CODE", "ERROR_ADDR")] == [0, 0, 0]
-    assert execute(device, [word("STORE region=DATA offset=64 bytes=64"), HALT]) == (Status.DONE, ErrorCode.NONE, 0)
+    assert execute(device, [word("STORE region=DATA offset=64 bytes=64"), HALT]) == (
+        Status.DONE,
+        ErrorCode.NONE,
+        0,
+    )
     assert device.read((1 << 16) + 64, 64) == b"\x05" * 64
 
 

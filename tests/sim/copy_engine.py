@@ -2,18 +2,26 @@
 
 __all__ = ["BEATS", "BUGS", "BURSTS", "CONTROL", "DST", "ERRORS", "SRC", "copy_engine"]
 
-#: Registers: source, destination, bursts to copy; CONTROL starts when written, bit 0 is set while it runs; error responses.
+#: Registers: source, destination, bursts to copy; CONTROL starts when written, bit 0 is set while it runs;
+#: error responses.
 SRC, DST, BURSTS, CONTROL, ERRORS = 0, 4, 8, 12, 16
 BEATS = 4
 #: Bug, and a word of the message that the bench must give.
-BUGS = {"drop_valid": "ARVALID fell", "unstable": "payload of W", "early_last": "WLAST", "narrow": "AWSIZE",
-        "reset_valid": "during reset", "wrap": "ARBURST"}
+BUGS = {
+    "drop_valid": "ARVALID fell",
+    "unstable": "payload of W",
+    "early_last": "WLAST",
+    "narrow": "AWSIZE",
+    "reset_valid": "during reset",
+    "wrap": "ARBURST",
+}
 
 
 def copy_engine(bug: str = "") -> dict[str, str]:
     """Verilog sources with top module `copier`."""
     last = "2" if bug == "early_last" else "3"
-    return {"copier.v": f"""
+    return {
+        "copier.v": f"""
 module copier(clk, rst, axi__awaddr, axi__awlen, axi__awsize, axi__awburst, axi__awvalid, axi__awready, axi__wdata, axi__wstrb,
     axi__wlast, axi__wvalid, axi__wready, axi__bid, axi__bresp, axi__bvalid, axi__bready, axi__araddr, axi__arlen, axi__arsize,
     axi__arburst, axi__arvalid, axi__arready, axi__rid, axi__rdata, axi__rresp, axi__rlast, axi__rvalid, axi__rready,
@@ -93,4 +101,5 @@ module copier(clk, rst, axi__awaddr, axi__awlen, axi__awsize, axi__awburst, axi_
     if (rst) begin state <= IDLE; beat <= 0; bvalid <= 0; rvalid <= 0; errors <= 0; flicker <= 0; end
   end
 endmodule
-"""}
+"""
+    }

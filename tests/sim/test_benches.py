@@ -29,7 +29,11 @@ def test_engine(bench, arch):
     assert run_bench(bench, BenchSettings(arch, seed=7)) == 2
 
 
-@pytest.mark.parametrize("arch", [dataclasses.replace(TINY, name="bus32", bus_bits=32), pytest.param(TINY, marks=pytest.mark.slow)], ids=lambda arch: arch.name)
+@pytest.mark.parametrize(
+    "arch",
+    [dataclasses.replace(TINY, name="bus32", bus_bits=32), pytest.param(TINY, marks=pytest.mark.slow)],
+    ids=lambda arch: arch.name,
+)
 def test_sdram(arch):
     assert run_bench("sdram", BenchSettings(arch, seed=7)) == 2
 
@@ -76,19 +80,36 @@ class Faulty(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize(("bench", "top", "fault", "message"), [
-    ("load", LoadTop, "act.data", r"act\[\d+\] is \d+, not \d+"),
-    ("store", StoreTop, "axi.wlast", "AXI: wlast is 1 with"),
-    pytest.param("matrix", MatrixEngine, "acc.data", r"released entry 0 \(accumulator \d+\) is", marks=pytest.mark.slow),
-    pytest.param("output", OutputEngine, "chain.payload", r"effect \d+ is \('chain'", marks=pytest.mark.slow),
-    pytest.param("vector", VectorEngine, "engine.done", "is done too early", marks=pytest.mark.slow),
-], ids=ENGINES)
+@pytest.mark.parametrize(
+    ("bench", "top", "fault", "message"),
+    [
+        ("load", LoadTop, "act.data", r"act\[\d+\] is \d+, not \d+"),
+        ("store", StoreTop, "axi.wlast", "AXI: wlast is 1 with"),
+        pytest.param(
+            "matrix",
+            MatrixEngine,
+            "acc.data",
+            r"released entry 0 \(accumulator \d+\) is",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "output", OutputEngine, "chain.payload", r"effect \d+ is \('chain'", marks=pytest.mark.slow
+        ),
+        pytest.param("vector", VectorEngine, "engine.done", "is done too early", marks=pytest.mark.slow),
+    ],
+    ids=ENGINES,
+)
 def test_a_planted_fault_is_found_and_the_seed_is_named(bench, top, fault, message):
     design = component_verilog(Faulty(top(TINY), fault), f"faulty_{bench}")
-    with pytest.raises(BenchFailure, match=rf"(?s)^bench {bench} at tiny, seed 7, failed:.*seed 7.*{message}"):
+    with pytest.raises(
+        BenchFailure, match=rf"(?s)^bench {bench} at tiny, seed 7, failed:.*seed 7.*{message}"
+    ):
         run_bench(bench, BenchSettings(TINY, seed=7), design=design)
 
 
 def test_an_unknown_bench_is_refused():
-    with pytest.raises(ValueError, match=r"^bench must be one of load, store, matrix, output, vector, sdram, core, not 'dma'$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^bench must be one of load, store, matrix, output, vector, sdram, core, not 'dma'$",
+    ):
         run_bench("dma", BenchSettings(TINY, seed=0))

@@ -1,4 +1,5 @@
-"""A whole board in simulation: the serial line, the link, the core, the SDRAM controller, and the chip with its rules."""
+"""A whole board in simulation: the serial line, the link, the core, the SDRAM controller, and the chip with
+its rules."""
 
 import json
 import random
@@ -94,7 +95,9 @@ def test_a_bad_line_never_gives_a_wrong_result(monkeypatch, seed):
             inputs = random_inputs(graph, run)
             expected = graph.run(inputs)
             actual = board.run(inputs).raw
-            assert all(np.array_equal(actual[name], expected[name]) for name in graph.outputs), f"seed {seed}, run {run}"
+            assert all(np.array_equal(actual[name], expected[name]) for name in graph.outputs), (
+                f"seed {seed}, run {run}"
+            )
         assert board._device.statistics.retries > 5, f"the line was better than it should be (seed {seed})"
     assert len(made) == 1
 
@@ -114,7 +117,9 @@ def test_a_reset_at_any_time_never_gives_a_wrong_result(monkeypatch, seed):
             # Too many of them.
             continue
         finished += 1
-        assert all(np.array_equal(actual[name], expected[name]) for name in graph.outputs), f"seed {seed}, run {run}"
+        assert all(np.array_equal(actual[name], expected[name]) for name in graph.outputs), (
+            f"seed {seed}, run {run}"
+        )
     assert finished > 2 and sum(board.reset_count for board in made) > 2, f"seed {seed}"
 
 
@@ -134,14 +139,32 @@ def model(tmp_path):
     y = qdq.quantise(qdq.node("Conv", x, qdq.weights(4, 3, 3, 3)), 0.1)
     path = tmp_path / "model.onnx"
     path.write_bytes(qdq.build(y).SerializeToString())
-    np.savez(tmp_path / "x.npz", **{qdq.inputs[0].name: np.random.default_rng(0).normal(0, 2, (1, 3, 6, 6)).astype(np.float32)})
+    np.savez(
+        tmp_path / "x.npz",
+        **{qdq.inputs[0].name: np.random.default_rng(0).normal(0, 2, (1, 3, 6, 6)).astype(np.float32)},
+    )
     return path
 
 
 def test_run_on_a_board_writes_what_the_reference_gives(model, tmp_path):
     outputs = {}
     for backend, options in (("reference", []), ("board", ["--port", "sim:small"])):
-        assert cli.main(["run", str(model), "--inputs", str(tmp_path / "x.npz"), "--outputs", str(tmp_path / "y.npz"), "--on", backend, *options]) == 0
+        assert (
+            cli.main(
+                [
+                    "run",
+                    str(model),
+                    "--inputs",
+                    str(tmp_path / "x.npz"),
+                    "--outputs",
+                    str(tmp_path / "y.npz"),
+                    "--on",
+                    backend,
+                    *options,
+                ]
+            )
+            == 0
+        )
         outputs[backend] = dict(np.load(tmp_path / "y.npz"))
     assert outputs["reference"].keys() == outputs["board"].keys()
     for name, value in outputs["reference"].items():
@@ -151,7 +174,23 @@ def test_run_on_a_board_writes_what_the_reference_gives(model, tmp_path):
 def test_verify_compares_a_board(model, monkeypatch, tmp_path):
     monkeypatch.setitem(PRESETS, "small", SMALL.arch)
     report = tmp_path / "verify.json"
-    assert cli.main(["verify", str(model), "--arch", "small", "--on", "machine,board", "--port", "sim:small", "--json", str(report)]) == 0
+    assert (
+        cli.main(
+            [
+                "verify",
+                str(model),
+                "--arch",
+                "small",
+                "--on",
+                "machine,board",
+                "--port",
+                "sim:small",
+                "--json",
+                str(report),
+            ]
+        )
+        == 0
+    )
     result = json.loads(report.read_text())
     assert result["bit_exact"] and result["backends"]["board"]["cycles"] > 0
 
@@ -167,14 +206,27 @@ def test_verify_sees_a_board_whose_memory_is_at_fault(model, monkeypatch, capsys
     assert not result.bit_exact and {d.backend for d in result.differences} == {"board"}
 
 
-@pytest.mark.parametrize(("arguments", "text"), [
-    ([], "a board needs --port: the name of its serial port, or sim:NAME for a board in simulation"),
-    (["--port", "sim:nothing"], "there is no board 'nothing' for the port 'sim:nothing': choose from {}"),
-    (["--port", "/dev/nowhere"], "there is no board 'tiny' for the port '/dev/nowhere': choose from {}"),
-    (["--port", "sim:small"], "the image was compiled for another core"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "a board needs --port: the name of its serial port, or sim:NAME for a board in simulation"),
+        (["--port", "sim:nothing"], "there is no board 'nothing' for the port 'sim:nothing': choose from {}"),
+        (["--port", "/dev/nowhere"], "there is no board 'tiny' for the port '/dev/nowhere': choose from {}"),
+        (["--port", "sim:small"], "the image was compiled for another core"),
+    ],
+)
 def test_ports_that_cannot_be_used_are_refused(model, tmp_path, capsys, arguments, text):
-    command = ["run", str(model), "--arch", "tiny", "--inputs", str(tmp_path / "x.npz"), "--on", "board", *arguments]
+    command = [
+        "run",
+        str(model),
+        "--arch",
+        "tiny",
+        "--inputs",
+        str(tmp_path / "x.npz"),
+        "--on",
+        "board",
+        *arguments,
+    ]
     assert cli.main(command) == 2
     assert text.format(", ".join(BOARDS)) in capsys.readouterr().err
 
@@ -201,14 +253,34 @@ def test_a_board_with_a_compact_core_and_a_memory_chip(tmp_path):
     board = BOARDS["tang_nano_20k"]
     result = api.verify(built_in_program(), board.arch, on=("machine", "board"), port="sim:tang_nano_20k")
     assert result.bit_exact and result.backends["board"].cycles > 0
-    assert cli.main(["doctor", "--board", board.name, "--port", f"sim:{board.name}", "--json", str(tmp_path / "doctor.json")]) == 0
+    assert (
+        cli.main(
+            [
+                "doctor",
+                "--board",
+                board.name,
+                "--port",
+                f"sim:{board.name}",
+                "--json",
+                str(tmp_path / "doctor.json"),
+            ]
+        )
+        == 0
+    )
 
 
 # Building such a simulation takes a minute.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(BOARDS))
 def test_a_board_as_it_is_sold(tmp_path, name):
-    graph = CompactGraphs(4).build(steps=8) if BOARDS[name].arch.compact else random_graph(4, steps=8, largest=14)
+    graph = (
+        CompactGraphs(4).build(steps=8) if BOARDS[name].arch.compact else random_graph(4, steps=8, largest=14)
+    )
     result = api.verify(graph, BOARDS[name].arch, on=("machine", "board"), port=f"sim:{name}")
     assert result.bit_exact and result.backends["board"].cycles > 0
-    assert cli.main(["doctor", "--board", name, "--port", f"sim:{name}", "--json", str(tmp_path / "doctor.json")]) == 0
+    assert (
+        cli.main(
+            ["doctor", "--board", name, "--port", f"sim:{name}", "--json", str(tmp_path / "doctor.json")]
+        )
+        == 0
+    )

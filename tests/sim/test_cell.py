@@ -1,11 +1,12 @@
-"""Recurrent cells on the Verilated core, from hand-written programs: every write and the final memory are the machine's."""
+"""Recurrent cells on the Verilated core, from hand-written programs: every write and the final memory are the
+machine's."""
 
 import numpy as np
 import pytest
 
-from systolith.comparison import Found
 from systolith.compiler.tokens import add_tokens
-from systolith.lockstep import Lockstep
+from systolith.evidence.comparison import Found
+from systolith.evidence.lockstep import Lockstep
 from systolith.reference import machine as machine_module
 from systolith.reference.hazards import check_order
 from systolith.reference.machine_device import MachineDevice
@@ -21,19 +22,34 @@ STEPS = 4
 
 
 class Program:
-    """`STEPS` steps of one cell: gates = W x + U h + bias, with x of R and h of C elements; h is fed back as int8."""
+    """`STEPS` steps of one cell: gates = W x + U h + bias, with x of R and h of C elements; h is fed back as
+    int8."""
 
     def __init__(self, arch, kind, units, seed):
         self.arch, self.isa, self.kind, self.units = arch, isa_for(arch), kind, units
         rng = np.random.default_rng(seed)
         self.tiles_per_gate = 1 + max(1, arch.cols // arch.rows)
         tiles = kind.gates * self.tiles_per_gate
-        params = [pack_params(arch.cols, bias=rng.integers(-20_000, 20_000, arch.cols), mult=rng.integers(1 << 15, 1 << 16, arch.cols),
-                              shift=rng.integers(14, 18, arch.cols)) for _ in range(kind.gates)]
+        params = [
+            pack_params(
+                arch.cols,
+                bias=rng.integers(-20_000, 20_000, arch.cols),
+                mult=rng.integers(1 << 15, 1 << 16, arch.cols),
+                shift=rng.integers(14, 18, arch.cols),
+            )
+            for _ in range(kind.gates)
+        ]
         #: Offset of each part in DATA.
         self.parts, contents = {}, bytearray()
-        for name, part in (("x", rng.bytes(STEPS * arch.rows)), ("state", rng.bytes(2 * arch.cols)), ("h", rng.bytes(arch.cols)),
-                           ("weights", rng.bytes(-(-tiles * arch.tile_bytes // 16) * 16)), ("params", b"".join(params)), ("result", bytes(64 * 4))):  # fmt: skip
+        for name, part in (
+            ("x", rng.bytes(STEPS * arch.rows)),
+            ("state", rng.bytes(2 * arch.cols)),
+            ("h", rng.bytes(arch.cols)),
+            # fmt: skip
+            ("weights", rng.bytes(-(-tiles * arch.tile_bytes // 16) * 16)),
+            ("params", b"".join(params)),
+            ("result", bytes(64 * 4)),
+        ):
             self.parts[name] = len(contents), len(part)
             contents += part + bytes(-len(part) % 16)
         self.data = bytes(contents)
@@ -46,7 +62,16 @@ class Program:
 
         def load(name, space, base, first=0, length=None):
             offset, total = parts[name]
-            instrs.append(make("LOAD", space=space, region=Region.DATA, offset=offset + first, base=base, bytes=length or total))
+            instrs.append(
+                make(
+                    "LOAD",
+                    space=space,
+                    region=Region.DATA,
+                    offset=offset + first,
+                    base=base,
+                    bytes=length or total,
+                )
+            )
 
         load("x", Space.ACT, x)
         load("state", Space.ACT, low, 0, arch.cols)
@@ -58,11 +83,51 @@ class Program:
             for gate in range(self.kind.gates):
                 tile, common = gate * self.tiles_per_gate, {"height": 1, "row_bytes": size, "acc": gate}
                 instrs.append(make("MATMUL", **common, base=x + step * arch.rows, tile=tile))
-                instrs.append(make("MATMUL", **common, base=h, kt=self.tiles_per_gate - 1, tile=tile + 1, accumulate=1, final=1))
-                instrs.append(make("OUTPUT", dest=Destination.CELL, acc=gate, channels=self.units, param=gate, zero=3, low=-5, high=5))
-            instrs.append(make("CELL", kind=self.kind, units=self.units, state=low, state_high=high, dst=h, shift=1, alpha=20_000))
+                instrs.append(
+                    make(
+                        "MATMUL",
+                        **common,
+                        base=h,
+                        kt=self.tiles_per_gate - 1,
+                        tile=tile + 1,
+                        accumulate=1,
+                        final=1,
+                    )
+                )
+                instrs.append(
+                    make(
+                        "OUTPUT",
+                        dest=Destination.CELL,
+                        acc=gate,
+                        channels=self.units,
+                        param=gate,
+                        zero=3,
+                        low=-5,
+                        high=5,
+                    )
+                )
+            instrs.append(
+                make(
+                    "CELL",
+                    kind=self.kind,
+                    units=self.units,
+                    state=low,
+                    state_high=high,
+                    dst=h,
+                    shift=1,
+                    alpha=20_000,
+                )
+            )
             for i, base in enumerate((low, high, h)):
-                instrs.append(make("STORE", region=Region.DATA, offset=parts["result"][0] + 64 * i + step * self.units, base=base, bytes=self.units))
+                instrs.append(
+                    make(
+                        "STORE",
+                        region=Region.DATA,
+                        offset=parts["result"][0] + 64 * i + step * self.units,
+                        base=base,
+                        bytes=self.units,
+                    )
+                )
         instrs = add_tokens([*instrs, make("HALT")], arch)
         check_order(instrs, arch)
         return b"".join(map(self.isa.encode, instrs))

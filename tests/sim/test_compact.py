@@ -1,4 +1,5 @@
-"""The compact core: random graphs and random transfers give the reference's bits, wrong programs stop it, and it keeps to its cycles."""
+"""The compact core: random graphs and random transfers give the reference's bits, wrong programs stop it, and
+it keeps to its cycles."""
 
 import dataclasses
 import random
@@ -21,7 +22,15 @@ from tests.wrong_programs import execute
 #: The board's, with room for a whole model, and a small one in which everything wraps, splits and streams.
 ARCHS = {
     "icebreaker": dataclasses.replace(PRESETS["icebreaker"], addr_bits=20),
-    "small": dataclasses.replace(PRESETS["icebreaker"], name="small", addr_bits=24, act_bytes=1 << 12, weight_bytes=1 << 9, acc_depth=16, param_rows=4),
+    "small": dataclasses.replace(
+        PRESETS["icebreaker"],
+        name="small",
+        addr_bits=24,
+        act_bytes=1 << 12,
+        weight_bytes=1 << 9,
+        acc_depth=16,
+        param_rows=4,
+    ),
 }
 ARCH = ARCHS["icebreaker"]
 ISA = isa_for(ARCH)
@@ -41,10 +50,35 @@ def random_transfers(rng: random.Random) -> list[bytes]:
     """Rows of any alignment go into the activation SRAM and out of it."""
     program = []
     for _ in range(rng.randint(2, 5)):
-        common = {"region": 1, "bytes": rng.choice((1, 2, 3, 4, 5, rng.randint(1, 150))), "rows": rng.randint(1, 4), "planes": rng.randint(1, 3),
-                  "ext_row": rng.randrange(300), "ext_plane": rng.randrange(500), "row": rng.randrange(300), "plane": rng.randrange(500)}
-        program.append(ISA.encode(ISA.make("LOAD", **common, space=0, offset=rng.randrange(1000), base=rng.randrange(5000), signal=2)))
-        program.append(ISA.encode(ISA.make("STORE", **common, wait=1, signal=1, offset=4000 + rng.randrange(9000), base=rng.randrange(5000))))
+        common = {
+            "region": 1,
+            "bytes": rng.choice((1, 2, 3, 4, 5, rng.randint(1, 150))),
+            "rows": rng.randint(1, 4),
+            "planes": rng.randint(1, 3),
+            "ext_row": rng.randrange(300),
+            "ext_plane": rng.randrange(500),
+            "row": rng.randrange(300),
+            "plane": rng.randrange(500),
+        }
+        program.append(
+            ISA.encode(
+                ISA.make(
+                    "LOAD", **common, space=0, offset=rng.randrange(1000), base=rng.randrange(5000), signal=2
+                )
+            )
+        )
+        program.append(
+            ISA.encode(
+                ISA.make(
+                    "STORE",
+                    **common,
+                    wait=1,
+                    signal=1,
+                    offset=4000 + rng.randrange(9000),
+                    base=rng.randrange(5000),
+                )
+            )
+        )
         program.append(ISA.encode(ISA.make("LOAD", wait=2, region=1, bytes=1)))
     return [*program, ISA.encode(ISA.make("HALT"))]
 
@@ -61,7 +95,18 @@ def test_random_transfers(stalls):
                 # SRAM and DATA begin alike.
                 device.write(1 << 16, data)
                 everything = ISA.encode(ISA.make("LOAD", region=1, bytes=1 << 13, signal=2))
-                assert execute(device, [everything, ISA.encode(ISA.make("STORE", wait=1, region=1)), ISA.encode(ISA.make("HALT"))], 1 << 14)[0] is Status.DONE
+                assert (
+                    execute(
+                        device,
+                        [
+                            everything,
+                            ISA.encode(ISA.make("STORE", wait=1, region=1)),
+                            ISA.encode(ISA.make("HALT")),
+                        ],
+                        1 << 14,
+                    )[0]
+                    is Status.DONE
+                )
                 assert execute(device, words, 1 << 14) == (Status.DONE, ErrorCode.NONE, 0), f"seed {seed}"
             memories.append((device.read(1 << 16, 1 << 14), rtl.read(1 << 16, 1 << 14)))
             assert memories[-1][0] == memories[-1][1], f"seed {seed}"
@@ -77,25 +122,49 @@ WRONG = {
     "VECTOR": ([NOP, b"\x06" + bytes(31), HALT], ErrorCode.ILLEGAL_INSTRUCTION, 1),
     "reserved bit of HALT": ([NOP, NOP, HALT[:-1] + b"\x80"], ErrorCode.ILLEGAL_INSTRUCTION, 2),
     "reserved bit of OUTPUT": ([NOP, word("OUTPUT")[:-1] + b"\x80", HALT], ErrorCode.ILLEGAL_INSTRUCTION, 1),
-    "space of STORE": ([word("LOAD region=DATA space=WEIGHT bytes=4").replace(b"\x02", b"\x03", 1), HALT], ErrorCode.ILLEGAL_INSTRUCTION, 0),
+    "space of STORE": (
+        [word("LOAD region=DATA space=WEIGHT bytes=4").replace(b"\x02", b"\x03", 1), HALT],
+        ErrorCode.ILLEGAL_INSTRUCTION,
+        0,
+    ),
     "NOP waits": ([NOP, word("NOP wait=LOAD"), HALT], ErrorCode.ILLEGAL_INSTRUCTION, 1),
     "HALT signals": ([word("HALT signal=STORE")], ErrorCode.ILLEGAL_INSTRUCTION, 0),
     "MATMUL accumulator": ([word("MATMUL acc=255 ox=2 final=1"), HALT], ErrorCode.OPERAND_RANGE, 0),
     "MATMUL tile": ([NOP, word("MATMUL tile=255 kt=2"), HALT], ErrorCode.OPERAND_RANGE, 1),
-    "OUTPUT accumulator": ([word("MATMUL ox=2 final=1"), word("OUTPUT acc=255 nx=2"), HALT], ErrorCode.OPERAND_RANGE, 1),
-    "LOAD alignment": ([NOP, word("LOAD space=WEIGHT region=DATA bytes=6"), HALT], ErrorCode.OPERAND_RANGE, 1),
+    "OUTPUT accumulator": (
+        [word("MATMUL ox=2 final=1"), word("OUTPUT acc=255 nx=2"), HALT],
+        ErrorCode.OPERAND_RANGE,
+        1,
+    ),
+    "LOAD alignment": (
+        [NOP, word("LOAD space=WEIGHT region=DATA bytes=6"), HALT],
+        ErrorCode.OPERAND_RANGE,
+        1,
+    ),
     "LOAD to TABLE": ([NOP, word("LOAD space=TABLE region=DATA bytes=4"), HALT], ErrorCode.OPERAND_RANGE, 1),
     "LOAD past SRAM": ([NOP, word("LOAD region=DATA base=32767 bytes=2"), HALT], ErrorCode.OPERAND_RANGE, 1),
-    "LOAD past PARAM": ([NOP, word("LOAD region=DATA space=PARAM base=1020 bytes=8"), HALT], ErrorCode.OPERAND_RANGE, 1),
+    "LOAD past PARAM": (
+        [NOP, word("LOAD region=DATA space=PARAM base=1020 bytes=8"), HALT],
+        ErrorCode.OPERAND_RANGE,
+        1,
+    ),
     "LOAD past region": ([NOP, word("LOAD region=DATA offset=4095 bytes=2"), HALT], ErrorCode.REGION, 1),
     "STORE past SRAM": ([word("STORE region=DATA base=32767 bytes=2"), HALT], ErrorCode.OPERAND_RANGE, 0),
     "STORE past region": ([NOP, word("STORE region=DATA offset=4095 bytes=2"), HALT], ErrorCode.REGION, 1),
-    "second row of STORE": ([NOP, word("STORE region=DATA offset=4000 bytes=2 rows=2 ext_row=95"), HALT], ErrorCode.REGION, 1),
+    "second row of STORE": (
+        [NOP, word("STORE region=DATA offset=4000 bytes=2 rows=2 ext_row=95"), HALT],
+        ErrorCode.REGION,
+        1,
+    ),
     "STORE to PROGRAM": ([NOP, word("STORE region=PROGRAM bytes=1"), HALT], ErrorCode.REGION, 1),
     "no HALT, then a good one": ([NOP, NOP], ErrorCode.REGION, 2),
     "too many tokens": ([NOP, *[word("LOAD signal=STORE region=DATA")] * 16, HALT], ErrorCode.SEMAPHORE, 16),
     "OUTPUT without MATMUL": ([NOP, word("OUTPUT"), HALT], ErrorCode.WATCHDOG, 1),
-    "token never given": ([NOP, NOP, word("LOAD wait=STORE region=DATA bytes=1"), HALT], ErrorCode.WATCHDOG, 2),
+    "token never given": (
+        [NOP, NOP, word("LOAD wait=STORE region=DATA bytes=1"), HALT],
+        ErrorCode.WATCHDOG,
+        2,
+    ),
 }
 
 
@@ -107,7 +176,9 @@ def device():
 
 def good_program_runs(device):
     graph = CompactGraphs(3).build()
-    assert_same_bits(Driver(device, compile_graph(graph, ARCH), timeout_cycles=500_000), graph, seed=3, runs=1)
+    assert_same_bits(
+        Driver(device, compile_graph(graph, ARCH), timeout_cycles=500_000), graph, seed=3, runs=1
+    )
 
 
 @pytest.mark.parametrize(("words", "code", "index"), WRONG.values(), ids=WRONG)
@@ -122,8 +193,16 @@ def test_a_wrong_program_stops_with_its_code_and_address(device, words, code, in
 def test_bus_errors_stop_the_core(device):
     device.inject(1 << 16, (1 << 16) + 15, DECERR)
     size = ISA.word_bytes
-    assert execute(device, [NOP, word("LOAD region=DATA bytes=64"), HALT]) == (Status.ERROR, ErrorCode.BUS_READ, size)
-    assert execute(device, [word("STORE region=DATA bytes=64"), NOP, HALT]) == (Status.ERROR, ErrorCode.BUS_WRITE, 0)
+    assert execute(device, [NOP, word("LOAD region=DATA bytes=64"), HALT]) == (
+        Status.ERROR,
+        ErrorCode.BUS_READ,
+        size,
+    )
+    assert execute(device, [word("STORE region=DATA bytes=64"), NOP, HALT]) == (
+        Status.ERROR,
+        ErrorCode.BUS_WRITE,
+        0,
+    )
     device.inject(0, size - 1, DECERR)
     assert execute(device, [NOP, HALT]) == (Status.ERROR, ErrorCode.BUS_READ, 0)
     device.clear_faults()
@@ -132,9 +211,16 @@ def test_bus_errors_stop_the_core(device):
 
 def test_reset_in_mid_flight_recovers(device):
     for cycles in (20, 45, 60, 90, 200, 500):
-        program = word("LOAD region=DATA rows=100 bytes=16") + word("STORE region=DATA rows=100 bytes=16") + HALT
+        program = (
+            word("LOAD region=DATA rows=100 bytes=16") + word("STORE region=DATA rows=100 bytes=16") + HALT
+        )
         device.write(0, program)
-        for name, value in (("PROGRAM_SIZE", len(program)), ("DATA_SIZE", 4096), ("DATA_LO", 1 << 16), ("ENTRY", 0)):
+        for name, value in (
+            ("PROGRAM_SIZE", len(program)),
+            ("DATA_SIZE", 4096),
+            ("DATA_LO", 1 << 16),
+            ("ENTRY", 0),
+        ):
             device.csr_write(name, value)
         device.start()
         device.run(cycles)
@@ -144,7 +230,8 @@ def test_reset_in_mid_flight_recovers(device):
 
 
 def test_a_pointwise_layer_keeps_the_array_busy():
-    """64 channels to 64: two cycles between tiles, one for each pixel that OUTPUT takes, and little at each end of a block."""
+    """64 channels to 64: two cycles between tiles, one for each pixel that OUTPUT takes, and little at each
+    end of a block."""
     rng = np.random.default_rng(1)
     graph = CompactGraphs(1)
     x = graph.input((1, 64, 5, 25))
@@ -174,14 +261,19 @@ def test_the_cells_of_the_ice40_give_the_same_bits_in_the_same_cycles():
     for seed, ((outputs, cycles), (gate_outputs, gate_cycles)) in enumerate(zip(*results, strict=True)):
         assert cycles == gate_cycles, f"seed {seed}"
         for output in outputs:
-            np.testing.assert_array_equal(gate_outputs[output], outputs[output], err_msg=f"seed {seed}, output {output}")
+            np.testing.assert_array_equal(
+                gate_outputs[output], outputs[output], err_msg=f"seed {seed}, output {output}"
+            )
 
 
 def test_what_a_compact_core_lacks_is_refused_in_one_sentence():
     graph = GraphBuilder(1)
     x = graph.input((1, 8))
     graph = graph.finish(graph.lookup(graph.matmul(x)))
-    with pytest.raises(CompileError, match=r"node 'lookup1': it needs the vector unit .*, which architecture 'icebreaker' does not have; use an architecture"):
+    with pytest.raises(
+        CompileError,
+        match=r"node 'lookup1': it needs the vector unit .*, which architecture 'icebreaker' does not have; use an architecture",
+    ):
         compile_graph(graph, ARCH)
     graph = GraphBuilder(2)
     x = graph.input((1, 2, 5, 5))

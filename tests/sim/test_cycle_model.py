@@ -1,4 +1,5 @@
-"""The cycle model beside the RTL: whole programs within 3 %, each layer of more than 1,000 cycles within 10 %."""
+"""The cycle model beside the RTL: whole programs within 3 %, each layer of more than 1,000 cycles within 10
+%."""
 
 import numpy as np
 import pytest
@@ -16,14 +17,26 @@ from tests.graphs import ARCHS, GraphBuilder
 SLOW = MemoryTiming(latency=20, bytes_per_cycle=2)
 
 
-def conv(b: GraphBuilder, x: str, channels: int, kernel: int, stride: int = 1, depthwise: bool = False) -> str:
+def conv(
+    b: GraphBuilder, x: str, channels: int, kernel: int, stride: int = 1, depthwise: bool = False
+) -> str:
     """A convolution that keeps the size of the image, divided by the stride."""
     group = b.tensors[x].shape[1] if depthwise else 1
     weights = b.weights(channels, b.tensors[x].shape[1] // group, kernel, kernel)
     before = kernel // 2
-    return b.append(Conv(weights=weights, bias=np.zeros(channels, np.int32), strides=(stride, stride), dilations=(1, 1),
-                         pads=(before, before, before, before), group=group, x_zero=b.tensors[x].zero_point,
-                         requant=b.requant(channels, weights[0].size)), x)
+    return b.append(
+        Conv(
+            weights=weights,
+            bias=np.zeros(channels, np.int32),
+            strides=(stride, stride),
+            dilations=(1, 1),
+            pads=(before, before, before, before),
+            group=group,
+            x_zero=b.tensors[x].zero_point,
+            requant=b.requant(channels, weights[0].size),
+        ),
+        x,
+    )
 
 
 def flattened(b: GraphBuilder, x: str) -> str:
@@ -68,15 +81,27 @@ def recurrent(kind: Cell, inputs: int, units: int) -> QGraph:
 
 
 @pytest.mark.parametrize("memory", [FULL_RATE, SLOW], ids=["full", "slow"])
-@pytest.mark.parametrize(("network", "arch"), [
-    (separable, "array8"), (residual, "array8"), (perceptron, "array8"), (separable, "bus64"), (perceptron, "bus64"), (separable, "tiny"),
-    (perceptron, "tiny")])
+@pytest.mark.parametrize(
+    ("network", "arch"),
+    [
+        (separable, "array8"),
+        (residual, "array8"),
+        (perceptron, "array8"),
+        (separable, "bus64"),
+        (perceptron, "bus64"),
+        (separable, "tiny"),
+        (perceptron, "tiny"),
+    ],
+)
 def test_the_model_is_near_the_rtl(network, arch, memory):
     near(network(), arch, memory)
 
 
 @pytest.mark.parametrize("memory", [FULL_RATE, SLOW], ids=["full", "slow"])
-@pytest.mark.parametrize(("inputs", "units", "arch"), [(16, 20, "array8"), (40, 48, "array8"), (16, 20, "bus64"), (24, 28, "bus64"), (10, 12, "tiny")])
+@pytest.mark.parametrize(
+    ("inputs", "units", "arch"),
+    [(16, 20, "array8"), (40, 48, "array8"), (16, 20, "bus64"), (24, 28, "bus64"), (10, 12, "tiny")],
+)
 @pytest.mark.parametrize("kind", Cell)
 def test_the_model_is_near_the_rtl_of_recurrent_layers(kind, inputs, units, arch, memory):
     near(recurrent(kind, inputs, units), arch, memory)
@@ -85,7 +110,10 @@ def test_the_model_is_near_the_rtl_of_recurrent_layers(kind, inputs, units, arch
 def near(graph: QGraph, arch: str, memory: MemoryTiming) -> None:
     result = api.verify(graph, ARCHS[arch], on=("rtl",), memory=memory).as_dict()
     assert result["bit_exact"]
-    assert abs(result["estimated_cycles"] / result["cycles"] - 1) <= 0.03, (result["estimated_cycles"], result["cycles"])
+    assert abs(result["estimated_cycles"] / result["cycles"] - 1) <= 0.03, (
+        result["estimated_cycles"],
+        result["cycles"],
+    )
     for layer in result["layers"]:
         if layer["cycles"] > 1000:
             assert abs(layer["estimated_cycles"] / layer["cycles"] - 1) <= 0.10, layer
@@ -93,6 +121,8 @@ def near(graph: QGraph, arch: str, memory: MemoryTiming) -> None:
 
 
 def test_a_slow_memory_limits_what_it_feeds():
-    fast, slow = (api.explain(perceptron(), "array8", memory=memory)["layers"] for memory in (FULL_RATE, SLOW))
+    fast, slow = (
+        api.explain(perceptron(), "array8", memory=memory)["layers"] for memory in (FULL_RATE, SLOW)
+    )
     assert fast[0]["limit"] == "weights"
     assert slow[-1]["limit"] == "memory"

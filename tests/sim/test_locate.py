@@ -1,7 +1,8 @@
-"""Bugs planted in the core and in a program: `verify` names the engine, the instruction, the layer and the cycle.
+"""Bugs planted in the core and in a program: `verify` names the engine, the instruction, the layer and the
+cycle.
 
-All bugs of the core are in one edited Verilog, and a file chooses among them when a model starts, so that it is
-built once (and once more with waveforms).
+All bugs of the core are in one edited Verilog, and a file chooses among them when a model starts, so that it
+is built once (and once more with waveforms).
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import pytest
 
 from systolith import api, cli, lockstep
 from systolith.compiler import driver
+from systolith.evidence.locate import AFTER, BEFORE, Location
+from systolith.evidence.lockstep import Lockstep
 from systolith.host.driver import Driver
 from systolith.hw.build import generate
-from systolith.locate import AFTER, BEFORE, Location
-from systolith.lockstep import Lockstep
 from systolith.reference.conv import Conv
 from systolith.reference.elementwise import Add
 from systolith.reference.graph import QGraph
@@ -61,7 +62,8 @@ BUGS = {
 
 
 def edited_core() -> dict[str, str]:
-    """The core's Verilog with every bug in it, each off unless its number is in `bug.hex` of the current directory."""
+    """The core's Verilog with every bug in it, each off unless its number is in `bug.hex` of the current
+    directory."""
     sources = dict(generate(ARCH, build_dir=default_cache_dir().parent / "verilog").sources)
     text = sources["core.v"]
     for number, (module, pattern, replacement) in enumerate(BUGS.values(), 1):
@@ -139,7 +141,8 @@ def vcd(path: Path, signal: str) -> tuple[int, int, dict[int, int]]:
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a planted bug: where it acts, and a trace signal that is 1 when the wrong beat is written."""
+    """What is known of a planted bug: where it acts, and a trace signal that is 1 when the wrong beat is
+    written."""
 
     kind: str
     engine: str
@@ -209,7 +212,9 @@ def test_a_waveform_that_cannot_be_written_costs_only_itself(
     assert "cannot write the waveform 'first.vcd'" in found.trouble
 
 
-def test_a_fault_that_only_the_netlist_has_is_found_in_it(core: dict[str, str], choose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_that_only_the_netlist_has_is_found_in_it(
+    core: dict[str, str], choose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     choose("product")
     # What synthesis would make of the generated core, if it broke it.
     monkeypatch.setattr(netlist, "netlist", lambda *_: core)
@@ -314,7 +319,8 @@ def test_the_report_and_its_json(
         assert f"  {label:<12}{text}\n" in out
 
 
-# -- no false alarm --------------------------------------------------------------------------------------------
+# -- no false alarm
+# --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("arch", ["tiny", "bus32"])
 @pytest.mark.parametrize("seed", range(8))
 def test_a_right_core_is_never_blamed(arch: str, seed: int) -> None:
@@ -329,7 +335,8 @@ def test_a_right_core_is_never_blamed(arch: str, seed: int) -> None:
         assert np.array_equal(got[name], expected[name])
 
 
-# -- a wrong program ----------------------------------------------------------------------------------------------
+# -- a wrong program
+# ----------------------------------------------------------------------------------------------
 def tampered(image: Image, mnemonic: str, nth: int, **operands: int) -> tuple[Image, int]:
     """The image with operands of the nth such instruction of the run stream replaced, and its offset."""
     isa = isa_for(image.arch)

@@ -17,8 +17,15 @@ def copy(bench, seed, bursts=16):
     return data, bench.read(0x8000, len(data))
 
 
-@pytest.mark.parametrize("memory", [MemoryModel(), MemoryModel(latency=5, bytes_per_cycle=1),
-                                    MemoryModel(latency=3, stall_seed=7, stall_probability=0.4)], ids=["plain", "slow", "stalls"])
+@pytest.mark.parametrize(
+    "memory",
+    [
+        MemoryModel(),
+        MemoryModel(latency=5, bytes_per_cycle=1),
+        MemoryModel(latency=3, stall_seed=7, stall_probability=0.4),
+    ],
+    ids=["plain", "slow", "stalls"],
+)
 def test_data_arrive_whatever_the_memory_does(memory):
     with RtlBench(copy_engine(), "copier", memory) as bench:
         sent, received = copy(bench, 1)
@@ -27,17 +34,24 @@ def test_data_arrive_whatever_the_memory_does(memory):
 
 def test_bandwidth_and_latency_cost_cycles():
     taken = []
-    for memory in (MemoryModel(latency=2), MemoryModel(latency=60), MemoryModel(latency=2, bytes_per_cycle=1)):
+    for memory in (
+        MemoryModel(latency=2),
+        MemoryModel(latency=60),
+        MemoryModel(latency=2, bytes_per_cycle=1),
+    ):
         with RtlBench(copy_engine(), "copier", memory) as bench:
             copy(bench, 1)
             taken.append(bench.cycle)
     assert taken[1] > taken[0] + 16 * 50
-    # At one byte a cycle each beat but a burst's first waits four cycles, in each direction; the fast memory needs far less.
+    # At one byte a cycle each beat but a burst's first waits four cycles, in each direction; the fast memory
+    # needs far less.
     assert taken[2] >= 16 * 2 * (BEATS - 1) * 4 > taken[0]
 
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_each_broken_rule_is_reported(bug):
     with pytest.raises(ProtocolError, match=BUGS[bug]):
-        with RtlBench(copy_engine(bug), "copier", MemoryModel(latency=3, stall_seed=7, stall_probability=0.4)) as bench:
+        with RtlBench(
+            copy_engine(bug), "copier", MemoryModel(latency=3, stall_seed=7, stall_probability=0.4)
+        ) as bench:
             copy(bench, 1)

@@ -22,7 +22,9 @@ from tests.graphs import random_graph, random_inputs
 TINY = PRESETS["tiny"]
 BUS32 = dataclasses.replace(TINY, name="bus32", bus_bits=32)
 #: The smallest core: its netlist takes a minute, and as long again to compile.
-GATES = dataclasses.replace(BUS32, name="gates", act_bytes=1 << 11, act_blocks=1, weight_bytes=1 << 9, acc_depth=16, param_rows=16)
+GATES = dataclasses.replace(
+    BUS32, name="gates", act_bytes=1 << 11, act_blocks=1, weight_bytes=1 << 9, acc_depth=16, param_rows=16
+)
 
 
 def gates(bench, arch):
@@ -43,11 +45,11 @@ def test_an_engine_after_synthesis(bench):
 
 @pytest.mark.slow
 def test_one_wrong_bit_of_a_netlist_is_found():
-    (name, text), = gates("sdram", BUS32)[0].items()
+    ((name, text),) = gates("sdram", BUS32)[0].items()
     # The table behind a command pin.
     pin = re.search(r"INIT\(16'h(\w{4})\)\s*\) \\?\S*pins__we\S*\s*\(", text)
     assert pin is not None
-    wrong = text[:pin.start(1)] + f"{int(pin[1], 16) ^ 0xFFFF:04x}" + text[pin.end(1):]
+    wrong = text[: pin.start(1)] + f"{int(pin[1], 16) ^ 0xFFFF:04x}" + text[pin.end(1) :]
     with pytest.raises(BenchFailure):
         run_bench("sdram", BenchSettings(BUS32, seed=7, count=12), design=({name: wrong}, "sdram_top"))
 
@@ -67,7 +69,9 @@ def test_a_core_after_synthesis_gives_the_same_bits_in_the_same_cycles(seed):
     for (outputs, cycles), (gate_outputs, gate_cycles) in zip(rtl, gate, strict=True):
         assert cycles == gate_cycles, f"seed {seed}"
         for output in outputs:
-            np.testing.assert_array_equal(gate_outputs[output], outputs[output], err_msg=f"seed {seed}, output {output}")
+            np.testing.assert_array_equal(
+                gate_outputs[output], outputs[output], err_msg=f"seed {seed}, output {output}"
+            )
 
 
 def test_verify_compares_the_cycles_of_rtl_and_netlist(monkeypatch):
@@ -94,7 +98,9 @@ def test_verify_compares_the_cycles_of_rtl_and_netlist(monkeypatch):
 def test_without_yosys_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr(module.shutil, "which", lambda name: None)
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ToolError, match=r"^Yosys, which makes netlists, was not found: pip install 'systolith\[boards\]'$"):
+    with pytest.raises(
+        ToolError, match=r"^Yosys, which makes netlists, was not found: pip install 'systolith\[boards\]'$"
+    ):
         netlist({"a.v": "module a; endmodule\n"}, "a")
 
 

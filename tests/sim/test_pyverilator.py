@@ -35,7 +35,10 @@ def test_a_block_is_driven_port_by_port():
     model.write("write__valid", 1)
     for beat in range(MIXED.table_bytes // MIXED.bus_bytes):
         model.write("write__beat", beat)
-        model.write("write__data", int.from_bytes(contents[beat * MIXED.bus_bytes:(beat + 1) * MIXED.bus_bytes], "little"))
+        model.write(
+            "write__data",
+            int.from_bytes(contents[beat * MIXED.bus_bytes : (beat + 1) * MIXED.bus_bytes], "little"),
+        )
         model.settle()
         while not model.read("write__ready"):
             model.tick()
@@ -47,7 +50,9 @@ def test_a_block_is_driven_port_by_port():
         model.write("i", int.from_bytes(operands, "little"))
         for _ in range(Table.LATENCY):
             model.tick()
-        assert split_bytes(model.read("o"), MIXED.lanes) == tuple(signed8(contents[256 * slot + x]) for x in operands)
+        assert split_bytes(model.read("o"), MIXED.lanes) == tuple(
+            signed8(contents[256 * slot + x]) for x in operands
+        )
 
 
 def test_a_value_that_does_not_fit_its_port_is_refused():
@@ -74,7 +79,10 @@ def test_a_program_stops_at_halt_and_an_illegal_one_with_an_error(device):
     device.start()
     device.wait(2000)
     assert device.csr_read("STATUS") == Status.ERROR
-    assert (device.csr_read("ERROR_CODE"), device.csr_read("ERROR_ADDR")) == (ErrorCode.ILLEGAL_INSTRUCTION, isa.word_bytes)
+    assert (device.csr_read("ERROR_CODE"), device.csr_read("ERROR_ADDR")) == (
+        ErrorCode.ILLEGAL_INSTRUCTION,
+        isa.word_bytes,
+    )
     device.reset()
 
 
@@ -90,7 +98,9 @@ def test_a_model_gives_the_bits_of_the_reference(device, seed):
 
 
 def test_memory_has_an_end(device):
-    with pytest.raises(DeviceError, match=r"^bytes 4194300 to 4194308 lie outside the memory of 4194304 bytes$"):
+    with pytest.raises(
+        DeviceError, match=r"^bytes 4194300 to 4194308 lie outside the memory of 4194304 bytes$"
+    ):
         device.read((1 << 22) - 4, 8)
 
 
@@ -98,5 +108,8 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     for name in [n for n in sys.modules if n.startswith("pyverilator")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pyverilator", None)
-    with pytest.raises(ToolError, match="^" + re.escape("PyVerilator is not installed: pip install 'systolith[pyverilator]'") + "$"):
+    with pytest.raises(
+        ToolError,
+        match="^" + re.escape("PyVerilator is not installed: pip install 'systolith[pyverilator]'") + "$",
+    ):
         load_pyverilator()

@@ -7,8 +7,8 @@ import pytest
 
 import systolith
 from systolith.compiler.driver import compile_graph
+from systolith.evidence.profile import step_cycles
 from systolith.host.driver import Driver
-from systolith.profile import step_cycles
 from systolith.sim.native import RtlDevice
 from systolith.spec.arch import PRESETS
 from systolith.spec.isa import Cell
@@ -28,10 +28,17 @@ def test_rtl_gives_the_bits_of_the_reference(arch, seed, stalls):
         assert_same_bits(Driver(device, image, timeout_cycles=2_000_000), graph, seed)
 
 
-@pytest.mark.parametrize(("kind", "arch", "product"), [
-    (Cell.LSTM, PRESETS["array16"], 4 * 8 * 8), (Cell.LSTM, ONE_ROW, 4 * 8 * 8 * 16), (Cell.LSTM, PRESETS["array8"], 4 * 16 * 16),
-    # Three gates see the state, and one the input alone.
-    (Cell.GRU, PRESETS["array16"], 4 * 8 * 8)], ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize(
+    ("kind", "arch", "product"),
+    [
+        (Cell.LSTM, PRESETS["array16"], 4 * 8 * 8),
+        (Cell.LSTM, ONE_ROW, 4 * 8 * 8 * 16),
+        (Cell.LSTM, PRESETS["array8"], 4 * 16 * 16),
+        # Three gates see the state, and one the input alone.
+        (Cell.GRU, PRESETS["array16"], 4 * 8 * 8),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_a_step_takes_its_product_and_at_most_64_cycles(kind, arch, product):
     graph = plain_network(kind, steps=4, inputs=128, units=128)
     codes = random_inputs(graph, 1)

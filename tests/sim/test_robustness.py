@@ -22,7 +22,9 @@ def device():
 
 def good_program_runs(device):
     graph = random_graph(1)
-    assert_same_bits(Driver(device, compile_graph(graph, ARCH), timeout_cycles=500_000), graph, seed=1, runs=1)
+    assert_same_bits(
+        Driver(device, compile_graph(graph, ARCH), timeout_cycles=500_000), graph, seed=1, runs=1
+    )
 
 
 SIZE = ISA.word_bytes
@@ -46,8 +48,15 @@ def test_bus_errors_stop_the_core(device, response):
 
 def test_reset_in_mid_flight_recovers(device):
     for cycles in (20, 45, 60, 90, 200):
-        device.write(0, word("LOAD region=DATA rows=100 bytes=16") + word("STORE region=DATA rows=100 bytes=16") + HALT)
-        for name, value in (("PROGRAM_SIZE", 3 * SIZE), ("DATA_SIZE", 4096), ("DATA_LO", 1 << 16), ("ENTRY", 0)):
+        device.write(
+            0, word("LOAD region=DATA rows=100 bytes=16") + word("STORE region=DATA rows=100 bytes=16") + HALT
+        )
+        for name, value in (
+            ("PROGRAM_SIZE", 3 * SIZE),
+            ("DATA_SIZE", 4096),
+            ("DATA_LO", 1 << 16),
+            ("ENTRY", 0),
+        ):
             device.csr_write(name, value)
         device.start()
         device.run(cycles)

@@ -17,8 +17,10 @@ def gates(count, size):
     return values
 
 
-@pytest.mark.parametrize(("table", "function", "error"), [
-    (cells.SIGMOID, lambda x: 1 / (1 + math.exp(-x)), 8e-5), (cells.TANH, math.tanh, 4.1e-4)])
+@pytest.mark.parametrize(
+    ("table", "function", "error"),
+    [(cells.SIGMOID, lambda x: 1 / (1 + math.exp(-x)), 8e-5), (cells.TANH, math.tanh, 4.1e-4)],
+)
 def test_interpolation_is_near_the_function(table, function, error):
     x = np.arange(-32768, 32768)
     y = cells.interpolate(table, x)
@@ -34,10 +36,14 @@ def test_integers_and_arrays_agree():
         for n in range(0, 300, 7):
             assert cells.lstm(*(int(v[n]) for v in (i, f, g, o, c)), shift) == (state[n], hidden[n])
     state, hidden = cells.gru(i, f, g, o, h)
-    assert [cells.gru(*(int(v[n]) for v in (i, f, g, o, h))) for n in range(300)] == list(zip(state.tolist(), hidden.tolist(), strict=True))
+    assert [cells.gru(*(int(v[n]) for v in (i, f, g, o, h))) for n in range(300)] == list(
+        zip(state.tolist(), hidden.tolist(), strict=True)
+    )
     for alpha in (1, 1000, 1 << 15):
         state, hidden = cells.rnn(i, h, alpha)
-        assert [cells.rnn(int(a), int(b), alpha) for a, b in zip(i, h, strict=True)] == list(zip(state.tolist(), hidden.tolist(), strict=True))
+        assert [cells.rnn(int(a), int(b), alpha) for a, b in zip(i, h, strict=True)] == list(
+            zip(state.tolist(), hidden.tolist(), strict=True)
+        )
 
 
 def test_rules_are_near_those_of_the_operators():
@@ -52,7 +58,7 @@ def test_rules_are_near_those_of_the_operators():
         exact = sigmoid(real[1]) * (c / frac) + sigmoid(real[0]) * np.tanh(real[2])
         state, hidden = cells.lstm(i, f, g, o, c, shift)
         inside = np.abs(exact * frac) < 32000
-        assert np.abs(state / frac - exact)[inside].max() < 0.002 * 2 ** shift
+        assert np.abs(state / frac - exact)[inside].max() < 0.002 * 2**shift
         exact_h = sigmoid(real[3]) * np.tanh(np.clip(state / frac, -8, 8))
         assert np.abs(hidden / 128 - exact_h).max() < 1 / 128 + 0.001
     new = np.tanh(np.clip(real[2] + sigmoid(real[0]) * real[3], -8, 8))
@@ -68,5 +74,14 @@ def test_results_stay_in_their_formats():
     extremes = np.array([-32768, -1, 0, 1, 32767])
     i, f, g, o, c = (part.ravel() for part in np.meshgrid(*[extremes] * 5))
     for shift in (0, 8):
-        for state, hidden in (cells.lstm(i, f, g, o, c, shift), cells.gru(i, f, g, o, c), cells.rnn(i, c, 1 << 15)):
-            assert state.min() >= -32768 and state.max() <= 32767 and hidden.min() >= -128 and hidden.max() <= 127
+        for state, hidden in (
+            cells.lstm(i, f, g, o, c, shift),
+            cells.gru(i, f, g, o, c),
+            cells.rnn(i, c, 1 << 15),
+        ):
+            assert (
+                state.min() >= -32768
+                and state.max() <= 32767
+                and hidden.min() >= -128
+                and hidden.max() <= 127
+            )

@@ -1,4 +1,5 @@
-"""The instruction table: encoding, decoding and assembly are inverses of one another, and refuse what is wrong."""
+"""The instruction table: encoding, decoding and assembly are inverses of one another, and refuse what is
+wrong."""
 
 import dataclasses
 import random
@@ -8,15 +9,22 @@ import pytest
 from systolith.spec.arch import PRESETS
 from systolith.spec.isa import Instr, IsaError, isa_for
 
-BIG = dataclasses.replace(PRESETS["array16"], name="big", rows=32, cols=32, weight_rows_per_cycle=32, lanes=32)
+BIG = dataclasses.replace(
+    PRESETS["array16"], name="big", rows=32, cols=32, weight_rows_per_cycle=32, lanes=32
+)
 ARCHS = (*PRESETS.values(), BIG)
 SEED = 1
 
 
 def _random_instr(isa, mnemonic, rng):
     """An instruction with random legal operands, extremes included."""
-    return isa.make(mnemonic, **{
-        f.name: rng.choice((f.min, f.max, rng.randint(f.min, f.max))) for f in isa.by_mnemonic[mnemonic].fields})
+    return isa.make(
+        mnemonic,
+        **{
+            f.name: rng.choice((f.min, f.max, rng.randint(f.min, f.max)))
+            for f in isa.by_mnemonic[mnemonic].fields
+        },
+    )
 
 
 @pytest.mark.parametrize("arch", ARCHS, ids=lambda a: a.name)
@@ -84,4 +92,6 @@ def test_decode_refuses_what_encode_cannot_give():
 
 def test_digest_follows_the_table():
     assert isa_for(PRESETS["tiny"]).digest() != isa_for(PRESETS["array8"]).digest()
-    assert isa_for(PRESETS["tiny"]).digest() == isa_for(dataclasses.replace(PRESETS["tiny"], name="x")).digest()
+    assert (
+        isa_for(PRESETS["tiny"]).digest() == isa_for(dataclasses.replace(PRESETS["tiny"], name="x")).digest()
+    )

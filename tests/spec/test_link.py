@@ -32,7 +32,9 @@ def unframe(data: bytes) -> bytes | None:
 @pytest.mark.parametrize("size", [0, 1, 7, 300])
 def test_a_body_comes_back_and_sync_is_nowhere_inside(size):
     rng = random.Random(size)
-    body = bytes(rng.choice((SYNC, ESCAPE, SYNC ^ FLIP, ESCAPE ^ FLIP, rng.randrange(256))) for _ in range(size))
+    body = bytes(
+        rng.choice((SYNC, ESCAPE, SYNC ^ FLIP, ESCAPE ^ FLIP, rng.randrange(256))) for _ in range(size)
+    )
     line = frame(body)
     assert line.count(SYNC) == 1 and line[0] == SYNC
     assert unframe(bytes((1, 2, ESCAPE)) + line) == body
@@ -55,7 +57,14 @@ def test_the_gatewares_polynomial_is_that_of_zlib():
         assert register ^ 0xFFFF_FFFF == zlib.crc32(data)
 
 
-@pytest.mark.parametrize("request_", [Request(0, Op.HELLO, 0, 4), Request(15, Op.MEMORY_WRITE, 0xFFF_FFFF, 3, b"abc"), Request(7, Op.MEMORY_READ, 0x1234, 4096)])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(0, Op.HELLO, 0, 4),
+        Request(15, Op.MEMORY_WRITE, 0xFFF_FFFF, 3, b"abc"),
+        Request(7, Op.MEMORY_READ, 0x1234, 4096),
+    ],
+)
 def test_requests_come_back(request_):
     assert Request.parse(request_.body()) == request_
 
@@ -65,15 +74,21 @@ def test_answers_come_back():
         assert Answer.parse(answer.body()) == answer
 
 
-@pytest.mark.parametrize(("make", "text"), [
-    (lambda: Request(16, Op.HELLO, 0, 4).body(), "seq must be from 0 to 15, not 16"),
-    (lambda: Request(0, Op.MEMORY_READ, 1 << 28, 4).body(), "addr must be from 0 to 268435455, not 268435456"),
-    (lambda: Request(0, Op.MEMORY_READ, 0, 4097).body(), "last must be from 0 to 4095, not 4096"),
-    (lambda: Request(0, Op.MEMORY_WRITE, 0, 4, b"x"), "MEMORY_WRITE of 4 bytes cannot carry 1"),
-    (lambda: Request.parse(b"abc"), "a frame of 3 bytes ends before its header of 6"),
-    (lambda: Request.parse(b"\x50\0\0\0\0\0"), "there is no op 5"),
-    (lambda: Answer.parse(b"\x90"), "there is no status 9"),
-])
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Request(16, Op.HELLO, 0, 4).body(), "seq must be from 0 to 15, not 16"),
+        (
+            lambda: Request(0, Op.MEMORY_READ, 1 << 28, 4).body(),
+            "addr must be from 0 to 268435455, not 268435456",
+        ),
+        (lambda: Request(0, Op.MEMORY_READ, 0, 4097).body(), "last must be from 0 to 4095, not 4096"),
+        (lambda: Request(0, Op.MEMORY_WRITE, 0, 4, b"x"), "MEMORY_WRITE of 4 bytes cannot carry 1"),
+        (lambda: Request.parse(b"abc"), "a frame of 3 bytes ends before its header of 6"),
+        (lambda: Request.parse(b"\x50\0\0\0\0\0"), "there is no op 5"),
+        (lambda: Answer.parse(b"\x90"), "there is no status 9"),
+    ],
+)
 def test_what_is_no_frame_is_refused(make, text):
     with pytest.raises(LinkError, match=text):
         make()

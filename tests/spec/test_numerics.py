@@ -28,7 +28,11 @@ def test_round_shift_is_exact():
         exact = Fraction(value, 1 << shift)
         assert round_shift(value, shift) == round(exact), (SEED, value, shift)
         assert round_shift(value, shift, Rounding.FLOOR) == exact.__floor__(), (SEED, value, shift)
-        assert round_shift(value, shift, Rounding.HALF_UP) == (exact + Fraction(1, 2)).__floor__(), (SEED, value, shift)
+        assert round_shift(value, shift, Rounding.HALF_UP) == (exact + Fraction(1, 2)).__floor__(), (
+            SEED,
+            value,
+            shift,
+        )
     values, shifts = (np.array(c, dtype=np.int64) for c in zip(*cases, strict=True))
     assert round_shift(values, shifts).tolist() == [round_shift(v, s) for v, s in cases]
 
@@ -52,12 +56,15 @@ def test_scales():
     assert (Fraction(a, 1 << shift), Fraction(b, 1 << shift)) == (Fraction(-3, 4), Fraction(1, 4))
 
 
-@pytest.mark.parametrize(("scale", "message"), [
-    (0, r"^Scale must be positive and finite, not 0$"),
-    (float("nan"), r"^Scale must be positive and finite, not nan$"),
-    (2.0**16, r"^Scale 65536 is too large: it must be below 2\*\*16$"),
-    (2.0**-60, r"^Scale .* is too small: its shift of 75 exceeds 63$"),
-])
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (0, r"^Scale must be positive and finite, not 0$"),
+        (float("nan"), r"^Scale must be positive and finite, not nan$"),
+        (2.0**16, r"^Scale 65536 is too large: it must be below 2\*\*16$"),
+        (2.0**-60, r"^Scale .* is too small: its shift of 75 exceeds 63$"),
+    ],
+)
 def test_scale_refusals(scale, message):
     with pytest.raises(ScaleError, match=message):
         approximate_scale(scale)

@@ -18,7 +18,9 @@ def test_map_is_dense_and_fits():
 def test_constants_are_read_only_words():
     for arch in PRESETS.values():
         values = config_values(arch)
-        assert all(CSRS[name].access is Access.READ and 0 <= value < 1 << 32 for name, value in values.items())
+        assert all(
+            CSRS[name].access is Access.READ and 0 <= value < 1 << 32 for name, value in values.items()
+        )
         assert b"".join(values[f"DIGEST{i}"].to_bytes(4, "little") for i in range(4)) == core_digest(arch)
         assert values["ROWS"] == arch.rows and values["LANES"] == arch.lanes
 

@@ -1,12 +1,12 @@
 """RTL against machine while both run: a `Device` that stops at the first beat that the core writes wrong.
 
-They are compared every few thousand cycles, so that memory is bounded by what the engines run ahead of one another,
-and a long run stops soon after its first wrong beat.
+They are compared every few thousand cycles, so that memory is bounded by what the engines run ahead of one
+another, and a long run stops soon after its first wrong beat.
 """
 
 from __future__ import annotations
 
-from systolith.comparison import TRACES, Comparison
+from systolith.evidence.comparison import TRACES, Comparison
 from systolith.host.device import DeviceError
 from systolith.reference.machine_device import MachineDevice
 from systolith.sim.verilator import SimulationError

@@ -12,7 +12,8 @@ __all__ = ["instruction_ends", "layer_cycles", "step_cycles"]
 
 
 def instruction_ends(image: Image, dones: Sequence[tuple[int, Engine]], begin: int) -> list[int | None]:
-    """Per instruction of the run stream, the cycle since `begin` in which it was done; None without an engine.
+    """Per instruction of the run stream, the cycle since `begin` in which it was done; None without an
+    engine.
 
     Parameters
     ----------
@@ -42,8 +43,13 @@ def layer_cycles(image: Image, ends: Sequence[int | None]) -> tuple[int, ...]:
 
 
 def step_cycles(image: Image, ends: Sequence[int | None]) -> tuple[int, ...]:
-    """Cycles from the last cell of each time step to the last cell of the next, in a program with one recurrent layer of batch 1."""
-    cells = [(instr.state, end) for (_, instr), end in zip(image.stream("run"), ends, strict=True) if instr.mnemonic == "CELL"]
+    """Cycles from the last cell of each time step to the last cell of the next, in a program with one
+    recurrent layer of batch 1."""
+    cells = [
+        (instr.state, end)
+        for (_, instr), end in zip(image.stream("run"), ends, strict=True)
+        if instr.mnemonic == "CELL"
+    ]
     # The blocks of a step follow one another in memory; the next step begins at the first again.
     first = cells[0][0]
     done = [end for (_, end), (state, _) in zip(cells, [*cells[1:], cells[0]], strict=True) if state == first]

@@ -1,4 +1,5 @@
-"""A quantised graph beside ONNX Runtime, layer by layer: ONNX Runtime gives every tensor, and each layer is judged on it."""
+"""A quantised graph beside ONNX Runtime, layer by layer: ONNX Runtime gives every tensor, and each layer is
+judged on it."""
 
 from __future__ import annotations
 
@@ -23,9 +24,10 @@ class LayerDifference:
     ----------
     name, op_type : the node's
     alone         : our codes minus ONNX Runtime's, both computed from ONNX Runtime's operands of this layer
-    chained       : the same where ours is computed from our own operands, so that the differences of earlier layers count too
-    ties          : elements that differ in `alone` because the mean of equally scaled integers lies exactly between two codes;
-                    ONNX Runtime, which computes it in float, goes to either side there
+    chained       : the same where ours is computed from our own operands, so that the differences of earlier
+                    layers count too
+    ties          : elements that differ in `alone` because the mean of equally scaled integers lies exactly
+                    between two codes; ONNX Runtime, which computes it in float, goes to either side there
     """
 
     name: str
@@ -36,7 +38,8 @@ class LayerDifference:
 
 
 class OrtLayers:
-    """A quantised model in ONNX Runtime, optimisations off, with every tensor that the graph has too as an output.
+    """A quantised model in ONNX Runtime, optimisations off, with every tensor that the graph has too as an
+    output.
 
     Parameters
     ----------
@@ -48,7 +51,12 @@ class OrtLayers:
         exposed = onnx.ModelProto()
         exposed.CopyFrom(model)
         known = {value.name for value in model.graph.output}
-        made = [name for node in model.graph.node for name in node.output if name in graph.tensors and name not in known]
+        made = [
+            name
+            for node in model.graph.node
+            for name in node.output
+            if name in graph.tensors and name not in known
+        ]
         exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made)
         self._session = literal_session(exposed)
         self._names = [value.name for value in self._session.get_outputs()]
@@ -60,11 +68,14 @@ class OrtLayers:
         values.update((name, codes[name]) for name in self.graph.inputs)
         feeds = {name: _given(codes[name], tensors[name]) for name in self.graph.inputs}
         results = self._session.run(self._names, feeds)
-        values.update((name, held(array, tensors[name])) for name, array in zip(self._names, results, strict=True))
+        values.update(
+            (name, held(array, tensors[name])) for name, array in zip(self._names, results, strict=True)
+        )
         return values
 
     def compare(self, codes: dict[str, np.ndarray]) -> list[LayerDifference]:
-        """Every layer that the model has a tensor for; a step that it does not have is judged with the next one that it has."""
+        """Every layer that the model has a tensor for; a step that it does not have is judged with the next
+        one that it has."""
         values = self.run(codes)
         ours = self.graph.run(codes)
         found = []
@@ -76,9 +87,17 @@ class OrtLayers:
                 continue
             theirs = values[node.output]
             alone = result.astype(np.int16) - theirs
-            found.append(LayerDifference(
-                name=node.name, op_type=node.op_type, alone=alone, chained=ours[node.output].astype(np.int16) - theirs,
-                ties=int(np.count_nonzero(alone[_ties(node, self.graph, operands[0])])) if np.any(alone) else 0))
+            found.append(
+                LayerDifference(
+                    name=node.name,
+                    op_type=node.op_type,
+                    alone=alone,
+                    chained=ours[node.output].astype(np.int16) - theirs,
+                    ties=int(np.count_nonzero(alone[_ties(node, self.graph, operands[0])]))
+                    if np.any(alone)
+                    else 0,
+                )
+            )
         missing = set(self.graph.outputs) - set(values)
         if missing:
             raise AssertionError(f"ONNX Runtime's model has no tensor {sorted(missing)[0]!r}")

@@ -1,7 +1,9 @@
-"""Where a backend first goes wrong: layer, instruction, cycle, beat and element, with a waveform of that window.
+"""Where a backend first goes wrong: layer, instruction, cycle, beat and element, with a waveform of that
+window.
 
-RTL is held against the machine (`lockstep`); the machine against the reference, by what each instruction leaves in
-the tensors' places. A difference of the first kind is the hardware's, one of the second the compiler's.
+RTL is held against the machine (`lockstep`); the machine against the reference, by what each instruction
+leaves in the tensors' places. A difference of the first kind is the hardware's, one of the second the
+compiler's.
 """
 
 from __future__ import annotations
@@ -48,11 +50,14 @@ class Location:
     layer, nodes     : name, and nodes of the model; None and () where the instruction belongs to no layer
     offset, text     : of the instruction in the PROGRAM region; its assembly
     engine, ordinal  : who executes it; how many of that engine's instructions come before it in the stream
-    cycle, begin     : since START, of the first wrong beat and of the instruction's first write; None without a clock
-    memory, address, lane, expected, got, instead, writes, tokens : as `lockstep.Finding`; bytes from the first of the
+    cycle, begin     : since START, of the first wrong beat and of the instruction's first write; None without
+                       a clock
+    memory, address, lane, expected, got, instead, writes, tokens : as `lockstep.Finding`; bytes from the
+    first of the
                        memory (DATA region for 'data'), or entries of accumulators
     tensor, index    : the element at that address, where it is one of a tensor's
-    sums             : of a wrong OUTPUT in a program: the MATMULs whose sums it took, which may be the wrong ones
+    sums             : of a wrong OUTPUT in a program: the MATMULs whose sums it took, which may be the wrong
+                       ones
     waveform         : the file, or None
     window           : cycles in it, first and last, since START
     time             : of the first wrong beat, in the waveform's unit of time
@@ -150,7 +155,8 @@ class Location:
         return str(address) if self.memory in ("acc", "read", "chain") else f"0x{address:05x}"
 
 
-# -- RTL against machine ------------------------------------------------------------------------------------------
+# -- RTL against machine
+# ------------------------------------------------------------------------------------------
 def locate_rtl(
     graph: QGraph,
     image: Image,
@@ -175,8 +181,8 @@ def locate_rtl(
     DeviceError       If the Verilog lacks trace ports.
     SimulationError   If it cannot be built.
     """
-    from systolith.comparison import Found
-    from systolith.lockstep import Lockstep, Replay
+    from systolith.evidence.comparison import Found
+    from systolith.evidence.lockstep import Lockstep, Replay
     from systolith.sim.native import RtlDevice, Waveform
     from systolith.sim.verilator import SimulationError
 
@@ -239,7 +245,8 @@ def _machine(image: Image) -> MachineDevice:
     return MachineDevice(image.arch, memory_bytes=len(image.program) + image.data_bytes + 4 * 4096)
 
 
-# -- machine against reference --------------------------------------------------------------------------------------
+# -- machine against reference
+# --------------------------------------------------------------------------------------
 def locate_machine(graph: QGraph, image: Image, inputs: Arrays) -> Location | None:
     """The first instruction that leaves a wrong byte in a tensor's place, or None if each tensor is right.
 
@@ -310,7 +317,8 @@ def _astray(image: Image, residence: Residence, writes: dict, mine: Sequence[int
     return (beside or owned[-1:] or [residence.first])[0]
 
 
-# -- both -----------------------------------------------------------------------------------------------------------------
+# -- both
+# -----------------------------------------------------------------------------------------------------------------
 def _locate(graph: QGraph, image: Image, kind: str, offset: int, **rest) -> Location:
     """Adds what the image and the compiler know of the instruction and of the place that it wrote."""
     isa = isa_for(image.arch)

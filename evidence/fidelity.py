@@ -7,13 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from systolith.arrays import Arrays
 from systolith.host.driver import dequantise, quantise
 from systolith.host.segments import HostSegments
 from systolith.reference.partition import Partition
 from systolith.reference.recurrent import Recurrent
 
-__all__ = ["SAMPLES", "STREAM", "WORTH", "chosen_hidden", "decibels", "gain", "has_recurrent_layers", "signal_to_noise"]
+__all__ = [
+    "SAMPLES",
+    "STREAM",
+    "WORTH",
+    "chosen_hidden",
+    "decibels",
+    "gain",
+    "has_recurrent_layers",
+    "signal_to_noise",
+]
 
 #: Samples that are compared, spread over the calibration data.
 SAMPLES = 8
@@ -29,12 +37,17 @@ def decibels(signal: float, noise: float) -> float | None:
 
 
 def signal_to_noise(
-    model: str | Path, partition: Partition, calibration: Arrays, states: Mapping[str, str] | None = None
+    model: str | Path,
+    partition: Partition,
+    calibration: Mapping[str, np.ndarray],
+    states: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, float | None]]:
-    """Decibels of each float output of the model (``outputs``) and of each recurrent layer on the core (``recurrent``), by name.
+    """Decibels of each float output of the model (``outputs``) and of each recurrent layer on the core
+    (``recurrent``), by name.
 
-    Signal is what ONNX Runtime gives for the float model, noise what the reference differs from it, both as energy over `SAMPLES` samples; where
-    `states` are bound, over the first samples of the stream, from which each side carries its own state.
+    Signal is what ONNX Runtime gives for the float model, noise what the reference differs from it, both as
+    energy over `SAMPLES` samples; where `states` are bound, over the first samples of the stream, from which
+    each side carries its own state.
 
     Raises
     ------
@@ -53,9 +66,18 @@ def signal_to_noise(
         given, chosen = [*samples[0]], bound.samples(samples[:STREAM])
     else:
         samples = calibration_samples(loaded, dict(calibration))
-        given, chosen = [*samples[0]], [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLES).astype(int))]
+        given, chosen = (
+            [*samples[0]],
+            [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLES).astype(int))],
+        )
     on_core = {source for node in graph.nodes if isinstance(node.op, Recurrent) for source in node.sources}
-    layers = {name: node.name for node in loaded.graph.node if node.name in on_core for name in node.output if name in graph.tensors}
+    layers = {
+        name: node.name
+        for node in loaded.graph.node
+        if node.name in on_core
+        for name in node.output
+        if name in graph.tensors
+    }
     outputs = [value.name for value in loaded.graph.output if value.name not in (states or ())]
     known = {value.name for value in loaded.graph.output}
     loaded.graph.output.extend(onnx.ValueInfoProto(name=name) for name in layers if name not in known)
@@ -65,9 +87,17 @@ def signal_to_noise(
         entered = segments.enter({name: sample[name] for name in given})
         if not states:
             carried.clear()
-        values = graph.run({name: quantise(np.asarray(entered[name]), graph.tensors[name]) for name in graph.inputs}, carried)
-        got = {name: (values[name].astype(np.float64) - graph.tensors[name].zero_point) * graph.tensors[name].scale for name in layers}
-        got |= segments.leave(entered, {name: dequantise(values[name], graph.tensors[name]) for name in graph.outputs})
+        values = graph.run(
+            {name: quantise(np.asarray(entered[name]), graph.tensors[name]) for name in graph.inputs}, carried
+        )
+        got = {
+            name: (values[name].astype(np.float64) - graph.tensors[name].zero_point)
+            * graph.tensors[name].scale
+            for name in layers
+        }
+        got |= segments.leave(
+            entered, {name: dequantise(values[name], graph.tensors[name]) for name in graph.outputs}
+        )
         for name, sums in energy.items():
             if sample[name].dtype.kind == "f":
                 expected = sample[name].astype(np.float64)
@@ -81,6 +111,7 @@ def signal_to_noise(
 
 def gain(before: dict[str, dict[str, float | None]], after: dict[str, dict[str, float | None]]) -> float:
     """By how many decibels the worst output, or recurrent layer, is better."""
+
     def worst(found: dict[str, dict[str, float | None]]) -> float:
         values = found["outputs"] or found["recurrent"]
         return min((np.inf if value is None else value for value in values.values()), default=np.inf)
@@ -95,7 +126,11 @@ def has_recurrent_layers(partition: Partition) -> bool:
 
 
 def chosen_hidden(
-    model: str | Path, calibration: dict[str, np.ndarray], states: Mapping[str, str] | None, percentile: float, tell: Callable[[str], None]
+    model: str | Path,
+    calibration: dict[str, np.ndarray],
+    states: Mapping[str, str] | None,
+    percentile: float,
+    tell: Callable[[str], None],
 ) -> Partition:
     """The model with hidden states of 8 bits, or of 16 where they bring it `WORTH` nearer to float.
 
@@ -111,7 +146,12 @@ def chosen_hidden(
     if not has_recurrent_layers(narrow):
         return narrow
     if is_quantised(load_model(model)):
-        raise QuantiseError("quantise", "", "the bits of hidden states cannot be chosen without the float model", "give --hidden 8 or 16")
+        raise QuantiseError(
+            "quantise",
+            "",
+            "the bits of hidden states cannot be chosen without the float model",
+            "give --hidden 8 or 16",
+        )
     try:
         wide = partition_model(model, calibration, states, 16, percentile)
     except QuantiseError as error:
@@ -119,5 +159,7 @@ def chosen_hidden(
         return narrow
     found = gain(*(signal_to_noise(model, partition, calibration, states) for partition in (narrow, wide)))
     bits = 16 if found >= WORTH else 8
-    tell(f"hidden states have {bits} bits: with 16 the worst output is {found:.1f} dB nearer to float, and {WORTH:g} dB are worth their cost")
+    tell(
+        f"hidden states have {bits} bits: with 16 the worst output is {found:.1f} dB nearer to float, and {WORTH:g} dB are worth their cost"
+    )
     return wide if bits == 16 else narrow

@@ -1,6 +1,7 @@
 """What a core did against what the machine does, instruction by instruction: the first beat that is wrong.
 
-The core's trace ports show everything that an engine changes; the machine says what each instruction should change.
+The core's trace ports show everything that an engine changes; the machine says what each instruction should
+change.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from systolith.spec.isa import Engine, Instr
 
 __all__ = ["TRACES", "Comparison", "Finding", "Found"]
 
-#: What an engine's instructions write, by the source of the log; those of one instruction lie between two `done`.
+#: What an engine's instructions write, by the source of the log; those of one instruction lie between two
+#: `done`.
 _WRITES = {
     Engine.LOAD: ("load", "weight", "param", "table"),
     Engine.MATRIX: ("sums",),
@@ -25,7 +27,12 @@ _WRITES = {
     Engine.VECTOR: ("vector",),
 }
 #: The sources of the log that a comparison needs.
-TRACES = (*(name for names in _WRITES.values() for name in names), "acc", "store", *(f"done.{e.name.lower()}" for e in Engine))
+TRACES = (
+    *(name for names in _WRITES.values() for name in names),
+    "acc",
+    "store",
+    *(f"done.{e.name.lower()}" for e in Engine),
+)
 #: An element on its way to VECTOR.
 _CHAIN = np.dtype(f"<i{GATE.width // 8}")
 _SPACES = {"load": "act", "output": "act", "vector": "act", "sums": "acc"}
@@ -37,20 +44,24 @@ class Finding:
 
     Parameters
     ----------
-    kind          : 'wrong' (a value), 'extra' (a place that the instruction does not write), 'missing' (one that it
-                    should have written), 'unfinished' (the core waits for ever), 'error' (it stopped by itself),
-                    'protocol' (it broke a rule of AXI; the instruction is the oldest that was not done)
-    offset, instr, engine, ordinal : the instruction, and how many of its engine came before it in this stream;
+    kind          : 'wrong' (a value), 'extra' (a place that the instruction does not write), 'missing' (one
+                    that it should have written), 'unfinished' (the core waits for ever), 'error' (it stopped
+                    by itself), 'protocol' (it broke a rule of AXI; the instruction is the oldest that was not
+                    done)
+    offset, instr, engine, ordinal : the instruction, and how many of its engine came before it in this
+                                     stream;
                     None for HALT and for a word that is no instruction
-    begin, cycle  : clock cycles since the model was made: of the instruction's first write (of the one before its
-                    end, where it wrote nothing), and of the first wrong beat, of the `done` by which a missing byte
-                    was due, or of the last event before the core hung
-    space, address, lane : what was written: a memory as in `Effect`, or 'read' for accumulators that OUTPUT read;
+    begin, cycle  : clock cycles since the model was made: of the instruction's first write (of the one before
+                    its end, where it wrote nothing), and of the first wrong beat, of the `done` by which a
+                    missing byte was due, or of the last event before the core hung
+    space, address, lane : what was written: a memory as in `Effect`, or 'read' for accumulators that OUTPUT
+                           read;
                     bytes (entries of accumulators); byte of the beat, or column
     expected, got : int8, int16 gates, or int32 sums; None where nothing is written
     instead       : the first place that the instruction should have written and did not, where that is known
     writes        : of 'unfinished': beats that it wrote
-    tokens        : of 'unfinished': the instructions whose tokens it takes, each (engine, offset, cycle it was done)
+    tokens        : of 'unfinished': the instructions whose tokens it takes, each (engine, offset, cycle it
+                    was done)
     """
 
     kind: str
@@ -101,13 +112,15 @@ class Comparison:
         self._reads: deque[tuple[_Task, np.ndarray, np.ndarray]] = deque()
         self._done: dict[Engine, list[int]] = {engine: [] for engine in Engine}
         self._pending: dict[Engine, np.ndarray | None] = dict.fromkeys(Engine)
-        # Of the instruction that STORE, or OUTPUT as a reader, is at: how much has been compared, and where it began.
+        # Of the instruction that STORE, or OUTPUT as a reader, is at: how much has been compared, and where
+        # it began.
         self._stored = self._read = 0
         self._stored_task = 0
         self._last = 0
         self._ended = False
 
-    # -- the machine ------------------------------------------------------------------------------------------
+    # -- the machine
+    # ------------------------------------------------------------------------------------------
     def _record(self, offset: int, instr: Instr, effect: Effect) -> None:
         self._effect = effect
 
@@ -145,7 +158,8 @@ class Comparison:
                 return None
         return mine[ordinal]
 
-    # -- the core ---------------------------------------------------------------------------------------------
+    # -- the core
+    # ---------------------------------------------------------------------------------------------
     def feed(self, events: np.ndarray) -> None:
         """Compare what the core did in some more cycles.
 
@@ -173,7 +187,8 @@ class Comparison:
             self.stop("unfinished", None, cycle)
 
     def stop(self, kind: str, error: int | None, cycle: int) -> None:
-        """The core ended without DONE: by an error at an instruction, by doing nothing any more, or by breaking the bus.
+        """The core ended without DONE: by an error at an instruction, by doing nothing any more, or by
+        breaking the bus.
 
         Raises
         ------
@@ -222,7 +237,8 @@ class Comparison:
     def _of(self, events: np.ndarray, *names: str) -> np.ndarray:
         return events[np.isin(events["source"], [self._code[name] for name in names])]
 
-    # -- writes of instructions, between one `done` and the next --------------------------------------------------
+    # -- writes of instructions, between one `done` and the next
+    # --------------------------------------------------
     def _compare_engine(self, engine: Engine, writes: np.ndarray, events: np.ndarray) -> list[Finding | None]:
         pending = self._pending[engine]
         if pending is not None and len(pending):
@@ -361,7 +377,8 @@ class Comparison:
             )
         return None
 
-    # -- what runs ahead of `done`: in order, and counted --------------------------------------------------------
+    # -- what runs ahead of `done`: in order, and counted
+    # --------------------------------------------------------
     def _compare_reads(self, events: np.ndarray) -> Finding | None:
         """The accumulators that OUTPUT read."""
         while len(events):
@@ -450,7 +467,8 @@ class Comparison:
                 )
         return None
 
-    # -- what is said of it ------------------------------------------------------------------------------------------
+    # -- what is said of it
+    # ------------------------------------------------------------------------------------------
     def _finding(self, task: _Task, kind: str, cycle: int, events: np.ndarray | None, **rest) -> Finding:
         done = [c for c in self._done[task.engine][: task.ordinal]][-1:]
         mine = events["cycle"] if events is not None and len(events) else []
