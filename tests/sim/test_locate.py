@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from systolith import api, cli, lockstep
+from systolith import api, cli
 from systolith.compiler import driver
+from systolith.evidence import lockstep
 from systolith.evidence.locate import AFTER, BEFORE, Location
 from systolith.evidence.lockstep import Lockstep
 from systolith.host.driver import Driver
