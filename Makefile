@@ -54,8 +54,9 @@ bitstreams: env  ## of all boards, one after another (an hour)
 	set -e; for board in $$($(BIN)/python -c 'from systolith.boards.board import BOARDS; print(*BOARDS)'); do \
 	    $(BIN)/systolith build --board $$board --json build/$$board.json; done
 
-lint: env  ## ruff
+lint: env  ## ruff: rules and formatting
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md, docs/host-link.md
 	$(BIN)/python -m systolith.docs_pages

@@ -31,7 +31,10 @@ TABLE = Path(__file__).with_name("mlperf_tiny.json")
 LEAST_EQUAL, LEAST_TOP1 = 0.995, 0.99
 #: Of the samples, every second one calibrates; the others measure what came of it.
 CALIBRATE_EVERY = 2
-NO_TFLITE = "tflite-micro is not installed, so nothing is compared with the .tflite files: pip install 'systolith[bench]'"
+NO_TFLITE = (
+    "tflite-micro is not installed, so nothing is compared with the .tflite files: "
+    "pip install 'systolith[bench]'"
+)
 AGREEMENT = (
     "model",
     "worst layer",
@@ -123,7 +126,8 @@ def load_samples(folder: Path, entry: Entry, tensor: QTensor, limit: int | None)
 
 @dataclass(frozen=True, kw_only=True)
 class Boundary:
-    """Input and output of a quantised model; the output's scale and zero point where it is made of integers."""
+    """Input and output of a quantised model; the output's scale and zero point where it is made of
+    integers."""
 
     input: str
     output: str
@@ -157,7 +161,8 @@ def boundary(model: onnx.ModelProto, name: str) -> Boundary:
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1 or len(model.graph.output) != 1:
         raise FolderError(
-            f"{name} has {len(inputs)} inputs and {len(model.graph.output)} outputs: only models with one of each are measured"
+            f"{name} has {len(inputs)} inputs and {len(model.graph.output)} outputs: only models with one "
+            f"of each are measured"
         )
     output = model.graph.output[0].name
     producer = next(node for node in model.graph.node if output in node.output)
@@ -301,7 +306,8 @@ def measure(
         if tflite is not None:
             if tflite[0].dtype != outputs["core"][0].dtype:
                 raise FolderError(
-                    f"{entry.tflite} gives {tflite[0].dtype}, {entry.qdq} {outputs['core'][0].dtype}: give models with the same type of output"
+                    f"{entry.tflite} gives {tflite[0].dtype}, {entry.qdq} {outputs['core'][0].dtype}: give "
+                    f"models with the same type of output"
                 )
             outputs["tflite"] = tflite
             steps = [

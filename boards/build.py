@@ -24,7 +24,8 @@ _OPTIONS = {
     # For the ULX3S's core the default placer's result has more wire, and the default router came to no end;
     # the last option has router2 keep to the clock.
     "ecp5": {
-        "nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed} --placer static --router router2 --tmg-ripup",
+        "nextpnr_opts": "--report {name}.report.json --timing-allow-fail --seed {seed} --placer static "
+        "--router router2 --tmg-ripup",
         "ecppack_opts": "--compress",
     },
     "ice40": {

@@ -32,7 +32,8 @@ class ClockError(SystolithError, ValueError):
 
 def _refuse(name: str, source_hz: int, clock_hz: int) -> ClockError:
     return ClockError(
-        f"{name} cannot make {clock_hz / 1e6:g} MHz of {source_hz / 1e6:g} MHz: choose another clock for the board"
+        f"{name} cannot make {clock_hz / 1e6:g} MHz of {source_hz / 1e6:g} MHz: choose another clock for "
+        f"the board"
     )
 
 
@@ -200,7 +201,8 @@ class GowinPll:
         sixteenths, rest = divmod(16 * degrees, 360)
         if rest or not 0 <= sixteenths < 16:
             raise ClockError(
-                f"the GW2A's PLL cannot shift by {degrees:g} degrees: choose a multiple of 22.5 from 0 to 337.5"
+                f"the GW2A's PLL cannot shift by {degrees:g} degrees: choose a multiple of 22.5 from 0 to "
+                f"337.5"
             )
         return f"{int(sixteenths):04b}"
 

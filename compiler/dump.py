@@ -68,7 +68,10 @@ def _graph(graph: QGraph) -> Iterator[str]:
             if name in graph.outputs
             else "tensor"
         )
-        yield f"{kind} {name}: {list(tensor.shape)} scale {tensor.scale:.9g} zero point {tensor.zero_point} as {tensor.dtype}"
+        yield (
+            f"{kind} {name}: {list(tensor.shape)} scale {tensor.scale:.9g} "
+            f"zero point {tensor.zero_point} as {tensor.dtype}"
+        )
     for node in graph.nodes:
         yield ""
         yield f"{node.name}: {node.output} = {node.op_type}({', '.join(node.inputs)})"
@@ -83,7 +86,8 @@ def _attributes(op: Op) -> Iterator[str]:
         value = getattr(op, item.name)
         if isinstance(value, Requant):
             yield (
-                f"{item.name}: mult {_summary(value.mult)} shift {_summary(value.shift)} zero {value.zero} clamp {value.low} to {value.high}"
+                f"{item.name}: mult {_summary(value.mult)} shift {_summary(value.shift)} zero {value.zero} "
+                f"clamp {value.low} to {value.high}"
                 + ("" if value.table is None else f" table {_summary(value.table)}")
             )
         elif isinstance(value, np.ndarray):
@@ -111,7 +115,10 @@ def _lowered(compilation: Compilation) -> Iterator[str]:
 def _placement(compilation: Compilation) -> Iterator[str]:
     low = compilation.lowering
     for name, place in low.outside:
-        yield f"{name}: {place.bytes} bytes at 0x{place.address:x} of the DATA region, axes in memory order {list(place.layout.order)}"
+        yield (
+            f"{name}: {place.bytes} bytes at 0x{place.address:x} of the DATA region, "
+            f"axes in memory order {list(place.layout.order)}"
+        )
     for r in low.residences:
         last = r.last if r.last is not None else len(low.instrs)
         part = (
@@ -120,7 +127,8 @@ def _placement(compilation: Compilation) -> Iterator[str]:
             else f", part {[f'{i.start}:{i.stop}' for i in r.box]} of {list(r.extents)}"
         )
         yield (
-            f"{r.name}: {r.bytes} bytes at 0x{r.address:x} of the activation SRAM, axes in memory order {list(r.order)}, "
+            f"{r.name}: {r.bytes} bytes at 0x{r.address:x} of the activation SRAM, axes in memory order "
+            f"{list(r.order)}, "
             f"from instruction {r.first} to {last}{part}"
         )
 

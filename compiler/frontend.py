@@ -90,7 +90,8 @@ def supported_operators() -> list:
     ]
     shared.append(
         _Row(
-            "QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool, QLinearGlobalAveragePool, QLinearSigmoid, QLinearLeakyRelu, QGemm",
+            "QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool, QLinearGlobalAveragePool, "
+            "QLinearSigmoid, QLinearLeakyRelu, QGemm",
             "com.microsoft",
             ("as the float operator; channels_last must be 0",),
         )

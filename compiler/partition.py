@@ -37,7 +37,8 @@ __all__ = ["partition_model"]
 
 #: Operators that compute nothing: no reason to start the core for them alone.
 _MOVING = frozenset(
-    "Cast Concat DequantizeLinear Dropout Flatten Identity QuantizeLinear Reshape Squeeze Transpose Unsqueeze".split()
+    "Cast Concat DequantizeLinear Dropout Flatten Identity QuantizeLinear Reshape Squeeze Transpose "
+    "Unsqueeze".split()
 )
 #: What ONNX Runtime's quantiser appends to the name of a tensor.
 _QUANTISER_SUFFIXES = ("_QuantizeLinear", "_DequantizeLinear", "_quantized")
@@ -353,7 +354,8 @@ class _Parts:
             raise UnsupportedError(
                 "import",
                 self.topology.producer.get(name, name),
-                f"its result {name!r}, which the core would read, has no shape that is known before the model runs",
+                f"its result {name!r}, which the core would read, has no shape that is known before the "
+                f"model runs",
                 "export the model with static shapes",
             )
         return value

@@ -217,7 +217,8 @@ class Comparison:
         raise Found(replace(self._finding(task, kind, at, pending), writes=writes, tokens=tokens))
 
     def _raise(self, found: list[Finding | None], anything: bool = False) -> None:
-        """Raise the earliest; once there is one, wrong beats of instructions that are not complete count too."""
+        """Raise the earliest; once there is one, wrong beats of instructions that are not complete count
+        too."""
         if not anything and not any(found):
             return
         for engine in _WRITES:

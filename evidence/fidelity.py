@@ -160,6 +160,7 @@ def chosen_hidden(
     found = gain(*(signal_to_noise(model, partition, calibration, states) for partition in (narrow, wide)))
     bits = 16 if found >= WORTH else 8
     tell(
-        f"hidden states have {bits} bits: with 16 the worst output is {found:.1f} dB nearer to float, and {WORTH:g} dB are worth their cost"
+        f"hidden states have {bits} bits: with 16 the worst output is {found:.1f} dB nearer to float, and "
+        f"{WORTH:g} dB are worth their cost"
     )
     return wide if bits == 16 else narrow

@@ -105,7 +105,8 @@ class OrtLayers:
 
 
 def literal_session(model: onnx.ModelProto | str) -> onnxruntime.InferenceSession:
-    """A model, or its path, in ONNX Runtime without optimisations: what the graph says, operator by operator."""
+    """A model, or its path, in ONNX Runtime without optimisations: what the graph says, operator by
+    operator."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
@@ -133,7 +134,8 @@ def held(array: np.ndarray, tensor: QTensor) -> np.ndarray:
 
 
 def _ties(node: QNode, graph: QGraph, x: np.ndarray) -> np.ndarray:
-    """Where the result is a mean of integers in the scale of its operand, and lies exactly between two codes."""
+    """Where the result is a mean of integers in the scale of its operand, and lies exactly between two
+    codes."""
     op, source, result = node.op, graph.tensors[node.inputs[0]], graph.tensors[node.output]
     if not isinstance(op, AveragePool) or source.scale != result.scale:
         return np.zeros(result.shape, bool)

@@ -144,7 +144,10 @@ class Location:
         if self.kind == "missing":
             return f"{place} not written: expected {self.expected}"
         if self.kind == "unfinished":
-            return f"never finishes, though every instruction before it has: {self.writes} beats written, nothing happens after this cycle"
+            return (
+                f"never finishes, though every instruction before it has: {self.writes} beats written, "
+                f"nothing happens after this cycle"
+            )
         return (
             "the bus protocol is broken while this is the oldest instruction"
             if self.kind == "protocol"
@@ -318,7 +321,7 @@ def _astray(image: Image, residence: Residence, writes: dict, mine: Sequence[int
 
 
 # -- both
-# -----------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 def _locate(graph: QGraph, image: Image, kind: str, offset: int, **rest) -> Location:
     """Adds what the image and the compiler know of the instruction and of the place that it wrote."""
     isa = isa_for(image.arch)

@@ -46,7 +46,8 @@ class Lockstep:
         missing = [name for name in TRACES if name not in rtl.sources]
         if missing:
             raise DeviceError(
-                f"the Verilog has no trace port for {', '.join(missing)}, by which the first difference is found"
+                f"the Verilog has no trace port for {', '.join(missing)}, by which the first difference is "
+                f"found"
             )
 
     def write(self, addr: int, data: bytes) -> None:

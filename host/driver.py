@@ -96,7 +96,8 @@ class Driver:
         sizes = [len(item.initial) // 2 for item in self.image.states]
         if len(value) != sum(sizes):
             raise InputError(
-                f"the state must have {sum(sizes)} bytes, not {len(value)}: take it from a session of the same image"
+                f"the state must have {sum(sizes)} bytes, not {len(value)}: take it from a session of the "
+                f"same image"
             )
         for item, size in zip(self.image.states, sizes, strict=True):
             self.device.write(self.data_base + item.offset, value[:size])
@@ -168,13 +169,16 @@ class Driver:
             )
         if (version := device.csr_read("VERSION")) >> 16 != VERSION >> 16:
             raise DeviceError(
-                f"the core has version {version >> 16}, this host speaks version {VERSION >> 16}: rebuild the bitstream"
+                f"the core has version {version >> 16}, this host speaks version {VERSION >> 16}: rebuild "
+                f"the bitstream"
             )
         digest = b"".join(device.csr_read(f"DIGEST{i}").to_bytes(4, "little") for i in range(4))
         if digest != self.image.digest:
             raise DeviceError(
-                f"the image was compiled for another core (digest {self.image.digest.hex()[:12]}, architecture "
-                f"{self.image.arch.name!r}) than this device (digest {digest.hex()[:12]}): compile the model for this device"
+                f"the image was compiled for another core (digest {self.image.digest.hex()[:12]}, "
+                f"architecture "
+                f"{self.image.arch.name!r}) than this device (digest {digest.hex()[:12]}): compile the "
+                f"model for this device"
             )
 
     def _execute(self, entry: int) -> int:

@@ -52,7 +52,8 @@ class HostSegments:
         for name, value in self._run("before", values).items():
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 raise SegmentError(
-                    f"the nodes before the core give NaN or infinity in {name!r}, which int8 cannot represent: "
+                    f"the nodes before the core give NaN or infinity in {name!r}, which int8 cannot "
+                    f"represent: "
                     "give inputs for which it is finite"
                 )
             values[name] = value
@@ -84,7 +85,8 @@ class HostSegments:
             results = session.run(names, feeds)
         except Exception as error:
             raise SegmentError(
-                f"ONNX Runtime stopped in the nodes {which} the core: {_one_line(error)}; give inputs that they accept"
+                f"ONNX Runtime stopped in the nodes {which} the core: {_one_line(error)}; give inputs that "
+                f"they accept"
             ) from error
         self.seconds[which] = time.perf_counter() - begin
         return dict(zip(names, results, strict=True))
@@ -104,7 +106,8 @@ def _session(which: str, data: bytes) -> object:
         return onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
     except Exception as error:
         raise SegmentError(
-            f"ONNX Runtime does not accept the nodes {which} the core: {_one_line(error)}; update onnxruntime "
+            f"ONNX Runtime does not accept the nodes {which} the core: {_one_line(error)}; update "
+            f"onnxruntime "
             "or change the model, and compile the model again"
         ) from error
 

@@ -98,7 +98,8 @@ class SerialPort:
             self._serial = serial.Serial(port, baud, timeout=self._SLICE, exclusive=True)
         except (serial.SerialException, ValueError, OSError) as error:
             raise LinkDown(
-                f"cannot open the port {port!r} at {baud:,} baud ({_reason(error)}): is the board connected, is the name "
+                f"cannot open the port {port!r} at {baud:,} baud ({_reason(error)}): is the board "
+                f"connected, is the name "
                 "right, may this user use it, and does no other program?"
             ) from error
         self._ask_for_low_latency()
@@ -134,7 +135,8 @@ class SerialPort:
             if not self.read(2 * self._SLICE):
                 return
         raise LinkDown(
-            f"the port {self.name!r} never falls silent: something else than a Systolith board is sending on it; choose another"
+            f"the port {self.name!r} never falls silent: something else than a Systolith board is sending "
+            f"on it; choose another"
         )
 
     def now(self) -> float:
@@ -218,7 +220,8 @@ class SerialDevice:
         name, version, exponent = payload[:2], payload[2], payload[3]
         if name != identity(MIN_PAYLOAD_BYTES)[:2] or version != LINK_VERSION:
             raise LinkDown(
-                f"{self._transport.name!r} speaks version {version} of the link, this host version {LINK_VERSION}: build the bitstream again"
+                f"{self._transport.name!r} speaks version {version} of the link, this host version "
+                f"{LINK_VERSION}: build the bitstream again"
             )
         self.payload_bytes = 1 << exponent
 
@@ -276,7 +279,8 @@ class SerialDevice:
         while self.csr_read("STATUS") & (Status.RUNNING | Status.DRAINING):
             if timeout_cycles is not None and self._cycles() > timeout_cycles:
                 raise DeviceError(
-                    f"the core still runs after {timeout_cycles} cycles: allow more, or look at it in simulation"
+                    f"the core still runs after {timeout_cycles} cycles: allow more, or look at it in "
+                    f"simulation"
                 )
 
     def reset(self) -> None:
@@ -333,11 +337,13 @@ class SerialDevice:
         damaged, silent = self.statistics.damaged - before[0], self.statistics.silent - before[1]
         if damaged:
             raise LinkDown(
-                f"too many errors on the line {self._transport.name!r}: {ATTEMPTS} attempts gave {damaged} damaged answers and "
+                f"too many errors on the line {self._transport.name!r}: {ATTEMPTS} attempts gave {damaged} "
+                f"damaged answers and "
                 f"{silent} times none; use a shorter cable or a lower rate than {self._transport.baud:,} baud"
             )
         raise LinkDown(
-            f"no board answers on {self._transport.name!r}: {ATTEMPTS} attempts at {self._transport.baud:,} baud gave nothing; is it the "
+            f"no board answers on {self._transport.name!r}: {ATTEMPTS} attempts at {self._transport.baud:,} "
+            f"baud gave nothing; is it the "
             "right port, is the bitstream loaded, and is it built for this rate?"
         )
 
@@ -376,7 +382,8 @@ class SerialDevice:
             return answer.payload
         if answer.status is LinkStatus.CLOSED:
             raise DeviceReset(
-                f"the board on {self._transport.name!r} was reset, and has lost what was loaded: load it again"
+                f"the board on {self._transport.name!r} was reset, and has lost what was loaded: load it "
+                f"again"
             )
         what = f"{op.name.lower().replace('_', ' ')} at 0x{addr:x}"
         if answer.status is LinkStatus.BUS_ERROR:

@@ -25,7 +25,8 @@ __all__ = ["RAM_VERILOG", "BuildError", "VerilogFiles", "VerilogPlatform", "gene
 #: The one behavioural RAM: a write port with lane enables, a read port. With the macro
 #: ``SYSTOLITH_COLLISIONS`` a collision delivers what nobody wants, for the test that nothing depends on it.
 RAM_VERILOG = """\
-// One write port with one enable per lane, one registered read port. On a collision the read delivers anything, or, with
+// One write port with one enable per lane, one registered read port. On a collision the read delivers \
+anything, or, with
 // TRANSPARENT, the new value: nothing reads what is written in the same cycle, so block RAM needs no bypass.
 module systolith_ram #(
     parameter WIDTH = 8,
@@ -147,7 +148,8 @@ class VerilogPlatform:
         if not (sync and len(writes) == 1 and writes[0].domain == "sync" and not any(memory.init._raw)):
             if width * memory.depth > _REGISTER_BITS:
                 raise BuildError(
-                    f"a memory of {memory.depth} x {width} bits needs one write port, registered reads, and no contents"
+                    f"a memory of {memory.depth} x {width} bits needs one write port, registered reads, and "
+                    f"no contents"
                 )
             return memory.elaborate(None)
         m = Module()

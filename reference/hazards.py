@@ -47,7 +47,8 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
                 given = signals.get((producer, engine), [])
                 if n >= len(given):
                     raise HazardError(
-                        f"instruction {j} ({instr.mnemonic}) waits for a token of {producer.name} that no earlier instruction gives"
+                        f"instruction {j} ({instr.mnemonic}) waits for a token of {producer.name} that no "
+                        f"earlier instruction gives"
                     )
                 taken[producer, engine] = n + 1
                 before = _join(before, done[given[n]])
@@ -89,14 +90,16 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
                 signals.setdefault((engine, consumer), []).append(j)
                 if len(signals[engine, consumer]) - taken.get((engine, consumer), 0) > token_budget(arch):
                     raise HazardError(
-                        f"instruction {j} ({instr.mnemonic}) may give {consumer.name} more tokens than its semaphore counts"
+                        f"instruction {j} ({instr.mnemonic}) may give {consumer.name} more tokens than its "
+                        f"semaphore counts"
                     )
         for space, low, high, writes in prints:
             accesses.setdefault((engine, space), []).append((j, low, high, writes))
     for (producer, consumer), given in signals.items():
         if len(given) != taken.get((producer, consumer), 0):
             raise HazardError(
-                f"{len(given) - taken.get((producer, consumer), 0)} tokens of {producer.name} for {consumer.name} are left over"
+                f"{len(given) - taken.get((producer, consumer), 0)} tokens of {producer.name} for "
+                f"{consumer.name} are left over"
             )
 
 

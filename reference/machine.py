@@ -170,7 +170,8 @@ class Machine:
                 if not self.tokens[producer, engine]:
                     self._fail(
                         ErrorCode.WATCHDOG,
-                        f"{instr.mnemonic} waits for a token of {producer.name} that no earlier instruction gives",
+                        f"{instr.mnemonic} waits for a token of {producer.name} that no earlier instruction "
+                        f"gives",
                     )
                 self.tokens[producer, engine] -= 1
         self._execute[instr.mnemonic](instr)
@@ -310,7 +311,8 @@ class Machine:
                 )
             if self.released.popleft() != expected:
                 raise AssertionError(
-                    f"OUTPUT at offset {self._offset} reads accumulator {expected}, which is not the next one released"
+                    f"OUTPUT at offset {self._offset} reads accumulator {expected}, which is not the next "
+                    f"one released"
                 )
         line = self.param[instr.param * arch.param_line_bytes : (instr.param + 1) * arch.param_line_bytes]
         fields = unpack_params(line)
@@ -433,7 +435,8 @@ class Machine:
             self._notify(instr, "act", address[:, :, :: self.arch.lanes].ravel(), rows, kept)
 
     def _chunks(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """[n, length] results as the chunks of `lanes` in which they are moved, and how much of each counts."""
+        """[n, length] results as the chunks of `lanes` in which they are moved, and how much of each
+        counts."""
         (count, length), lanes = pixels.shape, self.arch.lanes
         chunks = -(-length // lanes)
         padded = np.zeros((count, chunks * lanes), pixels.dtype)

@@ -1,4 +1,5 @@
-"""From int32 sums to int8, vectorised: the one definition of `spec.numerics`, applied along the channel axis."""
+"""From int32 sums to int8, vectorised: the one definition of `spec.numerics`, applied along the channel
+axis."""
 
 from __future__ import annotations
 

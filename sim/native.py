@@ -256,7 +256,7 @@ class RtlBench:
             raise ProtocolError(f"writing register 0x{addr:x} was refused with response {response}")
 
     # -- time
-    # -----------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------------------
     @property
     def cycle(self) -> int:
         """Clock cycles since the bench was made."""
@@ -385,7 +385,8 @@ class RtlBench:
             '#if VM_TRACE_FST\n#include "verilated_fst_c.h"\nusing Wave = VerilatedFstC;\n'
             '#elif VM_TRACE\n#include "verilated_vcd_c.h"\nusing Wave = VerilatedVcdC;\n#endif\n'
             f"#define MODEL V{top}\n#define AXI(n) top->axi___05F##n\n#define CSR(n) top->csr___05F##n\n"
-            f"#define BUS_BYTES {self.bus_bytes}u\n#define DATA_BYTES {self._data_bytes}\n#define MAX_ENGINES {len(Engine)}\n"
+            f"#define BUS_BYTES {self.bus_bytes}u\n#define DATA_BYTES {self._data_bytes}\n#define "
+            f"MAX_ENGINES {len(Engine)}\n"
         )
 
     def _log_code(self) -> str:
@@ -410,7 +411,8 @@ class RtlBench:
             port = f"trace__done__{engine.name.lower()}"
             if port in self.ports:
                 lines.append(
-                    f"if (m.{cpp_name(port)}) {{ log.add({source(f'done.{engine.name.lower()}')}, {int(engine)}, "
+                    f"if (m.{cpp_name(port)}) {{ log.add({source(f'done.{engine.name.lower()}')}, "
+                    f"{int(engine)}, "
                     f"0, 0, nullptr, 0); ++log.done[{int(engine)}]; }}"
                 )
         store = source("store")

@@ -30,10 +30,12 @@ _WARNINGS_OFF = ("PINMISSING", "INITIALDLY", "MULTIDRIVEN", "ASSIGNIN", "SYNCASY
 #: `abc_ops_reintegrate`). Nets of one bit each: in a vector whose bits depend on one another the simulation
 #: would evaluate all of them again and again.
 _SCRIPTS = {
-    "ecp5": "read_verilog {sources}; synth_ecp5 -top {top} -run :map_luts; abc -lut 4:7; clean; synth_ecp5 -top {top} -run map_cells:; "
+    "ecp5": "read_verilog {sources}; synth_ecp5 -top {top} -run :map_luts; abc -lut 4:7; clean; synth_ecp5 "
+    "-top {top} -run map_cells:; "
     "opt_clean -purge; splitnets; write_verilog -noattr netlist.v",
     # As the boards' builds have it.
-    "ice40": "read_verilog {sources}; synth_ice40 -device u -no-rw-check -top {top}; opt_clean -purge; splitnets; write_verilog -noattr netlist.v",
+    "ice40": "read_verilog {sources}; synth_ice40 -device u -no-rw-check -top {top}; opt_clean -purge; "
+    "splitnets; write_verilog -noattr netlist.v",
 }
 
 
@@ -47,8 +49,10 @@ def _pins(*groups: tuple[str, int]) -> str:
 
 
 _MULTIPLIER = f"""\
-// As Yosys infers it, without registers, or with those of `hw.leaf.multiplier`: both operands and the result, all or none.
-module MULT18X18D(input {_pins(("A", 18), ("B", 18), ("C", 18))}, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB, CLK0, CE0, CE1, RST0, output {_pins(("P", 36))});
+// As Yosys infers it, without registers, or with those of `hw.leaf.multiplier`: both operands and the
+// result, all or none.
+module MULT18X18D(input {_pins(("A", 18), ("B", 18), ("C", 18))}, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB, CLK0,
+    CE0, CE1, RST0, output {_pins(("P", 36))});
     parameter REG_INPUTA_CLK = "NONE";
     parameter REG_INPUTA_CE = "CE0";
     parameter REG_INPUTA_RST = "RST0";
@@ -76,7 +80,8 @@ module MULT18X18D(input {_pins(("A", 18), ("B", 18), ("C", 18))}, SIGNEDA, SIGNE
             assign product = stored;
         end
         // Such a cell is refused, because there is no module of this name.
-        if ((REG_INPUTA_CLK == "NONE") != (REG_OUTPUT_CLK == "NONE") || (REG_INPUTB_CLK == "NONE") != (REG_OUTPUT_CLK == "NONE")) begin : refused
+        if ((REG_INPUTA_CLK == "NONE") != (REG_OUTPUT_CLK == "NONE") || (REG_INPUTB_CLK
+            == "NONE") != (REG_OUTPUT_CLK == "NONE")) begin : refused
             a_multiplier_that_is_not_modelled refused();
         end
     endgenerate
@@ -93,17 +98,21 @@ _RAM_PORT = """
         if (CE{P} & ~CS{P}0 & ~CS{P}1 & ~CS{P}2) begin
             if (WE{P} & ~RST{P}) begin
                 if (DATA_WIDTH_{P} == 36) begin
-                    for (i = 0; i < 4; i = i + 1) if (ad{p}[i]) memory[{{ad{p}[13:5], 2'b0}} + i] <= both[9*i +: 9];
+                    for (i = 0; i < 4; i = i + 1) if (ad{p}[i]) memory[{{ad{p}[13:5],
+                        2'b0}} + i] <= both[9*i +: 9];
                 end else if (DATA_WIDTH_{P} == 18) begin
-                    for (i = 0; i < 2; i = i + 1) if (ad{p}[i]) memory[{{ad{p}[13:4], 1'b0}} + i] <= d{p}[9*i +: 9];
+                    for (i = 0; i < 2; i = i + 1) if (ad{p}[i]) memory[{{ad{p}[13:4],
+                        1'b0}} + i] <= d{p}[9*i +: 9];
                 end else if (DATA_WIDTH_{P} == 9) memory[ad{p}[13:3]] <= d{p}[8:0];
                 else if (DATA_WIDTH_{P} == 4) memory[ad{p}[13:3]][ad{p}[2]*4 +: 4] <= d{p}[3:0];
                 else if (DATA_WIDTH_{P} == 2) memory[ad{p}[13:3]][ad{p}[2:1]*2 +: 2] <= d{p}[1:0];
                 else memory[ad{p}[13:3]][ad{p}[2:0]] <= d{p}[0];
             end
             if (~WE{P} | WRITEMODE_{P} == "READBEFOREWRITE") begin
-                if (DATA_WIDTH_{P} == 36) for (i = 0; i < 4; i = i + 1) q{p}[9*i +: 9] <= memory[{{ad{p}[13:5], 2'b0}} + i];
-                else if (DATA_WIDTH_{P} == 18) for (i = 0; i < 2; i = i + 1) q{p}[9*i +: 9] <= memory[{{ad{p}[13:4], 1'b0}} + i];
+                if (DATA_WIDTH_{P} == 36) for (i = 0; i < 4;
+                    i = i + 1) q{p}[9*i +: 9] <= memory[{{ad{p}[13:5], 2'b0}} + i];
+                else if (DATA_WIDTH_{P} == 18) for (i = 0; i < 2;
+                    i = i + 1) q{p}[9*i +: 9] <= memory[{{ad{p}[13:4], 1'b0}} + i];
                 else if (DATA_WIDTH_{P} == 9) q{p} <= memory[ad{p}[13:3]];
                 else if (DATA_WIDTH_{P} == 4) q{p} <= memory[ad{p}[13:3]][ad{p}[2]*4 +: 4];
                 else if (DATA_WIDTH_{P} == 2) q{p} <= memory[ad{p}[13:3]][ad{p}[2:1]*2 +: 2];
@@ -139,7 +148,8 @@ def _ram() -> str:
     )
     initial = "".join(f"    parameter [319:0] INITVAL_{row:02X} = 0;\n" for row in range(64))
     fill = "".join(
-        f"        for (i = 0; i < 16; i = i + 1) {{memory[{32 * row} + 2*i + 1], memory[{32 * row} + 2*i]}} = INITVAL_{row:02X}[20*i +: 18];\n"
+        f"        for (i = 0; i < 16; i = i + 1) {{memory[{32 * row} + 2*i + 1], memory[{32 * row} + 2*i]}} "
+        f"= INITVAL_{row:02X}[20*i +: 18];\n"
         for row in range(64)
     )
     body = "".join(_RAM_PORT.format(P=port, p=port.lower(), address=_bus(f"AD{port}", 14)) for port in "AB")

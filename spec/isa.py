@@ -496,10 +496,14 @@ def isa_for(arch: ArchConfig) -> Isa:
                     "1: all sums count 256 times, as those of the high bytes of operands of 16 bits",
                 ),
             ),
-            "for ky, kx, kt (each with the next weight tile W): i = acc; for oy: for ox: v = the R (DENSE) or C (DEPTHWISE) bytes at "
-            "base + ky*ky_addr + kx*kx_x + kt*R + oy*oy_addr + ox*ox_x, with bytes outside the window replaced by pad; "
-            "if ox >= taps-1 and (ox-taps+1) % stride == 0: acc[i] (+)= (high ? 256 : 1) * sums(v, W); i += 1",
-            "Byte j of a vector lies at y = y0 + ky*ky_y + oy*oy_y and x = x0 + kx*kx_x + kt*R + ox*ox_x + j. "
+            "for ky, kx, kt (each with the next weight tile W): i = acc; for oy: for ox: v = the R (DENSE) "
+            "or C (DEPTHWISE) bytes at "
+            "base + ky*ky_addr + kx*kx_x + kt*R + oy*oy_addr + ox*ox_x, with bytes outside the window "
+            "replaced by pad; "
+            "if ox >= taps-1 and (ox-taps+1) % stride == 0: acc[i] (+)= (high ? 256 : 1) * sums(v, W); i += "
+            "1",
+            "Byte j of a vector lies at y = y0 + ky*ky_y + oy*oy_y and x = x0 + kx*kx_x + kt*R + ox*ox_x + "
+            "j. "
             "In DEPTHWISE mode kt must be 1. " + steps,
         ),
         Format(
@@ -523,16 +527,19 @@ def isa_for(arch: ArchConfig) -> Isa:
                 ),
                 *requantised,
             ),
-            "for y < ny, x < nx, c < channels: q = clamp(zero + round_half_even((acc[i][c] + bias[c]) * mult[c] / 2**shift[c]), low, high); "
+            "for y < ny, x < nx, c < channels: q = clamp(zero + round_half_even((acc[i][c] + bias[c]) * "
+            "mult[c] / 2**shift[c]), low, high); "
             "act[dst + y*dst_row + x*dst_px + c] = table ? tables[slot][q & 255] : q; i += 1 per pixel",
-            "Takes one released accumulator entry per pixel, so it may start while MATMUL still runs. `dst`, `dst_row`, `dst_px` are unused with VECTOR.",
+            "Takes one released accumulator entry per pixel, so it may start while MATMUL still runs. "
+            "`dst`, `dst_row`, `dst_px` are unused with VECTOR.",
         ),
         Format(
             "ADD",
             6,
             Engine.VECTOR,
             binary,
-            "q = clamp(zero + round_half_even(((a - a_zero)*a_mult + (b - b_zero)*b_mult) / 2**shift), low, high); "
+            "q = clamp(zero + round_half_even(((a - a_zero)*a_mult + (b - b_zero)*b_mult) / 2**shift), low, "
+            "high); "
             "dst = table ? tables[slot][q & 255] : q",
             "With a_source = OUTPUT, a, a_row and a_px are unused.",
         ),
@@ -568,7 +575,8 @@ def isa_for(arch: ArchConfig) -> Isa:
                 address("dst_px", "step per pixel"),
                 *table,
             ),
-            "q = the maximum over ky, kx of the bytes at base + oy*oy_addr + ox*ox_x + ky*ky_addr + kx*kx_x + (0..bytes-1) whose y and x "
+            "q = the maximum over ky, kx of the bytes at base + oy*oy_addr + ox*ox_x + ky*ky_addr + kx*kx_x "
+            "+ (0..bytes-1) whose y and x "
             "(of byte 0) lie in the window, or -128; dst = table ? tables[slot][q & 255] : q",
             "With ky = kx = 1 it copies; with a table it is any function of one int8. " + steps,
         ),
@@ -587,10 +595,13 @@ def isa_for(arch: ArchConfig) -> Isa:
                 Field("shift", 3, "LSTM: 12 minus the fractional bits of the cell state", unit="bits"),
                 Field("alpha", 16, "RNN: how far the state moves, in units of 2**-15, up to 2**15"),
             ),
-            "for u < units: (state[u], h) = the cell's rule on the gates and state[u]; act[dst + u] = wide ? (h + 128) >> 8 : h; "
+            "for u < units: (state[u], h) = the cell's rule on the gates and state[u]; act[dst + u] = wide "
+            "? (h + 128) >> 8 : h; "
             "if wide: act[dst_low + u] = h - 256 * act[dst + u]; see docs/numerics.md",
-            "Takes the results of as many OUTPUT instructions with destination CELL as the rule has gates, in order. state[u] is int16: its low byte lies at "
-            "state + u, its high byte at state_high + u. `shift` is for LSTM, `alpha` for RNN; the others ignore them. "
+            "Takes the results of as many OUTPUT instructions with destination CELL as the rule has gates, "
+            "in order. state[u] is int16: its low byte lies at "
+            "state + u, its high byte at state_high + u. `shift` is for LSTM, `alpha` for RNN; the others "
+            "ignore them. "
             "dst_low is unused without wide. The ranges must not overlap.",
         ),
     )

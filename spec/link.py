@@ -124,7 +124,8 @@ REQUEST_FIELDS: tuple[tuple[str, int, str], ...] = (
     (
         "addr",
         28,
-        "Address of the first byte. Inside a request, addresses count modulo the board's limit of bytes, so a host splits there.",
+        "Address of the first byte. Inside a request, addresses count modulo the board's limit of bytes, so "
+        "a host splits there.",
     ),
 )
 ANSWER_FIELDS: tuple[tuple[str, int, str], ...] = (
@@ -147,7 +148,8 @@ def identity(payload_bytes: int) -> bytes:
     """
     if not MIN_PAYLOAD_BYTES <= payload_bytes <= MAX_PAYLOAD_BYTES or payload_bytes & (payload_bytes - 1):
         raise LinkError(
-            f"the payload must hold a power of two of bytes, from {MIN_PAYLOAD_BYTES} to {MAX_PAYLOAD_BYTES}, not {payload_bytes!r}"
+            f"the payload must hold a power of two of bytes, from {MIN_PAYLOAD_BYTES} to "
+            f"{MAX_PAYLOAD_BYTES}, not {payload_bytes!r}"
         )
     return b"SL" + bytes((LINK_VERSION, payload_bytes.bit_length() - 1))
 

@@ -122,7 +122,8 @@ def _build() -> tuple[CSR, ...]:
         (
             "PROGRAM_LO",
             write,
-            "Base of the PROGRAM region, low word; a multiple of the bus width (compact cores: of 16, as DATA_LO).",
+            "Base of the PROGRAM region, low word; a multiple of the bus width (compact cores: of 16, as "
+            "DATA_LO).",
         ),
         ("PROGRAM_HI", write, "Base of the PROGRAM region, high word."),
         ("PROGRAM_SIZE", write, "Bytes in the PROGRAM region."),
@@ -133,7 +134,8 @@ def _build() -> tuple[CSR, ...]:
         (
             "WATCHDOG",
             write,
-            f"Cycles without progress before the core stops; 0 disables. A compact core keeps bit {WATCHDOG_BIT} alone.",
+            f"Cycles without progress before the core stops; 0 disables. A compact core keeps bit "
+            f"{WATCHDOG_BIT} alone.",
         ),
         ("CYCLES_LO", read, "Cycles from START to DONE or ERROR, low word."),
         (
@@ -156,7 +158,8 @@ def _build() -> tuple[CSR, ...]:
             (
                 f"{engine.name}_STALL",
                 read,
-                f"Cycles in which {engine.name} executed but was held up by an SRAM port, the bus, or its neighbour.",
+                f"Cycles in which {engine.name} executed but was held up by an SRAM port, the bus, or its "
+                f"neighbour.",
             ),
         ]
     return tuple(CSR(name, 4 * i, access, doc) for i, (name, access, doc) in enumerate(rows))

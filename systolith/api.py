@@ -101,12 +101,14 @@ def import_model(
         partition = partition_model(path, data, states, int(hidden), percentile)
         if int(hidden) == 16 and not has_recurrent_layers(partition):
             raise ApiError(
-                "the model has no recurrent layer on the core, so there is no hidden state of 16 bits: leave hidden out"
+                "the model has no recurrent layer on the core, so there is no hidden state of 16 bits: "
+                "leave hidden out"
             )
         return partition
     if data is None:
         raise ApiError(
-            "hidden 'auto' compares with the float model on calibration data: give a float model and that data, or 8 or 16"
+            "hidden 'auto' compares with the float model on calibration data: give a float model and that "
+            "data, or 8 or 16"
         )
     return chosen_hidden(path, data, states, percentile, lambda text: _tell(progress, text))
 
@@ -182,7 +184,8 @@ def explain(
     hidden: int | str = 8,
     percentile: float = 100.0,
 ) -> dict:
-    """Estimated cycles, roofline and limit of every layer, and the nodes on the host, before anything runs."""
+    """Estimated cycles, roofline and limit of every layer, and the nodes on the host, before anything
+    runs."""
     image = compile(model, arch, calib, progress, memory, states=states, hidden=hidden, percentile=percentile)
     return describe(image, image.cycles)
 
@@ -347,7 +350,10 @@ def verify(
     if not differences and {"rtl", "netlist"} <= backends.keys():
         rtl, gates = (backends[name] for name in ("rtl", "netlist"))
         if (rtl.load_cycles, rtl.cycles) != (gates.load_cycles, gates.cycles):
-            text = f"takes {gates.load_cycles} + {gates.cycles} cycles, and the RTL {rtl.load_cycles} + {rtl.cycles}"
+            text = (
+                f"takes {gates.load_cycles} + {gates.cycles} cycles, "
+                f"and the RTL {rtl.load_cycles} + {rtl.cycles}"
+            )
             differences.append(Difference(backend="netlist", error=text))
     return VerifyResult(
         snr_db=_fidelity(model, partition, calib, progress, states),
@@ -375,7 +381,8 @@ def _existing(model: str | Path) -> Path:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a device at fault raises; the simulations', where they are loaded, are of those that break a bus."""
+    """What a device at fault raises; the simulations', where they are loaded, are of those that break a
+    bus."""
     loaded = (
         (sys.modules.get(f"systolith.sim.{module}"), name)
         for module, name in (("native", "ProtocolError"), ("board", "BoardError"))
@@ -475,11 +482,13 @@ def _compare(backend: str, expected: Arrays, got: Arrays) -> list[Difference]:
 
 
 def _compare_host(backend: str, expected: Arrays, got: Arrays) -> list[Difference]:
-    """One entry per output of the model that differs though the core's results agree: the host is to blame."""
+    """One entry per output of the model that differs though the core's results agree: the host is to
+    blame."""
     return [
         Difference(
             backend=backend,
-            error=f"output {name!r} differs although every result of the core agrees: a node on the host gives "
+            error=f"output {name!r} differs although every result of the core agrees: a node on the host "
+            f"gives "
             "different values each time",
         )
         for name, right in expected.items()
@@ -501,7 +510,7 @@ def _locate(difference: Difference, graph: QGraph, image: Image, arrays: Arrays,
     if location is None:
         location = locate_machine(graph, image, inputs)
         if difference.backend == "board" and location is None:
-            note = "the machine gives what the reference gives: run on rtl, which says where, or systolith doctor"
+            note = "the machine gives what the reference gives: run on rtl, which says where, or doctor"
         if options:
             core = "RTL" if difference.backend == "rtl" else difference.backend
             note = (

@@ -87,7 +87,8 @@ def _check_link(device: SerialDevice, board: Board) -> str:
     seconds, repeated = device.transport.now() - begin, statistics.retries - before
     if 100 * repeated > _PERCENT_REPEATED * _REQUESTS:
         raise _Fault(
-            f"{repeated} of {_REQUESTS} requests had to be repeated: the line is bad; use a shorter cable, or build with a lower baud rate "
+            f"{repeated} of {_REQUESTS} requests had to be repeated: the line is bad; use a shorter cable, "
+            f"or build with a lower baud rate "
             f"than {device.transport.baud:,}"
         )
     return f"{_REQUESTS} requests, {repeated} repeated, {1e3 * seconds / _REQUESTS:.3f} ms each"
@@ -96,12 +97,14 @@ def _check_link(device: SerialDevice, board: Board) -> str:
 def _check_core(device: SerialDevice, board: Board) -> str:
     if (magic := device.csr_read("MAGIC")) != MAGIC:
         raise _Fault(
-            f"MAGIC reads 0x{magic:08x} instead of 0x{MAGIC:08x}: the link works, but there is no Systolith core behind it; load the bitstream "
+            f"MAGIC reads 0x{magic:08x} instead of 0x{MAGIC:08x}: the link works, but there is no Systolith "
+            f"core behind it; load the bitstream "
             "again"
         )
     if (version := device.csr_read("VERSION")) >> 16 != VERSION >> 16:
         raise _Fault(
-            f"the core has version {version >> 16}, this host speaks version {VERSION >> 16}: build the bitstream again"
+            f"the core has version {version >> 16}, this host speaks version {VERSION >> 16}: build the "
+            f"bitstream again"
         )
     return f"version {version >> 16}.{version & 0xFFFF}"
 
@@ -114,7 +117,8 @@ def _check_digest(device: SerialDevice, board: Board) -> str:
             f"{device.csr_read('ROWS')} x {device.csr_read('COLS')}, bus {device.csr_read('BUS_BITS')} bits"
         )
         raise _Fault(
-            f"the core ({shape}) has digest {digest.hex()[:12]}, and that of {board.name} is {expected.hex()[:12]}: the bitstream is of another "
+            f"the core ({shape}) has digest {digest.hex()[:12]}, and that of {board.name} is "
+            f"{expected.hex()[:12]}: the bitstream is of another "
             f"board or version; systolith build --board {board.name}, and load it"
         )
     return digest.hex()[:12]
@@ -148,7 +152,8 @@ def _check_memory(device: SerialDevice, board: Board) -> str:
             ):
                 at = next(i for i in range(count) if found[i] != wanted[i])
                 raise _Fault(
-                    f"at 0x{addr + at:x}, 0x{found[at]:02x} was read instead of 0x{wanted[at]:02x}: {_diagnose(device, size, beat)}"
+                    f"at 0x{addr + at:x}, 0x{found[at]:02x} was read instead of 0x{wanted[at]:02x}: "
+                    f"{_diagnose(device, size, beat)}"
                 )
             if write is not None:
                 device.write(addr, _pattern(addr, count, write))
@@ -173,7 +178,10 @@ def _diagnose(device: SerialDevice, size: int, beat: int) -> str:
         wrong |= int.from_bytes(device.read(0, beat), "little") ^ int.from_bytes(data, "little")
     if wrong:
         bits = ", ".join(str(i) for i in range(8 * beat) if wrong >> i & 1)
-        return f"bits {bits} of the bus are wrong; look at the data pins of the memory chip, and at the phase of its clock"
+        return (
+            f"bits {bits} of the bus are wrong; look at the data pins of the memory chip, "
+            f"and at the phase of its clock"
+        )
     lost = []
     for k in range((beat - 1).bit_length(), (size - 1).bit_length()):
         device.write(0, _pattern(0, beat, 0))
@@ -181,7 +189,8 @@ def _diagnose(device: SerialDevice, size: int, beat: int) -> str:
         if device.read(0, beat) == _pattern(0, beat, 1):
             lost.append(k)
     if lost:
-        return f"address bits {', '.join(map(str, lost))} make no difference; look at the address pins of the memory chip"
+        named = ", ".join(map(str, lost))
+        return f"address bits {named} make no difference; look at the address pins of the memory chip"
     return "only some accesses fail; build for a slower clock, or look at the memory chip's timing"
 
 
@@ -225,7 +234,8 @@ def _check_clock(device: SerialDevice, board: Board) -> str:
     text = f"{measured / 1e6:.2f} MHz"
     if abs(measured / board.clock_hz - 1) > _CLOCK_TOLERANCE:
         raise _Fault(
-            f"the core runs at {text} instead of {board.clock_hz / 1e6:.2f} MHz: is the oscillator or the PLL another than that of "
+            f"the core runs at {text} instead of {board.clock_hz / 1e6:.2f} MHz: is the oscillator or the "
+            f"PLL another than that of "
             f"{board.name}, or has the core stopped?"
         )
     return f"{text} by this computer's time, {board.clock_hz / 1e6:.2f} MHz expected"
@@ -262,7 +272,8 @@ def _check_program(device: SerialDevice, board: Board) -> str:
     expected, found = graph.run({"x": x})["y"], driver.run_int8({"x": x})["y"]
     if wrong := int((expected != found).sum()):
         raise _Fault(
-            f"{wrong} of {expected.size} results of the built-in convolution are wrong, though the memory is good: the core does not keep its "
+            f"{wrong} of {expected.size} results of the built-in convolution are wrong, though the memory "
+            f"is good: the core does not keep its "
             "clock; build it again, or for a slower one"
         )
     return f"a convolution of {expected.size} results, bit for bit, in {driver.cycles:,} cycles"

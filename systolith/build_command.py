@@ -25,7 +25,8 @@ __all__ = ["build"]
     "models",
     multiple=True,
     metavar="MODEL.onnx",
-    help="Run it on the board in simulation, and say how often per second the board would; may be given more than once.",
+    help="Run it on the board in simulation, and say how often per second the board would; may be given "
+    "more than once.",
 )
 @click.option("--calib", metavar="DATA.npz", help="Calibration data, where a model is in float.")
 @click.option(
@@ -57,13 +58,15 @@ def build(
     write_json(json_path, report.as_dict())
     if report.excess:
         click.echo(
-            f"systolith: the design does not fit {board.title}: it needs more {' and '.join(report.excess)} than {report.part} has; give the board a smaller architecture",
+            f"systolith: the design does not fit {board.title}: it needs more {' and '.join(report.excess)} "
+            f"than {report.part} has; give the board a smaller architecture",
             err=True,
         )
         context.exit(EXIT_REFUSED)
     if not report.reaches_clock:
         click.echo(
-            f"systolith: the design reaches {report.clock_hz / 1e6:.1f} MHz on {board.title}, not the {board.clock_hz / 1e6:g} MHz of its clock, so there is no "
+            f"systolith: the design reaches {report.clock_hz / 1e6:.1f} MHz on {board.title}, not the "
+            f"{board.clock_hz / 1e6:g} MHz of its clock, so there is no "
             "bitstream: try another --seed",
             err=True,
         )
@@ -121,5 +124,6 @@ def _print(reporter: Reporter, board: Board, report: BuildReport, folder: Path) 
         )
     elif report.clock_hz is None:
         reporter.line(
-            f"wrote a Vivado project to {folder}: bash build_{board.name}.sh runs it where Vivado is installed; it was not run here"
+            f"wrote a Vivado project to {folder}: bash build_{board.name}.sh runs it where Vivado is "
+            f"installed; it was not run here"
         )

@@ -179,7 +179,8 @@ def run(
 @click.option(
     "--waveform",
     metavar="FILE",
-    help="Where the RTL differs, the cycles around the first wrong beat, as .fst or .vcd; default: MODEL-rtl.fst.",
+    help="Where the RTL differs, the cycles around the first wrong beat, as .fst or .vcd; default: "
+    "MODEL-rtl.fst.",
 )
 @click.option(
     "--verilog",

@@ -1,4 +1,5 @@
-"""From the name of a port to a board as a `Device`: a serial port of this computer, or a board in simulation."""
+"""From the name of a port to a board as a `Device`: a serial port of this computer, or a board in
+simulation."""
 
 from __future__ import annotations
 

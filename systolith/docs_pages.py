@@ -47,6 +47,7 @@ def isa_page() -> str:
     isa: Isa = isa_for(PRESETS[_SHOWN])
     header_bits = sum(f.bits for f in isa.header)
     words = ", ".join(f"{name} {isa_for(arch).word_bytes}" for name, arch in PRESETS.items())
+    fixed = ", ".join(f"`{name}`" for fmt in isa_for(PRESETS["icebreaker"]).formats for name, _ in fmt.fixed)
     text = "# Instruction set\n\n" + _NOTE
     text += (
         f"Widths follow from the architecture; this page shows `{_SHOWN}`, whose instructions have "
@@ -55,7 +56,7 @@ def isa_page() -> str:
         f"no field uses must be 0. "
         "A count is stored minus one, so zero cannot be written. Compact cores have narrower counts, no "
         "bit for VECTOR and none of its instructions, none of the operands "
-        f"{', '.join(f'`{name}`' for fmt in isa_for(PRESETS['icebreaker']).formats for name, _ in fmt.fixed)}, "
+        f"{fixed}, "
         "and `space` comes last.\n\n"
         "Assembly: the mnemonic, then `name=value` for every operand that differs from its default (the "
         "smallest value that is "
@@ -115,9 +116,12 @@ def operators_page() -> str:
     """docs/operators.md, from the compiler's rules."""
     text = "# Supported operators\n\n" + _NOTE
     text += (
-        "What the core runs of an ONNX model: quantised (QDQ or QLinear operators), or float with calibration data. Any "
-        "other node, one that breaks a condition, and one that has an attribute which is not listed runs on the host, in "
-        "ONNX Runtime, if it lies before the core's first layer or after its last; [architecture](architecture.md) says how "
+        "What the core runs of an ONNX model: quantised (QDQ or QLinear operators), or float with "
+        "calibration data. Any "
+        "other node, one that breaks a condition, and one that has an attribute which is not listed runs on "
+        "the host, in "
+        "ONNX Runtime, if it lies before the core's first layer or after its last; "
+        "[architecture](architecture.md) says how "
         "models are cut. Between layers such a node is refused by name.\n\n"
         "| operator | domain | conditions |\n|---|---|---|\n"
     )
@@ -142,12 +146,17 @@ def link_page() -> str:
     identity = link.identity(link.PAYLOAD_BYTES)
     text = "# Host link\n\n" + _NOTE
     text += (
-        "How a host reaches a board's memory and CSRs: a serial line with 8 data bits, no parity and one stop bit, at the board's rate. The host sends "
-        "requests, one at a time; the board answers each. `hw/soc/link.py` is the board's side, `host/serial.py` the host's.\n\n"
+        "How a host reaches a board's memory and CSRs: a serial line with 8 data bits, no parity and one "
+        "stop bit, at the board's rate. The host sends "
+        "requests, one at a time; the board answers each. `hw/soc/link.py` is the board's side, "
+        "`host/serial.py` the host's.\n\n"
         "## Frames\n\n"
-        f"A frame is SYNC (0x{link.SYNC:02x}), a body, and the body's CRC-32 (that of zlib and Ethernet, reflected polynomial 0x{link.CRC_POLYNOMIAL:08x}). "
-        f"Behind SYNC, the bytes 0x{link.SYNC:02x} and 0x{link.ESCAPE:02x} are sent as 0x{link.ESCAPE:02x} and the byte XOR 0x{link.FLIP:02x}. So SYNC is "
-        "never part of a body: wherever bytes were lost, inserted or changed, the next SYNC begins a good frame, without any time limit on the board's "
+        f"A frame is SYNC (0x{link.SYNC:02x}), a body, and the body's CRC-32 (that of zlib and Ethernet, "
+        f"reflected polynomial 0x{link.CRC_POLYNOMIAL:08x}). "
+        f"Behind SYNC, the bytes 0x{link.SYNC:02x} and 0x{link.ESCAPE:02x} are sent as 0x{link.ESCAPE:02x} "
+        f"and the byte XOR 0x{link.FLIP:02x}. So SYNC is "
+        "never part of a body: wherever bytes were lost, inserted or changed, the next SYNC begins a good "
+        "frame, without any time limit on the board's "
         "side, and data that look like a frame are never taken for one. Numbers are little endian.\n\n"
         "## Requests\n\n"
         + _link_fields(link.REQUEST_FIELDS, "`last` + 1 bytes, for ops that write")
@@ -165,23 +174,34 @@ def link_page() -> str:
         for status in link.LinkStatus
     )
     text += (
-        f"\nHELLO answers with {link.IDENTITY_BYTES} bytes: the letters `{identity[:2].decode()}`, the version of this protocol ({link.LINK_VERSION}), and log2 "
-        f"of the most bytes in a payload (from {link.MIN_PAYLOAD_BYTES} to {link.MAX_PAYLOAD_BYTES}; {link.PAYLOAD_BYTES} where a board does not choose).\n\n"
+        f"\nHELLO answers with {link.IDENTITY_BYTES} bytes: the letters `{identity[:2].decode()}`, the "
+        f"version of this protocol ({link.LINK_VERSION}), and log2 "
+        f"of the most bytes in a payload (from {link.MIN_PAYLOAD_BYTES} to {link.MAX_PAYLOAD_BYTES}; "
+        f"{link.PAYLOAD_BYTES} where a board does not choose).\n\n"
         "## What cannot go wrong\n\n"
-        "- The board acts on a request only when all of it has come and its CRC holds. While it acts and answers, it drops what comes.\n"
-        "- A request without an undamaged answer in time is sent again, with the same `seq`. Repeated reads and memory writes are harmless. A repeated "
+        "- The board acts on a request only when all of it has come and its CRC holds. While it acts and "
+        "answers, it drops what comes.\n"
+        "- A request without an undamaged answer in time is sent again, with the same `seq`. Repeated reads "
+        "and memory writes are harmless. A repeated "
         "CSR_WRITE is answered and not executed, so a START never happens twice.\n"
-        "- A reset closes the link, and every request but HELLO is then answered with CLOSED. So a host never goes on with a board that has lost what was "
-        "loaded: a session loads its image again and repeats the inference, except in the middle of a stream, whose state is lost, which is an error.\n"
-        f"- A host gives up after {ATTEMPTS} attempts, and says whether it heard nothing or too much that was damaged.\n"
+        "- A reset closes the link, and every request but HELLO is then answered with CLOSED. So a host "
+        "never goes on with a board that has lost what was "
+        "loaded: a session loads its image again and repeats the inference, except in the middle of a "
+        "stream, whose state is lost, which is an error.\n"
+        f"- A host gives up after {ATTEMPTS} attempts, and says whether it heard nothing or too much that "
+        f"was damaged.\n"
         "- Errors of the bus (an address without memory or register) end a request with BUS_ERROR.\n\n"
         "## Use\n\n```text\n"
-        "systolith run model.onnx --inputs x.npz --on board --port sim:ulx3s_85f         # the whole board in simulation\n"
-        "systolith run model.sysl --inputs x.npz --on board --port /dev/ttyUSB0           # the image's architecture says which board it is\n"
+        "systolith run model.onnx --inputs x.npz --on board --port sim:ulx3s_85f         # the whole board "
+        "in simulation\n"
+        "systolith run model.sysl --inputs x.npz --on board --port /dev/ttyUSB0           # the image's "
+        "architecture says which board it is\n"
         "systolith verify model.onnx --arch ulx3s_85f --on machine,board --port PORT\n"
-        "systolith doctor --board ulx3s_85f --port PORT                                   # link, core, digest, memory, clock, a program\n"
+        "systolith doctor --board ulx3s_85f --port PORT                                   # link, core, "
+        "digest, memory, clock, a program\n"
         "```\n\n"
-        "`sim:NAME` is the board's design with its serial pins, its SDRAM controller, and a model of its SDRAM chip that checks every rule of the data "
+        "`sim:NAME` is the board's design with its serial pins, its SDRAM controller, and a model of its "
+        "SDRAM chip that checks every rule of the data "
         "sheet, under Verilator, driven by the same host code. Its line runs at "
         f"{link.MIN_DIVISOR} clock cycles per bit, which no cable would; cycles are those of the core.\n"
     )

@@ -24,7 +24,8 @@ class _State(click.ParamType):
         output, colon, source = value.rpartition(":")
         if not (output and colon and source):
             self.fail(
-                f"{value!r} is not OUTPUT:INPUT: name an output and the input that it is given as in the next run, as in hn:h",
+                f"{value!r} is not OUTPUT:INPUT: name an output and the input that it is given as in the "
+                f"next run, as in hn:h",
                 param,
                 ctx,
             )

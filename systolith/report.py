@@ -123,7 +123,8 @@ def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
 def skipped_lines(layers: Iterable[dict]) -> list[str]:
     """What each layer saves by leaving out tiles of its weights."""
     return [
-        f"{layer['name']}: {layer['skipped_tiles']:,} tiles of the weights are all zero and skipped, {layer['skipped_macs']:,} of "
+        f"{layer['name']}: {layer['skipped_tiles']:,} tiles of the weights are all zero and skipped, "
+        f"{layer['skipped_macs']:,} of "
         f"{layer['macs']:,} MACs"
         for layer in layers
         if layer["skipped_tiles"]

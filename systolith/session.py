@@ -125,7 +125,8 @@ class Session:
                 self._device.open()
                 if self.image.states and not fresh:
                     raise DeviceReset(
-                        "the board was reset, and has lost the state of the stream: the next run is the first of a stream"
+                        "the board was reset, and has lost the state of the stream: the next run is the "
+                        "first of a stream"
                     ) from error
                 resets += 1
                 if resets > _RESETS:

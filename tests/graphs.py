@@ -38,11 +38,25 @@ __all__ = [
 ARCHS = {
     # What a compact core runs has tests of its own.
     **{name: arch for name, arch in PRESETS.items() if not arch.compact},
-    "wide": dataclasses.replace(PRESETS["tiny"], name="wide", rows=4, cols=8, lanes=2, act_bytes=1 << 16, weight_bytes=1 << 16,
-                                param_rows=256, table_slots=8, weight_rows_per_cycle=2),
-    "nodw": dataclasses.replace(PRESETS["array8"], name="nodw", depthwise=False, weight_rows_per_cycle=1, act_blocks=1),
-    "array32": dataclasses.replace(PRESETS["array16"], name="array32", rows=32, cols=32, lanes=32, weight_rows_per_cycle=32),
-}  # fmt: skip
+    "wide": dataclasses.replace(
+        PRESETS["tiny"],
+        name="wide",
+        rows=4,
+        cols=8,
+        lanes=2,
+        act_bytes=1 << 16,
+        weight_bytes=1 << 16,
+        param_rows=256,
+        table_slots=8,
+        weight_rows_per_cycle=2,
+    ),
+    "nodw": dataclasses.replace(
+        PRESETS["array8"], name="nodw", depthwise=False, weight_rows_per_cycle=1, act_blocks=1
+    ),
+    "array32": dataclasses.replace(
+        PRESETS["array16"], name="array32", rows=32, cols=32, lanes=32, weight_rows_per_cycle=32
+    ),
+}
 ARCHS["bus32"] = dataclasses.replace(
     ARCHS["wide"], name="bus32", bus_bits=32, weight_rows_per_cycle=1, act_blocks=1
 )
@@ -192,7 +206,8 @@ class GraphBuilder:
         }
 
     def block(self, x: str) -> str:
-        """A convolution or matrix product that keeps the shape, and a way round it: what the core may chain."""
+        """A convolution or matrix product that keeps the shape, and a way round it: what the core may
+        chain."""
         shape = self.shape(x)
         y = (
             self.matmul(x, shape[-1])
@@ -310,8 +325,16 @@ class GraphBuilder:
         h, w = self.shape(x)[2:]
         mult, shift = numerics.approximate_scale(1 / (h * w))
         requant = Requant(mult=np.array([mult]), shift=np.array([shift]), zero=self.zero())
-        mean = AveragePool(kernel=(h, w), strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0), counts_y=np.array([h]), counts_x=np.array([w]),
-                           x_zero=self.tensors[x].zero_point, requants={h * w: requant})  # fmt: skip
+        mean = AveragePool(
+            kernel=(h, w),
+            strides=(1, 1),
+            dilations=(1, 1),
+            pads=(0, 0, 0, 0),
+            counts_y=np.array([h]),
+            counts_x=np.array([w]),
+            x_zero=self.tensors[x].zero_point,
+            requants={h * w: requant},
+        )
         return self.binary(x, self.append(mean, x))
 
     def concat(self, x: str) -> str:
@@ -322,7 +345,6 @@ class GraphBuilder:
             name
             for name in self.tensors
             if len(self.shape(name)) == len(shape)
-            # fmt: skip
             and all(a == b for i, (a, b) in enumerate(zip(self.shape(name), shape, strict=True)) if i != axis)
         ]
         parts = [x, self.choose(self.lookup(x), *fits)]
@@ -436,11 +458,21 @@ def archs(draw) -> ArchConfig:
 
     rows, cols = power(1, 5), power(1, 5)
     return ArchConfig(
-        name="drawn", rows=rows, cols=cols, bus_bits=power(5, 7), act_bytes=power(11, 17), act_blocks=power(0, 3),
-        weight_bytes=max(1 << 12, rows * cols * power(3, 8)), weight_rows_per_cycle=min(rows, power(0, 5)), acc_depth=power(5, 10),
-        param_rows=power(4, 9), table_slots=power(1, 4), lanes=min(cols, power(0, 5)), queue_depth=power(1, 3),
+        name="drawn",
+        rows=rows,
+        cols=cols,
+        bus_bits=power(5, 7),
+        act_bytes=power(11, 17),
+        act_blocks=power(0, 3),
+        weight_bytes=max(1 << 12, rows * cols * power(3, 8)),
+        weight_rows_per_cycle=min(rows, power(0, 5)),
+        acc_depth=power(5, 10),
+        param_rows=power(4, 9),
+        table_slots=power(1, 4),
+        lanes=min(cols, power(0, 5)),
+        queue_depth=power(1, 3),
         depthwise=draw(st.booleans()),
-    )  # fmt: skip
+    )
 
 
 def random_inputs(graph: QGraph, seed: int) -> dict[str, np.ndarray]:

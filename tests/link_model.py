@@ -117,7 +117,8 @@ class DeviceModel:
 
 
 def damage(data: bytes, rng: random.Random, faults: int) -> bytes:
-    """Bytes as a bad line delivers them: bits inverted, bytes lost, inserted or repeated, a run of them gone."""
+    """Bytes as a bad line delivers them: bits inverted, bytes lost, inserted or repeated, a run of them
+    gone."""
     out = bytearray(data)
     for _ in range(faults):
         at = rng.randrange(len(out)) if out else 0

@@ -59,8 +59,18 @@ def folder(digits: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempP
     (path / "digits_float.onnx").write_bytes(FLOAT.read_bytes())
     (path / "digits.tflite").write_bytes(b"")
     np.savez(path / "digits.npz", x=4 * images, y=labels)
-    entry = {"name": "digits", "qdq": "digits_int8_qdq.onnx", "float": "digits_float.onnx", "tflite": "digits.tflite", "inputs": "digits.npz",
-             "key": "x", "divide": 4, "metric": "top1", "labels": "y", "labels_are": "the digit"}  # fmt: skip
+    entry = {
+        "name": "digits",
+        "qdq": "digits_int8_qdq.onnx",
+        "float": "digits_float.onnx",
+        "tflite": "digits.tflite",
+        "inputs": "digits.npz",
+        "key": "x",
+        "divide": 4,
+        "metric": "top1",
+        "labels": "y",
+        "labels_are": "the digit",
+    }
     absent = {"name": "another", "qdq": "another_int8_qdq.onnx", "inputs": "another.npy", "metric": "mse"}
     (path / "table.json").write_text(json.dumps({"models": [entry, absent]}))
     return path

@@ -345,10 +345,26 @@ def fake_compile(model: object, arch: object, *_: object, **__: object) -> Image
 
 #: What the search finds, whatever FakeSession does.
 LOCATION = locate.Location(
-    kind="wrong", stream="run", layer="lookup1", nodes=("t1",), offset=0x60, text="POOL table=1", engine="VECTOR",
-    ordinal=1, cycle=1234, begin=1200, memory="act", address=0x40, lane=0, expected=7, got=6, tensor="t1",
-    index=(0, 1, 2, 0), window=(1034, 1284), time=4000,
-)  # fmt: skip
+    kind="wrong",
+    stream="run",
+    layer="lookup1",
+    nodes=("t1",),
+    offset=0x60,
+    text="POOL table=1",
+    engine="VECTOR",
+    ordinal=1,
+    cycle=1234,
+    begin=1200,
+    memory="act",
+    address=0x40,
+    lane=0,
+    expected=7,
+    got=6,
+    tensor="t1",
+    index=(0, 1, 2, 0),
+    window=(1034, 1284),
+    time=4000,
+)
 
 
 class FakeSession:

@@ -15,7 +15,8 @@ voice = script("voice")
 
 @pytest.fixture
 def folder(tmp_path):
-    """A small model with the names and shapes of the real one, and 25 frames of noise that grows and fades."""
+    """A small model with the names and shapes of the real one, and 25 frames of noise that grows and
+    fades."""
     onnx.save(
         voice_model(
             x="input",

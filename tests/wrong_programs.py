@@ -88,8 +88,16 @@ def execute(
     device.reset()
     program = b"".join(words)
     device.write(0, program + bytes(64))
-    for name, value in (("PROGRAM_LO", 0), ("PROGRAM_HI", 0), ("PROGRAM_SIZE", len(program)), ("DATA_LO", 1 << 16), ("DATA_HI", 0),
-                        ("DATA_SIZE", data_size), ("ENTRY", 0), ("WATCHDOG", watchdog)):  # fmt: skip
+    for name, value in (
+        ("PROGRAM_LO", 0),
+        ("PROGRAM_HI", 0),
+        ("PROGRAM_SIZE", len(program)),
+        ("DATA_LO", 1 << 16),
+        ("DATA_HI", 0),
+        ("DATA_SIZE", data_size),
+        ("ENTRY", 0),
+        ("WATCHDOG", watchdog),
+    ):
         device.csr_write(name, value)
     device.start()
     device.wait(limit)

@@ -58,7 +58,8 @@ _PARAMS = ((46, (11, 12)), (22, (6,)), (70, (12,)))
 
 
 def floorplan(arch: ArchConfig) -> dict[str, str]:
-    """Cell of the synthesised netlist -> site of the part; nothing for a core that is not this board's own."""
+    """Cell of the synthesised netlist -> site of the part; nothing for a core that is not this board's
+    own."""
     if arch != PRESETS["ulx3s_85f"]:
         return {}
     plan = _multipliers(arch)

@@ -303,7 +303,8 @@ def lower_average_pool(low: Lowering, op: AveragePool) -> None:
 
 
 def lower_matmul(low: Lowering, op: MatMul) -> None:
-    """MatMul: a 1 x 1 convolution over the rows of x, its weight rows in the order in which x lies in memory."""
+    """MatMul: a 1 x 1 convolution over the rows of x, its weight rows in the order in which x lies in
+    memory."""
     place_x, place_y = (low.places[name] for name in (low.node.inputs[0], low.result))
     weights = op.weights if place_x.layout.flatten is None else op.weights[place_x.layout.flatten]
     k, m = weights.shape

@@ -95,7 +95,8 @@ def lower_graph(
 
 
 def _streamed(graph: QGraph, arch: ArchConfig) -> frozenset[str]:
-    """Long inputs and outputs that a single convolution or pooling touches: their transfer overlaps its work."""
+    """Long inputs and outputs that a single convolution or pooling touches: their transfer overlaps its
+    work."""
     streamed = set()
     for name in (*graph.inputs, *graph.outputs):
         touching = [node for node in graph.nodes if name in (*node.inputs, node.output)]

@@ -1,4 +1,5 @@
-"""How weights become tiles of the array: blocks of output channels, and the tiles that one instruction takes."""
+"""How weights become tiles of the array: blocks of output channels, and the tiles that one instruction
+takes."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ def lower_recurrent(low: Lowering, op: Recurrent) -> list[tuple[int, int]]:
     x, y = low.places[low.node.inputs[0]], low.places[low.result]
     if x.external or y.external:
         raise low.no_room(
-            f"the sequence of {low.node.op_type} is needed whole, {x.bytes} bytes and {y.bytes} bytes of results"
+            f"the sequence of {low.node.op_type} is needed whole, {x.bytes} bytes and {y.bytes} bytes of "
+            f"results"
         )
     steps, batch, _ = low.graph.tensors[low.node.inputs[0]].shape
     temporary, plan = [], _planned(low, op, steps)

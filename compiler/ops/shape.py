@@ -1,4 +1,5 @@
-"""Operators that move elements: Reshape, Flatten, Squeeze, Unsqueeze, Transpose; and those that do nothing."""
+"""Operators that move elements: Reshape, Flatten, Squeeze, Unsqueeze, Transpose; and those that do
+nothing."""
 
 from __future__ import annotations
 

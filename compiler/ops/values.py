@@ -253,7 +253,8 @@ class Builder:
         return self._finish(value, node, name, scale, zero)
 
     def _input(self, value: FloatInput, node: str, name: str, scale: float, zero: int) -> str:
-        """Quantisation commutes with moving elements: the input comes first, then what the model does to it."""
+        """Quantisation commutes with moving elements: the input comes first, then what the model does to
+        it."""
         known = self.tensors.get(value.name)
         if known is None:
             self.tensors[value.name] = QTensor(

@@ -1,4 +1,5 @@
-"""Weighted sums of activations (Conv, Gemm, MatMul): weights, bias and scales from real numbers to integers."""
+"""Weighted sums of activations (Conv, Gemm, MatMul): weights, bias and scales from real numbers to
+integers."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def int8_weights(node: NodeView, index: int, axis: int) -> tuple[np.ndarray, np.
             "quantise",
             node.name,
             f"weights {name!r} are not quantised to 8 bits",
-            "give the int8 weights through DequantizeLinear, or compile the float model with calibration data",
+            "give the int8 weights through DequantizeLinear, or compile the float model with calibration "
+            "data",
         )
     if np.any(value.zero):
         raise QuantiseError(

@@ -1,4 +1,5 @@
-"""State that a model carries through its own inputs and outputs: `h` in, `hn` out, to be given as `h` again."""
+"""State that a model carries through its own inputs and outputs: `h` in, `hn` out, to be given as `h`
+again."""
 
 from __future__ import annotations
 
@@ -153,7 +154,8 @@ def bind_states(model: onnx.ModelProto, states: Mapping[str, str]) -> BoundState
             raise StateError(
                 "import",
                 source,
-                f"output {output!r} is bound to it, but it is not the initial state of one LSTM, GRU or RNN alone",
+                f"output {output!r} is bound to it, but it is not the initial state of one LSTM, GRU or RNN "
+                f"alone",
                 "bind only the states of recurrent operators",
             )
         index, role, result = _RESULT_OF[operand]

@@ -46,7 +46,8 @@ class Drawing:
         """A box with its text in the middle, the first line large."""
         fill, border = kind
         self._boxes.append(
-            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="{round_}" fill="{fill}" stroke="{border}" stroke-width="1.6"/>'
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="{round_}" fill="{fill}" '
+            f'stroke="{border}" stroke-width="1.6"/>'
         )
         pitch = 18
         top = y + height / 2 - pitch * (len(lines) - 1) / 2 + 5
@@ -63,7 +64,8 @@ class Drawing:
     def outline(self, x: int, y: int, width: int, height: int, label: str) -> None:
         """A dashed frame round a group, with its name at the top left."""
         self._frames.append(
-            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="10" fill="#f7f8fa" stroke="#8a93a5" stroke-width="1.4" '
+            f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="10" fill="#f7f8fa" '
+            f'stroke="#8a93a5" stroke-width="1.4" '
             'stroke-dasharray="6 4"/>'
         )
         self.text(x + 12, y + 21, label, bold=True, size=15, colour=FAINT)
@@ -84,7 +86,8 @@ class Drawing:
         text = text.strip("`")
         weight = ' font-weight="bold"' if bold else ""
         self._texts.append(
-            f'<text x="{x:g}" y="{y:g}" font-family="{escape(family)}" font-size="{size if family is FONT else size - 1}" '
+            f'<text x="{x:g}" y="{y:g}" font-family="{escape(family)}" '
+            f'font-size="{size if family is FONT else size - 1}" '
             f'fill="{colour}" text-anchor="{anchor}"{weight}>{escape(text)}</text>'
         )
 
@@ -107,13 +110,16 @@ class Drawing:
     def svg(self) -> str:
         """The file."""
         heads = "".join(
-            f'<marker id="head-{colour.strip("#")}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="9" markerHeight="9" '
-            f'markerUnits="userSpaceOnUse" orient="auto-start-reverse"><path d="M0,0 L10,5 L0,10 z" fill="{colour}"/></marker>'
+            f'<marker id="head-{colour.strip("#")}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="9" '
+            f'markerHeight="9" '
+            f'markerUnits="userSpaceOnUse" orient="auto-start-reverse"><path d="M0,0 L10,5 L0,10 z" '
+            f'fill="{colour}"/></marker>'
             for colour in (INSTRUCTIONS, CONSTANTS, ACTIVATIONS, SUMS)
         )
         body = "\n".join([*self._frames, *self._lines, *self._boxes, *self._texts])
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" width="{self.width}" height="{self.height}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {self.height}" '
+            f'width="{self.width}" height="{self.height}" '
             f'role="img">\n<title>{escape(self.title)}</title>\n<defs>{heads}</defs>\n'
             f'<rect width="{self.width}" height="{self.height}" rx="12" fill="#ffffff"/>\n{body}\n</svg>\n'
         )
@@ -183,7 +189,8 @@ def core_picture() -> str:
         54,
         MEMORY,
         "activation SRAM",
-        "blocks with one read and one write port each, in byte-wide banks, so that a request may begin at any byte",
+        "blocks with one read and one write port each, in byte-wide banks, so that a request may begin at "
+        "any byte",
     )
     for x in (180, 852, 1080):
         d.arrow((x, 400), (x, 601), colour=ACTIVATIONS)
@@ -215,7 +222,8 @@ def core_picture() -> str:
         1190,
         44,
         OUTSIDE,
-        "external memory: PROGRAM (instructions, constants), DATA (inputs, outputs, tensors too large for the chip)",
+        "external memory: PROGRAM (instructions, constants), DATA (inputs, outputs, tensors too large for "
+        "the chip)",
         bold=False,
     )
 

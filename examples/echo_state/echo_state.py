@@ -171,7 +171,8 @@ def main(folder: str) -> None:
     states = network.states(series[3000:])
     got = (states @ network.w_out + network.offset)[WASHOUT:-AHEAD]
     print(
-        f"{(network.w != 0).mean():.1%} of the reservoir's weights; NRMSE {normalised_error(series[3000 + WASHOUT + AHEAD :], got):.4f}, {AHEAD} steps ahead"
+        f"{(network.w != 0).mean():.1%} of the reservoir's weights; NRMSE "
+        f"{normalised_error(series[3000 + WASHOUT + AHEAD :], got):.4f}, {AHEAD} steps ahead"
     )
 
 

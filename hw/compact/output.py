@@ -196,7 +196,8 @@ class CompactOutput(wiring.Component):
         m.d.comb += value.eq(magnitude << 1)
 
         def step(value, level: int, select, over, sticky):
-            """Shift by ``2**level`` if `select`, and keep what the shifts after it can bring into the result."""
+            """Shift by ``2**level`` if `select`, and keep what the shifts after it can bring into the
+            result."""
             width = 1 + _WHOLE + (1 << level) - 1
             result = Signal(width, name=f"shifted{level}")
             m.d.comb += result.eq(Mux(select, value >> (1 << level), value))

@@ -20,7 +20,8 @@ BURST_OFFERS = 4
 
 
 class RegionSignature(wiring.Signature):
-    """Base and size of both regions of external memory; bases are multiples of the bus width; quasi-static."""
+    """Base and size of both regions of external memory; bases are multiples of the bus width;
+    quasi-static."""
 
     def __init__(self, arch: ArchConfig) -> None:
         window = wiring.Signature({"base": Out(arch.addr_bits), "size": Out(32)})
@@ -156,7 +157,8 @@ class RowWalker(wiring.Component):
                 m.d.sync += active.eq(0)
 
     def _measure(self, m: Module, measured: Signal, taken: Signal) -> None:
-        """Registers the beats and the ends of the next row, from which its checks and its first burst follow."""
+        """Registers the beats and the ends of the next row, from which its checks and its first burst
+        follow."""
         arch, op = self._arch, self._op
         lane_bits = (arch.bus_bytes - 1).bit_length()
         self._row = row = Signal(row_layout(arch), name="measured_row", reset_less=True)

@@ -55,7 +55,8 @@ class Nest:
         return self._set_ends(first)
 
     def step(self, counts) -> Value:
-        """The next round follows, `counts` are still those of `begin`; returns whether it is the last of all."""
+        """The next round follows, `counts` are still those of `begin`; returns whether it is the last of
+        all."""
         m = self._m
         following = {}
         inside = 1

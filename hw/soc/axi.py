@@ -1,4 +1,5 @@
-"""AXI4 and AXI4-Lite signatures, the internal read channel, and the arbiter that shares the bus's read side."""
+"""AXI4 and AXI4-Lite signatures, the internal read channel, and the arbiter that shares the bus's read
+side."""
 
 from amaranth.hdl import Const, Module, Signal
 from amaranth.lib import data, stream, wiring

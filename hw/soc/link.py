@@ -274,7 +274,8 @@ class LinkEngine(wiring.Component):
         ]
 
     def _arrive(self, m: Module, fsm) -> None:
-        """A byte of a request, two cycles after it came: what there is to know of it is in registers by then."""
+        """A byte of a request, two cycles after it came: what there is to know of it is in registers by
+        then."""
         header, phase = self._header, self._phase
         came, special = Signal(), Signal()
         arrived = self._arrived_byte

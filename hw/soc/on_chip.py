@@ -58,7 +58,8 @@ class OnChipMemory(wiring.Component):
     def __init__(self, size: int, *, addr_bits: int) -> None:
         if size not in (1 << bits for bits in range(10, 18)) or size > 1 << addr_bits:
             raise ValueError(
-                f"on-chip memory must be a power of two from 1 KiB to 128 KiB within {addr_bits} bits of address, not {size!r} bytes"
+                f"on-chip memory must be a power of two from 1 KiB to 128 KiB within {addr_bits} bits of "
+                f"address, not {size!r} bytes"
             )
         self._size = size
         super().__init__({"axi": In(Axi4Signature(32, addr_bits))})

@@ -80,7 +80,8 @@ class SdramTiming:
             raise SdramError(f"cas_latency must be 2 or 3, not {self.cas_latency!r}")
         if self.clock_hz <= 0 or 1e9 / self.clock_hz < self.t_ck - 1e-6:
             raise SdramError(
-                f"clock_hz must be at most {1e9 / self.t_ck:.0f} at a CAS latency of {self.cas_latency}, not {self.clock_hz!r}"
+                f"clock_hz must be at most {1e9 / self.t_ck:.0f} at a CAS latency of {self.cas_latency}, "
+                f"not {self.clock_hz!r}"
             )
         for field in dataclasses.fields(self):
             if field.type is float and getattr(self, field.name) <= 0:

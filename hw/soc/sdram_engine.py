@@ -130,7 +130,7 @@ class SdramEngine(wiring.Component):
         return m
 
     # -- timing
-    # ---------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------------------
     def _waits(self, m: Module) -> None:
         """What may be commanded, as far as time is concerned."""
         timing, words = self._timing, self._words
@@ -176,7 +176,7 @@ class SdramEngine(wiring.Component):
         )
 
     # -- rows
-    # -----------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------------------
     def _open(self, m: Module) -> None:
         """The opener, which also powers up and refreshes."""
         timing = self._timing
@@ -246,7 +246,8 @@ class SdramEngine(wiring.Component):
         m.d.sync += is_open.eq((is_open | self._activate) & ~self._precharge)
 
     def _due(self, m: Module) -> Signal:
-        """1 when a refresh is due. The timer never waits, so a refresh that is late does not delay the next."""
+        """1 when a refresh is due. The timer never waits, so a refresh that is late does not delay the
+        next."""
         due = Signal()
         timer = Signal(range(self._interval), init=self._interval - 1)
         with m.If(self._refresh):

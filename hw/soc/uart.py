@@ -1,4 +1,5 @@
-"""A serial line: 8 bits, least significant first, no parity, one stop bit, at a fixed divisor of the clock."""
+"""A serial line: 8 bits, least significant first, no parity, one stop bit, at a fixed divisor of the
+clock."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring

@@ -21,7 +21,8 @@ _BEATS = {"weights": "weight", "params": "param", "tables": "table"}
 
 
 class Srams:
-    """The SRAMs behind the engine's write ports, which take a write in a cycle with probability 1 - `stall`."""
+    """The SRAMs behind the engine's write ports, which take a write in a cycle with probability 1 -
+    `stall`."""
 
     def __init__(self, dut, settings: BenchSettings, rng: random.Random, stall: float) -> None:
         arch = settings.arch

@@ -43,7 +43,8 @@ async def stream(
         else:
             got = bytes((await master.read(base + at, size, arid=0)).data)
             assert got == contents[at : at + size], (
-                f"seed {seed}: {size} bytes at {base + at:#x} are {got.hex()}, not {contents[at : at + size].hex()}"
+                f"seed {seed}: {size} bytes at {base + at:#x} are {got.hex()}, not "
+                f"{contents[at : at + size].hex()}"
             )
 
 

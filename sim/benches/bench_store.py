@@ -35,7 +35,8 @@ def expected_memory(arch, instrs, before: bytes, act: np.ndarray) -> tuple[np.nd
 
 
 async def serve_reads(dut, arch, act: bytes, rng: random.Random, stall: float) -> None:
-    """The activation SRAM: data come exactly `LATENCY` cycles after the grant, garbage in all other cycles."""
+    """The activation SRAM: data come exactly `LATENCY` cycles after the grant, garbage in all other
+    cycles."""
     read, width = Ports(dut, "read"), arch.act_width
     pipeline = [None] * ActReadSignature.LATENCY
     twice = act + act[:width]

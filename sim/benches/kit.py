@@ -50,7 +50,8 @@ class Ports:
 
 
 async def start(dut) -> None:
-    """Start the clock and hold reset for four cycles. A test that hangs fails by its own limit, not by time."""
+    """Start the clock and hold reset for four cycles. A test that hangs fails by its own limit, not by
+    time."""
     dut.rst.value = 1
     cocotb.start_soon(Clock(dut.clk, 10, unit="ns").start())
     for _ in range(4):

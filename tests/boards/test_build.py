@@ -47,8 +47,10 @@ def test_the_bitstream_of_the_smallest_board(tmp_path, capsys):
 
 #: A system of one register per output, in place of the core, whose bitstream would take minutes.
 LITTLE_SYSTEM = """\
-module system(input clk, rst, rx, output reg tx, output pins__clk_en, pins__cs, output reg pins__ras, pins__cas, pins__we, output reg [1:0] pins__ba,
-              output reg [10:0] pins__a, output reg [3:0] pins__dqm, output reg [31:0] pins__dq_o, output reg pins__dq_oe, input [31:0] pins__dq_i);
+module system(input clk, rst, rx, output reg tx, output pins__clk_en, pins__cs, output reg pins__ras,
+    pins__cas, pins__we, output reg [1:0] pins__ba,
+              output reg [10:0] pins__a, output reg [3:0] pins__dqm, output reg [31:0] pins__dq_o,
+                  output reg pins__dq_oe, input [31:0] pins__dq_i);
     assign {pins__clk_en, pins__cs} = 2'b11;
     always @(posedge clk)
         if (rst) {pins__dq_oe, pins__dq_o} <= 0;

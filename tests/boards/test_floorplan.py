@@ -83,7 +83,8 @@ def test_yosys_fixes_the_cells_and_misses_none(tmp_path):
     not there."""
     yosys = environment("ecp5")["YOSYS"]
     (tmp_path / "t.v").write_text(
-        "module t(input a, output b); LUT4 \\u.x (.A(a), .Z(b)); endmodule\nmodule LUT4(input A, output Z); endmodule\n"
+        "module t(input a, output b); LUT4 \\u.x (.A(a), .Z(b)); endmodule\nmodule LUT4(input A, output Z); "
+        "endmodule\n"
     )
     for cell, succeeds in (("u.x", True), ("u.y", False)):
         (tmp_path / "t.ys").write_text(

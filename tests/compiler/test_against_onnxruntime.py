@@ -30,7 +30,7 @@ def test_every_layer_of_the_digits_network():
     model = quantise_model(onnx.load(DIGITS), [{"image": image} for image in images[:128]])
     graph = import_model(model)
     tensor = graph.tensors["image"]
-    # fmt: skip
+
     io = IoTensor(
         name="image",
         shape=tensor.shape,
@@ -125,8 +125,15 @@ def test_every_layer_of_random_networks():
     equal, total, seeds = Counter(), Counter(), range(24)
     for seed in seeds:
         network = Network(seed)
-        steps = [network.conv, network.depthwise, lambda n=network: n.pool("MaxPool"), lambda n=network: n.pool("AveragePool"),
-                 network.residual, network.function, network.concat]  # fmt: skip
+        steps = [
+            network.conv,
+            network.depthwise,
+            lambda n=network: n.pool("MaxPool"),
+            lambda n=network: n.pool("AveragePool"),
+            network.residual,
+            network.function,
+            network.concat,
+        ]
         for _ in range(6):
             steps[int(network.rng.integers(len(steps)))]()
         model = network.model()

@@ -224,7 +224,8 @@ def test_a_wrong_binding_is_refused_with_the_name_at_fault(states, message):
 def test_a_bound_state_of_a_node_on_the_host_is_refused():
     with pytest.raises(
         UnsupportedError,
-        match="'cell': its state 'h' is bound, but it would run on the host: 'cell': LSTM: the activations must be",
+        match="'cell': its state 'h' is bound, but it would run on the host: 'cell': LSTM: the activations "
+        "must be",
     ):
         partition_model(voice_model(activations=["Sigmoid", "Tanh", "Relu"]), {"x": signal()}, STATES)
 

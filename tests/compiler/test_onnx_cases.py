@@ -23,7 +23,8 @@ from tests.compiler.qdq import QdqModel
 
 #: Why a case may be refused. Anything else is a failure.
 REFUSALS = re.compile(
-    "one or two spatial axes|transA|second operand must be constant|two axes|Indices|storage_order|not one number per column|training_mode"
+    "one or two spatial axes|transA|second operand must be constant|two axes|Indices|storage_order|not one "
+    "number per column|training_mode"
 )
 #: How near to a tie, in steps of the output: 2**-16 of the 256 steps, and half a unit of an int32 bias.
 NEAR_TIE = 1 / 64
@@ -34,10 +35,37 @@ WEIGHTED = ("Conv", "Gemm", "MatMul")
 #: All their float inputs are activations.
 JOINING = ("Add", "Sub", "Mul", "Concat")
 UNARY = (
-    "Abs", "AveragePool", "Celu", "Clip", "Elu", "Erf", "Exp", "Flatten", "Gelu", "GlobalAveragePool", "GlobalMaxPool",
-    "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "MaxPool", "Mish", "Neg", "Relu", "Reshape", "Selu", "Sigmoid", "Softplus", "Softsign",
-    "Squeeze", "Tanh", "ThresholdedRelu", "Transpose", "Unsqueeze", "BatchNormalization",
-)  # fmt: skip
+    "Abs",
+    "AveragePool",
+    "Celu",
+    "Clip",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Flatten",
+    "Gelu",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "MaxPool",
+    "Mish",
+    "Neg",
+    "Relu",
+    "Reshape",
+    "Selu",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "Squeeze",
+    "Tanh",
+    "ThresholdedRelu",
+    "Transpose",
+    "Unsqueeze",
+    "BatchNormalization",
+)
 
 
 @functools.cache

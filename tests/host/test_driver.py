@@ -107,12 +107,25 @@ def test_a_region_above_4_gib_uses_both_words(image):
     assert driver.data_base > High.START
 
 
-@pytest.mark.parametrize(("registers", "message"), [
-    ({"MAGIC": 0xFFFF_FFFF}, f"the device is no Systolith core: MAGIC reads 0xffffffff instead of 0x{MAGIC:08x}"),
-    ({"VERSION": VERSION + (1 << 16)}, "the core has version 2, this host speaks version 1: rebuild the bitstream"),
-    ({"DIGEST2": 0}, f"the image was compiled for another core (digest [0-9a-f]{{12}}, architecture '{ARCH.name}') than this device "
-                     "(digest [0-9a-f]{12}): compile the model for this device"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("registers", "message"),
+    [
+        (
+            {"MAGIC": 0xFFFF_FFFF},
+            f"the device is no Systolith core: MAGIC reads 0xffffffff instead of 0x{MAGIC:08x}",
+        ),
+        (
+            {"VERSION": VERSION + (1 << 16)},
+            "the core has version 2, this host speaks version 1: rebuild the bitstream",
+        ),
+        (
+            {"DIGEST2": 0},
+            f"the image was compiled for another core (digest [0-9a-f]{{12}}, architecture "
+            f"'{ARCH.name}') than this device "
+            "(digest [0-9a-f]{12}): compile the model for this device",
+        ),
+    ],
+)
 def test_a_device_that_is_not_the_right_core_is_refused_before_anything_is_written(image, registers, message):
     device = FaultyDevice(**registers)
     pattern = re.escape(message).replace(re.escape("[0-9a-f]{12}"), "[0-9a-f]{12}")
@@ -170,7 +183,8 @@ def test_an_error_past_the_program_is_still_reported(image):
     }
     with pytest.raises(
         DeviceError,
-        match=f"^the core stopped with REGION at program offset {len(image.program)}: an instruction has 48 bytes, not 0$",
+        match=f"^the core stopped with REGION at program offset {len(image.program)}: an instruction has 48 "
+        f"bytes, not 0$",
     ):
         driver.run_int8({name: np.zeros((1, 3, 4, 5), np.int8) for name in ("in0", "in1")})
 
@@ -214,14 +228,23 @@ def test_run_takes_and_gives_the_types_of_the_model(dtype):
         np.testing.assert_array_equal(actual[io.name], dequantise(expected[io.name], io), strict=True)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"in1": None}, "input 'in1' is missing: give an array of float32 [1, 3, 4, 5]"),
-    ({"in2": np.zeros(1, np.float32)}, "the model has no input 'in2'; its inputs are in0, in1"),
-    ({"in1": np.zeros((3, 4, 5), np.float32)}, "input 'in1' must have shape [1, 3, 4, 5], not [3, 4, 5]"),
-    ({"in1": np.zeros((1, 3, 4, 5))}, "input 'in1' must be of type float32, not float64"),
-    ({"in1": np.full((1, 3, 4, 5), np.nan, np.float32)}, "input 'in1' contains NaN or infinity: quantisation needs finite numbers"),
-    ({"in1": np.full((1, 3, 4, 5), -np.inf, np.float32)}, "input 'in1' contains NaN or infinity: quantisation needs finite numbers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"in1": None}, "input 'in1' is missing: give an array of float32 [1, 3, 4, 5]"),
+        ({"in2": np.zeros(1, np.float32)}, "the model has no input 'in2'; its inputs are in0, in1"),
+        ({"in1": np.zeros((3, 4, 5), np.float32)}, "input 'in1' must have shape [1, 3, 4, 5], not [3, 4, 5]"),
+        ({"in1": np.zeros((1, 3, 4, 5))}, "input 'in1' must be of type float32, not float64"),
+        (
+            {"in1": np.full((1, 3, 4, 5), np.nan, np.float32)},
+            "input 'in1' contains NaN or infinity: quantisation needs finite numbers",
+        ),
+        (
+            {"in1": np.full((1, 3, 4, 5), -np.inf, np.float32)},
+            "input 'in1' contains NaN or infinity: quantisation needs finite numbers",
+        ),
+    ],
+)
 def test_inputs_that_do_not_match_are_refused_by_name(change, message):
     driver = Driver(MachineDevice(ARCH), compile_graph(two_inputs("float32"), ARCH))
     inputs = {name: np.zeros((1, 3, 4, 5), np.float32) for name in ("in0", "in1")} | change

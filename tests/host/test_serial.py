@@ -144,7 +144,8 @@ def test_a_dead_line_is_given_up_with_a_remedy():
     line = Dead(model())
     with pytest.raises(
         LinkDown,
-        match=f"no board answers on 'model': {ATTEMPTS} attempts at 1,000,000 baud gave nothing; is it the right port",
+        match=f"no board answers on 'model': {ATTEMPTS} attempts at 1,000,000 baud gave nothing; is it the "
+        f"right port",
     ):
         SerialDevice(line)
     assert len(line.sent) == ATTEMPTS and line.closed
@@ -157,7 +158,8 @@ def test_a_hopeless_line_is_given_up_with_its_count():
 
     with pytest.raises(
         LinkDown,
-        match=f"too many errors on the line 'model': {ATTEMPTS} attempts gave {ATTEMPTS} damaged answers and 0 times none",
+        match=f"too many errors on the line 'model': {ATTEMPTS} attempts gave {ATTEMPTS} damaged answers "
+        f"and 0 times none",
     ):
         SerialDevice(Hopeless(model()))
 
@@ -262,6 +264,7 @@ def test_a_port_of_the_operating_system(terminal):
 def test_a_port_that_is_not_there():
     with pytest.raises(
         LinkDown,
-        match="cannot open the port '/dev/nowhere' at 9,600 baud .*: is the board connected, is the name right",
+        match="cannot open the port '/dev/nowhere' at 9,600 baud .*: is the board connected, is the name "
+        "right",
     ):
         SerialPort("/dev/nowhere", 9600)

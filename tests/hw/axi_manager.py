@@ -176,5 +176,6 @@ class AxiManager:
                 burst.responses.append(b_resp)
                 burst.done = cycle
         raise AssertionError(
-            f"hangs: {len(todo)} bursts were not offered, {len(offered)} not accepted, {len(reads)} reads and {len(writes)} writes not finished"
+            f"hangs: {len(todo)} bursts were not offered, {len(offered)} not accepted, {len(reads)} reads "
+            f"and {len(writes)} writes not finished"
         )

@@ -23,7 +23,7 @@ ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL, WIDE], ids=lambda a
 
 
 # -- lane
-# ----------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 def run_lane(operations):
     """The results of one operation after another, each a dictionary of inputs; a new one as early as it may
     begin.
@@ -128,7 +128,7 @@ def test_products_are_rounded_to_even_and_saturated():
 
 
 # -- engine
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 def run(arch, instrs, *, seed, stall, limit=20_000):
     """Execute on a vector engine beside a machine; (checker, cycles of chain transfers, of command
     transfers)."""

@@ -185,8 +185,10 @@ def test_a_matrix_product_is_requantised_and_stored(stall):
                 "LOAD space=WEIGHT region=DATA offset=64 bytes=16",
                 "LOAD space=PARAM region=DATA offset=96 bytes=16 signal=OUTPUT",
                 f"LOAD space=ACT region=DATA bytes={6 * pixels} base=5 signal=MATRIX",
-                f"MATMUL wait=LOAD base=5 height=1 row_bytes={6 * pixels} kt={chunks} ox={pixels} ox_x=6 acc=3 final=1",
-                f"OUTPUT wait=LOAD signal=STORE acc=3 nx={pixels} channels=2 dst=4099 dst_px=2 zero={zero} low=-128 high=127",
+                f"MATMUL wait=LOAD base=5 height=1 row_bytes={6 * pixels} kt={chunks} ox={pixels} ox_x=6 "
+                f"acc=3 final=1",
+                f"OUTPUT wait=LOAD signal=STORE acc=3 nx={pixels} channels=2 dst=4099 dst_px=2 zero={zero} "
+                f"low=-128 high=127",
                 f"STORE wait=OUTPUT region=DATA offset=517 bytes={2 * pixels} base=4099",
                 "HALT",
             ],

@@ -44,7 +44,8 @@ def body(answer: bytes) -> Answer:
 
 
 def random_requests(rng: random.Random, count: int, payload_bytes: int) -> list[bytes]:
-    """Requests of every kind, to addresses inside and a little outside, with many bytes that need an escape."""
+    """Requests of every kind, to addresses inside and a little outside, with many bytes that need an
+    escape."""
     requests = [hello(0)]
     for seq in range(1, count):
         op = rng.choice((Op.MEMORY_READ, Op.MEMORY_WRITE, Op.MEMORY_WRITE, Op.CSR_READ, Op.CSR_WRITE))

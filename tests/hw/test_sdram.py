@@ -65,7 +65,8 @@ def random_traffic(config, seed, count):
 
 
 def stream(config, count, writes):
-    """`count` bursts of 64 bytes in ascending order, `writes` of a pattern, from another place, among them."""
+    """`count` bursts of 64 bytes in ascending order, `writes` of a pattern, from another place, among
+    them."""
     bus_bytes = config[1] // 8
     beats = 64 // bus_bytes
     bursts, at = [], {False: 0, True: 1 << 20}

@@ -131,10 +131,16 @@ def transfer(bench, unit, size, shape):
     steps = [unit * bench.pick(0, 40 // unit) for _ in range(4)]
     (planes, rows), (ext_plane, ext_row, plane, row) = shape, steps
     return dict(
-        planes=planes, rows=rows, bytes=length, ext_plane=ext_plane, ext_row=ext_row, plane=plane, row=row,
+        planes=planes,
+        rows=rows,
+        bytes=length,
+        ext_plane=ext_plane,
+        ext_row=ext_row,
+        plane=plane,
+        row=row,
         offset=unit * bench.pick(0, (512 - length - (planes - 1) * ext_plane - (rows - 1) * ext_row) // unit),
         base=unit * bench.pick(0, (size - length - (planes - 1) * plane - (rows - 1) * row) // unit),
-    )  # fmt: skip
+    )
 
 
 def places(instr):
@@ -199,18 +205,32 @@ def test_steps_of_a_transfer_may_go_backwards(arch):
 
 
 # -- MATMUL
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 def matmul_operands(bench, mode):
     depthwise = mode == Mode.DEPTHWISE
     shape = dict(ky=bench.pick(1, 3), kx=bench.pick(1, 2), kt=1 if depthwise else bench.pick(1, 2))
     size = dict(oy=bench.pick(1, 3), ox=bench.pick(1, 6))
     tap = dict(taps=bench.pick(1, bench.arch.rows), stride=bench.pick(1, 3)) if depthwise else {}
     return dict(
-        mode=mode, base=bench.address(), y0=bench.pick(-2, 1), x0=bench.pick(-12, 6), height=bench.pick(0, 5), row_bytes=bench.pick(0, 40),
-        pad=bench.int8(), ky_y=bench.pick(0, 2), oy_y=bench.pick(0, 2), tile=bench.pick(0, bench.arch.weight_tiles - 12),
-        acc=bench.pick(0, 100), accumulate=bench.pick(0, 1), final=bench.pick(0, 1), high=bench.pick(0, 1),
-        **bench.steps("ky_addr", "kx_x", "oy_addr", "ox_x"), **shape, **size, **tap,
-    )  # fmt: skip
+        mode=mode,
+        base=bench.address(),
+        y0=bench.pick(-2, 1),
+        x0=bench.pick(-12, 6),
+        height=bench.pick(0, 5),
+        row_bytes=bench.pick(0, 40),
+        pad=bench.int8(),
+        ky_y=bench.pick(0, 2),
+        oy_y=bench.pick(0, 2),
+        tile=bench.pick(0, bench.arch.weight_tiles - 12),
+        acc=bench.pick(0, 100),
+        accumulate=bench.pick(0, 1),
+        final=bench.pick(0, 1),
+        high=bench.pick(0, 1),
+        **bench.steps("ky_addr", "kx_x", "oy_addr", "ox_x"),
+        **shape,
+        **size,
+        **tap,
+    )
 
 
 def byte_at(instr, arch, act, oy, ox, ky, kx, kt, lane):
@@ -282,12 +302,18 @@ def test_matmul_of_extreme_values_is_exact_and_wraps_only_at_32_bits(arch, value
 
 
 # -- OUTPUT
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 def give_params(bench, entry, **fields):
     """Fill one entry of the parameter SRAM; returns the fields."""
     cols, line = bench.arch.cols, bench.arch.param_line_bytes
-    fields = dict(bias=bench.rng.integers(-(1 << 31), 1 << 31, cols), mult=bench.rng.integers(0, 1 << 16, cols),
-                  shift=bench.rng.integers(0, 64, cols)) | fields  # fmt: skip
+    fields = (
+        dict(
+            bias=bench.rng.integers(-(1 << 31), 1 << 31, cols),
+            mult=bench.rng.integers(0, 1 << 16, cols),
+            shift=bench.rng.integers(0, 64, cols),
+        )
+        | fields
+    )
     bench.machine.param[entry * line : (entry + 1) * line] = np.frombuffer(
         pack_params(cols, **fields), np.uint8
     )
@@ -306,8 +332,11 @@ def test_output_requantises_and_keeps_some_channels(arch, seed):
     # Sums of a few thousand, so that results are spread over all of int8 and over its ends.
     bench.machine.acc[:] = bench.rng.integers(-9000, 9000, bench.machine.acc.shape)
     entry, ny, nx, acc = bench.pick(0, 7), bench.pick(1, 3), bench.pick(1, 4), bench.pick(0, 100)
-    small = dict(bias=bench.rng.integers(-3000, 3000, arch.cols), mult=bench.rng.integers(1 << 15, 1 << 16, arch.cols),
-                 shift=bench.rng.integers(20, 25, arch.cols))  # fmt: skip
+    small = dict(
+        bias=bench.rng.integers(-3000, 3000, arch.cols),
+        mult=bench.rng.integers(1 << 15, 1 << 16, arch.cols),
+        shift=bench.rng.integers(20, 25, arch.cols),
+    )
     fields = give_params(bench, entry, **(small if seed % 3 else {}))
     bench.machine.released.extend(range(acc, acc + ny * nx + 2))
 
@@ -318,18 +347,32 @@ def test_output_requantises_and_keeps_some_channels(arch, seed):
             act[address] = output_of(bench, instr, fields, y * nx + x, c)
         return {"act": act}
 
-    execute(bench, "OUTPUT", expected, acc=acc, ny=ny, nx=nx, channels=bench.pick(1, arch.cols), param=entry, dst=bench.address(),
-            **bench.steps("dst_row", "dst_px"), **bench.result())  # fmt: skip
+    execute(
+        bench,
+        "OUTPUT",
+        expected,
+        acc=acc,
+        ny=ny,
+        nx=nx,
+        channels=bench.pick(1, arch.cols),
+        param=entry,
+        dst=bench.address(),
+        **bench.steps("dst_row", "dst_px"),
+        **bench.result(),
+    )
     assert list(bench.machine.released) == [acc + ny * nx, acc + ny * nx + 1]
 
 
 @every_arch
-@pytest.mark.parametrize(("sums", "shift", "want"), [
-    ([1, 3, 5, -1, -3, -5], 1, [0, 2, 2, 0, -2, -2]),
-    ([254, 255, 256, -256, -257, -999], 1, [127, 127, 127, -128, -128, -128]),
-    ([(1 << 31) - 1, -(1 << 31), 7, -7], 0, [127, -128, 7, -7]),
-    ([(1 << 31) - 1, -(1 << 31)], 63, [0, 0]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sums", "shift", "want"),
+    [
+        ([1, 3, 5, -1, -3, -5], 1, [0, 2, 2, 0, -2, -2]),
+        ([254, 255, 256, -256, -257, -999], 1, [127, 127, 127, -128, -128, -128]),
+        ([(1 << 31) - 1, -(1 << 31), 7, -7], 0, [127, -128, 7, -7]),
+        ([(1 << 31) - 1, -(1 << 31)], 63, [0, 0]),
+    ],
+)
 def test_output_rounds_half_to_even_and_saturates(arch, sums, shift, want):
     bench = Bench(arch, 0)
     give_params(bench, 3, bias=[0] * arch.cols, mult=[1] * arch.cols, shift=[shift] * arch.cols)
@@ -340,7 +383,7 @@ def test_output_rounds_half_to_even_and_saturates(arch, sums, shift, want):
 
 
 # -- VECTOR
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 def binary_value(mnemonic, instr, a, b):
     a, b = int(a) - instr.a_zero, int(b) - instr.b_zero
     total = a * instr.a_mult + b * instr.b_mult if mnemonic == "ADD" else a * b * instr.a_mult
@@ -354,10 +397,19 @@ def binary_operands(bench, mnemonic):
         for name in ("a_mult", "b_mult")
     }
     return dict(
-        ny=bench.pick(1, 3), nx=bench.pick(1, 4), bytes=bench.pick(1, 3 * bench.arch.lanes), a=bench.address(), b=bench.address(),
-        dst=bench.address(), a_zero=bench.int8(), b_zero=bench.int8(), shift=int(bench.rng.choice([0, 16, 23, 63])),
-        **bench.steps("a_row", "a_px", "b_row", "b_px", "dst_row", "dst_px"), **mults, **bench.result(),
-    )  # fmt: skip
+        ny=bench.pick(1, 3),
+        nx=bench.pick(1, 4),
+        bytes=bench.pick(1, 3 * bench.arch.lanes),
+        a=bench.address(),
+        b=bench.address(),
+        dst=bench.address(),
+        a_zero=bench.int8(),
+        b_zero=bench.int8(),
+        shift=int(bench.rng.choice([0, 16, 23, 63])),
+        **bench.steps("a_row", "a_px", "b_row", "b_px", "dst_row", "dst_px"),
+        **mults,
+        **bench.result(),
+    )
 
 
 def elements(instr):
@@ -440,11 +492,25 @@ def test_pool_takes_the_maximum_inside_the_window(arch, seed):
         return {"act": act}
 
     execute(
-        bench, "POOL", expected, ny=bench.pick(1, 3), nx=bench.pick(1, 4), bytes=bench.pick(1, 3 * arch.lanes), base=bench.address(),
-        y0=bench.pick(-2, 1), x0=bench.pick(-12, 6), height=bench.pick(0, 5), row_bytes=bench.pick(0, 60), ky=bench.pick(1, 3),
-        ky_y=bench.pick(0, 2), kx=bench.pick(1, 3), oy_y=bench.pick(0, 2), dst=bench.address(), **bench.table(),
+        bench,
+        "POOL",
+        expected,
+        ny=bench.pick(1, 3),
+        nx=bench.pick(1, 4),
+        bytes=bench.pick(1, 3 * arch.lanes),
+        base=bench.address(),
+        y0=bench.pick(-2, 1),
+        x0=bench.pick(-12, 6),
+        height=bench.pick(0, 5),
+        row_bytes=bench.pick(0, 60),
+        ky=bench.pick(1, 3),
+        ky_y=bench.pick(0, 2),
+        kx=bench.pick(1, 3),
+        oy_y=bench.pick(0, 2),
+        dst=bench.address(),
+        **bench.table(),
         **bench.steps("ky_addr", "kx_x", "oy_addr", "ox_x", "dst_row", "dst_px"),
-    )  # fmt: skip
+    )
 
 
 # -- errors and hooks
@@ -453,24 +519,27 @@ ARCH = ARCHS[0]
 FAR = ARCH.act_bytes
 
 
-@pytest.mark.parametrize(("line", "code"), [
-    (f"LOAD base={FAR - 1} bytes=2", ErrorCode.OPERAND_RANGE),
-    (f"LOAD base=40 rows=2 row={FAR - 44} bytes=8", ErrorCode.OPERAND_RANGE),
-    ("LOAD space=WEIGHT bytes=2", ErrorCode.OPERAND_RANGE),
-    ("LOAD space=PARAM offset=2 bytes=4", ErrorCode.OPERAND_RANGE),
-    ("LOAD space=TABLE base=2 bytes=4", ErrorCode.OPERAND_RANGE),
-    ("LOAD space=TABLE rows=2 row=6 bytes=4", ErrorCode.OPERAND_RANGE),
-    ("LOAD offset=511 bytes=2", ErrorCode.REGION),
-    ("LOAD region=DATA planes=2 ext_plane=512", ErrorCode.REGION),
-    ("LOAD region=DATA rows=2 ext_row=4294967295", ErrorCode.REGION),
-    ("STORE region=DATA offset=512", ErrorCode.REGION),
-    ("STORE region=PROGRAM", ErrorCode.REGION),
-    (f"STORE region=DATA base={FAR - 3} bytes=4", ErrorCode.OPERAND_RANGE),
-    (f"MATMUL acc={ARCH.acc_depth - 1} oy=2", ErrorCode.OPERAND_RANGE),
-    (f"MATMUL tile={ARCH.weight_tiles - 3} ky=2 kx=2", ErrorCode.OPERAND_RANGE),
-    ("MATMUL mode=DEPTHWISE kt=2", ErrorCode.ILLEGAL_INSTRUCTION),
-    (f"OUTPUT acc={ARCH.acc_depth - 1} nx=2", ErrorCode.OPERAND_RANGE),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (f"LOAD base={FAR - 1} bytes=2", ErrorCode.OPERAND_RANGE),
+        (f"LOAD base=40 rows=2 row={FAR - 44} bytes=8", ErrorCode.OPERAND_RANGE),
+        ("LOAD space=WEIGHT bytes=2", ErrorCode.OPERAND_RANGE),
+        ("LOAD space=PARAM offset=2 bytes=4", ErrorCode.OPERAND_RANGE),
+        ("LOAD space=TABLE base=2 bytes=4", ErrorCode.OPERAND_RANGE),
+        ("LOAD space=TABLE rows=2 row=6 bytes=4", ErrorCode.OPERAND_RANGE),
+        ("LOAD offset=511 bytes=2", ErrorCode.REGION),
+        ("LOAD region=DATA planes=2 ext_plane=512", ErrorCode.REGION),
+        ("LOAD region=DATA rows=2 ext_row=4294967295", ErrorCode.REGION),
+        ("STORE region=DATA offset=512", ErrorCode.REGION),
+        ("STORE region=PROGRAM", ErrorCode.REGION),
+        (f"STORE region=DATA base={FAR - 3} bytes=4", ErrorCode.OPERAND_RANGE),
+        (f"MATMUL acc={ARCH.acc_depth - 1} oy=2", ErrorCode.OPERAND_RANGE),
+        (f"MATMUL tile={ARCH.weight_tiles - 3} ky=2 kx=2", ErrorCode.OPERAND_RANGE),
+        ("MATMUL mode=DEPTHWISE kt=2", ErrorCode.ILLEGAL_INSTRUCTION),
+        (f"OUTPUT acc={ARCH.acc_depth - 1} nx=2", ErrorCode.OPERAND_RANGE),
+    ],
+)
 def test_operands_out_of_range_stop_the_machine_before_it_writes(line, code):
     bench = Bench(ARCH, 0)
     before = state(bench.machine)
@@ -481,10 +550,17 @@ def test_operands_out_of_range_stop_the_machine_before_it_writes(line, code):
         np.testing.assert_array_equal(memory, before[name])
 
 
-@pytest.mark.parametrize("line", [
-    f"LOAD base={FAR - 2} bytes=2", "LOAD offset=510 bytes=2", "STORE region=DATA offset=511", f"MATMUL acc={ARCH.acc_depth - 2} oy=2",
-    f"MATMUL tile={ARCH.weight_tiles - 4} ky=2 kx=2", f"MATMUL acc={ARCH.acc_depth - 1} ox=5 stride=5",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"LOAD base={FAR - 2} bytes=2",
+        "LOAD offset=510 bytes=2",
+        "STORE region=DATA offset=511",
+        f"MATMUL acc={ARCH.acc_depth - 2} oy=2",
+        f"MATMUL tile={ARCH.weight_tiles - 4} ky=2 kx=2",
+        f"MATMUL acc={ARCH.acc_depth - 1} ox=5 stride=5",
+    ],
+)
 def test_operands_may_reach_the_very_end(line):
     bench = Bench(ARCH, 0)
     bench.machine.execute(bench.isa.assemble(line))
@@ -499,7 +575,6 @@ def test_the_hook_sees_every_write_as_the_hardware_makes_it():
         "STORE region=DATA offset=9",
         "MATMUL ox=3 final=1 acc=4",
         "OUTPUT acc=4 nx=2 channels=6 dst=20 dst_px=6",
-        # fmt: skip
         "OUTPUT acc=6 channels=5 dest=VECTOR",
         "ADD a_source=OUTPUT bytes=5 dst=60",
         "POOL base=4 bytes=5 height=1 row_bytes=9 dst=50",

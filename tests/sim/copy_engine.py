@@ -22,10 +22,14 @@ def copy_engine(bug: str = "") -> dict[str, str]:
     last = "2" if bug == "early_last" else "3"
     return {
         "copier.v": f"""
-module copier(clk, rst, axi__awaddr, axi__awlen, axi__awsize, axi__awburst, axi__awvalid, axi__awready, axi__wdata, axi__wstrb,
-    axi__wlast, axi__wvalid, axi__wready, axi__bid, axi__bresp, axi__bvalid, axi__bready, axi__araddr, axi__arlen, axi__arsize,
-    axi__arburst, axi__arvalid, axi__arready, axi__rid, axi__rdata, axi__rresp, axi__rlast, axi__rvalid, axi__rready,
-    csr__awaddr, csr__awvalid, csr__awready, csr__wdata, csr__wstrb, csr__wvalid, csr__wready, csr__bresp, csr__bvalid, csr__bready,
+module copier(clk, rst, axi__awaddr, axi__awlen, axi__awsize, axi__awburst, axi__awvalid, axi__awready,
+    axi__wdata, axi__wstrb,
+    axi__wlast, axi__wvalid, axi__wready, axi__bid, axi__bresp, axi__bvalid, axi__bready, axi__araddr,
+        axi__arlen, axi__arsize,
+    axi__arburst, axi__arvalid, axi__arready, axi__rid, axi__rdata, axi__rresp, axi__rlast, axi__rvalid,
+        axi__rready,
+    csr__awaddr, csr__awvalid, csr__awready, csr__wdata, csr__wstrb, csr__wvalid, csr__wready, csr__bresp,
+        csr__bvalid, csr__bready,
     csr__araddr, csr__arvalid, csr__arready, csr__rdata, csr__rresp, csr__rvalid, csr__rready,
     trace__load__valid, trace__load__addr, trace__load__data, trace__load__mask, trace__done__load);
   input clk; input rst;
@@ -35,12 +39,16 @@ module copier(clk, rst, axi__awaddr, axi__awlen, axi__awsize, axi__awburst, axi_
   input axi__bid; input [1:0] axi__bresp; input axi__bvalid; output axi__bready;
   output [31:0] axi__araddr; output [7:0] axi__arlen; output [2:0] axi__arsize; output [1:0] axi__arburst;
   output axi__arvalid; input axi__arready;
-  input axi__rid; input [31:0] axi__rdata; input [1:0] axi__rresp; input axi__rlast; input axi__rvalid; output axi__rready;
-  input [7:0] csr__awaddr; input csr__awvalid; output csr__awready; input [31:0] csr__wdata; input [3:0] csr__wstrb;
+  input axi__rid; input [31:0] axi__rdata; input [1:0] axi__rresp; input axi__rlast; input axi__rvalid;
+      output axi__rready;
+  input [7:0] csr__awaddr; input csr__awvalid; output csr__awready; input [31:0] csr__wdata;
+      input [3:0] csr__wstrb;
   input csr__wvalid; output csr__wready; output [1:0] csr__bresp; output csr__bvalid; input csr__bready;
-  input [7:0] csr__araddr; input csr__arvalid; output csr__arready; output [31:0] csr__rdata; output [1:0] csr__rresp;
+  input [7:0] csr__araddr; input csr__arvalid; output csr__arready; output [31:0] csr__rdata;
+      output [1:0] csr__rresp;
   output csr__rvalid; input csr__rready;
-  output trace__load__valid; output [31:0] trace__load__addr; output [31:0] trace__load__data; output [3:0] trace__load__mask;
+  output trace__load__valid; output [31:0] trace__load__addr; output [31:0] trace__load__data;
+      output [3:0] trace__load__mask;
   output trace__done__load;
 
   reg [31:0] src, dst, left, errors, rdata;
@@ -58,13 +66,16 @@ module copier(clk, rst, axi__awaddr, axi__awlen, axi__awsize, axi__awburst, axi_
 
   assign axi__araddr = src; assign axi__arlen = 3; assign axi__arsize = 2;
   assign axi__arburst = {"2" if bug == "wrap" else "1"};
-  assign axi__arvalid = (state == AR){" & flicker" if bug == "drop_valid" else ""}{" | rst" if bug == "reset_valid" else ""};
+  assign axi__arvalid = (state == AR){" & flicker" if bug == "drop_valid" else ""}
+    {" | rst" if bug == "reset_valid" else ""};
   assign axi__rready = state == R;
   assign axi__awaddr = dst; assign axi__awlen = 3; assign axi__awsize = {"1" if bug == "narrow" else "2"};
   assign axi__awburst = 1; assign axi__awvalid = state == AW;
-  assign axi__wdata = buffer[beat]{" ^ {31'b0, flicker}" if bug == "unstable" else ""}; assign axi__wstrb = 4'b1111;
+  assign axi__wdata = buffer[beat]{" ^ {31'b0, flicker}" if bug == "unstable" else ""};
+      assign axi__wstrb = 4'b1111;
   assign axi__wlast = beat == {last}; assign axi__wvalid = state == W; assign axi__bready = state == B;
-  assign trace__load__valid = axi__rvalid & axi__rready; assign trace__load__addr = dst + {{28'b0, beat, 2'b0}};
+  assign trace__load__valid = axi__rvalid & axi__rready; assign trace__load__addr = dst + {{28'b0, beat,
+      2'b0}};
   assign trace__load__data = axi__rdata; assign trace__load__mask = 4'b0111;
   assign trace__done__load = axi__bvalid & axi__bready;
 
@@ -74,7 +85,8 @@ module copier(clk, rst, axi__awaddr, axi__awlen, axi__awsize, axi__awburst, axi_
     if (csr__rready) rvalid <= 0;
     if (read) begin
       rvalid <= 1;
-      case (csr__araddr) 0: rdata <= src; 4: rdata <= dst; 8: rdata <= left; 12: rdata <= {{31'b0, state != IDLE}};
+      case (csr__araddr) 0: rdata <= src; 4: rdata <= dst; 8: rdata <= left; 12: rdata <= {{31'b0,
+          state != IDLE}};
         default: rdata <= errors; endcase
     end
     if (write) begin

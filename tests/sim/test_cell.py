@@ -45,7 +45,6 @@ class Program:
             ("x", rng.bytes(STEPS * arch.rows)),
             ("state", rng.bytes(2 * arch.cols)),
             ("h", rng.bytes(arch.cols)),
-            # fmt: skip
             ("weights", rng.bytes(-(-tiles * arch.tile_bytes // 16) * 16)),
             ("params", b"".join(params)),
             ("result", bytes(64 * 4)),
@@ -137,8 +136,16 @@ def prepare(device, program):
     words = program.words()
     device.write(0, words)
     device.write(DATA, program.data)
-    for name, value in (("PROGRAM_LO", 0), ("PROGRAM_HI", 0), ("PROGRAM_SIZE", len(words)), ("DATA_LO", DATA), ("DATA_HI", 0),
-                        ("DATA_SIZE", len(program.data)), ("ENTRY", 0), ("WATCHDOG", 5000)):  # fmt: skip
+    for name, value in (
+        ("PROGRAM_LO", 0),
+        ("PROGRAM_HI", 0),
+        ("PROGRAM_SIZE", len(words)),
+        ("DATA_LO", DATA),
+        ("DATA_HI", 0),
+        ("DATA_SIZE", len(program.data)),
+        ("ENTRY", 0),
+        ("WATCHDOG", 5000),
+    ):
         device.csr_write(name, value)
 
 

@@ -272,7 +272,8 @@ def test_what_a_compact_core_lacks_is_refused_in_one_sentence():
     graph = graph.finish(graph.lookup(graph.matmul(x)))
     with pytest.raises(
         CompileError,
-        match=r"node 'lookup1': it needs the vector unit .*, which architecture 'icebreaker' does not have; use an architecture",
+        match=r"node 'lookup1': it needs the vector unit .*, which architecture 'icebreaker' does not have; "
+        r"use an architecture",
     ):
         compile_graph(graph, ARCH)
     graph = GraphBuilder(2)

@@ -125,7 +125,8 @@ def located(core: dict[str, str], waveform: str | None = None) -> Location:
 
 
 def vcd(path: Path, signal: str) -> tuple[int, int, dict[int, int]]:
-    """First and last time of a VCD file, and the values of one of the top's signals by the time they begin."""
+    """First and last time of a VCD file, and the values of one of the top's signals by the time they
+    begin."""
     begin, end, now, code, values = None, 0, 0, None, {}
     for line in path.read_text().splitlines():
         words = line.split()
@@ -172,8 +173,11 @@ def test_a_planted_bug_is_found(bug: str, core: dict[str, str], choose, tmp_path
     choose(bug)
     expected, found = EXPECTED[bug], located(core, "first.vcd")
     assert (found.kind, found.engine, found.layer, found.stream) == (
-        expected.kind, expected.engine, expected.layer, expected.stream,
-    )  # fmt: skip
+        expected.kind,
+        expected.engine,
+        expected.layer,
+        expected.stream,
+    )
     assert found.text.split()[0] == expected.mnemonic
     assert found.memory == expected.memory
     image = driver.compile_graph(graph_of_all_engines(), ARCH)
@@ -312,7 +316,8 @@ def test_the_report_and_its_json(
     assert (location["layer"], location["engine"], location["memory"]) == ("conv0", "OUTPUT", "act")
     for label, text in {
         "layer": "'conv0', nodes t0",
-        "instruction": f"0x{location['offset']:05x} (OUTPUT, number {location['ordinal']}): {location['text']}",
+        "instruction": f"0x{location['offset']:05x} (OUTPUT, number {location['ordinal']}): "
+        f"{location['text']}",
         "what": f"{location['got']} written to byte of the act SRAM 0x{location['address']:05x}, lane 0: "
         f"expected {location['expected']}",
         "waveform": f"w.vcd: cycles {location['window'][0]} to {location['window'][1]}",

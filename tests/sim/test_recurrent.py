@@ -1,4 +1,5 @@
-"""Recurrent layers on RTL: the bits of the reference, with and without bus stalls, and the cycles of a step."""
+"""Recurrent layers on RTL: the bits of the reference, with and without bus stalls, and the cycles of a
+step."""
 
 import dataclasses
 

@@ -1,4 +1,5 @@
-"""What goes wrong on a running core stops it with the documented code, and the next program runs correctly."""
+"""What goes wrong on a running core stops it with the documented code, and the next program runs
+correctly."""
 
 import dataclasses
 

@@ -106,7 +106,8 @@ def test_an_image_of_format_1_is_refused_however_short():
     for rest in (b"", bytes(44), bytes(500)):
         with pytest.raises(
             ImageError,
-            match=rf"^the image has format version 1, this is version {IMAGE_VERSION}: compile the model again$",
+            match=rf"^the image has format version 1, this is version {IMAGE_VERSION}: compile the model "
+            rf"again$",
         ):
             Image.from_bytes(b"SYSLIMG\0" + (1).to_bytes(4, "little") + rest)
     with pytest.raises(ImageError, match=r"^the image is truncated: 20 bytes$"):
