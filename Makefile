@@ -1,13 +1,20 @@
 # Everything starts here: `make help`. Needs Python >= 3.11, g++, make and perl; the rest comes from PyPI.
 
 SHELL  := /bin/bash
+# A step that fails or is interrupted leaves no target behind.
+.DELETE_ON_ERROR:
 # The first on PATH that is new enough; python3 where none is, so that `make env` can say what is wrong.
 NEW    := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(or $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	    if $$p -c '$(NEW)' 2>/dev/null; then echo $$p; break; fi; done),python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.ready
+# An environment belongs to the project's metadata and to the list of its modules, because the editable install links
+# them one by one (which is how editors and type checkers find them). Where either changes, it is brought up to date.
+FILES  := $(shell find spec reference compiler hw sim host boards evidence systolith \\( -name '*.py' -o -name py.typed -o -path '*/native/*' \\) | LC_ALL=C sort)
+STATE  := $(shell { echo $(FILES); cat pyproject.toml; } | cksum | cut -d' ' -f1)
+DEMO   := $(VENV)/.demo-$(STATE)
+READY  := $(VENV)/.ready-$(STATE)
 # Two workers: simulations are compiled by g++, which takes a core and a gigabyte each.
 JOBS   ?= 2
 
@@ -17,18 +24,37 @@ JOBS   ?= 2
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-env: $(STAMP)  ## create .venv with everything in it (PyPI only); instant the second time
+env: $(READY)  ## create .venv with everything in it (PyPI only); instant the second time
 
-# Made again whenever the project's metadata changes.
-$(STAMP): pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "make env: $(PYTHON) was not found: install Python 3.11 or later, or name one with PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c '$(NEW)' || { echo "make env: $(PYTHON) is $$($(PYTHON) -V 2>&1), but Python 3.11 or later is needed: name one with PYTHON=python3.11" >&2; exit 1; }
-	@for tool in g++ make perl; do command -v $$tool >/dev/null || { echo "make env: $$tool was not found: install it with the system's package manager (Debian: apt-get install g++ make perl)" >&2; exit 1; }; done
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make env: $(PYTHON) cannot create a virtual environment (Debian: apt-get install python3-venv)" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[sim,dev]'
+# Installs the project with the extras EXTRAS. An installation that was interrupted begins again, in an empty
+# environment.
+define install
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) was not found: install Python 3.11 or later, or name one with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c '$(NEW)' || { echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1), but Python 3.11 or later is needed: name one with PYTHON=python3.11" >&2; exit 1; }
+	@for tool in g++ make perl; do command -v $$tool >/dev/null || { echo "make: $$tool was not found: install it with the system's package manager (Debian: apt-get install g++ make perl)" >&2; exit 1; }; done
+	@if [ -e $(VENV)/.installing ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	    $(PYTHON) -m venv --clear $(VENV) || { echo "make: $(PYTHON) cannot create a virtual environment (Debian: apt-get install python3-venv)" >&2; exit 1; }; fi
+	@touch $(VENV)/.installing
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=strict -e '.[$(EXTRAS)]'
+	@rm -f $(VENV)/.installing $(VENV)/.demo-* $(VENV)/.ready-*
+	@touch $(DEMO)
+endef
+
+# The links of an editable install lie in build/; without them it is made again.
+LINKS  := $(if $(wildcard build/__editable__.*),,links)
+.PHONY: links
+links:
+
+$(DEMO): EXTRAS := sim
+$(DEMO): $(LINKS)
+	$(install)
+
+$(READY): EXTRAS := dev
+$(READY): $(LINKS)
+	$(install)
 	@touch $@
 
-demo: env  ## a CNN for digits on reference, machine and RTL, bit for bit
+demo: $(DEMO)  ## a CNN for digits on reference, machine and RTL, bit for bit
 	$(BIN)/python examples/digits/demo.py
 
 test: env  ## the quick suite
@@ -62,5 +88,6 @@ docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md, docs/host-
 	$(BIN)/python -m systolith.docs_pages
 
 clean:  ## remove builds and caches, keep .venv
-	rm -rf build sim_build .pytest_cache .ruff_cache .hypothesis
+	find build -mindepth 1 -maxdepth 1 -not -name '__editable__.*' -exec rm -rf {} + 2>/dev/null || true
+	rm -rf sim_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

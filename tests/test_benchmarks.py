@@ -40,10 +40,9 @@ accuracy, models, recurrent = script("accuracy"), script("models"), script("recu
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """Test images, 0 to 1, [N, 1, 8, 8], and labels."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    return data.images[-SAMPLES:, None].astype(np.float32) / 16, data.target[-SAMPLES:]
+    with np.load(FLOAT.with_name("digits.npz")) as file:
+        images, labels = file["images"][-SAMPLES:], file["labels"][-SAMPLES:].astype(np.int64)
+    return images[:, None].astype(np.float32) / 16, labels
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Calibration samples, test images, test labels."""
     sys.path.insert(0, str(EXAMPLE))
     try:
-        from train import load_split
+        from data import load_split
     finally:
         sys.path.remove(str(EXAMPLE))
     (train_images, _), (images, labels) = load_split()

@@ -24,7 +24,7 @@ from systolith.sim.verilator import SimulationError
 from systolith.spec.arch import ArchError, load_arch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from train import load_split
+from data import load_split
 
 MODEL = Path(__file__).with_name("digits_cnn.onnx")
 #: Training digits that calibration sees.

@@ -1,6 +1,6 @@
 """Train the digits CNN of the demo, in NumPy alone, and write it as a float ONNX model.
 
-Data: `sklearn.datasets.load_digits` (1,797 images of 8 x 8), split once with a fixed seed. The network is
+Data: 1,797 images of 8 x 8 pixels (`data.py`), split once with a fixed seed. The network is
 small but has what a compiler must handle: padded convolutions, ReLU, a residual addition, pooling, a fully
 connected layer.
 
@@ -17,26 +17,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["export", "forward", "load_split", "train"]
+sys.path.insert(0, str(Path(__file__).parent))
+from data import load_split
+
+__all__ = ["export", "forward", "train"]
 
 SEED = 2024
 CLASSES = 10
 #: Opset of the written model.
 OPSET = 17
-#: Highest pixel value of the data set; images are divided by it.
-PIXEL_MAX = 16.0
-
-
-def load_split() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Training and test data, each ``(images, labels)``; images are float32 N x 1 x 8 x 8 in [0, 1]."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    images = (data.images.astype(np.float32) / np.float32(PIXEL_MAX))[:, None]
-    labels = data.target.astype(np.int64)
-    order = np.random.default_rng(SEED).permutation(len(images))
-    test, train = order[:400], order[400:]
-    return (images[train], labels[train]), (images[test], labels[test])
 
 
 # -- layers: each forward returns its result and what its backward needs -------------------------------------

@@ -23,8 +23,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "digits"))
+from data import load_split
 from tape import Value, concat, convolve
-from train import CLASSES, load_split
+from train import CLASSES
 
 __all__ = ["NETWORKS", "Network", "export", "train"]
 

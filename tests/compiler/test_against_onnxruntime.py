@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from sklearn.datasets import load_digits
 
 from systolith.compiler.frontend import import_model
 from systolith.compiler.quantise import quantise_model
@@ -26,7 +25,8 @@ MINIMUM = 0.995
 
 def test_every_layer_of_the_digits_network():
     """On images, and on noise that reaches the ends of every range."""
-    images = (load_digits().images.astype(np.float32) / 16)[:, None, None]
+    with np.load(DIGITS.with_name("digits.npz")) as file:
+        images = (file["images"].astype(np.float32) / 16)[:, None, None]
     model = quantise_model(onnx.load(DIGITS), [{"image": image} for image in images[:128]])
     graph = import_model(model)
     tensor = graph.tensors["image"]
