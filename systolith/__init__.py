@@ -10,6 +10,14 @@ The Python API has the verbs of the command line::
 
 from __future__ import annotations
 
+from pathlib import Path
+
+# In a checkout the packages lie beside this folder, not in it (pyproject.toml maps them). Python finds this folder
+# first where the root of the checkout is the working directory; there they must be found too.
+_ROOT = Path(__file__).parent.parent
+if (_ROOT / "pyproject.toml").is_file():
+    __path__.append(str(_ROOT))
+
 __all__ = ["ApiError", "RunResult", "Session", "VerifyResult", "compile", "explain", "run", "verify"]
 
 
