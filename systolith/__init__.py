@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# In a checkout the packages lie beside this folder, not in it (pyproject.toml maps them). Python finds this folder
-# first where the root of the checkout is the working directory; there they must be found too.
+# In a checkout the packages lie beside this folder, not in it (pyproject.toml maps them). Python finds this
+# folder first where the root of the checkout is the working directory; there they must be found too.
 _ROOT = Path(__file__).parent.parent
 if (_ROOT / "pyproject.toml").is_file():
     __path__.append(str(_ROOT))
