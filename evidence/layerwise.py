@@ -129,7 +129,7 @@ def held(array: np.ndarray, tensor: QTensor) -> np.ndarray:
         return array
     if array.dtype == np.uint8:
         return (array.astype(np.int16) - 128).astype(np.int8)
-    codes = np.rint(array / np.float32(tensor.scale)) + tensor.zero_point
+    codes: np.ndarray = np.rint(array / np.float32(tensor.scale)) + tensor.zero_point
     return np.clip(codes, -128, 127).astype(np.int8)
 
 
@@ -144,4 +144,5 @@ def _ties(node: QNode, graph: QGraph, x: np.ndarray) -> np.ndarray:
     padded = np.pad(x4.astype(np.int64) - op.x_zero, ((0, 0), (0, 0), (top, bottom), (left, right)))
     doubled = 2 * windows(padded, op.kernel, op.strides, op.dilations).sum(axis=(4, 5))
     counts = np.multiply.outer(op.counts_y, op.counts_x)
-    return ((doubled % counts == 0) & (doubled // counts % 2 == 1)).reshape(result.shape)
+    ties: np.ndarray = (doubled % counts == 0) & (doubled // counts % 2 == 1)
+    return ties.reshape(result.shape)

@@ -48,7 +48,7 @@ def step_cycles(image: Image, ends: Sequence[int | None]) -> tuple[int, ...]:
     cells = [
         (instr.state, end)
         for (_, instr), end in zip(image.stream("run"), ends, strict=True)
-        if instr.mnemonic == "CELL"
+        if instr.mnemonic == "CELL" and end is not None
     ]
     # The blocks of a step follow one another in memory; the next step begins at the first again.
     first = cells[0][0]

@@ -52,6 +52,7 @@ class AveragePool(Op):
             y[:, :, where] = requantise(sums[:, :, where], requant)
         return y[:, :, 0, :] if x.ndim == 3 else y
 
-    def macs(self, x: tuple[int, ...]) -> int:
+    def macs(self, *shapes: tuple[int, ...]) -> int:
         """Additions, counted as multiply-accumulates by one."""
+        (x,) = shapes
         return int(x[0] * x[1] * len(self.counts_y) * len(self.counts_x) * np.prod(self.kernel))

@@ -77,10 +77,11 @@ class Conv(Op):
         y = requantise(self.sums(x4), self.requant, axis=1)
         return y[:, :, 0, :] if x.ndim == 3 else y
 
-    def macs(self, x: tuple[int, ...]) -> int:
+    def macs(self, *shapes: tuple[int, ...]) -> int:
         """Multiply-accumulates, padding included."""
+        (x,) = shapes
         h, w = (1, x[2]) if len(x) == 3 else x[2:]
         m, per_group, kh, kw = self.weights.shape
         oh = (h + self.pads[0] + self.pads[2] - (kh - 1) * self.dilations[0] - 1) // self.strides[0] + 1
         ow = (w + self.pads[1] + self.pads[3] - (kw - 1) * self.dilations[1] - 1) // self.strides[1] + 1
-        return x[0] * m * oh * ow * per_group * kh * kw
+        return int(x[0] * m * oh * ow * per_group * kh * kw)

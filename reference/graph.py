@@ -7,6 +7,7 @@ the model's own axis order; how a tensor lies in memory is the back end's busine
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,11 +65,11 @@ class Op:
     before left.
     """
 
-    carried = False
-
-    def run(self, *inputs: np.ndarray) -> np.ndarray:
-        """The output for int8 inputs, exactly."""
-        raise TypeError(f"{type(self).__name__} does not define run")
+    carried: bool = False
+    #: The output for int8 inputs, exactly; each operator says how many it takes.
+    run: Callable[..., np.ndarray]
+    #: Output and new state for int8 inputs and the former state, of an operator that is `carried`.
+    step: Callable[..., tuple[np.ndarray, object]]
 
     def macs(self, *shapes: tuple[int, ...]) -> int:
         """Multiply-accumulates for inputs of these shapes."""

@@ -99,7 +99,8 @@ class Machine:
         self.acc = np.zeros((arch.acc_depth, arch.cols), np.int32)
         self.released: deque[int] = deque()
         self.chain: deque[np.ndarray] = deque()
-        self.tokens: Counter[tuple[Engine, Engine]] = Counter()
+        #: Tokens given and not yet taken, by producer and consumer; NOP and HALT, which have no engine, take none.
+        self.tokens: Counter[tuple[Engine | None, Engine | None]] = Counter()
         self.instructions = 0
         self._offset = 0
         self._tile_order = np.array(
@@ -395,12 +396,14 @@ class Machine:
         )
         state = (self.act[high].astype(np.int64) << 8) + self.act[low].view(np.uint8)
         wide = bool(instr.wide)
-        rule = {
-            Cell.LSTM: lambda: cells.lstm(*gates, state, instr.shift, wide),
-            Cell.GRU: lambda: cells.gru(*gates, state, wide),
-            Cell.RNN: lambda: cells.rnn(*gates, state, instr.alpha, wide),
-        }[kind]
-        state, value = rule()
+        if kind is Cell.LSTM:
+            i, f, g, o = gates
+            state, value = cells.lstm(i, f, g, o, state, instr.shift, wide)
+        elif kind is Cell.GRU:
+            r, z, new, h_part = gates
+            state, value = cells.gru(r, z, new, h_part, state, wide)
+        else:
+            state, value = cells.rnn(gates[0], state, instr.alpha, wide)
         parts = [(low, state & 255), (high, state >> 8), (hidden, value)]
         if wide:
             value, rest = cells.split(value)

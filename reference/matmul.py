@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,7 @@ class MatMul(Op):
         sums = ((x.astype(np.float64) - self.x_zero) @ self.weights.astype(np.float64)).astype(np.int64)
         return requantise(sums + self.bias.astype(np.int64), self.requant)
 
-    def macs(self, x: tuple[int, ...]) -> int:
+    def macs(self, *shapes: tuple[int, ...]) -> int:
         """Multiply-accumulates."""
-        return int(np.prod(x[:-1], dtype=np.int64)) * self.weights.size
+        (x,) = shapes
+        return math.prod(x[:-1]) * self.weights.size

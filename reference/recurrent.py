@@ -73,7 +73,7 @@ class Recurrent(Op):
     @property
     def units(self) -> int:
         """H."""
-        return self.weights.shape[1]
+        return int(self.weights.shape[1])
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """int8 [T, 1, N, H] of x [T, N, I], from the beginning."""
@@ -108,11 +108,13 @@ class Recurrent(Op):
                 cells.GATE.max,
             )
             if self.kind is Cell.LSTM:
-                state, h = cells.lstm(*gates, state, self.cell_shift, self.wide)
+                i, f, g, o = gates
+                state, h = cells.lstm(i, f, g, o, state, self.cell_shift, self.wide)
             elif self.kind is Cell.GRU:
-                state, h = cells.gru(*gates, state, self.wide)
+                r, z, new, h_part = gates
+                state, h = cells.gru(r, z, new, h_part, state, self.wide)
             else:
-                state, h = cells.rnn(*gates, state, self.alpha, self.wide)
+                state, h = cells.rnn(gates[0], state, self.alpha, self.wide)
             result[t, 0] = cells.split(h)[0] if self.wide else h
         return result, (h, state)
 
@@ -126,7 +128,9 @@ class Recurrent(Op):
             np.stack([parts[0], state & 255, state >> 8, *parts[1:]], axis=1).astype(np.uint8).view(np.int8)
         )
 
-    def macs(self, x: tuple[int, ...]) -> int:
+    def macs(self, *shapes: tuple[int, ...]) -> int:
         """Multiply-accumulates; a gate that does not see the input, or the state, has none there."""
-        seen = sum(int(part.any()) * part.size for half in (self.weights, self.recurrent) for part in half)
-        return x[0] * x[1] * seen
+        halves = (self.weights, self.recurrent)
+        seen = int(sum(part.size for half in halves for part in half if part.any()))
+        steps, batch, _ = shapes[0]
+        return steps * batch * seen

@@ -42,7 +42,7 @@ class Take(Op):
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """int8 of the remaining axes."""
-        return np.take(x, self.index, axis=self.axis)
+        return x.take(self.index, axis=self.axis)
 
 
 @dataclass(frozen=True, kw_only=True)

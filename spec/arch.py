@@ -10,8 +10,10 @@ import dataclasses
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from systolith.spec.errors import SystolithError
 from systolith.spec.numerics import PARAM_BYTES, TABLE_SIZE
@@ -92,10 +94,10 @@ class ArchConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            expected = {"str": str, "int": int, "bool": bool}[field.type]
+            expected = {"str": str, "int": int, "bool": bool}[str(field.type)]
             if type(value) is not expected:
                 raise ArchError(f"{field.name} must be of type {expected.__name__}, not {value!r}")
-        for field, low, high in (
+        for name, low, high in (
             ("rows", 2, 32),
             ("cols", 2, 32),
             ("bus_bits", 32, 128),
@@ -109,19 +111,19 @@ class ArchConfig:
             ("lanes", 1, self.cols),
             ("queue_depth", 2, 32),
         ):
-            value = getattr(self, field)
-            if self.compact and field in COMPACT:
+            value = getattr(self, name)
+            if self.compact and name in COMPACT:
                 continue
             if not low <= value <= high or not _is_power_of_two(value):
-                raise ArchError(f"{field} must be a power of two from {low} to {high}, not {value!r}")
+                raise ArchError(f"{name} must be a power of two from {low} to {high}, not {value!r}")
         low, high = (12, 32) if self.compact else (32, 64)
         if not low <= self.addr_bits <= high:
             raise ArchError(f"addr_bits must be from {low} to {high}, not {self.addr_bits!r}")
         if self.compact:
-            for field, value in COMPACT.items():
-                if getattr(self, field) != value:
+            for name, value in COMPACT.items():
+                if getattr(self, name) != value:
                     raise ArchError(
-                        f"{field} must be {value!r} in a compact core, not {getattr(self, field)!r}"
+                        f"{name} must be {value!r} in a compact core, not {getattr(self, name)!r}"
                     )
         if self.act_bytes < self.act_blocks * self.act_width * 2:
             raise ArchError(
@@ -223,7 +225,7 @@ class ArchConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> ArchConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> ArchConfig:
         """Build from a mapping; unknown and missing names are refused.
 
         Raises

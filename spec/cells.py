@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from systolith.spec.numerics import INT8, FixedFormat, round_shift, saturate
+from systolith.spec.numerics import INT8, FixedFormat, Integers, round_shift, saturate
 
 __all__ = [
     "GATE",
@@ -64,7 +64,7 @@ SIGMOID = segments(lambda x: 1 / (1 + math.exp(-x)))
 TANH = segments(math.tanh)
 
 
-def interpolate(table: tuple[tuple[int, int], ...], gate):
+def interpolate(table: tuple[tuple[int, int], ...], gate: Integers) -> Integers:
     """The function of a pre-activation (int16, 12 fractional bits); int16 with 15 fractional bits."""
     segment, rest = (gate >> SEGMENT_BITS) & (len(table) - 1), gate & ((1 << SEGMENT_BITS) - 1)
     if isinstance(gate, int):
@@ -76,24 +76,26 @@ def interpolate(table: tuple[tuple[int, int], ...], gate):
     return value + round_shift(rise * rest, SEGMENT_BITS)
 
 
-def _state(value):
+def _state(value: Integers) -> Integers:
     return saturate(value, STATE.min, STATE.max)
 
 
-def _hidden(value, frac: int, wide: bool):
+def _hidden(value: Integers, frac: int, wide: bool) -> Integers:
     if wide:
         return saturate(round_shift(value, frac - UNIT_FRAC), STATE.min, WIDE_MAX)
     return saturate(round_shift(value, frac - HIDDEN_FRAC), INT8.min, INT8.max)
 
 
-def split(hidden):
+def split(hidden: Integers) -> tuple[Integers, Integers]:
     """A hidden state of 16 bits as two int8, ``256 * high + low``: `high` is what a reader of int8 sees,
     rounded."""
     high = (hidden + 128) >> 8
     return high, hidden - (high << 8)
 
 
-def lstm(i, f, g, o, c, shift: int, wide: bool = False):
+def lstm(
+    i: Integers, f: Integers, g: Integers, o: Integers, c: Integers, shift: int, wide: bool = False
+) -> tuple[Integers, Integers]:
     """New cell state and hidden state, int8 or (`wide`) int16; `c` has ``12 - shift`` fractional bits."""
     i, f, o = (interpolate(SIGMOID, gate) for gate in (i, f, o))
     entering = round_shift(i * interpolate(TANH, g), UNIT_FRAC)
@@ -101,7 +103,9 @@ def lstm(i, f, g, o, c, shift: int, wide: bool = False):
     return c, _hidden(o * interpolate(TANH, _state(c << shift)), 2 * UNIT_FRAC, wide)
 
 
-def gru(r, z, x, h_part, h, wide: bool = False):
+def gru(
+    r: Integers, z: Integers, x: Integers, h_part: Integers, h: Integers, wide: bool = False
+) -> tuple[Integers, Integers]:
     """New hidden state with 15 fractional bits, and as int8 (`wide`: int16); `x` and `h_part` are the shares
     of the candidate."""
     r, z = (interpolate(SIGMOID, gate) for gate in (r, z))
@@ -110,7 +114,7 @@ def gru(r, z, x, h_part, h, wide: bool = False):
     return h, _hidden(h, UNIT_FRAC, wide)
 
 
-def rnn(gate, h, alpha: int, wide: bool = False):
+def rnn(gate: Integers, h: Integers, alpha: int, wide: bool = False) -> tuple[Integers, Integers]:
     """New hidden state with 15 fractional bits, and as int8 (`wide`: int16); `alpha` has 15 fractional bits,
     2**15 is no leak."""
     h = _state(h + round_shift(alpha * (interpolate(TANH, gate) - h), UNIT_FRAC))

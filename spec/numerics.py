@@ -12,6 +12,7 @@ import enum
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any, TypeAlias
 
 from systolith.spec.errors import SystolithError
 
@@ -19,6 +20,7 @@ __all__ = [
     "ACC",
     "BIAS",
     "INT8",
+    "Integers",
     "MULT_BITS",
     "PARAM_BYTES",
     "PARAM_FIELDS",
@@ -36,6 +38,9 @@ __all__ = [
     "saturate",
     "table_index",
 ]
+
+#: An int, or a NumPy int64 array, element by element; NumPy's name may not stand in this package.
+Integers: TypeAlias = Any
 
 
 class Rounding(enum.Enum):
@@ -84,7 +89,8 @@ class FixedFormat:
 
     def quantise(self, value: float | Fraction) -> int:
         """Nearest raw value (ties to even), saturated."""
-        return saturate(round_half_even(Fraction(value) * Fraction(2) ** self.frac), self.min, self.max)
+        raw: int = saturate(round_half_even(Fraction(value) * Fraction(2) ** self.frac), self.min, self.max)
+        return raw
 
     def to_float(self, raw: int) -> float:
         """The value that a raw integer stands for."""
@@ -125,7 +131,7 @@ def round_half_even(value: Fraction | float) -> int:
     return round(Fraction(value))
 
 
-def round_shift(value, shift, rounding: Rounding = Rounding.HALF_EVEN):
+def round_shift(value: Integers, shift: Integers, rounding: Rounding = Rounding.HALF_EVEN) -> Integers:
     """``value / 2**shift`` rounded to an integer, in integers only.
 
     Parameters
@@ -146,14 +152,16 @@ def round_shift(value, shift, rounding: Rounding = Rounding.HALF_EVEN):
     return (value + (half - 1 + odd) * has_fraction) >> shift
 
 
-def saturate(value, low: int, high: int):
+def saturate(value: Integers, low: int, high: int) -> Integers:
     """Clamp to ``[low, high]``."""
     if isinstance(value, int):
         return min(max(value, low), high)
     return value.clip(low, high)
 
 
-def requantise(acc, mult, shift, zero: int, low: int = INT8.min, high: int = INT8.max):
+def requantise(
+    acc: Integers, mult: Integers, shift: Integers, zero: int, low: int = INT8.min, high: int = INT8.max
+) -> Integers:
     """``saturate(zero + round_half_even(acc * mult / 2**shift))``: int32 accumulator to int8.
 
     The zero point is added after rounding, which is ONNX QuantizeLinear's own rule.
@@ -191,8 +199,7 @@ def approximate_pair(a: float | Fraction, b: float | Fraction) -> tuple[int, int
     ------
     ScaleError   If the larger magnitude does not fit `approximate_scale`.
     """
-    mult, shift = approximate_scale(max(abs(Fraction(a)), abs(Fraction(b))))
-    del mult
+    _, shift = approximate_scale(max(abs(Fraction(a)), abs(Fraction(b))))
     factor = Fraction(2) ** shift
     return round_half_even(Fraction(a) * factor), round_half_even(Fraction(b) * factor), shift
 
