@@ -129,8 +129,9 @@ def held(array: np.ndarray, tensor: QTensor) -> np.ndarray:
         return array
     if array.dtype == np.uint8:
         return (array.astype(np.int16) - 128).astype(np.int8)
-    codes: np.ndarray = np.rint(array / np.float32(tensor.scale)) + tensor.zero_point
-    return np.clip(codes, -128, 127).astype(np.int8)
+    codes = np.rint(array / np.float32(tensor.scale)) + tensor.zero_point
+    clipped: np.ndarray = np.clip(codes, -128, 127)
+    return clipped.astype(np.int8)
 
 
 def _ties(node: QNode, graph: QGraph, x: np.ndarray) -> np.ndarray:

@@ -99,7 +99,8 @@ class Machine:
         self.acc = np.zeros((arch.acc_depth, arch.cols), np.int32)
         self.released: deque[int] = deque()
         self.chain: deque[np.ndarray] = deque()
-        #: Tokens given and not yet taken, by producer and consumer; NOP and HALT, which have no engine, take none.
+        #: Tokens given and not yet taken, by producer and consumer. NOP and HALT, which have no engine, take
+        #: none.
         self.tokens: Counter[tuple[Engine | None, Engine | None]] = Counter()
         self.instructions = 0
         self._offset = 0

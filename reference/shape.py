@@ -42,7 +42,8 @@ class Take(Op):
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """int8 of the remaining axes."""
-        return x.take(self.index, axis=self.axis)
+        taken: np.ndarray = x.take(self.index, axis=self.axis)
+        return taken
 
 
 @dataclass(frozen=True, kw_only=True)
