@@ -20,6 +20,7 @@ import onnxruntime
 from systolith import api
 from systolith.host.driver import quantise
 from systolith.host.segments import HostSegments
+from systolith.options import Running
 from systolith.reference.partition import Partition
 from systolith.report import LAYER_COLUMNS, Reporter, layer_rows, write_json
 from systolith.session import Session
@@ -80,7 +81,7 @@ def on_rtl(
     """Figures of one core, and the probability of each frame."""
     image = api.compile(partition, arch, memory=memory)
     probabilities, differ, cycles, seconds = [], 0, [], 0.0
-    with Session("rtl", image, memory=memory) as session:
+    with Session("rtl", image, Running(memory=memory)) as session:
         for frame, right in zip(frames, expected, strict=True):
             result = session.run({"input": frame})
             (bits,) = result.raw.values()

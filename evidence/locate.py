@@ -27,7 +27,7 @@ from systolith.spec.image import Image
 from systolith.spec.isa import Instr, IsaError, isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 
-__all__ = ["Location", "locate_machine", "locate_rtl"]
+__all__ = ["Location", "Tracing", "locate_machine", "locate_rtl"]
 
 #: Cycles of a waveform before the first wrong beat and after it; and how far back an instruction's beginning
 #: may lie to be shown too.
@@ -158,26 +158,34 @@ class Location:
         return str(address) if self.memory in ("acc", "read", "chain") else f"0x{address:05x}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracing:
+    """The simulated core in which the first difference is searched, and what is kept of it.
+
+    Parameters
+    ----------
+    sources  : Verilog of the core, if not the generated one; its trace ports must be there
+    memory   : external memory of the simulated core
+    waveform : file for the window around the first difference, .vcd or .fst; None writes none
+    progress : called with one line of text at each stage
+    """
+
+    sources: dict[str, str] | None = None
+    memory: MemoryTiming = FULL_RATE
+    waveform: str | Path | None = None
+    progress: Progress = None
+
+
 # -- RTL against machine
 # ------------------------------------------------------------------------------------------
 def locate_rtl(
-    graph: QGraph,
-    image: Image,
-    inputs: Arrays,
-    *,
-    sources: dict[str, str] | None = None,
-    waveform: str | Path | None = None,
-    progress: Progress = None,
-    memory: MemoryTiming = FULL_RATE,
+    graph: QGraph, image: Image, inputs: Arrays, tracing: Tracing | None = None
 ) -> Location | None:
     """The first beat of the RTL that the machine does not write, or None if there is none.
 
     Parameters
     ----------
-    inputs   : int8 values by name
-    sources  : Verilog of the core, if not the generated one; its trace ports must be there
-    waveform : file for the window around it, .vcd or .fst; None writes none
-    memory   : external memory of the simulated core
+    inputs : int8 values by name
 
     Raises
     ------
@@ -193,7 +201,13 @@ def locate_rtl(
         driver = Driver(device, image, timeout_cycles=cycle_limit(image))
         driver.run_int8(dict(inputs))
 
-    timing = {"latency": memory.latency, "bytes_per_cycle": memory.bytes_per_cycle, "sources": sources}
+    tracing = tracing if tracing is not None else Tracing()
+    memory, waveform = tracing.memory, tracing.waveform
+    timing = {
+        "latency": memory.latency,
+        "bytes_per_cycle": memory.bytes_per_cycle,
+        "sources": tracing.sources,
+    }
     with RtlDevice(image.arch, **timing) as rtl:
         device = Lockstep(rtl, _machine(image))
         try:
@@ -220,8 +234,8 @@ def locate_rtl(
     )
     if waveform is None:
         return location
-    if progress is not None:
-        progress("writing a waveform of the first difference")
+    if tracing.progress is not None:
+        tracing.progress("writing a waveform of the first difference")
     first, last = max(0, finding.cycle - BEFORE), finding.cycle + AFTER
     if finding.cycle - finding.begin <= REACH:
         first = max(0, min(first, finding.begin - 10))

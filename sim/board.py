@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
+from systolith.host.device import DeviceError
 from systolith.hw.soc.on_chip import OnChipRam
 from systolith.hw.soc.sdram_chip import SdramTiming
 from systolith.hw.soc.system import generate_system
@@ -35,7 +36,7 @@ _HEADERS = (
 _SLICE_CYCLES = 1_000_000
 
 
-class BoardError(SimulationError):
+class BoardError(SimulationError, DeviceError):
     """A rule of the memory chip or of the serial line that the board broke."""
 
 

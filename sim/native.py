@@ -40,7 +40,7 @@ _TRACES = {
 }
 
 
-class ProtocolError(SimulationError):
+class ProtocolError(SimulationError, DeviceError):
     """The core broke a rule of AXI, or its CSRs did not answer."""
 
 

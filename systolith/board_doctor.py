@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from systolith.device_port import open_port
+from systolith.doctor import Check
 from systolith.host.device import DeviceError
 from systolith.host.driver import Driver
 from systolith.host.serial import SerialDevice
@@ -23,7 +23,7 @@ from systolith.spec.regs import DEFAULT_WATCHDOG, MAGIC, VERSION, core_digest
 if TYPE_CHECKING:
     from systolith.boards.board import Board
 
-__all__ = ["BoardCheck", "built_in_program", "check_board"]
+__all__ = ["built_in_program", "check_board"]
 
 #: Requests of the first check, and how many of a hundred may be repeated before the line is called bad.
 _REQUESTS, _PERCENT_REPEATED = 50, 5
@@ -34,47 +34,38 @@ _ROUND_TRIPS, _CLOCK_TOLERANCE = 200, 0.02
 _BLOCKS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class BoardCheck:
-    """One check: `ok` is None where it could not be made; `detail` is what was found, and the remedy."""
-
-    name: str
-    ok: bool | None
-    detail: str
-
-
 class _Fault(Exception):
     """A check that failed: what was found, and the remedy."""
 
 
-def check_board(board: Board, port: str, progress: Callable[[str], None] | None = None) -> list[BoardCheck]:
+def check_board(board: Board, port: str, progress: Callable[[str], None] | None = None) -> list[Check]:
     """Every check, in the order in which one depends on those before it. What memory held is lost.
 
     Raises
     ------
     ApiError, SimulationError   If there is no such board in simulation, or it cannot be built.
     """
-    checks: list[BoardCheck] = []
+    checks: list[Check] = []
     try:
         device = open_port(port, board)
     except DeviceError as error:
-        checks.append(BoardCheck("link", False, str(error)))
+        checks.append(Check("link", False, str(error)))
         return checks + [
-            BoardCheck(name, None, "not checked: there is no link") for name in _CHECKS if name != "link"
+            Check(name, None, "not checked: there is no link") for name in _CHECKS if name != "link"
         ]
     try:
         failed = ""
         for name, check in _CHECKS.items():
             if failed:
-                checks.append(BoardCheck(name, None, f"not checked: {failed} comes first"))
+                checks.append(Check(name, None, f"not checked: {failed} comes first"))
                 continue
             if progress is not None:
                 progress(f"checking {name}")
             try:
-                checks.append(BoardCheck(name, True, check(device, board)))
+                checks.append(Check(name, True, check(device, board)))
             except (_Fault, DeviceError) as error:
                 failed = name
-                checks.append(BoardCheck(name, False, str(error)))
+                checks.append(Check(name, False, str(error)))
     finally:
         device.close()
     return checks

@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from systolith.evidence.difference import Difference
 from systolith.spec.image import Image
 from systolith.spec.segments import HostPart
 
-if TYPE_CHECKING:
-    from systolith.evidence.locate import Location
-
-__all__ = ["BackendResult", "Difference", "RunResult", "VerifyResult", "describe", "host_rows"]
+__all__ = ["BackendResult", "RunResult", "VerifyResult", "describe", "host_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,58 +50,6 @@ class BackendResult:
     cycles: int | None = None
     load_cycles: int | None = None
     layer_cycles: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """Where a backend left the reference.
-
-    Parameters
-    ----------
-    backend, output : which result differs
-    elements, total : how many of its elements differ
-    index           : the first of them
-    expected, got   : its int8 values
-    error           : what the device reported instead of a result
-    location        : layer, instruction, cycle and beat of the first thing that went wrong, or None
-    note            : what else is known of it
-    """
-
-    backend: str
-    output: str = ""
-    elements: int = 0
-    total: int = 0
-    index: tuple[int, ...] = ()
-    expected: int = 0
-    got: int = 0
-    error: str | None = None
-    location: Location | None = None
-    note: str = ""
-
-    def __str__(self) -> str:
-        if self.error is not None:
-            return f"{self.backend}: {self.error}"
-        return (
-            f"{self.backend}: {self.elements} of {self.total} elements of output {self.output!r} differ; "
-            f"first at "
-            f"{list(self.index)}: expected {self.expected}, got {self.got}"
-        )
-
-    def as_dict(self) -> dict:
-        """Plain values for JSON; `text` says it in a sentence."""
-        return {
-            "backend": self.backend,
-            "text": str(self),
-            "output": self.output,
-            "elements": self.elements,
-            "total": self.total,
-            "index": list(self.index),
-            "expected": self.expected,
-            "got": self.got,
-            "error": self.error,
-            "location": self.location.as_dict() if self.location is not None else None,
-            "note": self.note,
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

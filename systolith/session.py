@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -14,13 +14,13 @@ from systolith.evidence.profile import instruction_ends, layer_cycles
 from systolith.host.device import Device, DeviceReset
 from systolith.host.driver import Driver, cycle_limit, dequantise, quantise
 from systolith.host.segments import HostSegments
+from systolith.options import Running
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
 from systolith.results import RunResult
 from systolith.spec.arch import ArchConfig
 from systolith.spec.image import Image
 from systolith.spec.isa import Engine
-from systolith.spec.memory import FULL_RATE, MemoryTiming
 
 __all__ = ["BACKENDS", "DEFAULT_BACKENDS", "Session", "Stream", "core_sources", "run_reference"]
 
@@ -65,9 +65,7 @@ class Session:
     ----------
     backend : 'machine'; 'rtl' or 'netlist', which are built first where their model is not cached; or 'board'
     image   : what runs on it
-    sources : Verilog to run instead of the generated core, file name to text; only on 'rtl' and 'netlist'
-    memory  : external memory of 'rtl' and 'netlist'
-    port    : of 'board', see `device_port.open_device`
+    running : where and how it runs
 
     Members
     -------
@@ -86,19 +84,18 @@ class Session:
         self,
         backend: str,
         image: Image,
-        sources: dict[str, str] | None = None,
-        memory: MemoryTiming = FULL_RATE,
-        port: str | None = None,
+        running: Running | None = None,
     ) -> None:
+        running = running if running is not None else Running()
         self.image = image
         self.ends: list[int | None] | None = None
         self._segments = HostSegments(image.host)
-        self._device = _make_device(backend, image, sources, memory, port)
+        self._device = _make_device(backend, image, running)
         self._rtl = self._device if backend in ("rtl", "netlist") else None
         self._driver: Driver | None = None
         try:
             # The core that comes with this package stops by its watchdog; another one may not.
-            self._limit = cycle_limit(image) if sources is not None else None
+            self._limit = cycle_limit(image) if running.sources is not None else None
             self._recovering(lambda driver: None)
         except BaseException:
             self.close()
@@ -235,9 +232,7 @@ class Stream:
         self._state, self._session.state = self._session.state, others
 
 
-def _make_device(
-    backend: str, image: Image, sources: dict[str, str] | None, memory: MemoryTiming, port: str | None
-) -> Device:
+def _make_device(backend: str, image: Image, running: Running) -> Device:
     if backend == "machine":
         from systolith.reference.machine_device import MachineDevice
 
@@ -248,18 +243,19 @@ def _make_device(
 
         return RtlDevice(
             image.arch,
-            latency=memory.latency,
-            bytes_per_cycle=memory.bytes_per_cycle,
-            sources=core_sources(backend, image.arch, sources),
+            latency=running.memory.latency,
+            bytes_per_cycle=running.memory.bytes_per_cycle,
+            sources=core_sources(backend, image.arch, running.sources),
         )
     if backend == "board":
-        return open_device(port, image.arch)
+        return open_device(running.port, image.arch)
     raise ApiError(f"{backend!r} is no device; choose from {', '.join(BACKENDS[1:])}")
 
 
-def core_sources(backend: str, arch: ArchConfig, sources: dict[str, str] | None) -> dict[str, str] | None:
+def core_sources(backend: str, arch: ArchConfig, sources: Mapping[str, str] | None) -> dict[str, str] | None:
     """What `RtlDevice` runs as a backend: `sources`, None for the generated core, or what synthesis makes of
     either."""
+    sources = dict(sources) if sources is not None else None
     if backend != "netlist":
         return sources
     from systolith.sim.netlist import core_netlist

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from systolith import api, cli
+from systolith import api, cli, compiling, importing, running, verifying
+from systolith.cli import program
 from systolith.evidence import locate
 from systolith.host.device import DeviceError
+from systolith.options import Running
 from systolith.reference.elementwise import Lookup
 from systolith.reference.graph import QGraph
 from systolith.spec.arch import PRESETS, load_arch
@@ -206,7 +208,7 @@ def test_an_internal_error_is_one_line(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr(api, "compile", broken)
+    monkeypatch.setattr(compiling, "compile_model", broken)
     monkeypatch.delenv("SYSTOLITH_DEBUG", raising=False)
     status, _, err = invoke(capsys, "compile", "m.onnx", "--arch", "tiny")
     assert status == 2
@@ -214,7 +216,7 @@ def test_an_internal_error_is_one_line(
     assert "internal error (RuntimeError: first line second line)" in err
 
 
-@pytest.mark.parametrize("command", sorted(cli.cli.commands))
+@pytest.mark.parametrize("command", sorted(program.cli.commands))
 def test_every_command_has_help_and_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = invoke(capsys, command, "--help")
     assert status == 0
@@ -381,12 +383,11 @@ class FakeSession:
         self,
         backend: str,
         image: Image,
-        sources: dict[str, str] | None = None,
-        memory: object = None,
-        port: str | None = None,
+        options: Running,
     ) -> None:
-        self.backend, self.image, self.sources = backend, image, sources
-        type(self).seen = sources
+        self.backend, self.image = backend, image
+        if backend == "rtl":
+            type(self).seen = options.sources
 
     def __enter__(self) -> "FakeSession":
         return self
@@ -409,12 +410,12 @@ class FakeSession:
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
     """`verify` on FakeSession, whatever model it is given."""
     kind = type("Session", (FakeSession,), {"graph": graph_of_three()})
-    monkeypatch.setattr(api, "Session", kind)
-    monkeypatch.setattr(api, "import_model", lambda *_: kind.graph)
-    monkeypatch.setattr(api, "compile", fake_compile)
-    monkeypatch.setattr(
-        locate, "locate_rtl", lambda *_, **options: replace(LOCATION, waveform=options["waveform"])
-    )
+    for module in (running, verifying):
+        monkeypatch.setattr(module, "Session", kind)
+    for module in (compiling, running, verifying):
+        monkeypatch.setattr(module, "compile_model", fake_compile)
+    monkeypatch.setattr(importing, "import_file", lambda *_: kind.graph)
+    monkeypatch.setattr(locate, "locate_rtl", lambda *given: replace(LOCATION, waveform=given[-1].waveform))
     return kind
 
 

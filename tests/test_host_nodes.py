@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from systolith import api
+from systolith import api, verifying
 from systolith.spec.image import Image
 from tests.compiler.qdq import QdqModel
 from tests.test_cli import invoke, refused
@@ -84,7 +84,7 @@ def test_a_difference_on_the_core_is_found_behind_a_first_segment(model, inputs,
                 value[0, -1] ^= 1
             return dataclasses.replace(result, raw=raw)
 
-    monkeypatch.setattr(api, "Session", Wrong)
+    monkeypatch.setattr(verifying, "Session", Wrong)
     status, out, err = invoke(
         capsys, "verify", model, "--arch", "tiny", "--inputs", inputs, "--on", "machine"
     )

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from systolith import api, cli
+from systolith import api, cli, importing, verifying
+from systolith.cli.options import EXIT_DIFFERENT
 from systolith.compiler import driver
 from systolith.evidence import lockstep
 from systolith.evidence.locate import AFTER, BEFORE, Location
@@ -301,7 +302,7 @@ def test_the_report_and_its_json(
     capsys: pytest.CaptureFixture,
 ) -> None:
     choose("sticky")
-    monkeypatch.setattr(api, "import_model", lambda *_: Partition(graph=graph_of_all_engines()))
+    monkeypatch.setattr(importing, "import_file", lambda *_: Partition(graph=graph_of_all_engines()))
     files = []
     for name, text in core.items():
         (tmp_path / name).write_text(text)
@@ -309,7 +310,7 @@ def test_the_report_and_its_json(
     status = cli.main(
         ["verify", "m.onnx", "--arch", "tiny", *files, "--json", "r.json", "--waveform", "w.vcd"]
     )
-    assert status == cli.EXIT_DIFFERENT
+    assert status == EXIT_DIFFERENT
     out = capsys.readouterr().out
     (difference,) = json.loads((tmp_path / "r.json").read_text())["differences"]
     location = difference["location"]
@@ -375,7 +376,7 @@ def test_a_wrong_instruction_of_the_compiler_is_found(
     choose(None)
     graph = graph_of_all_engines()
     image, offset = tampered(driver.compile_graph(graph, ARCH), mnemonic, nth, **operands)
-    monkeypatch.setattr(api, "compile", lambda *_, **__: image)
+    monkeypatch.setattr(verifying, "compile_model", lambda *_, **__: image)
     result = api.verify(graph, ARCH, on=("machine", "rtl"), sources=core)
     assert [difference.backend for difference in result.differences] == ["machine", "rtl"]
     for difference in result.differences:
@@ -388,7 +389,7 @@ def test_a_wrong_instruction_of_the_compiler_is_found(
 def test_a_wrong_product_shows_in_the_output_that_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = graph_of_all_engines()
     image, offset = tampered(driver.compile_graph(graph, ARCH), "MATMUL", 3, tile=1)
-    monkeypatch.setattr(api, "compile", lambda *_, **__: image)
+    monkeypatch.setattr(verifying, "compile_model", lambda *_, **__: image)
     (difference,) = api.verify(graph, ARCH, on=("machine",)).differences
     found = difference.location
     assert (found.layer, found.engine) == ("conv0", "OUTPUT")

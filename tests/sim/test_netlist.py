@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from systolith import api
+from systolith import api, verifying
 from systolith.compiler.driver import compile_graph
 from systolith.host.driver import Driver
 from systolith.session import Session
@@ -87,7 +87,7 @@ def test_verify_compares_the_cycles_of_rtl_and_netlist(monkeypatch):
             return dataclasses.replace(result, cycles=result.cycles + self.late)
 
     graph = random_graph(3, largest=4, steps=2)
-    monkeypatch.setattr(api, "Session", Late)
+    monkeypatch.setattr(verifying, "Session", Late)
     result = api.verify(graph, TINY, on=("rtl", "netlist"))
     (difference,) = result.differences
     cycles = {name: result.backends[name].cycles for name in ("rtl", "netlist")}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from systolith.doctor import EXIT_REFUSED, json_option
+from systolith.cli.options import EXIT_REFUSED, json_option
 from systolith.report import Reporter, reporter_for, write_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ __all__ = ["build"]
 )
 @click.option("--calib", metavar="DATA.npz", help="Calibration data, where a model is in float.")
 @click.option(
-    "--seed", type=int, help="Of the placement; default: one with which the board reaches its clock."
+    "--seed", type=int, help="Seed of the placement; default: one with which the board reaches its clock."
 )
 @json_option
 @click.pass_context

@@ -1,0 +1,32 @@
+"""The command `explain`: where the cycles of a model go, before anything runs."""
+
+from __future__ import annotations
+
+import click
+
+from systolith.cli.options import arch_option, import_options, json_option, memory_options
+from systolith.cli.tables import print_layers
+from systolith.options import Importing
+from systolith.report import reporter_for, write_json
+from systolith.spec.memory import MemoryTiming
+
+__all__ = ["explain"]
+
+
+@click.command()
+@click.argument("model")
+@arch_option
+@import_options
+@memory_options
+@json_option
+def explain(model: str, arch: str, importing: Importing, memory: MemoryTiming, json_path: str | None) -> None:
+    """Estimated cycles, roofline and limit of each layer of MODEL, without running it."""
+    from systolith import compiling
+    from systolith.results import describe
+
+    reporter = reporter_for(json_path)
+    with reporter.progress() as progress:
+        image = compiling.compile_model(model, arch, importing, memory=memory, progress=progress)
+    info = describe(image, image.cycles)
+    print_layers(reporter, info)
+    write_json(json_path, info)

@@ -1,0 +1,125 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from systolith.options import HIDDEN, Importing
+from systolith.spec.arch import PRESETS
+from systolith.spec.memory import FULL_RATE, MemoryTiming
+
+__all__ = [
+    "ARCH_HELP",
+    "EXIT_DIFFERENT",
+    "EXIT_REFUSED",
+    "arch_option",
+    "import_options",
+    "json_option",
+    "memory_options",
+    "port_option",
+]
+
+#: Exit status where `verify` finds a difference.
+EXIT_DIFFERENT = 1
+#: Exit status of a refused input, and of a missing tool.
+EXIT_REFUSED = 2
+
+Command = Callable[..., None]
+
+ARCH_HELP = f"A preset ({', '.join(PRESETS)}) or a TOML file."
+arch_option = click.option("--arch", required=True, metavar="NAME_OR_TOML", help=ARCH_HELP)
+json_option = click.option(
+    "--json", "json_path", metavar="FILE", help="Write the result as JSON; - is standard output."
+)
+port_option = click.option(
+    "--port",
+    metavar="PORT",
+    help="Port of the board backend: a serial port, or sim:NAME for a board in simulation.",
+)
+
+
+class _State(click.ParamType):
+    """`hn:h`: an output and the input that it is given as in the next run."""
+
+    name = "OUTPUT:INPUT"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        output, colon, source = value.rpartition(":")
+        if not (output and colon and source):
+            self.fail(
+                f"{value!r} is not OUTPUT:INPUT: name an output and the input that it is given as in the "
+                f"next "
+                "run, as in hn:h",
+                param,
+                ctx,
+            )
+        return output, source
+
+
+def import_options(command: Command) -> Command:
+    """Options `--calib`, `--percentile`, `--state` and `--hidden`, which arrive as one `importing`."""
+
+    @click.option(
+        "--calib",
+        metavar="DATA.npz",
+        help="Calibration data for a float model: per input, samples stacked on the first axis.",
+    )
+    @click.option(
+        "--percentile",
+        type=click.FloatRange(50, 100, min_open=True),
+        default=100.0,
+        show_default=True,
+        help="Share of the calibration data's values that int8 covers, tensor by tensor; the rest saturates.",
+    )
+    @click.option(
+        "--state",
+        "states",
+        multiple=True,
+        type=_State(),
+        help="State that stays on the core from run to run; may be given more than once.",
+    )
+    @click.option(
+        "--hidden",
+        type=click.Choice(HIDDEN),
+        default="8",
+        show_default=True,
+        help="Bits of the hidden states of recurrent layers.",
+    )
+    @functools.wraps(command)
+    def with_importing(
+        *args: Any,
+        calib: str | None,
+        percentile: float,
+        states: tuple[tuple[str, str], ...],
+        hidden: str,
+        **kwargs: Any,
+    ) -> None:
+        importing = Importing(calib=calib, states=dict(states), hidden=hidden, percentile=percentile)
+        return command(*args, importing=importing, **kwargs)
+
+    return with_importing
+
+
+def memory_options(command: Command) -> Command:
+    """Options `--latency` and `--bytes-per-cycle`, which arrive as one parameter `memory`."""
+
+    @click.option(
+        "--latency",
+        default=FULL_RATE.latency,
+        show_default=True,
+        help="Latency of external memory, in cycles.",
+    )
+    @click.option(
+        "--bytes-per-cycle", type=int, help="Rate of external memory; default: what the bus carries."
+    )
+    @functools.wraps(command)
+    def with_memory(*args: Any, latency: int, bytes_per_cycle: int | None, **kwargs: Any) -> None:
+        return command(*args, memory=MemoryTiming(latency=latency, bytes_per_cycle=bytes_per_cycle), **kwargs)
+
+    return with_memory

@@ -1,0 +1,69 @@
+"""The commands together, and what becomes of their errors.
+
+No traceback reaches a user; SYSTOLITH_DEBUG=1 shows it to a developer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+from systolith.cli.assembly import asm, disasm
+from systolith.cli.build import build
+from systolith.cli.compile import compile_command
+from systolith.cli.doctor import doctor
+from systolith.cli.explain import explain
+from systolith.cli.options import EXIT_REFUSED
+from systolith.cli.run import run
+from systolith.cli.verify import verify
+from systolith.spec.errors import SystolithError
+
+__all__ = ["cli", "execute"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="systolith")
+def cli() -> None:
+    """From an ONNX model to a systolic accelerator, bit for bit."""
+
+
+for _command in (compile_command, run, verify, explain, asm, disasm, build, doctor):
+    cli.add_command(_command)
+
+
+def execute(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    try:
+        return cli.main(args=arguments, prog_name="systolith", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return EXIT_REFUSED
+    except click.ClickException as error:
+        return _refuse(error.format_message())
+    except click.exceptions.Abort:
+        return _refuse("interrupted")
+    except BrokenPipeError:
+        # The reader of a pipe left: not an error, but Python must not complain while it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("SYSTOLITH_DEBUG"):
+            traceback.print_exc()
+        if isinstance(error, OSError) and error.filename is not None:
+            return _refuse(f"cannot use {str(error.filename)!r}: {error.strerror}")
+        if isinstance(error, (SystolithError, OSError)):
+            # What a tool printed may follow the sentence; SYSTOLITH_DEBUG shows it.
+            return _refuse(str(error).partition("\n")[0])
+        return _refuse(
+            f"internal error ({type(error).__name__}: {error}): please report it; SYSTOLITH_DEBUG=1 shows "
+            f"where"
+        )
+
+
+def _refuse(text: str) -> int:
+    # One sentence on one line, whatever the exception held.
+    click.echo("systolith: " + " ".join(text.split()), err=True)
+    return EXIT_REFUSED

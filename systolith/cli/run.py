@@ -1,0 +1,85 @@
+"""The command `run`: one inference on a backend."""
+
+from __future__ import annotations
+
+import click
+
+from systolith.cli.options import ARCH_HELP, import_options, json_option, memory_options, port_option
+from systolith.cli.tables import print_host
+from systolith.options import Importing, Running
+from systolith.report import reporter_for, write_json
+from systolith.spec.memory import MemoryTiming
+
+__all__ = ["run"]
+
+
+@click.command()
+@click.argument("model_or_image")
+@click.option("--arch", metavar="NAME_OR_TOML", help=ARCH_HELP + " Not needed with an image.")
+@click.option(
+    "--inputs",
+    required=True,
+    metavar="X.npz",
+    help="One array per input of the model, of its own shape and type.",
+)
+@click.option(
+    "--outputs", metavar="Y.npz", help="Where the outputs go, under the model's own names and types."
+)
+@click.option(
+    "--on",
+    "backend",
+    default="machine",
+    show_default=True,
+    metavar="BACKEND",
+    help="reference, machine, rtl, netlist or board.",
+)
+@port_option
+@memory_options
+@import_options
+@json_option
+def run(
+    model_or_image: str,
+    arch: str | None,
+    inputs: str,
+    outputs: str | None,
+    backend: str,
+    port: str | None,
+    memory: MemoryTiming,
+    importing: Importing,
+    json_path: str | None,
+) -> None:
+    """Run MODEL_OR_IMAGE once on a backend."""
+    import numpy as np
+
+    from systolith.results import host_rows
+    from systolith.running import run_model
+
+    reporter = reporter_for(json_path)
+    with reporter.progress() as progress:
+        result = run_model(
+            model_or_image, inputs, backend, arch, importing, Running(memory=memory, port=port), progress
+        )
+    if outputs is not None:
+        # An open file keeps the name as given: numpy.savez would append .npz.
+        with open(outputs, "wb") as file:
+            np.savez(file, **result.outputs)
+    for name, value in result.outputs.items():
+        reporter.line(f"{name}: {value.dtype}{list(value.shape)}")
+    if result.cycles:
+        reporter.line(
+            f"{result.cycles:,} cycles ({result.load_cycles:,} to load, once), {result.seconds:.2f} s on "
+            f"{backend}"
+        )
+    nodes = host_rows(result.host, result.host_seconds)
+    print_host(reporter, nodes)
+    write_json(
+        json_path,
+        {
+            "backend": backend,
+            "seconds": round(result.seconds, 6),
+            "cycles": result.cycles,
+            "load_cycles": result.load_cycles,
+            "outputs": {n: list(v.shape) for n, v in result.outputs.items()},
+            "host_nodes": nodes,
+        },
+    )

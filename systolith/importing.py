@@ -1,0 +1,96 @@
+"""From a model, in any form that the verbs take, to what the core and the host run of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+from systolith.arrays import ApiError, as_partition, load_arrays
+from systolith.options import Importing
+from systolith.reference.graph import QGraph
+from systolith.reference.partition import Partition
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Model", "Progress", "existing", "fidelity", "import_file", "imported", "tell"]
+
+#: What the verbs take as a model.
+Model: TypeAlias = Union[str, Path, "onnx.ModelProto", QGraph, Partition]
+#: Called with one line of text at each stage; None is silent.
+Progress: TypeAlias = Callable[[str], None] | None
+
+
+def tell(progress: Progress, text: str) -> None:
+    """One stage begins."""
+    if progress is not None:
+        progress(text)
+
+
+def existing(model: str | Path) -> Path:
+    """The path of a file.
+
+    Raises
+    ------
+    ApiError   If there is none.
+    """
+    path = Path(model)
+    if not path.is_file():
+        raise ApiError(f"model {str(model)!r} does not exist: give the path of an ONNX file")
+    return path
+
+
+def import_file(model: str | Path, importing: Importing, progress: Progress = None) -> Partition:
+    """An ONNX file as its quantised graph for the core, and what the host runs before and after that.
+
+    Raises
+    ------
+    ApiError       If the file does not exist, or `importing` says what the model does not allow.
+    CompileError   If the model is refused; from the compiler, naming the node.
+    """
+    from systolith.compiler.partition import partition_model
+    from systolith.evidence.fidelity import chosen_hidden, has_recurrent_layers
+
+    path, data = existing(model), load_arrays(importing.calib, "calibration data")
+    states, percentile = importing.states, importing.percentile
+    if importing.hidden == "auto":
+        if data is None:
+            raise ApiError(
+                "hidden 'auto' compares with the float model on calibration data: give a float model and "
+                "that "
+                "data, or 8 or 16"
+            )
+        return chosen_hidden(path, data, states, percentile, lambda text: tell(progress, text))
+    bits = int(importing.hidden)
+    partition = partition_model(path, data, states, bits, percentile)
+    if bits == 16 and not has_recurrent_layers(partition):
+        raise ApiError(
+            "the model has no recurrent layer on the core, so there is no hidden state of 16 bits: leave "
+            "hidden out"
+        )
+    return partition
+
+
+def imported(model: Model, importing: Importing, progress: Progress = None) -> Partition:
+    """The model, imported where it is a file."""
+    if not isinstance(model, QGraph | Partition):
+        tell(progress, f"importing {model}")
+        model = import_file(model, importing, progress)
+    return as_partition(model)
+
+
+def fidelity(
+    model: Model, partition: Partition, importing: Importing, progress: Progress = None
+) -> dict[str, dict[str, float | None]]:
+    """Signal to noise against the float model on the calibration data; empty where there is neither."""
+    if isinstance(model, QGraph | Partition) or importing.calib is None:
+        return {}
+    from systolith.compiler.importer import is_quantised, load_model
+    from systolith.evidence.fidelity import signal_to_noise
+
+    calibration = load_arrays(importing.calib, "calibration data")
+    if is_quantised(load_model(existing(model))):
+        return {}
+    tell(progress, "comparing with the float model")
+    return signal_to_noise(model, partition, calibration, importing.states)

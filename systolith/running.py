@@ -1,0 +1,87 @@
+"""The verb `run`, on option objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from systolith.arrays import ApiError, Source, check_inputs, load_arrays
+from systolith.compiling import compile_model
+from systolith.device_port import simulated_arch
+from systolith.importing import Model, Progress, imported, tell
+from systolith.options import Importing, Running
+from systolith.reference.graph import QGraph
+from systolith.reference.partition import Partition
+from systolith.results import RunResult
+from systolith.session import BACKENDS, Session, run_reference
+from systolith.spec.arch import ArchConfig, load_arch
+from systolith.spec.image import Image, ImageError
+
+__all__ = ["check_backends", "run_model"]
+
+
+def check_backends(names: Sequence[str]) -> None:
+    """Refuse what is no backend.
+
+    Raises
+    ------
+    ApiError   Naming it.
+    """
+    for name in names:
+        if name not in BACKENDS:
+            raise ApiError(f"there is no backend {name!r}; choose from {', '.join(BACKENDS)}")
+
+
+def run_model(
+    model_or_image: Model | Image,
+    inputs: Source,
+    on: str,
+    arch: str | Path | ArchConfig | None,
+    importing: Importing,
+    running: Running,
+    progress: Progress = None,
+) -> RunResult:
+    """See `api.run`."""
+    check_backends((on,))
+    arrays = load_arrays(inputs, "inputs")
+    if arrays is None:
+        raise ApiError("run needs inputs: one array per input of the model")
+    image = _as_image(model_or_image)
+    if on == "reference":
+        if image is not None:
+            raise ApiError(
+                "an image holds instructions, not the model: run the ONNX file on 'reference', or the "
+                "image on 'machine'"
+            )
+        return run_reference(imported(model_or_image, importing, progress), arrays)
+    if image is None:
+        arch = arch or simulated_arch(running.port)
+        if arch is None:
+            raise ApiError(
+                "running a model needs an architecture: give --arch, or an image that was compiled for one"
+            )
+        image = compile_model(model_or_image, arch, importing, progress=progress)
+    elif arch is not None and load_arch(arch).digest() != image.arch.digest():
+        raise ApiError(
+            f"the image was compiled for {image.arch.name!r}, not for {load_arch(arch).name!r}: compile "
+            f"the model again"
+        )
+    ports = image.inputs if image.host is None else image.host.inputs
+    check_inputs(arrays, {port.name: (port.shape, port.dtype) for port in ports})
+    tell(progress, f"preparing {on}")
+    with Session(on, image, running) as session:
+        tell(progress, f"running on {on}")
+        return session.run(arrays)
+
+
+def _as_image(source: Model | Image) -> Image | None:
+    """The image, if it is one or names a file that is not ONNX by its suffix."""
+    if isinstance(source, Image):
+        return source
+    if isinstance(source, QGraph | Partition) or Path(source).suffix == ".onnx":
+        return None
+    if not Path(source).is_file():
+        raise ImageError(
+            f"{str(source)!r} does not exist: give an ONNX file or an image made by `systolith compile`"
+        )
+    return Image.load(source)

@@ -1,0 +1,141 @@
+"""The verb `verify`, on option objects: every backend beside the reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from systolith.arrays import ApiError, Arrays, Source, check_inputs, input_specs, load_arrays, random_inputs
+from systolith.compiling import compile_model
+from systolith.evidence.difference import Difference, compare_cycles, compare_host, compare_raw, located
+from systolith.host.device import DeviceError
+from systolith.host.segments import HostSegments
+from systolith.host.serial import LinkDown
+from systolith.importing import Model, Progress, fidelity, imported, tell
+from systolith.options import Importing, Running
+from systolith.reference.partition import Partition
+from systolith.results import BackendResult, RunResult, VerifyResult
+from systolith.running import check_backends
+from systolith.session import BACKENDS, Session, core_sources, run_reference
+from systolith.spec.arch import ArchConfig, load_arch
+from systolith.spec.image import Image
+
+__all__ = ["SIMULATED", "verify_model"]
+
+#: Backends whose clock is simulated: their Verilog can be given, and what they do can be watched.
+SIMULATED = ("rtl", "netlist")
+
+
+def verify_model(
+    model: Model,
+    arch: str | Path | ArchConfig,
+    inputs: Source,
+    importing: Importing,
+    running: Running,
+    *,
+    on: Sequence[str],
+    seed: int = 0,
+    locate: bool = True,
+    waveform: str | Path | None = None,
+    progress: Progress = None,
+) -> VerifyResult:
+    """See `api.verify`."""
+    check_backends(on)
+    if waveform is not None and set(on) & set(SIMULATED):
+        _check_waveform(waveform)
+    config = load_arch(arch)
+    partition = imported(model, importing, progress)
+    arrays = load_arrays(inputs, "inputs")
+    drawn = arrays is None
+    if arrays is None:
+        arrays = random_inputs(partition, seed)
+    check_inputs(arrays, input_specs(partition))
+    begin = time.perf_counter()
+    image = compile_model(partition, config, Importing(), memory=running.memory, progress=progress)
+    compile_seconds = time.perf_counter() - begin
+    tell(progress, "running on reference")
+    expected = run_reference(partition, arrays)
+    backends = {"reference": BackendResult(seconds=expected.seconds)}
+    host_seconds = dict(expected.host_seconds)
+    differences: list[Difference] = []
+    for name in [name for name in BACKENDS[1:] if name in on]:
+        found, result = _compared(name, image, arrays, expected, running, progress)
+        backends[name] = BackendResult(seconds=0.0)
+        if result is not None:
+            backends[name] = BackendResult(
+                seconds=result.seconds,
+                cycles=result.cycles,
+                load_cycles=result.load_cycles,
+                layer_cycles=result.layer_cycles,
+            )
+            for segment, seconds in result.host_seconds.items():
+                host_seconds[segment] = min(seconds, host_seconds[segment])
+        if found and locate:
+            tell(progress, f"{name} differs: searching the first instruction")
+            found[0] = _located(found[0], partition, image, arrays, running, waveform, progress)
+        differences += found
+    if not differences and backends.keys() >= set(SIMULATED):
+        cycles = ((backends[name].load_cycles, backends[name].cycles) for name in SIMULATED)
+        differences += compare_cycles(*cycles)
+    return VerifyResult(
+        snr_db=fidelity(model, partition, importing, progress),
+        model=partition.graph.name,
+        image=image,
+        seed=seed if drawn else None,
+        backends=backends,
+        differences=tuple(differences),
+        host_seconds=host_seconds,
+        compile_seconds=compile_seconds,
+    )
+
+
+def _compared(
+    name: str, image: Image, arrays: Arrays, expected: RunResult, running: Running, progress: Progress
+) -> tuple[list[Difference], RunResult | None]:
+    """What differs on one backend, and its result, or None where it stopped."""
+    tell(progress, f"preparing {name}")
+    if name not in SIMULATED:
+        running = replace(running, sources=None)
+    try:
+        with Session(name, image, running) as session:
+            tell(progress, f"running on {name}")
+            result = session.run(arrays)
+    except LinkDown:
+        # Nothing is known of the board, so it cannot be called wrong.
+        raise
+    except DeviceError as error:
+        return [Difference(backend=name, error=str(error))], None
+    found = compare_raw(name, expected.raw, result.raw)
+    if not found and image.host is not None:
+        found = compare_host(name, expected.outputs, result.outputs)
+    return found, result
+
+
+def _located(
+    difference: Difference,
+    partition: Partition,
+    image: Image,
+    arrays: Arrays,
+    running: Running,
+    waveform: str | Path | None,
+    progress: Progress,
+) -> Difference:
+    """The difference with the place where it began."""
+    from systolith.evidence.locate import Tracing
+
+    tracing = None
+    if difference.backend in SIMULATED:
+        core = core_sources(difference.backend, image.arch, running.sources)
+        tracing = Tracing(sources=core, memory=running.memory, waveform=waveform, progress=progress)
+    entered = HostSegments(partition.host).enter(arrays)
+    return located(difference, partition.graph, image, entered, tracing)
+
+
+def _check_waveform(path: str | Path) -> None:
+    from systolith.sim.native import Waveform
+
+    Waveform(path)
+    if not Path(path).parent.is_dir():
+        raise ApiError(f"there is no directory for the waveform {str(path)!r}: create it")
