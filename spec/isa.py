@@ -177,7 +177,7 @@ class Isa:
                 f"unknown mnemonic {mnemonic!r}; known are {', '.join(self.by_mnemonic)}"
             ) from None
 
-    def make(self, mnemonic: str, **operands: int) -> Instr:
+    def make(self, mnemonic: str, /, **operands: int) -> Instr:
         """An instruction with every operand present and checked.
 
         Raises
