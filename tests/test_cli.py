@@ -16,8 +16,9 @@ from systolith.options import Running
 from systolith.reference.elementwise import Lookup
 from systolith.reference.graph import QGraph
 from systolith.spec.arch import PRESETS, load_arch
-from systolith.spec.image import Image, IoTensor, LayerInfo
+from systolith.spec.image import Image
 from systolith.spec.isa import isa_for
+from systolith.spec.manifest import IoTensor, LayerInfo
 from tests.graphs import GraphBuilder
 
 PROGRAM = """\
