@@ -74,7 +74,7 @@ _PORT: Rule = mapping(
     Port,
     {
         "name": _NAME,
-        "shape": optional(sequence(integer(0, (1 << 31) - 1), 64)),
+        "shape": optional(sequence(integer(0, (1 << 31) - 1), 16)),
         "dtype": one_of(
             "float16", "float32", "float64", "bool", "object",
             "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
@@ -218,5 +218,7 @@ def _check_host(header: dict[str, Any], before: bytes, after: bytes) -> None:
             raise SchemaError(f"host.nodes names nodes {which} the core, and the file holds none")
     if not before and not after:
         raise SchemaError("host describes segments, and the file holds none")
+    if any(port.shape is None for port in host["inputs"]):
+        raise SchemaError("host.inputs holds an input of unknown shape")
     for key in ("inputs", "outputs"):
         _check_unique(f"host.{key}", [port.name for port in host[key]])

@@ -277,13 +277,6 @@ def test_wrong_npz_is_refused(content: bytes, tmp_path: Path) -> None:
         api.load_arrays(path, "inputs")
 
 
-def test_npy_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.npy"
-    np.save(path, np.zeros(3))
-    with pytest.raises(api.ApiError, match="single array"):
-        api.load_arrays(path, "inputs")
-
-
 # -- verify: what it reports, with devices of known behaviour ------------------------------------------------
 def graph_of_three() -> QGraph:
     """Three tables in a row."""
