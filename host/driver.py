@@ -192,9 +192,9 @@ class Driver:
         end, size = self.data_base + self.image.data_bytes, self.device.memory_bytes
         if end > size:
             raise DeviceError(
-                f"the image needs {end:,} bytes of external memory ({len(self.image.program):,} for its program, "
-                f"{self.image.data_bytes:,} for data), and this device has {size:,}: compile a smaller model, or "
-                "run it on a device with more"
+                f"the image needs {end:,} bytes of external memory ({len(self.image.program):,} for its "
+                f"program, {self.image.data_bytes:,} for data), and this device has {size:,}: compile a "
+                "smaller model, or run it on a device with more"
             )
 
     def _execute(self, entry: int) -> int:

@@ -169,7 +169,7 @@ class Session:
             check_inputs(arrays, {port.name: (port.shape, port.dtype) for port in self.image.host.inputs})
         entered = self._segments.enter(arrays)
         if self.image.host is not None:
-            arrays = {io.name: entered[io.name] for io in self.image.inputs}
+            arrays = {io.name: entered[io.name] for io in self.image.inputs if io.name in entered}
         self._recovering(lambda driver: driver.check(arrays))
         quantised = {io.name: quantise(np.asarray(arrays[io.name]), io) for io in self.image.inputs}
         if self._rtl is not None:

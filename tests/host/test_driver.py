@@ -117,8 +117,8 @@ def test_an_image_that_does_not_fit_is_refused_before_anything_is_written(image)
     with pytest.raises(
         DeviceError,
         match=r"^the image needs 2,147,\d{3},\d{3} bytes of external memory \([\d,]+ for its program, "
-        r"2,147,483,648 for data\), and this device has 65,536: compile a smaller model, or run it on a device "
-        r"with more$",
+        r"2,147,483,648 for data\), and this device has 65,536: compile a smaller model, or run it on a "
+        r"device with more$",
     ):
         Driver(device, large)
     assert not device.memory.any() and device.csrs["DATA_SIZE"] == 0
