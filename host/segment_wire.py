@@ -25,10 +25,10 @@ _MOST_BYTES = 1 << 30
 _DTYPES = {
     name: np.dtype(name)
     for name in (
-        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-        "float16", "float32", "float64", "complex64", "complex128",
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64", "complex64", "complex128"),
     )
-}  # fmt: skip
+}
 
 
 class WireError(Exception):

@@ -42,6 +42,11 @@ _COUNT = integer(0, (1 << 63) - 1)
 _MANY = 1 << 28
 _FLOAT32_LEAST, _FLOAT32_MOST = 2.0**-149, (2.0 - 2.0**-23) * 2.0**127
 
+_PORT_TYPES = (
+    *("float16", "float32", "float64", "bool", "object"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+
 _IO: Rule = mapping(
     IoTensor,
     {
@@ -75,12 +80,9 @@ _PORT: Rule = mapping(
     {
         "name": _NAME,
         "shape": optional(sequence(integer(0, (1 << 31) - 1), 16)),
-        "dtype": one_of(
-            "float16", "float32", "float64", "bool", "object",
-            "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-        ),
+        "dtype": one_of(*_PORT_TYPES),
     },
-)  # fmt: skip
+)
 _HOST_NODE: Rule = mapping(
     HostNode,
     {

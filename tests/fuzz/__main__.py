@@ -39,7 +39,7 @@ def main(
     save: str,
     json_path: str | None,
 ) -> None:
-    """Run the fuzzer; exit status 1 where a case fails, which is then saved with the command to run it again."""
+    """Run the fuzzer; exit status 1 where a case fails: it is saved, with the command to run it again."""
     if context.invoked_subcommand is not None:
         return
     if unknown := set(only) - set(generators()):

@@ -14,13 +14,47 @@ __all__ = ["QUICK", "cases"]
 QUICK = 150
 _ARCHS = ("tiny", "array8", "array16", "icebreaker")
 _VALUES = (
-    "", "-1", "0", "1", "2**8", "0x", "0b1", "1e3", "1_000", "+7", "=", "==1", "nan", "٣", "99999999999999999999",
-    "\N{RIGHT-TO-LEFT OVERRIDE}1", "\x1b[31m", "ACT", "act", "PROGRAM", "a|b", "ARRAY,,", "None", "0x" + "f" * 5000,
+    "",
+    "-1",
+    "0",
+    "1",
+    "2**8",
+    "0x",
+    "0b1",
+    "1e3",
+    "1_000",
+    "+7",
+    "=",
+    "==1",
+    "nan",
+    "٣",
+    "99999999999999999999",
+    "\N{RIGHT-TO-LEFT OVERRIDE}1",
+    "\x1b[31m",
+    "ACT",
+    "act",
+    "PROGRAM",
+    "a|b",
+    "ARRAY,,",
+    "None",
+    "0x" + "f" * 5000,
     "9" * 5000,
-)  # fmt: skip
+)
 _NAMES = (
-    "mnemonic", "self", "operands", "wait", "signal", "opcode", "", "__class__", "é", "bytes", "\x1b[2J", "kw", "args"
-)  # fmt: skip
+    "mnemonic",
+    "self",
+    "operands",
+    "wait",
+    "signal",
+    "opcode",
+    "",
+    "__class__",
+    "é",
+    "bytes",
+    "\x1b[2J",
+    "kw",
+    "args",
+)
 
 
 def _line(rng: random.Random, formats: tuple[Format, ...]) -> str:

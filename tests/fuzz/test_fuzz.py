@@ -47,7 +47,7 @@ def test_no_case_ends_badly(tmp_path: Path) -> None:
 
 def test_every_generator_is_found_and_repeats() -> None:
     found = generators()
-    assert {"assembly"} <= found.keys()
+    assert {"architectures", "assembly", "images", "inputs"} <= found.keys()
     for name, generator in found.items():
         first, again = (list(itertools.islice(case_at(generator, name, 7), 3)) for _ in range(2))
         assert first == again, name
