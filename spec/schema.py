@@ -7,7 +7,6 @@ A rule takes a value and the path that leads to it, ``inputs[0].scale``, and ret
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,7 +52,8 @@ def number(low: float, high: float) -> Rule:
     """A finite number from `low` to `high`, as float."""
 
     def rule(value: object, path: str) -> float:
-        if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+        # Neither NaN nor infinity lies between two numbers.
+        if type(value) not in (int, float) or not low <= value <= high:
             raise _refuse(path, f"a number from {low:g} to {high:g}", value)
         return float(value)
 

@@ -178,7 +178,8 @@ class StoredArrays(Mapping[str, np.ndarray]):
         header = Header(shape, dtype, length)
         if length + header.bytes != size:
             raise self._error(
-                f"holds {excerpt(name)}, which claims {excerpt(length + header.bytes)} bytes and has {size}"
+                f"holds {excerpt(name)}, which claims {excerpt(length + header.bytes)} bytes and has {size}: "
+                "save it again with numpy.savez"
             )
         return header
 
