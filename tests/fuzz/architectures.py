@@ -14,7 +14,7 @@ from tests.fuzz.values import edit_bytes
 
 __all__ = ["QUICK", "cases"]
 
-QUICK = 200
+QUICK = 120
 _VALUES = (
     "0",
     "-1",

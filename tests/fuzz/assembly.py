@@ -11,7 +11,7 @@ from tests.fuzz.kit import Case
 
 __all__ = ["QUICK", "cases"]
 
-QUICK = 150
+QUICK = 100
 _ARCHS = ("tiny", "array8", "array16", "icebreaker")
 _VALUES = (
     "",

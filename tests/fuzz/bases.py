@@ -32,10 +32,12 @@ _PREFIX = struct.Struct("<8sIIQQQ32s")
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """An image and inputs for it."""
+    """An image and inputs for it, each as it is and as a file."""
 
     image: Image
     arrays: dict[str, np.ndarray]
+    file: bytes
+    inputs: bytes
 
 
 @functools.cache
@@ -63,10 +65,10 @@ def _compiled(graph: QGraph, arch: str) -> Image:
 def bases() -> tuple[Base, ...]:
     """Small images: of random graphs for three cores, one with state, one with segments on the host."""
     images = [
-        _compiled(random_graph(1), "tiny"),
-        _compiled(random_graph(4), "tiny"),
-        _compiled(random_graph(2), "array8"),
-        _compiled(CompactGraphs(3).build(), "icebreaker"),
+        _compiled(random_graph(6, 3, 6), "tiny"),
+        _compiled(random_graph(12, 3, 6), "tiny"),
+        _compiled(random_graph(13, 3, 6), "array8"),
+        _compiled(CompactGraphs(3).build(2), "icebreaker"),
     ]
     first = images[0]
     state = StateInfo(name="memory", offset=first.data_bytes, initial="00ff" * 8)
@@ -76,7 +78,7 @@ def bases() -> tuple[Base, ...]:
         path.write_bytes(dense_model())
         partition = partition_model(path)
     images.append(replace(_compiled(partition.graph, "tiny"), host=partition.host))
-    return tuple(Base(image, _inputs(image)) for image in images)
+    return tuple(Base(image, _inputs(image), image.to_bytes(), npz(_inputs(image))) for image in images)
 
 
 def npz(arrays: dict[str, np.ndarray]) -> bytes:

@@ -42,6 +42,8 @@ _ROOT = Path(__file__).resolve().parents[2]
 HANG_SECONDS = 60.0
 MEMORY_BYTES = 2 << 30
 _START_SECONDS = 300.0
+#: Files of cases lie in memory, where the system has such a folder: there are many, and none lives for long.
+_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +148,7 @@ class _Worker:
 
     def send(self, case: Case) -> None:
         assert self.process.stdin is not None
-        self._folder = tempfile.TemporaryDirectory(prefix="systolith-fuzz-")
+        self._folder = tempfile.TemporaryDirectory(prefix="systolith-fuzz-", dir=_MEMORY)
         _write(Path(self._folder.name), case.files)
         request = json.dumps({"folder": self._folder.name, "argv": case.argv})
         self.process.stdin.write(request.encode() + b"\n")

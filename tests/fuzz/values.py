@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import Any
 
@@ -103,7 +104,8 @@ def edit_tree(rng: random.Random, tree: Any) -> None:
     elif kind < 0.55:
         del holder[key]
     elif kind < 0.65:
-        other, name = rng.choice(places)
+        # A copy, since a place inside itself would be no tree.
+        other, name = copy.deepcopy(rng.choice(places))
         holder[key] = (
             other.get(name) if isinstance(other, dict) else (other[name] if name < len(other) else None)
         )

@@ -93,6 +93,9 @@ def main() -> None:
     requests = os.fdopen(os.dup(0), encoding="utf-8")
     # A command that reads its standard input must not take the requests.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    # What is there before the first case need not be searched after each.
+    gc.collect()
+    gc.freeze()
     print("{}", file=answers, flush=True)
     for line in requests:
         request = json.loads(line)
