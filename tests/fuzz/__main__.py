@@ -15,6 +15,9 @@ from tests.fuzz.kit import FAULTS, Case, Outcome, Pool, case_at, generators, loa
 
 __all__ = ["main"]
 
+#: Between two lines that say how far a run is.
+_TOLD_SECONDS = 60.0
+
 
 @click.group(invoke_without_command=True)
 @click.option("--cases", type=int, help="Number of cases; default: as many as the hours allow.")
@@ -51,17 +54,20 @@ def main(
     begin = time.monotonic()
     deadline = None if hours is None else begin + hours * 3600
     counts: dict[str, Counter[str]] = {}
-    slowest, largest, failed = 0.0, 0, 0
+    slowest, largest, failed, told = 0.0, 0, 0, begin
     with Pool(jobs) as pool:
         for case, outcome in pool.run(_until(_in_turn(only, seed, first), cases, deadline)):
             counts.setdefault(case.argv[0], Counter())[outcome.kind] += 1
             slowest, largest = max(slowest, outcome.seconds), max(largest, outcome.peak)
+            if time.monotonic() - told > _TOLD_SECONDS:
+                told = time.monotonic()
+                click.echo(f"{sum(map(Counter.total, counts.values())):,} cases, {failed} failed", err=True)
             if outcome.kind in FAULTS:
                 failed += 1
                 folder = Path(save) / f"{outcome.kind.replace(' ', '-')}-{seed}-{failed}"
                 save_case(folder, case, outcome)
                 click.echo(_told(case, outcome) + f"\n  python -m tests.fuzz replay {folder}", err=True)
-    total = sum(sum(kinds.values()) for kinds in counts.values())
+    total = sum(map(Counter.total, counts.values()))
     figures = {
         "seed": seed,
         "cases": total,
