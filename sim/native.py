@@ -474,7 +474,7 @@ class RtlDevice(RtlBench):
             bytes_per_cycle=bytes_per_cycle,
             stall_seed=stall_seed or 0,
             stall_probability=stall_probability if stall_seed is not None else 0.0,
-            memory_bytes=self.memory_bytes,
+            memory_bytes=1 << arch.addr_bits,
         )
         if isinstance(waveform, (str, Path)):
             waveform = Waveform(waveform)
