@@ -19,7 +19,7 @@ READY  := $(VENV)/.ready-$(STATE)
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all netlist bench record figures bitstream bitstreams lint types docs clean
+.PHONY: help env demo test test-all netlist bench record figures bitstream bitstreams fuzz formal lint types docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,10 @@ bitstream: env  ## of one board: make bitstream BOARD=ulx3s_85f (a quarter of an
 bitstreams: env  ## of all boards, one after another (an hour)
 	set -e; for board in $$($(BIN)/python -c 'from systolith.boards.board import BOARDS; print(*BOARDS)'); do \
 	    $(BIN)/systolith build --board $$board --json build/$$board.json; done
+
+# An hour, or HOURS=8, or CASES=10000; SEED=7 gives other cases.
+fuzz: env  ## hostile images, models, arrays, TOML and assembly: nothing may crash, hang or take much memory
+	$(BIN)/python -m tests.fuzz $(if $(CASES),--cases $(CASES)) $(if $(HOURS),--hours $(HOURS)) --seed $(or $(SEED),0) --jobs $(JOBS)
 
 lint: types  ## ruff (rules and formatting) and mypy
 	$(BIN)/ruff check .

@@ -28,6 +28,11 @@ class MachineDevice:
         self.csrs = dict.fromkeys(CSRS, 0) | config_values(arch) | {"WATCHDOG": DEFAULT_WATCHDOG}
         self.machine: Machine | None = None
 
+    @property
+    def memory_bytes(self) -> int:
+        """Size of external memory, from address 0 on."""
+        return len(self.memory)
+
     def write(self, addr: int, data: bytes) -> None:
         """Copy bytes into external memory."""
         self.memory[self._range(addr, len(data))] = np.frombuffer(data, np.uint8)
