@@ -53,7 +53,7 @@ def build(
     with reporter.progress() as progress:
         # What is wrong with a model is said before the minutes of a build.
         cycles = {Path(model).stem: _cycles(model, board, calib, progress) for model in models}
-        report = build_board(board, folder, seed=seed, progress=progress).with_models(cycles)
+        report = build_board(board, folder, seed=seed, models=cycles, progress=progress)
     _print(reporter, board, report, folder)
     write_json(json_path, report.as_dict())
     if report.excess:
