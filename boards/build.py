@@ -62,8 +62,8 @@ def build_board(
 ) -> BuildReport:
     """Build a board's bitstream, with the report and all that the tools write beside it.
 
-    The tools run in an empty folder inside `out`, from which the files are moved when all are done; of a build
-    that fails only the logs. A design that does not reach the board's clock leaves no bitstream.
+    The tools run in an empty folder inside `out`, from which the files are moved when all are done; where the
+    build fails, only the logs. A design that does not reach the board's clock leaves no bitstream.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def _reason(work: Path, board: Board) -> str:
     """The last error in the logs."""
     for name in (_LOG, f"{board.name}.tim", f"{board.name}.rpt"):
         if (work / name).is_file():
-            errors = re.findall(
+            errors: list[str] = re.findall(
                 r"^.*ERROR:?\s*(.*)$",
                 (work / name).read_text(encoding="utf-8", errors="replace"),
                 re.MULTILINE,

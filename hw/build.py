@@ -1,7 +1,6 @@
 """Verilog of a core or a system: generation, memory lowering and cache."""
 
 import hashlib
-import importlib.metadata
 import json
 import re
 import sys
@@ -20,6 +19,7 @@ from systolith.spec.arch import ArchConfig
 from systolith.spec.errors import SystolithError
 from systolith.tooling.cache import Cache, digest
 from systolith.tooling.process import run_tool
+from systolith.tooling.tools import package_version
 
 __all__ = [
     "RAM_VERILOG",
@@ -228,7 +228,7 @@ def _bits(value):
 
 def _key(top: str, parameters: str) -> str:
     """Names a build by its parameters, the sources of `hw` and `spec`, and the packages that write it."""
-    packages = [(name, importlib.metadata.version(name)) for name in ("amaranth", _YOSYS)]
+    packages = [(name, package_version(name)) for name in ("amaranth", _YOSYS)]
     folders = (Path(__file__).parent, Path(spec.__file__).parent)
     sources = [
         (f"{folder.name}/{path.relative_to(folder).as_posix()}", path.read_bytes())

@@ -261,7 +261,10 @@ def netlist(
             (work / name).write_text(text, encoding="utf-8")
         try:
             run_tool(
-                [yosys.path, "-q", "-l", "yosys.log", "-p", script], "Yosys", work, failure=SimulationError
+                [str(yosys.path), "-q", "-l", "yosys.log", "-p", script],
+                "Yosys",
+                work,
+                failure=SimulationError,
             )
         except SimulationError as error:
             # Not all that Yosys dies of is on the console.

@@ -204,7 +204,8 @@ def check_sources(sources: dict[str, str]) -> None:
             if match[1] not in sources:
                 what = f"{match[1]!r}, which" if match[1] else "a file whose name is a macro, so that it"
                 raise SimulationError(
-                    f"{name} includes {what} is not among the Verilog files given: give it too, or put its text in place"
+                    f"{name} includes {what} is not among the Verilog files given: give it too, or put its text "
+                    "in its place"
                 )
 
 
@@ -261,7 +262,8 @@ class _Tools:
         )
 
     def compile(self, source: Path, level: str, *folders: Path, what: str | None = None) -> Job:
-        """The job that makes an object file beside its source, or in the working folder where `what` says so."""
+        """The job that makes an object file: beside its source, or, under the name `what`, in the working
+        folder."""
         target = source.with_suffix(".o") if what is None else f"{source.stem}.o"
         includes = [f"-I{folder}" for folder in (self.include, self.include / "vltstd", *folders)]
         command = [*_launcher(self.gxx), *self.flags, *includes, level, "-c", source, "-o", target]

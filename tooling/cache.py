@@ -1,8 +1,8 @@
 """The cache of builds: one folder an entry, named by a digest of all that the build reads.
 
-An entry is made in a scratch folder and renamed, so that nobody sees half of it; its record is checked before each
-use, and what does not hold is built again. Entries are locked (flock, on the record) while somebody uses them; those
-used least recently go when the cache exceeds its limit.
+An entry is made in a scratch folder and renamed, so that nobody sees half of it; its record is checked before
+each use, and what does not hold is built again. Entries are locked (flock, on the record) while somebody uses
+them; those used least recently go when the cache exceeds its limit.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Cache:
         shutil.rmtree(self.root / "tools", ignore_errors=True)
         return self.trim(-1)
 
-    # -- locks and folders -------------------------------------------------------------------------------------
+    # -- locks and folders -----------------------------------------------------------------------------------
     def _lock(self, name: str, make: Maker) -> int:
         """Open and locked record of a good entry, made where there is none."""
         if name in ("", ".", "..") or "/" in name:
@@ -229,7 +229,7 @@ class Cache:
             return None
 
     def _remove(self, folder: Path, *, patient: bool = True) -> bool:
-        """Remove an entry that nobody uses. Not `patient`: also one in use, whose users keep what they loaded."""
+        """Remove an entry that nobody uses; not `patient`: also one in use, whose users keep what they loaded."""
         lock = -1
         try:
             if patient:

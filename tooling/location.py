@@ -50,7 +50,8 @@ def cache_root() -> Path:
         return Path(chosen).absolute()
     if (folder := user_cache()) is None:
         raise CacheError(
-            "there is no home folder in which builds could be kept: set SYSTOLITH_CACHE to a folder that can be written"
+            "there is no home folder in which builds could be kept: set SYSTOLITH_CACHE to a folder that can "
+            "be written"
         )
     return folder.absolute() / "systolith"
 
@@ -68,7 +69,8 @@ def cache_limit() -> int:
     match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
     if match is None:
         raise CacheError(
-            f"SYSTOLITH_CACHE_LIMIT is {text!r}, which is no size: give bytes, or a number with K, M, G or T, as in 2G"
+            f"SYSTOLITH_CACHE_LIMIT is {text!r}, which is no size: give bytes, or a number with K, M, G or T, "
+            "as in 2G"
         )
     return int(match[1]) * _UNITS[match[2].upper()]
 
@@ -98,8 +100,8 @@ def tool_caches(root: Path) -> dict[str, str]:
 def out_of_space(folder: Path | str) -> str:
     """The sentence where a disk is full."""
     return (
-        f"no space is left for builds in {str(folder)!r}: free some, empty the cache with `systolith cache clear`, "
-        "or set SYSTOLITH_CACHE to a folder on another disk"
+        f"no space is left for builds in {str(folder)!r}: free some, empty the cache with `systolith cache "
+        "clear`, or set SYSTOLITH_CACHE to a folder on another disk"
     )
 
 

@@ -19,7 +19,18 @@ from pathlib import Path
 
 from systolith.tooling.process import ToolError, tool_environment
 
-__all__ = ["POLICIES", "TOOLS", "Tool", "ask", "choose", "describe", "find", "policy", "recorded"]
+__all__ = [
+    "POLICIES",
+    "TOOLS",
+    "Tool",
+    "ask",
+    "choose",
+    "describe",
+    "find",
+    "package_version",
+    "policy",
+    "recorded",
+]
 
 POLICIES = ("auto", "native", "pypi")
 #: Seconds that a program may take to state its version.
@@ -208,6 +219,29 @@ def ask(path: Path, *arguments: str) -> str:
     if done.returncode:
         raise ToolError(f"{path} does not run (status {done.returncode})")
     return (done.stdout + done.stderr).strip()
+
+
+def package_version(name: str) -> str:
+    """Version of an installed Python package that builds; it counts as a tool that was taken.
+
+    Raises
+    ------
+    ToolError   If it is not installed.
+    """
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ToolError(f"the package {name} was not found: pip install 'systolith' brings it") from error
+    tool = Tool(
+        name=name,
+        path=Path(str(distribution.locate_file(""))),
+        origin="pypi",
+        version=distribution.version,
+        text=f"{name} {distribution.version}",
+    )
+    for record in _records:
+        record[name] = tool.as_dict()
+    return distribution.version
 
 
 def describe(taken: Mapping[str, Mapping[str, str]]) -> str:

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import click
 
-from systolith.doctor import json_option
-from systolith.options import arch_option
+from systolith.cli.options import arch_option, json_option, tools_option
 from systolith.report import reporter_for, write_json
 from systolith.spec.arch import load_arch
 from systolith.tooling.cache import Cache
 from systolith.tooling.location import cache_limit
-from systolith.tooling.tools import describe
-from systolith.tools_option import tools_option
+from systolith.tooling.tools import recorded
 
 __all__ = ["cache", "size_text"]
 
@@ -82,7 +80,7 @@ def cache(context: click.Context, json_path: str | None) -> None:
 @arch_option
 @tools_option
 @json_option
-def key(arch: str, tools: dict[str, dict[str, str]], json_path: str | None) -> None:
+def key(arch: str, json_path: str | None) -> None:
     """Print the key of a core: it changes when its model on RTL has to be built again.
 
     A CI that stores the cache's folder under this key builds each core once.
@@ -91,7 +89,8 @@ def key(arch: str, tools: dict[str, dict[str, str]], json_path: str | None) -> N
 
     config = load_arch(arch)
     name = re.sub(r"[^\w.-]", "_", config.name)
-    text = f"systolith-{name}-{core_model_key(config)}"
+    with recorded() as tools:
+        text = f"systolith-{name}-{core_model_key(config)}"
     reporter = reporter_for(json_path)
     reporter.line(text)
     write_json(json_path, {"key": text, "arch": config.name, "path": str(Cache().root), "tools": tools})
