@@ -204,8 +204,8 @@ def check_sources(sources: dict[str, str]) -> None:
             if match[1] not in sources:
                 what = f"{match[1]!r}, which" if match[1] else "a file whose name is a macro, so that it"
                 raise SimulationError(
-                    f"{name} includes {what} is not among the Verilog files given: give it too, or put its text "
-                    "in its place"
+                    f"{name} includes {what} is not among the Verilog files given: give it too, or put its "
+                    "text in its place"
                 )
 
 

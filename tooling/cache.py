@@ -229,7 +229,7 @@ class Cache:
             return None
 
     def _remove(self, folder: Path, *, patient: bool = True) -> bool:
-        """Remove an entry that nobody uses; not `patient`: also one in use, whose users keep what they loaded."""
+        """Remove an entry that nobody uses, or, not `patient`, any: its users keep what they loaded."""
         lock = -1
         try:
             if patient:

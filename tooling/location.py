@@ -69,8 +69,8 @@ def cache_limit() -> int:
     match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)(?:i?B)?", text, re.IGNORECASE)
     if match is None:
         raise CacheError(
-            f"SYSTOLITH_CACHE_LIMIT is {text!r}, which is no size: give bytes, or a number with K, M, G or T, "
-            "as in 2G"
+            f"SYSTOLITH_CACHE_LIMIT is {text!r}, which is no size: give bytes, or a number with K, M, G or "
+            "T, as in 2G"
         )
     return int(match[1]) * _UNITS[match[2].upper()]
 
