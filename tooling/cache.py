@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from systolith.tooling.contents import RECORD, fault, write_record
-from systolith.tooling.location import CacheError, cache_limit, cache_root, unwritable
+from systolith.tooling.location import CacheError, cache_limit, cache_root, is_full, out_of_space, unwritable
 
 __all__ = ["Cache", "EntryInfo", "Maker", "digest"]
 
@@ -185,6 +185,8 @@ class Cache:
         made = work / "made-entry"
         try:
             files = make(work)
+            if is_full(work):
+                raise CacheError(out_of_space(self.root))
             made.mkdir()
             for file, path in files.items():
                 os.replace(path, made / file)
@@ -202,7 +204,7 @@ class Cache:
         while True:
             try:
                 lock = os.open(folder / RECORD, os.O_RDONLY | os.O_NOFOLLOW)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return None
             except OSError:
                 lock = -1

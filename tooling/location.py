@@ -13,6 +13,7 @@ __all__ = [
     "CacheError",
     "cache_limit",
     "cache_root",
+    "is_full",
     "is_writable",
     "out_of_space",
     "tool_caches",
@@ -22,6 +23,8 @@ __all__ = [
 
 _DEFAULT_LIMIT = 2 << 30
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+#: Less than this is a full disk: tools that did not get it all written may have said nothing.
+_LEAST_FREE = 1 << 18
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -73,6 +76,12 @@ def cache_limit() -> int:
             "T, as in 2G"
         )
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has no space left."""
+    state = os.statvfs(folder)
+    return state.f_bavail * state.f_frsize < _LEAST_FREE
 
 
 def is_writable(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from systolith.spec.errors import SystolithError
-from systolith.tooling.location import CacheError, cache_root, out_of_space, tool_caches
+from systolith.tooling.location import CacheError, cache_root, is_full, out_of_space, tool_caches
 
 __all__ = ["Job", "ToolError", "child", "run_tool", "run_tools", "tool_environment"]
 
@@ -170,6 +170,9 @@ def run_tools(jobs: Sequence[Job], folder: Path, *, failure: type[SystolithError
             if waiting and time.monotonic() - begin > _TIMEOUT:
                 raise failure(f"{waiting[0][0].what} did not finish within {_TIMEOUT} seconds")
             time.sleep(_POLL if waiting else 0)
+        # Verilator and Yosys end well though nothing of what they wrote was taken.
+        if is_full(folder):
+            raise CacheError(out_of_space(folder))
         return [_text(out) for _, out, _, _ in running]
 
 
@@ -180,7 +183,7 @@ def _text(file: IO[str]) -> str:
 
 def _failed(job: Job, text: str, status: int, folder: Path, failure: type[SystolithError]) -> SystolithError:
     """The error of a program that ended with a status; the sentence, then what it printed."""
-    if "No space left on device" in text or "Disk quota exceeded" in text:
+    if "No space left on device" in text or "Disk quota exceeded" in text or is_full(folder):
         return CacheError(f"{job.what} stopped: {out_of_space(folder)}")
     lines = [line for line in text.splitlines() if line.strip()]
     ended = f"status {status}" if status > 0 else f"signal {-status}"

