@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from systolith.tooling.contents import RECORD, fault, write_record
-from systolith.tooling.location import CacheError, cache_limit, cache_root, is_full, out_of_space, unwritable
+from systolith.tooling.location import CacheError, cache_limit, cache_root, unwritable
 
 __all__ = ["Cache", "EntryInfo", "Maker", "digest"]
 
@@ -95,6 +95,8 @@ class Cache:
     def scratch(self, name: str) -> Iterator[Path]:
         """An empty folder on the cache's disk, removed at the end of a `with` block.
 
+        Errors of the operating system in that block, a full disk above all, become errors of the cache.
+
         Raises
         ------
         CacheError   If the cache cannot be written, or its disk is full.
@@ -108,6 +110,8 @@ class Cache:
         try:
             _flock(lock, fcntl.LOCK_SH)
             yield folder
+        except OSError as error:
+            raise unwritable(self.root, error) from error
         finally:
             os.close(lock)
             shutil.rmtree(folder, ignore_errors=True)
@@ -183,19 +187,14 @@ class Cache:
     def _made(self, name: str, make: Maker, work: Path) -> Path:
         """A finished entry in a scratch folder."""
         made = work / "made-entry"
-        try:
-            files = make(work)
-            if is_full(work):
-                raise CacheError(out_of_space(self.root))
-            made.mkdir()
-            for file, path in files.items():
-                os.replace(path, made / file)
-                os.chmod(made / file, 0o755 if os.access(made / file, os.X_OK) else 0o644)
-            write_record(made, name)
-            os.chmod(made, 0o755)
-            os.chmod(made / RECORD, 0o644)
-        except OSError as error:
-            raise unwritable(self.root, error) from error
+        files = make(work)
+        made.mkdir()
+        for file, path in files.items():
+            os.replace(path, made / file)
+            os.chmod(made / file, 0o755 if os.access(made / file, os.X_OK) else 0o644)
+        write_record(made, name)
+        os.chmod(made, 0o755)
+        os.chmod(made / RECORD, 0o644)
         return made
 
     def _good(self, name: str) -> int | None:

@@ -15,7 +15,6 @@ __all__ = [
     "cache_root",
     "is_full",
     "is_writable",
-    "out_of_space",
     "tool_caches",
     "unwritable",
     "user_cache",
@@ -78,10 +77,10 @@ def cache_limit() -> int:
     return int(match[1]) * _UNITS[match[2].upper()]
 
 
-def is_full(folder: Path) -> bool:
-    """Whether the disk of a folder has no space left."""
+def is_full(folder: Path, least: int = _LEAST_FREE) -> bool:
+    """Whether the disk of a folder has less than so many bytes left."""
     state = os.statvfs(folder)
-    return state.f_bavail * state.f_frsize < _LEAST_FREE
+    return state.f_bavail * state.f_frsize < least
 
 
 def is_writable(folder: Path) -> bool:
@@ -106,19 +105,14 @@ def tool_caches(root: Path) -> dict[str, str]:
     }
 
 
-def out_of_space(folder: Path | str) -> str:
-    """The sentence where a disk is full."""
-    return (
-        f"no space is left for builds in {str(folder)!r}: free some, empty the cache with `systolith cache "
-        "clear`, or set SYSTOLITH_CACHE to a folder on another disk"
-    )
-
-
-def unwritable(folder: Path | str, error: OSError) -> CacheError:
+def unwritable(root: Path, error: OSError) -> CacheError:
     """The error where a file or folder of the cache cannot be made."""
     if error.errno in _FULL:
-        return CacheError(out_of_space(folder))
+        return CacheError(
+            f"no space is left for builds in {str(root)!r}: free some, empty the cache with `systolith cache "
+            "clear`, or set SYSTOLITH_CACHE to a folder on another disk"
+        )
     return CacheError(
-        f"cannot write to {str(folder)!r}, where builds are kept: {error.strerror or error}; "
+        f"cannot write to {str(root)!r}, where builds are kept: {error.strerror or error}; "
         "set SYSTOLITH_CACHE to a folder that can be written"
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -14,11 +16,13 @@ from pathlib import Path
 from typing import IO
 
 from systolith.spec.errors import SystolithError
-from systolith.tooling.location import CacheError, cache_root, is_full, out_of_space, tool_caches
+from systolith.tooling.location import CacheError, cache_root, is_full, tool_caches
 
 __all__ = ["Job", "ToolError", "child", "run_tool", "run_tools", "tool_environment"]
 
 _TIMEOUT = 900
+#: Free bytes below which a program that fails without a word has probably met a full disk.
+_SUSPICIOUS = 1 << 24
 #: Seconds between two looks at running programs.
 _POLL = 0.02
 #: Variables that would add folders, options or another installation to what a compiler or Verilator reads.
@@ -140,7 +144,7 @@ def run_tools(jobs: Sequence[Job], folder: Path, *, failure: type[SystolithError
     Raises
     ------
     ToolError    If a program is not there.
-    CacheError   If the disk is full.
+    OSError      If the disk is full; a scratch folder of the cache makes a sentence of it.
     `failure`    If one refuses its input, with its first message and then the others, or takes too long.
     """
     begin = time.monotonic()
@@ -172,7 +176,7 @@ def run_tools(jobs: Sequence[Job], folder: Path, *, failure: type[SystolithError
             time.sleep(_POLL if waiting else 0)
         # Verilator and Yosys end well though nothing of what they wrote was taken.
         if is_full(folder):
-            raise CacheError(out_of_space(folder))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         return [_text(out) for _, out, _, _ in running]
 
 
@@ -181,11 +185,13 @@ def _text(file: IO[str]) -> str:
     return file.read()
 
 
-def _failed(job: Job, text: str, status: int, folder: Path, failure: type[SystolithError]) -> SystolithError:
+def _failed(job: Job, text: str, status: int, folder: Path, failure: type[SystolithError]) -> Exception:
     """The error of a program that ended with a status; the sentence, then what it printed."""
-    if "No space left on device" in text or "Disk quota exceeded" in text or is_full(folder):
-        return CacheError(f"{job.what} stopped: {out_of_space(folder)}")
     lines = [line for line in text.splitlines() if line.strip()]
+    # What the program left out it has removed by now; a little of the space may be free again.
+    silent = not lines and is_full(folder, least=_SUSPICIOUS)
+    if silent or is_full(folder) or re.search(r"No space left on device|Disk quota exceeded", text):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     ended = f"status {status}" if status > 0 else f"signal {-status}"
     first = next(
         (line for line in lines if "rror" in line or "%Warning" in line), lines[-1] if lines else ended
