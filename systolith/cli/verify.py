@@ -14,12 +14,14 @@ from systolith.cli.options import (
     json_option,
     memory_options,
     port_option,
+    tools_option,
 )
 from systolith.cli.tables import print_layers
 from systolith.options import Importing, Running
 from systolith.report import difference_lines, reporter_for, snr_lines, write_json
 from systolith.spec.memory import MemoryTiming
 from systolith.spec.printable import printable
+from systolith.tooling.tools import describe
 
 __all__ = ["verify"]
 
@@ -54,6 +56,7 @@ __all__ = ["verify"]
 @port_option
 @memory_options
 @import_options
+@tools_option
 @json_option
 @click.pass_context
 def verify(
@@ -99,6 +102,8 @@ def verify(
     for name, backend in result.backends.items():
         cycles = f", {backend.cycles:,} cycles, {backend.load_cycles:,} to load" if backend.cycles else ""
         reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
+    if result.tools:
+        reporter.line(f"tools: {describe(result.tools)}")
     for text in snr_lines(result.snr_db):
         reporter.line(text)
     compared = [name for name in result.backends if name != "reference"]
