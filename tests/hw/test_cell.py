@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from systolith.compiler.costs import CELL_LATENCY, cell_cycles, cell_latency
+from systolith.compiler.base.costs import CELL_LATENCY, cell_cycles, cell_latency
 from systolith.hw.engine.cell import CellUnit
 from systolith.hw.engine.vector import VectorEngine
 from systolith.hw.interfaces import ActReadSignature
