@@ -19,7 +19,7 @@ import numpy as np
 from systolith.compiler.driver import residences
 from systolith.compiler.lower.context import Residence
 from systolith.host.device import DeviceError
-from systolith.host.driver import Driver, cycle_limit
+from systolith.host.driver import Driver
 from systolith.reference.graph import QGraph
 from systolith.reference.machine import Effect
 from systolith.reference.machine_device import MachineDevice
@@ -168,12 +168,14 @@ class Tracing:
     memory   : external memory of the simulated core
     waveform : file for the window around the first difference, .vcd or .fst; None writes none
     progress : called with one line of text at each stage
+    max_cycles : budget of one stream; None: see `host.budget`
     """
 
     sources: dict[str, str] | None = None
     memory: MemoryTiming = FULL_RATE
     waveform: str | Path | None = None
     progress: Progress = None
+    max_cycles: int | None = None
 
 
 # -- RTL against machine
@@ -198,7 +200,7 @@ def locate_rtl(
     from systolith.sim.verilator import SimulationError
 
     def run(device) -> None:
-        driver = Driver(device, image, timeout_cycles=cycle_limit(image))
+        driver = Driver(device, image, max_cycles=tracing.max_cycles, memory=tracing.memory)
         driver.run_int8(dict(inputs))
 
     tracing = tracing if tracing is not None else Tracing()

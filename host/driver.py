@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
-from systolith.host.device import Device, DeviceError
-from systolith.spec.errors import SystolithError
+from systolith.host.budget import budget_of
+from systolith.host.device import Core
+from systolith.spec.errors import DeviceError, OutOfCyclesError, SystolithError
 from systolith.spec.image import Image, IoTensor
 from systolith.spec.isa import IsaError, isa_for
-from systolith.spec.regs import DEFAULT_WATCHDOG, MAGIC, VERSION, ErrorCode, Status
+from systolith.spec.memory import FULL_RATE, MemoryTiming
+from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status
 
-__all__ = ["Driver", "InputError", "cycle_limit", "dequantise", "quantise"]
+__all__ = ["Driver", "InputError", "dequantise", "quantise"]
 
 _ALIGN = 4096
 
@@ -42,30 +46,33 @@ def dequantise(q: np.ndarray, io: IoTensor) -> np.ndarray:
     return q
 
 
-def cycle_limit(image: Image) -> int:
-    """Cycles after which a stream is taken to run for ever: far beyond the estimate and the watchdog."""
-    return 2 * DEFAULT_WATCHDOG + 100 * image.cycles
-
-
 class Driver:
     """An image on a device: the load stream has run, inferences may follow.
 
     Parameters
     ----------
-    device : Device
+    device : Core
     image : Image
-    base : int             first byte of external memory that may be used
-    timeout_cycles : int   for one stream; None waits for ever
+    base : int              first byte of external memory that may be used
+    max_cycles : int        budget of one stream; None: what `host.budget` gives the image
+    memory : MemoryTiming   external memory of the device, for that budget
 
     Raises
     ------
-    DeviceError   If the device is no Systolith core, or not the one that the image was compiled for.
+    DeviceError        If the device is no Systolith core, or not the one that the image was compiled for.
+    OutOfCyclesError   If the load stream does not end within its budget.
     """
 
     def __init__(
-        self, device: Device, image: Image, base: int = 0, timeout_cycles: int | None = None
+        self,
+        device: Core,
+        image: Image,
+        base: int = 0,
+        max_cycles: int | None = None,
+        memory: MemoryTiming = FULL_RATE,
     ) -> None:
-        self.device, self.image, self.timeout_cycles = device, image, timeout_cycles
+        self.device, self.image = device, image
+        self.budget = budget_of(image, memory, max_cycles)
         self._identify()
         self.program_base = base + -base % _ALIGN
         end = self.program_base + len(image.program)
@@ -81,7 +88,7 @@ class Driver:
         device.csr_write("PROGRAM_SIZE", len(image.program))
         device.csr_write("DATA_SIZE", image.data_bytes)
         self.reset_state()
-        self.load_cycles = self._execute(image.load_entry)
+        self.load_cycles = self._execute(image.load_entry, self.budget.load)
 
     @property
     def state(self) -> bytes:
@@ -112,8 +119,9 @@ class Driver:
 
         Raises
         ------
-        InputError    If a name, shape or type is wrong, or a value is not a number.
-        DeviceError   If the core stops with an error.
+        InputError         If a name, shape or type is wrong, or a value is not a number.
+        DeviceError        If the core stops with an error.
+        OutOfCyclesError   If it does not end within its budget; the core is reset.
         """
         self.check(inputs)
         raw = self.run_int8({io.name: quantise(inputs[io.name], io) for io in self.image.inputs})
@@ -124,7 +132,7 @@ class Driver:
         for io in self.image.inputs:
             data = np.ascontiguousarray(inputs[io.name].transpose(io.order), dtype=np.int8)
             self.device.write(self.data_base + io.offset, data.tobytes())
-        self.cycles = self._execute(self.image.run_entry)
+        self.cycles = self._execute(self.image.run_entry, self.budget.run)
         outputs = {}
         for io in self.image.outputs:
             data = np.frombuffer(self.device.read(self.data_base + io.offset, io.bytes), np.int8)
@@ -181,11 +189,17 @@ class Driver:
                 f"model for this device"
             )
 
-    def _execute(self, entry: int) -> int:
+    def _execute(self, entry: int, budget: int) -> int:
         device = self.device
         device.csr_write("ENTRY", entry)
         device.start()
-        device.wait(self.timeout_cycles)
+        try:
+            device.wait(budget)
+        except (OutOfCyclesError, KeyboardInterrupt):
+            # Nothing is left running, on a board too.
+            with contextlib.suppress(SystolithError):
+                device.reset()
+            raise
         status = Status(device.csr_read("STATUS"))
         if not status & Status.DONE:
             raise DeviceError(self._failure())

@@ -152,6 +152,7 @@ def run(
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
     port: str | None = None,
+    max_cycles: int | None = None,
     states: States = None,
     hidden: int | str = 8,
     percentile: float = 100.0,
@@ -164,14 +165,14 @@ def run(
     inputs         : an array per input of the model, of its own shape and type
     arch           : where it is None, that of the board in simulation
     calib, states, hidden, percentile : see `options.Importing`
-    memory, port   : see `options.Running`
+    memory, port, max_cycles : see `options.Running`
 
     Raises
     ------
     ApiError, ArchError, CompileError, ImageError   One sentence naming the culprit.
     """
     importing = Importing(calib=calib, states=states, hidden=hidden, percentile=percentile)
-    running = Running(memory=memory, port=port)
+    running = Running(memory=memory, port=port, max_cycles=max_cycles)
     return run_model(model_or_image, inputs, on, arch, importing, running, progress)
 
 
@@ -188,6 +189,7 @@ def verify(
     waveform: str | Path | None = None,
     memory: MemoryTiming = FULL_RATE,
     port: str | None = None,
+    max_cycles: int | None = None,
     states: States = None,
     hidden: int | str = 8,
     percentile: float = 100.0,
@@ -206,7 +208,7 @@ def verify(
                name to text
     waveform : where RTL or netlist differ, write the cycles around the first wrong beat here (.vcd or .fst)
     memory   : external memory of the simulated core and of the estimates
-    port     : see `options.Running`
+    port, max_cycles : see `options.Running`
     calib, states, hidden, percentile : see `options.Importing`
 
     Raises
@@ -214,7 +216,7 @@ def verify(
     ApiError, ArchError, CompileError, LinkDown   One sentence naming the culprit.
     """
     importing = Importing(calib=calib, states=states, hidden=hidden, percentile=percentile)
-    running = Running(memory=memory, port=port, sources=sources)
+    running = Running(memory=memory, port=port, sources=sources, max_cycles=max_cycles)
     return verify_model(
         model,
         arch,

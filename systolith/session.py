@@ -11,8 +11,9 @@ import numpy as np
 from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input_specs
 from systolith.device_port import open_device
 from systolith.evidence.profile import instruction_ends, layer_cycles
+from systolith.host.budget import BOARD_MEMORY
 from systolith.host.device import Device, DeviceReset
-from systolith.host.driver import Driver, cycle_limit, dequantise, quantise
+from systolith.host.driver import Driver, dequantise, quantise
 from systolith.host.segments import HostSegments
 from systolith.options import Running
 from systolith.reference.graph import QGraph
@@ -20,7 +21,6 @@ from systolith.reference.partition import Partition
 from systolith.results import RunResult
 from systolith.spec.arch import ArchConfig
 from systolith.spec.image import Image
-from systolith.spec.isa import Engine
 
 __all__ = ["BACKENDS", "DEFAULT_BACKENDS", "Session", "Stream", "core_sources", "run_reference"]
 
@@ -91,11 +91,10 @@ class Session:
         self.ends: list[int | None] | None = None
         self._segments = HostSegments(image.host)
         self._device = _make_device(backend, image, running)
-        self._rtl = self._device if backend in ("rtl", "netlist") else None
         self._driver: Driver | None = None
+        self._max_cycles = running.max_cycles
+        self._memory = BOARD_MEMORY if backend == "board" else running.memory
         try:
-            # The core that comes with this package stops by its watchdog; another one may not.
-            self._limit = cycle_limit(image) if running.sources is not None else None
             self._recovering(lambda driver: None)
         except BaseException:
             self.close()
@@ -114,7 +113,9 @@ class Session:
             fresh = self._driver is None
             try:
                 if self._driver is None:
-                    self._driver = Driver(self._device, self.image, timeout_cycles=self._limit)
+                    self._driver = Driver(
+                        self._device, self.image, max_cycles=self._max_cycles, memory=self._memory
+                    )
                     self.load_cycles = self._driver.load_cycles
                 return action(self._driver)
             except DeviceReset as error:
@@ -137,9 +138,7 @@ class Session:
 
     def close(self) -> None:
         """Release the device."""
-        close = getattr(self._device, "close", None)
-        if close is not None:
-            close()
+        self._device.close()
 
     @property
     def state(self) -> bytes:
@@ -171,12 +170,12 @@ class Session:
             arrays = {io.name: entered[io.name] for io in self.image.inputs}
         self._recovering(lambda driver: driver.check(arrays))
         quantised = {io.name: quantise(np.asarray(arrays[io.name]), io) for io in self.image.inputs}
-        if self._rtl is not None:
-            self._rtl.start_log(writes=False)
+        self._device.watch()
         begin = time.perf_counter()
         raw, cycles = self._recovering(lambda driver: (driver.run_int8(quantised), driver.cycles))
         seconds = time.perf_counter() - begin
-        self.ends = self._instruction_ends()
+        dones = self._device.dones()
+        self.ends = None if dones is None else instruction_ends(self.image, dones)
         results = {io.name: dequantise(raw[io.name], io) for io in self.image.outputs}
         return RunResult(
             outputs=self._segments.leave(entered, results),
@@ -188,23 +187,6 @@ class Session:
             host_seconds=dict(self._segments.seconds),
             layer_cycles=None if self.ends is None else layer_cycles(self.image, self.ends),
         )
-
-    def _instruction_ends(self) -> list[int | None] | None:
-        if self._rtl is None:
-            return None
-        sources = {
-            index: Engine[name.removeprefix("done.").upper()]
-            for index, name in enumerate(self._rtl.sources)
-            if name.startswith("done.")
-        }
-        events = self._rtl.stop_log()
-        if len(sources) < len(Engine):
-            return None
-        dones = [
-            (int(cycle), sources[int(source)])
-            for cycle, source in zip(events["cycle"], events["source"], strict=True)
-        ]
-        return instruction_ends(self.image, dones, self._rtl.started)
 
 
 class Stream:

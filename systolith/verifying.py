@@ -128,7 +128,13 @@ def _located(
     tracing = None
     if difference.backend in SIMULATED:
         core = core_sources(difference.backend, image.arch, running.sources)
-        tracing = Tracing(sources=core, memory=running.memory, waveform=waveform, progress=progress)
+        tracing = Tracing(
+            sources=core,
+            memory=running.memory,
+            waveform=waveform,
+            progress=progress,
+            max_cycles=running.max_cycles,
+        )
     entered = HostSegments(partition.host).enter(arrays)
     return located(difference, partition.graph, image, entered, tracing)
 

@@ -19,6 +19,7 @@ __all__ = [
     "arch_option",
     "import_options",
     "json_option",
+    "max_cycles_option",
     "memory_options",
     "port_option",
 ]
@@ -104,6 +105,14 @@ def import_options(command: Command) -> Command:
         return command(*args, importing=importing, **kwargs)
 
     return with_importing
+
+
+max_cycles_option = click.option(
+    "--max-cycles",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Cycles after which a stream is stopped; default: some times the estimate.",
+)
 
 
 def memory_options(command: Command) -> Command:

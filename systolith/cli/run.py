@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from systolith.cli.options import ARCH_HELP, import_options, json_option, memory_options, port_option
+from systolith.cli.options import (
+    ARCH_HELP,
+    import_options,
+    json_option,
+    max_cycles_option,
+    memory_options,
+    port_option,
+)
 from systolith.cli.tables import print_host
 from systolith.options import Importing, Running
 from systolith.report import reporter_for, write_json
@@ -34,6 +41,7 @@ __all__ = ["run"]
     help="reference, machine, rtl, netlist or board.",
 )
 @port_option
+@max_cycles_option
 @memory_options
 @import_options
 @json_option
@@ -44,6 +52,7 @@ def run(
     outputs: str | None,
     backend: str,
     port: str | None,
+    max_cycles: int | None,
     memory: MemoryTiming,
     importing: Importing,
     json_path: str | None,
@@ -57,7 +66,13 @@ def run(
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         result = run_model(
-            model_or_image, inputs, backend, arch, importing, Running(memory=memory, port=port), progress
+            model_or_image,
+            inputs,
+            backend,
+            arch,
+            importing,
+            Running(memory=memory, port=port, max_cycles=max_cycles),
+            progress,
         )
     if outputs is not None:
         # An open file keeps the name as given: numpy.savez would append .npz.

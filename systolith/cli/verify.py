@@ -12,6 +12,7 @@ from systolith.cli.options import (
     arch_option,
     import_options,
     json_option,
+    max_cycles_option,
     memory_options,
     port_option,
 )
@@ -51,6 +52,7 @@ __all__ = ["verify"]
     help="Verilog to run as rtl instead of the generated core, with its ports; may be given more than once.",
 )
 @port_option
+@max_cycles_option
 @memory_options
 @import_options
 @json_option
@@ -65,6 +67,7 @@ def verify(
     waveform: str | None,
     verilog: tuple[str, ...],
     port: str | None,
+    max_cycles: int | None,
     memory: MemoryTiming,
     importing: Importing,
     json_path: str | None,
@@ -81,7 +84,7 @@ def verify(
             arch,
             inputs,
             importing,
-            Running(memory=memory, port=port, sources=_sources(verilog)),
+            Running(memory=memory, port=port, max_cycles=max_cycles, sources=_sources(verilog)),
             on=names,
             seed=seed,
             waveform=waveform or f"{Path(model).stem}-rtl.fst",
