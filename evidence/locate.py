@@ -26,6 +26,7 @@ from systolith.reference.machine_device import MachineDevice
 from systolith.spec.image import Image
 from systolith.spec.isa import Instr, IsaError, isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
+from systolith.spec.outputs import OutputError, aside
 
 __all__ = ["Location", "Tracing", "locate_machine", "locate_rtl"]
 
@@ -243,16 +244,20 @@ def locate_rtl(
         first = max(0, min(first, finding.begin - 10))
     # Compiling takes longer than a short run, simulating longer than the compilation of a long one.
     optimise = "-O0" if last < _SHORT else "-O1"
-    shown = Waveform(waveform, first, last + 1)
     try:
-        with RtlDevice(image.arch, waveform=shown, optimise=optimise, **timing) as rtl:
+        with (
+            aside(waveform) as part,
+            RtlDevice(
+                image.arch, waveform=Waveform(part, first, last + 1), optimise=optimise, **timing
+            ) as rtl,
+        ):
             # A core that hangs or breaks the bus may stop before the window ends.
             with contextlib.suppress(DeviceError, SimulationError):
                 run(Replay(rtl, _machine(image), last + 1))
             with contextlib.suppress(SimulationError):
                 rtl.run(max(0, last + 1 - rtl.cycle))
             last = min(last, rtl.cycle - 1)
-    except SimulationError as error:
+    except (SimulationError, OutputError) as error:
         # The place stands, whatever happens to its picture.
         return dataclasses.replace(location, trouble=str(error).partition("\n")[0])
     return dataclasses.replace(

@@ -18,6 +18,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from systolith.spec import outputs
 from systolith.spec.arch import ArchConfig, ArchError
 from systolith.spec.errors import SystolithError
 from systolith.spec.isa import Instr, IsaError, isa_for
@@ -261,8 +262,13 @@ class Image:
         return image
 
     def save(self, path: str | Path) -> None:
-        """Write the file."""
-        Path(path).write_bytes(self.to_bytes())
+        """Write the file.
+
+        Raises
+        ------
+        OutputError   If it cannot be written; what was there stays.
+        """
+        outputs.write(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> Image:

@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from systolith.spec import outputs
+
 __all__ = [
     "HOST_COLUMNS",
     "LAYER_COLUMNS",
@@ -160,11 +162,16 @@ def host_cells(nodes: Iterable[dict]) -> list[tuple[str, ...]]:
 
 
 def write_json(path: str | Path | None, value: dict) -> None:
-    """Write `value` as JSON if a path is given; "-" is standard output."""
+    """Write `value` as JSON if a path is given; "-" is standard output.
+
+    Raises
+    ------
+    OutputError   If it cannot be written; what was there stays.
+    """
     if path is None:
         return
     text = json.dumps(value, indent=2) + "\n"
     if str(path) == "-":
         print(text, end="")
         return
-    Path(path).write_text(text, encoding="utf-8")
+    outputs.write(path, text.encode())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from systolith.arrays import ApiError, Arrays, Source, check_inputs, input_specs, load_arrays, random_inputs
+from systolith.arrays import Arrays, Source, check_inputs, input_specs, load_arrays, random_inputs
 from systolith.compiling import compile_model
 from systolith.evidence.difference import Difference, compare_cycles, compare_host, compare_raw, located
 from systolith.host.device import DeviceError
@@ -21,6 +21,7 @@ from systolith.running import check_backends
 from systolith.session import BACKENDS, Session, core_sources, run_reference
 from systolith.spec.arch import ArchConfig, load_arch
 from systolith.spec.image import Image
+from systolith.spec.outputs import check_outputs
 
 __all__ = ["SIMULATED", "verify_model"]
 
@@ -143,5 +144,4 @@ def _check_waveform(path: str | Path) -> None:
     from systolith.sim.native import Waveform
 
     Waveform(path)
-    if not Path(path).parent.is_dir():
-        raise ApiError(f"there is no directory for the waveform {str(path)!r}: create it")
+    check_outputs({"the waveform": path})

@@ -33,7 +33,8 @@ def crafted(mnemonic: str, *fields: str, cycles: int = 12, **operands: int) -> I
     run = [ISA.make(mnemonic, **full, **operands), ISA.make("HALT")]
     return Image(
         arch=ARCH, model="crafted", program=b"".join(map(ISA.encode, [ISA.make("HALT"), *run])), load_entry=0,
-        load_count=1, run_entry=ISA.word_bytes, run_count=2, data_bytes=4096, inputs=(), outputs=(), layers=(),
+        load_count=1, run_entry=ISA.word_bytes, run_count=2, data_bytes=4096, inputs=(), outputs=(),
+        layers=(),
         owners=(-1, -1), cycles=cycles,
     )  # fmt: skip
 

@@ -526,3 +526,39 @@ def test_compile_explain_and_run(
     assert "instructions" in refused(capsys, "run", image, "--inputs", x, "--on", "reference")
     assert "array8" in refused(capsys, "run", image, "--inputs", x, "--arch", "array8")
     assert "architecture" in refused(capsys, "run", "m.onnx", "--inputs", x)
+
+
+# -- outputs: checked before the work ------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (("compile", "m.onnx", "--arch", "tiny", "-o", "absent/m.sysl"), "there is no folder"),
+        (("compile", "m.onnx", "--arch", "tiny", "-o", "."), "it is a folder"),
+        (("compile", "m.onnx", "--arch", "tiny", "-o", "m.onnx"), "would replace the input"),
+        (("compile", "m.onnx", "--arch", "tiny", "-o", "a", "--json", "a"), "are both"),
+        (("compile", "m.onnx", "--arch", "tiny", "--dump", "m.onnx"), "is no folder"),
+        (("explain", "m.onnx", "--arch", "tiny", "--json", "m.onnx"), "would replace the input"),
+        (("verify", "m.onnx", "--arch", "tiny", "--json", "absent/r"), "--json 'absent/r'"),
+        (("verify", "m.onnx", "--arch", "tiny", "--waveform", "absent/w.fst"), "'absent/w.fst'"),
+        (("run", "m.sysl", "--inputs", "x.npz", "--outputs", "x.npz"), "would replace the input"),
+        (("run", "m.sysl", "--inputs", "x.npz", "--json", "absent/r"), "--json 'absent/r'"),
+        (("asm", "m.asm", "--arch", "tiny", "-o", "m.asm"), "would replace the input"),
+        (("disasm", "m.sysl", "--json", "m.sysl"), "would replace the input"),
+        (("build", "--board", "icebreaker", "--out", "m.onnx"), "is no folder"),
+        (("doctor", "--json", "absent/r"), "--json 'absent/r'"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    arguments: tuple[str, ...],
+    culprit: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.onnx", "m.sysl", "m.asm", "x.npz"):
+        # Nothing that could be read: the refusal comes before.
+        (tmp_path / name).write_bytes(b"what was there")
+    assert culprit in refused(capsys, *arguments)
+    for name in ("m.onnx", "m.sysl", "m.asm", "x.npz"):
+        assert (tmp_path / name).read_bytes() == b"what was there"

@@ -16,6 +16,7 @@ from systolith.cli.tables import print_host
 from systolith.options import Importing, Running
 from systolith.report import reporter_for, write_json
 from systolith.spec.memory import MemoryTiming
+from systolith.spec.outputs import check_outputs, writing
 
 __all__ = ["run"]
 
@@ -63,6 +64,9 @@ def run(
     from systolith.results import host_rows
     from systolith.running import run_model
 
+    check_outputs(
+        {"--outputs": outputs, "--json": json_path}, inputs=(model_or_image, inputs, importing.calib)
+    )
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         result = run_model(
@@ -76,7 +80,7 @@ def run(
         )
     if outputs is not None:
         # An open file keeps the name as given: numpy.savez would append .npz.
-        with open(outputs, "wb") as file:
+        with writing(outputs) as file:
             np.savez(file, **result.outputs)
     for name, value in result.outputs.items():
         reporter.line(f"{name}: {value.dtype}{list(value.shape)}")

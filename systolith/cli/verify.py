@@ -20,6 +20,7 @@ from systolith.cli.tables import print_layers
 from systolith.options import Importing, Running
 from systolith.report import difference_lines, reporter_for, snr_lines, write_json
 from systolith.spec.memory import MemoryTiming
+from systolith.spec.outputs import check_outputs
 
 __all__ = ["verify"]
 
@@ -76,6 +77,9 @@ def verify(
     arises."""
     from systolith.verifying import verify_model
 
+    check_outputs(
+        {"--json": json_path, "--waveform": waveform}, inputs=(model, inputs, importing.calib, *verilog)
+    )
     reporter = reporter_for(json_path)
     names = tuple(name.strip() for name in backends.split(",") if name.strip())
     with reporter.progress() as progress:
