@@ -95,6 +95,12 @@ class Location:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
 
+    def brief(self) -> str:
+        """Layer, instruction and cycle, on one line."""
+        layer = f"layer {self.layer!r}, " if self.layer is not None else ""
+        clock = f", cycle {self.cycle:,}" if self.cycle is not None else ""
+        return f"{layer}instruction 0x{self.offset:05x} ({self.text.partition(' ')[0]}){clock}"
+
     def rows(self) -> list[tuple[str, str]]:
         """The report: what it is, and the text."""
         clock = f", cycle {self.cycle:,} since START" if self.cycle is not None else ""

@@ -22,6 +22,7 @@ from systolith.spec import outputs
 from systolith.spec.arch import ArchConfig, ArchError
 from systolith.spec.errors import SystolithError
 from systolith.spec.isa import Instr, IsaError, isa_for
+from systolith.spec.notebook import html_table
 from systolith.spec.regs import core_digest
 from systolith.spec.segments import HostNode, HostPart, Port
 
@@ -152,6 +153,24 @@ class Image:
     cycles: int
     host: HostPart | None = None
     states: tuple[StateInfo, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Image {self._headline()}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (layer.name, layer.op, f"{layer.macs:,}", f"{layer.cycles:,}", layer.limit)
+            for layer in self.layers
+        ]
+        return html_table(self._headline(), ("layer", "op", "MACs", "cycles (estimated)", "limit"), rows)
+
+    def _headline(self) -> str:
+        where = "" if self.host is None else f", {len(self.host.nodes)} nodes on the host"
+        return (
+            f"{self.model[:48]!r} for {self.arch.name}: {len(self.layers)} layers{where}, {self.cycles:,} "
+            f"cycles "
+            f"(estimated), {len(self.program):,} bytes of program"
+        )
 
     @property
     def digest(self) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,20 @@ from systolith.spec.errors import SystolithError
 __all__ = [
     "ApiError",
     "Arrays",
+    "Inputs",
     "Source",
     "as_partition",
     "check_inputs",
     "input_specs",
     "load_arrays",
+    "named",
     "random_inputs",
 ]
 
 Arrays = Mapping[str, np.ndarray]
 Source = str | Path | Arrays | None
+#: Inputs of a run: as `Source`, or the array of the one input.
+Inputs = str | Path | Arrays | np.ndarray | None
 
 
 class ApiError(SystolithError, ValueError):
@@ -59,6 +63,24 @@ def load_arrays(source: Source, what: str) -> dict[str, np.ndarray] | None:
         raise ApiError(f"{what} {str(source)!r} cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ApiError(f"{what} {str(source)!r} is no .npz file of plain arrays: {error}") from error
+
+
+def named(given: Inputs, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """Inputs by name: what `load_arrays` gives, or one array under the name of the only input.
+
+    Raises
+    ------
+    ApiError   If it is an array and the model has several inputs.
+    """
+    if not isinstance(given, np.ndarray):
+        return load_arrays(given, "inputs")
+    if len(names) != 1:
+        raise ApiError(
+            f"one array was given, and the model has the inputs {', '.join(map(repr, names))}: give a "
+            f"mapping "
+            "from name to array"
+        )
+    return {names[0]: given}
 
 
 def check_inputs(arrays: Arrays, specs: Mapping[str, tuple[tuple[int, ...], str]]) -> None:

@@ -63,13 +63,10 @@ class Reporter:
 
     @contextmanager
     def progress(self) -> Iterator:
-        """A callable for `progress=`: a spinner on a terminal, one plain line per stage on standard
-        output elsewhere.
-
-        Standard error is for the one sentence of a refusal.
-        """
+        """A callable for `progress=`: a spinner on a terminal, one plain line per stage elsewhere; both on
+        standard error, so that standard output holds results alone."""
         if not self.err.is_terminal:
-            yield self.line
+            yield lambda text: print(text, file=self.err.file, flush=True)
             return
         with self.err.status("starting") as status:
             yield lambda text: status.update(text.replace("[", r"\["))

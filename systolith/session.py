@@ -87,7 +87,7 @@ class Session:
         running: Running | None = None,
     ) -> None:
         running = running if running is not None else Running()
-        self.image = image
+        self.image, self._backend = image, backend
         self.ends: list[int | None] | None = None
         self._segments = HostSegments(image.host)
         self._device = _make_device(backend, image, running)
@@ -129,6 +129,12 @@ class Session:
                 resets += 1
                 if resets > _RESETS:
                     raise
+
+    def __repr__(self) -> str:
+        return f"<Session on {self._backend}: {self.image!r}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>Session on {self._backend}</p>{self.image._repr_html_()}"
 
     def __enter__(self) -> Session:
         return self

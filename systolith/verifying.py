@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from systolith.arrays import Arrays, Source, check_inputs, input_specs, load_arrays, random_inputs
+import numpy as np
+
+from systolith.arrays import Arrays, Inputs, check_inputs, input_specs, load_arrays, named, random_inputs
 from systolith.compiling import compile_model
 from systolith.evidence.difference import Difference, compare_cycles, compare_host, compare_raw, located
 from systolith.host.device import DeviceError
@@ -32,23 +34,25 @@ SIMULATED = ("rtl", "netlist")
 def verify_model(
     model: Model,
     arch: str | Path | ArchConfig,
-    inputs: Source,
+    inputs: Inputs,
     importing: Importing,
     running: Running,
     *,
-    on: Sequence[str],
+    on: str | Sequence[str],
     seed: int = 0,
     locate: bool = True,
     waveform: str | Path | None = None,
     progress: Progress = None,
 ) -> VerifyResult:
     """See `api.verify`."""
+    on = (on,) if isinstance(on, str) else tuple(on)
     check_backends(on)
     if waveform is not None and set(on) & set(SIMULATED):
         _check_waveform(waveform)
     config = load_arch(arch)
+    given = inputs if isinstance(inputs, np.ndarray) else load_arrays(inputs, "inputs")
     partition = imported(model, importing, progress)
-    arrays = load_arrays(inputs, "inputs")
+    arrays = named(given, [*input_specs(partition)])
     drawn = arrays is None
     if arrays is None:
         arrays = random_inputs(partition, seed)

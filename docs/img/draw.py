@@ -274,9 +274,7 @@ def compile_picture() -> str:
         "`compiler/constants.py`",
     )
     d.box(centre, 608, wide, 62, CONTROL, "order: tokens between engines", "`compiler/tokens.py`")
-    d.box(
-        centre, 706, wide, 62, CONTROL, "link, and estimate cycles", "`compiler/driver.py cycles.py costs.py`"
-    )
+    d.box(centre, 706, wide, 62, CONTROL, "link, and estimate cycles", "`compiler/driver.py cycles.py`")
     d.box(centre, 804, wide, 62, DATA, "image, .sysl", "program, constants, layers, host segments")
     for top, bottom in (
         (62, 100),

@@ -60,6 +60,9 @@ def execute(arguments: list[str] | None = None) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return EXIT_REFUSED
+    except click.UsageError as error:
+        hint = f" Try '{error.ctx.command_path} -h'." if error.ctx is not None else ""
+        return _refuse(error.format_message() + hint)
     except click.ClickException as error:
         return _refuse(error.format_message())
     except (_InterruptedError, click.exceptions.Abort):
