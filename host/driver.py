@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
 from systolith.host.budget import budget_of
 from systolith.host.device import Core
 from systolith.spec.errors import DeviceError, OutOfCyclesError, SystolithError
-from systolith.spec.image import Image, IoTensor
+from systolith.spec.image import Image
 from systolith.spec.isa import IsaError, isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status
 
-__all__ = ["Driver", "InputError", "dequantise", "quantise"]
+__all__ = ["Driver", "InputError", "Quantised", "dequantise", "quantise"]
 
 _ALIGN = 4096
 
@@ -23,7 +25,20 @@ class InputError(SystolithError, ValueError):
     """An input array that does not match the model."""
 
 
-def quantise(value: np.ndarray, io: IoTensor) -> np.ndarray:
+class Quantised(Protocol):
+    """What a tensor needs to be converted: its own type, and the scale and zero point of its int8 values."""
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def zero_point(self) -> int: ...
+
+
+def quantise(value: np.ndarray, io: Quantised) -> np.ndarray:
     """int8 for the core: ONNX QuantizeLinear for float32, minus 128 for uint8, unchanged for int8."""
     if io.dtype == "float32":
         # A quotient past float32's range is infinite, and saturates like every other that is too large.
@@ -37,7 +52,7 @@ def quantise(value: np.ndarray, io: IoTensor) -> np.ndarray:
     return value.astype(np.int8)
 
 
-def dequantise(q: np.ndarray, io: IoTensor) -> np.ndarray:
+def dequantise(q: np.ndarray, io: Quantised) -> np.ndarray:
     """The inverse, in the model's own type."""
     if io.dtype == "float32":
         return (q.astype(np.int32) - io.zero_point).astype(np.float32) * np.float32(io.scale)
@@ -141,7 +156,7 @@ class Driver:
             )
         return outputs
 
-    def check(self, inputs: dict[str, np.ndarray]) -> None:
+    def check(self, inputs: Mapping[str, np.ndarray]) -> None:
         """Refuse inputs that do not match the manifest.
 
         Raises

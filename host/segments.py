@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from systolith.spec.errors import SystolithError
 from systolith.spec.segments import HostPart
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 __all__ = ["HostSegments", "SegmentError"]
 
@@ -92,7 +96,7 @@ class HostSegments:
         return dict(zip(names, results, strict=True))
 
 
-def _session(which: str, data: bytes) -> object:
+def _session(which: str, data: bytes) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

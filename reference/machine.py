@@ -36,7 +36,7 @@ from systolith.spec.isa import (
 )
 from systolith.spec.regs import ErrorCode
 
-__all__ = ["Effect", "Machine", "MachineError"]
+__all__ = ["Effect", "Machine", "MachineError", "Observer"]
 
 
 class Effect(NamedTuple):
@@ -55,6 +55,10 @@ class Effect(NamedTuple):
     addresses: np.ndarray
     rows: np.ndarray
     kept: np.ndarray
+
+
+#: Called as (offset, instr, effect) after each instruction that writes anything.
+Observer = Callable[[int, Instr, Effect], None]
 
 
 class MachineError(SystolithError):
@@ -88,7 +92,7 @@ class Machine:
         arch: ArchConfig,
         program: np.ndarray,
         data: np.ndarray,
-        on_instruction: Callable[[int, Instr, Effect], None] | None = None,
+        on_instruction: Observer | None = None,
     ) -> None:
         self.arch, self.isa = arch, isa_for(arch)
         self.set_regions(program, data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from systolith.reference.machine import Machine, MachineError
+from systolith.reference.machine import Machine, MachineError, Observer
 from systolith.reference.meter import Meter
 from systolith.spec.arch import ArchConfig
 from systolith.spec.errors import DeviceError
@@ -25,7 +25,9 @@ class MachineDevice:
     on_instruction : callable   see `Machine`
     """
 
-    def __init__(self, arch: ArchConfig, memory_bytes: int = 1 << 26, on_instruction=None) -> None:
+    def __init__(
+        self, arch: ArchConfig, memory_bytes: int = 1 << 26, on_instruction: Observer | None = None
+    ) -> None:
         self.arch = arch
         self.memory = np.zeros(memory_bytes, np.uint8)
         self.on_instruction = on_instruction

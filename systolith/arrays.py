@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,9 @@ from systolith.host.driver import dequantise
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
 from systolith.spec.errors import SystolithError
+from systolith.spec.image import IoTensor
+from systolith.spec.outputs import writing
+from systolith.spec.segments import Port
 
 __all__ = [
     "ApiError",
@@ -23,7 +26,9 @@ __all__ = [
     "input_specs",
     "load_arrays",
     "named",
+    "port_specs",
     "random_inputs",
+    "save_arrays",
 ]
 
 Arrays = Mapping[str, np.ndarray]
@@ -105,10 +110,30 @@ def check_inputs(arrays: Arrays, specs: Mapping[str, tuple[tuple[int, ...], str]
             raise ApiError(f"input {name!r} holds NaN or infinite values, which int8 cannot represent")
 
 
+def port_specs(ports: Iterable[Port | IoTensor]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of inputs, by name."""
+    # Shapes of inputs are static; only outputs of the host may have none.
+    return {port.name: (tuple(port.shape or ()), port.dtype) for port in ports}
+
+
+def save_arrays(path: str | Path, arrays: Arrays) -> None:
+    """Write an .npz file under the name as it is; numpy.savez would append .npz, and takes no array called
+    'file'.
+
+    Raises
+    ------
+    OutputError   If it cannot be written; what was there stays.
+    """
+    with writing(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, value in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
+
+
 def input_specs(model: Partition) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each input of the whole model."""
     if model.host is not None:
-        return {port.name: (port.shape, port.dtype) for port in model.host.inputs}
+        return port_specs(model.host.inputs)
     tensors = model.graph.tensors
     return {name: (tensors[name].shape, tensors[name].dtype) for name in model.graph.inputs}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from systolith.arrays import ApiError, Source
 from systolith.spec.memory import FULL_RATE, MemoryTiming
@@ -46,6 +47,11 @@ class Importing:
             raise ApiError(f"percentile is {self.percentile!r}: give more than 50, up to 100")
         if str(self.hidden) not in HIDDEN:
             raise ApiError(f"hidden is {self.hidden!r}: choose from {', '.join(HIDDEN)}")
+
+    @property
+    def calib_path(self) -> str | Path | None:
+        """The file that the calibration data is in, if it is in one."""
+        return self.calib if isinstance(self.calib, str | Path) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

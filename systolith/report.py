@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from systolith.evidence.difference import Difference
 from systolith.spec import outputs
 
 __all__ = [
@@ -62,7 +64,7 @@ class Reporter:
         self.out.print(table)
 
     @contextmanager
-    def progress(self) -> Iterator:
+    def progress(self) -> Iterator[Callable[[str], None]]:
         """A callable for `progress=`: a spinner on a terminal, one plain line per stage elsewhere; both on
         standard error, so that standard output holds results alone."""
         if not self.err.is_terminal:
@@ -93,8 +95,8 @@ def reporter_for(json_path: str | None) -> Reporter:
     return _Silent() if json_path == "-" else Reporter()
 
 
-def difference_lines(difference) -> list[str]:
-    """An `api.Difference` as text: what differs, then where it began."""
+def difference_lines(difference: Difference) -> list[str]:
+    """A difference as text: what differs, then where it began."""
     lines = [str(difference)]
     if difference.location is not None:
         lines += [f"  {label:<12}{text}" for label, text in difference.location.rows()]
@@ -103,7 +105,7 @@ def difference_lines(difference) -> list[str]:
     return lines
 
 
-def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
+def layer_rows(layers: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Cells of the per-layer table, under `LAYER_COLUMNS`."""
     return [
         (
@@ -119,7 +121,7 @@ def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
     ]
 
 
-def skipped_lines(layers: Iterable[dict]) -> list[str]:
+def skipped_lines(layers: Iterable[dict[str, Any]]) -> list[str]:
     """What each layer saves by leaving out tiles of its weights."""
     return [
         f"{layer['name']}: {layer['skipped_tiles']:,} tiles of the weights are all zero and skipped, "
@@ -142,7 +144,7 @@ def snr_lines(found: dict[str, dict[str, float | None]]) -> list[str]:
     ]
 
 
-def host_cells(nodes: Iterable[dict]) -> list[tuple[str, ...]]:
+def host_cells(nodes: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Cells of the table of nodes on the host, under `HOST_COLUMNS`."""
     return [
         (
@@ -158,7 +160,7 @@ def host_cells(nodes: Iterable[dict]) -> list[tuple[str, ...]]:
     ]
 
 
-def write_json(path: str | Path | None, value: dict) -> None:
+def write_json(path: str | Path | None, value: Mapping[str, Any]) -> None:
     """Write `value` as JSON if a path is given; "-" is standard output.
 
     Raises

@@ -125,11 +125,11 @@ class VerifyResult:
     def cycles(self) -> int:
         """Cycles of the run stream: counted by RTL, else by the machine, else the compiler's estimate."""
         for name in ("rtl", "netlist", "machine"):
-            if name in self.backends and self.backends[name].cycles:
-                return self.backends[name].cycles
+            if name in self.backends and (cycles := self.backends[name].cycles):
+                return cycles
         return self.image.cycles
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         load_cycles = next(
             (
@@ -161,7 +161,7 @@ class VerifyResult:
         }
 
 
-def host_rows(host: HostPart | None, seconds: Mapping[str, float] | None = None) -> list[dict]:
+def host_rows(host: HostPart | None, seconds: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
     """The nodes on the host as plain values; with `segment_seconds`, the wall time of a node's whole segment,
     once it ran."""
     rows = [] if host is None else [dataclasses.asdict(node) for node in host.nodes]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from systolith.arrays import ApiError, Inputs, check_inputs, input_specs, load_arrays, named
+from systolith.arrays import ApiError, Inputs, check_inputs, input_specs, load_arrays, named, port_specs
 from systolith.compiling import compile_model
 from systolith.device_port import simulated_arch
 from systolith.importing import Model, Progress, imported, tell
@@ -49,7 +49,7 @@ def run_model(
         raise ApiError("run needs inputs: one array per input of the model")
     image = _as_image(model_or_image)
     if on == "reference":
-        if image is not None:
+        if isinstance(model_or_image, Image) or image is not None:
             raise ApiError(
                 "an image holds instructions, not the model: run the ONNX file on 'reference', or the "
                 "image on 'machine'"
@@ -69,8 +69,9 @@ def run_model(
             f"the model again"
         )
     ports = image.inputs if image.host is None else image.host.inputs
-    arrays = named(given, [port.name for port in ports])
-    check_inputs(arrays, {port.name: (port.shape, port.dtype) for port in ports})
+    specs = port_specs(ports)
+    arrays = named(given, [*specs])
+    check_inputs(arrays, specs)
     tell(progress, f"preparing {on}")
     with Session(on, image, running) as session:
         tell(progress, f"running on {on}")

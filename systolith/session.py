@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input_specs
+from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input_specs, port_specs
 from systolith.device_port import open_device
 from systolith.evidence.profile import instruction_ends, layer_cycles
 from systolith.host.budget import BOARD_MEMORY
@@ -170,7 +170,7 @@ class Session:
         An image that was compiled for streaming continues from the state that the run before left.
         """
         if self.image.host is not None:
-            check_inputs(arrays, {port.name: (port.shape, port.dtype) for port in self.image.host.inputs})
+            check_inputs(arrays, port_specs(self.image.host.inputs))
         entered = self._segments.enter(arrays)
         if self.image.host is not None:
             arrays = {io.name: entered[io.name] for io in self.image.inputs}
@@ -200,6 +200,7 @@ class Stream:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._state = b""
         self.reset()
 
     def run(self, arrays: Arrays) -> RunResult:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from systolith.cli.files import read_bytes, read_text
@@ -64,7 +66,7 @@ def disasm(source: str, arch: str | None, stream: str, json_path: str | None) ->
     """Print the instructions of an image, or of raw words made by `asm`; the text assembles again."""
     check_outputs({"--json": json_path}, inputs=(source,))
     reporter = reporter_for(json_path)
-    listing: list[dict] = []
+    listing: list[dict[str, Any]] = []
     if arch is not None:
         isa = isa_for(load_arch(arch))
         data = read_bytes(source)

@@ -42,7 +42,7 @@ def compile_command(
     from systolith.results import describe
 
     path = Path(output) if output else Path(model).with_suffix(".sysl")
-    check_outputs({"the image": path, "--json": json_path}, inputs=(model, importing.calib))
+    check_outputs({"the image": path, "--json": json_path}, inputs=(model, importing.calib_path))
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         image = compiling.compile_model(

@@ -25,7 +25,7 @@ def explain(model: str, arch: str, importing: Importing, memory: MemoryTiming, j
     from systolith import compiling
     from systolith.results import describe
 
-    check_outputs({"--json": json_path}, inputs=(model, importing.calib))
+    check_outputs({"--json": json_path}, inputs=(model, importing.calib_path))
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         image = compiling.compile_model(model, arch, importing, memory=memory, progress=progress)

@@ -16,7 +16,7 @@ from systolith.cli.tables import print_host
 from systolith.options import Importing, Running
 from systolith.report import reporter_for, write_json
 from systolith.spec.memory import MemoryTiming
-from systolith.spec.outputs import check_outputs, writing
+from systolith.spec.outputs import check_outputs
 
 __all__ = ["run"]
 
@@ -59,13 +59,12 @@ def run(
     json_path: str | None,
 ) -> None:
     """Run MODEL_OR_IMAGE once on a backend."""
-    import numpy as np
-
+    from systolith.arrays import save_arrays
     from systolith.results import host_rows
     from systolith.running import run_model
 
     check_outputs(
-        {"--outputs": outputs, "--json": json_path}, inputs=(model_or_image, inputs, importing.calib)
+        {"--outputs": outputs, "--json": json_path}, inputs=(model_or_image, inputs, importing.calib_path)
     )
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
@@ -79,9 +78,7 @@ def run(
             progress,
         )
     if outputs is not None:
-        # An open file keeps the name as given: numpy.savez would append .npz.
-        with writing(outputs) as file:
-            np.savez(file, **result.outputs)
+        save_arrays(outputs, result.outputs)
     for name, value in result.outputs.items():
         reporter.line(f"{name}: {value.dtype}{list(value.shape)}")
     if result.cycles:

@@ -78,7 +78,7 @@ def verify(
     from systolith.verifying import verify_model
 
     check_outputs(
-        {"--json": json_path, "--waveform": waveform}, inputs=(model, inputs, importing.calib, *verilog)
+        {"--json": json_path, "--waveform": waveform}, inputs=(model, inputs, importing.calib_path, *verilog)
     )
     reporter = reporter_for(json_path)
     names = tuple(name.strip() for name in backends.split(",") if name.strip())
