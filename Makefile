@@ -19,7 +19,7 @@ READY  := $(VENV)/.ready-$(STATE)
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all netlist bench bitstream bitstreams lint docs clean
+.PHONY: help env demo test test-all netlist bench record figures bitstream bitstreams fuzz formal lint types docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,17 +72,39 @@ bench: env  ## speed of the simulation, models and recurrent layers on RTL; MODE
 	$(BIN)/python benchmarks/models.py $(MODELS) --json build/bench-models.json
 	$(BIN)/python benchmarks/recurrent.py --json build/bench-recurrent.json
 
+record: env  ## measure what README and docs show: make record MODELS=FOLDER (MLPerf Tiny) VOICE=FOLDER (Silero VAD)
+	@test -n "$(MODELS)" -a -n "$(VOICE)" || { echo "make record: name the folders, as in make record MODELS=mlperf_tiny VOICE=silero_vad" >&2; exit 2; }
+	$(BIN)/python benchmarks/models.py $(MODELS) --memory 32:16 --memory 20:2 --record
+	$(BIN)/python benchmarks/recurrent.py --record
+	$(BIN)/python benchmarks/voice.py $(VOICE) --record
+	$(BIN)/python benchmarks/speed.py --builds --record
+	$(BIN)/python benchmarks/transcripts.py
+	$(BIN)/python benchmarks/figures.py
+
+figures: env  ## write the recorded figures into README and docs
+	$(BIN)/python benchmarks/figures.py
+
 bitstream: env  ## of one board: make bitstream BOARD=ulx3s_85f (a quarter of an hour)
 	@test -n "$(BOARD)" || { echo "make bitstream: say which board, as in make bitstream BOARD=ulx3s_85f" >&2; exit 2; }
 	$(BIN)/systolith build --board $(BOARD) --json build/$(BOARD).json
 
+# MODELS=FOLDER: its *_int8_qdq.onnx run on the boards in simulation.
 bitstreams: env  ## of all boards, one after another (an hour)
 	set -e; for board in $$($(BIN)/python -c 'from systolith.boards.board import BOARDS; print(*BOARDS)'); do \
 	    $(BIN)/systolith build --board $$board --json build/$$board.json; done
 
-lint: env  ## ruff: rules and formatting
+# An hour, or HOURS=8, or CASES=10000; SEED=7 gives other cases.
+fuzz: env  ## hostile images, models, arrays, TOML and assembly: nothing may crash, hang or take much memory
+	$(BIN)/python -m tests.fuzz $(if $(CASES),--cases $(CASES)) $(if $(HOURS),--hours $(HOURS)) --seed $(or $(SEED),0) --jobs $(JOBS)
+
+lint: types  ## ruff (rules and formatting) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Run where the editable install links the packages under their import names.
+types: env  ## mypy, strict, where the project has got so far
+	cd build/__editable__.* && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache \
+	    -p systolith.spec -p systolith.reference -p systolith.host -p systolith.evidence
 
 docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md, docs/host-link.md
 	$(BIN)/python -m systolith.docs_pages

@@ -1,6 +1,7 @@
 """Cycles of recurrent layers on RTL: a table, and JSON for comparing revisions.
 
     .venv/bin/python benchmarks/recurrent.py [--arch A]... [--units H] [--inputs I] [--steps T] [--json FILE]
+    [--record]
 
 One layer of each kind with random int8 weights. `step` is the time from the last cell of one step to that of
 the next, the input's share of all steps being computed before; `product` is what the array needs for it
@@ -16,18 +17,32 @@ import dataclasses
 import sys
 
 import numpy as np
+from networks import layer
+from record import record
 
 from systolith import api
 from systolith.evidence.profile import step_cycles
-from systolith.reference.graph import QGraph, QNode, QTensor
 from systolith.reference.partition import Partition
-from systolith.reference.recurrent import Recurrent
 from systolith.report import Reporter, write_json
 from systolith.session import Session
-from systolith.spec import numerics
 from systolith.spec.arch import PRESETS, ArchConfig, load_arch
 from systolith.spec.isa import Cell
 
+#: What the figures hold for.
+CURRENT = ["core:array8", "core:array16", "programs:array8", "programs:array16"]
+KEPT = (
+    "model",
+    "arch",
+    "weight_rows_per_cycle",
+    "bit_exact",
+    "product_cycles",
+    "step_cycles",
+    "frame_cycles",
+    "cycles",
+    "estimated_cycles",
+    "roofline_cycles",
+    "utilisation",
+)
 COLUMNS = (
     "layer",
     "arch",
@@ -42,45 +57,6 @@ COLUMNS = (
     "roofline",
     "of peak",
 )
-
-
-def layer(kind: Cell, steps: int, inputs: int, units: int) -> QGraph:
-    """One layer over one sequence, with weights over the whole of int8."""
-    rng = np.random.default_rng(0)
-    weights, recurrent = (rng.integers(-127, 128, (kind.gates, units, k)) for k in (inputs, units))
-    if kind is Cell.GRU:
-        weights[3], recurrent[2] = 0, 0
-    mult, shift = numerics.approximate_scale(4096 / (74 * 74 * np.sqrt(inputs + units)))
-    op = Recurrent(
-        kind=kind,
-        weights=weights.astype(np.int16),
-        recurrent=recurrent.astype(np.int8),
-        bias=np.zeros((kind.gates, units), np.int32),
-        mult=np.full((kind.gates, units), mult),
-        shift=np.full((kind.gates, units), shift),
-        x_zero=0,
-        hidden=np.zeros((1, units), np.int8),
-        state=np.zeros((1, units), np.int16),
-    )
-    tensors = {
-        "x": QTensor(name="x", shape=(steps, 1, inputs), scale=1 / 128, zero_point=0),
-        "y": QTensor(name="y", shape=(steps, 1, 1, units), scale=1 / 128, zero_point=0),
-    }
-    node = QNode(
-        name=kind.name.lower(),
-        op=op,
-        inputs=("x",),
-        output="y",
-        op_type=kind.name,
-        sources=(kind.name.lower(),),
-    )
-    return QGraph(
-        name=f"{kind.name.lower()}_{inputs}_{units}",
-        tensors=tensors,
-        nodes=(node,),
-        inputs=("x",),
-        outputs=("y",),
-    )
 
 
 def product(kind: Cell, arch: ArchConfig, inputs: int, units: int) -> int:
@@ -144,6 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--inputs", type=int, default=128)
     parser.add_argument("--steps", type=int, default=8, help="at least 2")
     parser.add_argument("--json", default=None)
+    parser.add_argument("--record", action="store_true", help="write results/recurrent.json, for the docs")
     given = parser.parse_args(arguments)
     if min(given.units, given.inputs) < 1 or given.steps < 2:
         parser.error("--units and --inputs must be at least 1, --steps at least 2")
@@ -167,6 +144,9 @@ def main(arguments: list[str] | None = None) -> int:
         f"recurrent layers on RTL, {given.steps} steps", COLUMNS, [row(info) for info in results], left=4
     )
     write_json(given.json, {"results": results})
+    if given.record:
+        kept = [{key: info[key] for key in KEPT} for info in results]
+        record("recurrent", "python benchmarks/recurrent.py --record", kept, CURRENT)
     return 0 if all(info["bit_exact"] for info in results) else 1
 
 

@@ -1,6 +1,7 @@
 """Speed of the simulation: the native harness beside the bare Verilator model, and what a build costs.
 
     .venv/bin/python benchmarks/speed.py [--arch A]... [--seconds S] [--builds] [--json FILE]
+    [--record]
 
 `bare` evaluates the model in a C++ loop with all inputs frozen: no memory, no bus, no Python. `harness` runs
 inferences of the digits CNN, with external memory, protocol checks and CSR polling. `--builds` also times a
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from record import record
 
 from systolith import api
 from systolith.hw.build import generate
@@ -23,7 +25,7 @@ from systolith.sim.native import RtlDevice
 from systolith.spec.arch import load_arch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "digits"))
-from train import load_split
+from data import load_split
 
 MODEL = Path(__file__).resolve().parent.parent / "examples" / "digits" / "digits_cnn.onnx"
 COLUMNS = (
@@ -83,6 +85,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="processor time of each measurement")
     parser.add_argument("--builds", action="store_true", help="time builds from nothing, too")
     parser.add_argument("--json", default=None)
+    parser.add_argument("--record", action="store_true", help="write results/speed.json, for the docs")
     arguments = parser.parse_args()
     reporter = Reporter()
     (images, _), _ = load_split()
@@ -108,6 +111,9 @@ def main() -> int:
         left=1,
     )
     write_json(arguments.json, {"results": results})
+    if arguments.record:
+        kept = {info["arch"]: info for info in results}
+        record("speed", "python benchmarks/speed.py --builds --record", kept, ["core:array8", "core:array16"])
     return 0
 
 

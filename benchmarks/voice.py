@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from record import record
 
 from systolith import api
 from systolith.host.driver import quantise
@@ -33,6 +34,19 @@ UNITS, RATE = 128, 16_000
 NEW, CONTEXT = 512, 64
 #: Furthest mean difference of the probability, and least share of equal decisions.
 FURTHEST, LEAST_EQUAL, THRESHOLD = 0.03, 0.97, 0.5
+KEPT = (
+    "arch",
+    "memory",
+    "frames",
+    "frames_that_differ",
+    "cycles",
+    "most_cycles",
+    "macs",
+    "roofline_cycles",
+    "utilisation",
+    "hertz_for_real_time",
+    "layers",
+)
 COLUMNS = (
     "arch",
     "memory",
@@ -139,6 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--percentile", type=float, default=100.0, help="of the calibration data's values that int8 covers"
     )
     parser.add_argument("--json", default=None)
+    parser.add_argument("--record", action="store_true", help="write results/voice.json, for the docs")
     given = parser.parse_args(arguments)
     model, path = given.folder / MODEL, given.folder / RECORDING
     for file in (model, path):
@@ -198,6 +213,11 @@ def main(arguments: list[str] | None = None) -> int:
         left=1,
     )
     write_json(given.json, {"agreement": compared, "results": results})
+    if given.record:
+        kept = [{key: info[key] for key in KEPT} for info in results]
+        cores = dict.fromkeys(info["arch"] for info in results)
+        depends = [f"{kind}:{core}" for core in cores for kind in ("core", "programs")]
+        record("voice", "python benchmarks/voice.py FOLDER --record", kept, depends)
     return 0 if compared[0]["holds"] and not any(info["frames_that_differ"] for info in results) else 1
 
 

@@ -17,8 +17,9 @@ from systolith.compiler.verify import verify_graph, verify_image, verify_lowerin
 from systolith.reference.graph import QGraph, QTensor
 from systolith.spec.arch import ArchConfig
 from systolith.spec.costs import busy_cycles
-from systolith.spec.image import Image, IoTensor, LayerInfo, StateInfo
+from systolith.spec.image import Image
 from systolith.spec.isa import Engine, Instr, Region, isa_for
+from systolith.spec.manifest import IoTensor, LayerInfo, StateInfo
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 
 __all__ = ["Compilation", "compile_graph", "compile_levels", "residences"]

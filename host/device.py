@@ -17,7 +17,16 @@ class DeviceReset(DeviceError):
 
 
 class Core(Protocol):
-    """External memory and CSRs of one core: what a driver needs."""
+    """External memory and CSRs of one core: what a driver needs.
+
+    Members
+    -------
+    memory_bytes : size of external memory, from address 0 on; what lies beyond is never touched
+    """
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of external memory, from address 0 on."""
 
     def write(self, addr: int, data: bytes) -> None:
         """Copy bytes into external memory."""

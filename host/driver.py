@@ -19,6 +19,8 @@ from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status
 __all__ = ["Driver", "InputError", "Quantised", "dequantise", "quantise"]
 
 _ALIGN = 4096
+#: The DATA region is cleared in pieces of this size.
+_CLEARED_BYTES = 1 << 20
 
 
 class InputError(SystolithError, ValueError):
@@ -74,7 +76,8 @@ class Driver:
 
     Raises
     ------
-    DeviceError        If the device is no Systolith core, or not the one that the image was compiled for.
+    DeviceError        If the device is no Systolith core, or not the one that the image was compiled for, or
+                       its memory does not hold program and data.
     OutOfCyclesError   If the load stream does not end within its budget.
     """
 
@@ -92,11 +95,14 @@ class Driver:
         self.program_base = base + -base % _ALIGN
         end = self.program_base + len(image.program)
         self.data_base = end + -end % _ALIGN
+        self._check_memory()
         self.load_cycles = 0
         self.cycles = 0
         device.reset()
         device.write(self.program_base, image.program)
-        device.write(self.data_base, bytes(image.data_bytes))
+        for offset in range(0, image.data_bytes, _CLEARED_BYTES):
+            size = min(_CLEARED_BYTES, image.data_bytes - offset)
+            device.write(self.data_base + offset, bytes(size))
         for name, value in (("PROGRAM", self.program_base), ("DATA", self.data_base)):
             device.csr_write(f"{name}_LO", value & 0xFFFF_FFFF)
             device.csr_write(f"{name}_HI", value >> 32)
@@ -202,6 +208,15 @@ class Driver:
                 f"architecture "
                 f"{self.image.arch.name!r}) than this device (digest {digest.hex()[:12]}): compile the "
                 f"model for this device"
+            )
+
+    def _check_memory(self) -> None:
+        end, size = self.data_base + self.image.data_bytes, self.device.memory_bytes
+        if end > size:
+            raise DeviceError(
+                f"the image needs {end:,} bytes of external memory ({len(self.image.program):,} for its "
+                f"program, {self.image.data_bytes:,} for data), and this device has {size:,}: compile a "
+                "smaller model, or run it on a device with more"
             )
 
     def _execute(self, entry: int, budget: int) -> int:

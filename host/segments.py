@@ -1,25 +1,16 @@
-"""What runs on the host before and after the core, in ONNX Runtime. The only module of this package that
-needs it."""
+"""What runs on the host before and after the core: in ONNX Runtime, in a process of its own, since it may
+come from a file that a stranger made."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from systolith.spec.errors import SystolithError
+from systolith.host.segment_process import Limits, Loaded, SegmentError, SegmentFailure
 from systolith.spec.segments import HostPart
 
-if TYPE_CHECKING:
-    import onnxruntime
-
 __all__ = ["HostSegments", "SegmentError"]
-
-
-class SegmentError(SystolithError, ValueError):
-    """A host segment that ONNX Runtime cannot load or run; the text is one sentence that names a remedy."""
 
 
 class HostSegments:
@@ -28,7 +19,8 @@ class HostSegments:
 
     Parameters
     ----------
-    host : HostPart, or None where the core runs the whole model
+    host   : HostPart, or None where the core runs the whole model
+    limits : of memory and time, for loading a segment and for one run of it; None: `Limits()`
 
     Members
     -------
@@ -36,14 +28,15 @@ class HostSegments:
 
     Raises
     ------
-    SegmentError   If ONNX Runtime does not accept a segment.
+    SegmentError   If a segment is refused: by ONNX Runtime, for data in other files, or by the limits.
     """
 
-    def __init__(self, host: HostPart | None) -> None:
+    def __init__(self, host: HostPart | None, limits: Limits | None = None) -> None:
         self.host = host
         self.seconds: dict[str, float] = {}
         models = {} if host is None else {"before": host.before, "after": host.after}
-        self._sessions = {which: _session(which, data) for which, data in models.items() if data}
+        limits = Limits() if limits is None else limits
+        self._segments = {which: _loaded(which, data, limits) for which, data in models.items() if data}
 
     def enter(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The model's inputs, and with them what runs before the core: among them all that the core reads.
@@ -70,51 +63,43 @@ class HostSegments:
 
         Raises
         ------
-        SegmentError   If ONNX Runtime fails.
+        SegmentError   If ONNX Runtime fails, or an output is missing.
         """
         if self.host is None:
             return dict(results)
         known = {**values, **results}
         known.update(self._run("after", known))
+        for port in self.host.outputs:
+            if port.name not in known:
+                raise SegmentError(f"nothing gives the output {port.name!r}: compile the model again")
         return {port.name: known[port.name] for port in self.host.outputs}
 
     def _run(self, which: str, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        session = self._sessions.get(which)
-        if session is None:
+        segment = self._segments.get(which)
+        if segment is None:
             return {}
-        names = [output.name for output in session.get_outputs()]
-        feeds = {entry.name: np.asarray(values[entry.name], order="C") for entry in session.get_inputs()}
-        begin = time.perf_counter()
+        for name in segment.inputs:
+            if name not in values:
+                raise SegmentError(
+                    f"the nodes {which} the core read {name!r}, which nothing gives: compile the model again"
+                )
         try:
-            results = session.run(names, feeds)
-        except Exception as error:
+            results = segment.run({name: np.asarray(values[name], order="C") for name in segment.inputs})
+        except SegmentFailure as error:
             raise SegmentError(
-                f"ONNX Runtime stopped in the nodes {which} the core: {_one_line(error)}; give inputs that "
-                f"they accept"
+                f"ONNX Runtime stopped in the nodes {which} the core: {error}; "
+                f"{error.remedy or 'give inputs that they accept'}"
             ) from error
-        self.seconds[which] = time.perf_counter() - begin
-        return dict(zip(names, results, strict=True))
+        self.seconds[which] = segment.seconds
+        return results
 
 
-def _session(which: str, data: bytes) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    # One thread and a fixed order: equal inputs give equal bits, run after run.
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.use_deterministic_compute = True
-    # Failures come as exceptions, which say it all; the log would only repeat them.
-    options.log_severity_level = 4
+def _loaded(which: str, data: bytes, limits: Limits) -> Loaded:
     try:
-        return onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
-    except Exception as error:
+        return Loaded(data, limits)
+    except SegmentFailure as error:
+        remedy = error.remedy or "update onnxruntime or change the model"
         raise SegmentError(
-            f"ONNX Runtime does not accept the nodes {which} the core: {_one_line(error)}; update "
-            f"onnxruntime "
-            "or change the model, and compile the model again"
+            f"ONNX Runtime does not accept the nodes {which} the core: {error}; {remedy}, and compile the "
+            "model again"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -187,6 +187,7 @@ class SerialDevice:
     Parameters
     ----------
     transport : Transport   closed with the device
+    memory_bytes : int      the board's external memory; by default all that the link addresses
 
     Members
     -------
@@ -198,8 +199,9 @@ class SerialDevice:
     LinkDown   If no board answers.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, memory_bytes: int = 1 << 32) -> None:
         self._transport = transport
+        self.memory_bytes = memory_bytes
         self.statistics = LinkStatistics()
         self.payload_bytes = MIN_PAYLOAD_BYTES
         self._open = False

@@ -297,8 +297,10 @@ class Machine:
                         # Rows beyond the taps see vectors of the previous output row; only zero weights make
                         # that meaningful.
                         if tile[instr.taps :].any():
-                            raise AssertionError(
-                                f"DEPTHWISE tile at offset {self._offset} has weights beyond its taps"
+                            self._fail(
+                                ErrorCode.OPERAND_RANGE,
+                                "MATMUL takes a DEPTHWISE tile that has weights beyond its taps, which the "
+                                "machine does not model",
                             )
                     else:
                         total += vectors[:, counted].reshape(entries, width) @ tile
@@ -332,9 +334,10 @@ class Machine:
                     ErrorCode.WATCHDOG, f"OUTPUT waits for accumulator {expected}, which no MATMUL releases"
                 )
             if self.released.popleft() != expected:
-                raise AssertionError(
-                    f"OUTPUT at offset {self._offset} reads accumulator {expected}, which is not the next "
-                    f"one released"
+                self._fail(
+                    ErrorCode.OPERAND_RANGE,
+                    f"OUTPUT reads accumulator {expected}, which is not the next one released; the machine "
+                    "does not model another order",
                 )
         line = self.param[instr.param * arch.param_line_bytes : (instr.param + 1) * arch.param_line_bytes]
         fields = unpack_params(line)
@@ -361,17 +364,28 @@ class Machine:
         y, x = np.arange(instr.ny)[:, None, None], np.arange(instr.nx)[None, :, None]
         return (base + y * row + x * px + np.arange(length)) % self.arch.act_bytes
 
+    def _chained(self, instr: Instr, rows: int, length: int) -> np.ndarray:
+        """[rows, length] results that OUTPUT sent, in chunks of `lanes`, the last of each row shorter."""
+        lanes = self.arch.lanes
+        widths = [min(lanes, length - first) for first in range(0, length, lanes)]
+        count = rows * len(widths)
+        if len(self.chain) < count:
+            self._fail(
+                ErrorCode.WATCHDOG,
+                f"{instr.mnemonic} takes {count} chunks from OUTPUT, which sent {len(self.chain)}",
+            )
+        chunks = [self.chain.popleft() for _ in range(count)]
+        if [len(chunk) for chunk in chunks] != widths * rows:
+            self._fail(
+                ErrorCode.OPERAND_RANGE,
+                f"{instr.mnemonic} takes rows of {length} elements from OUTPUT, which sent others",
+            )
+        return np.concatenate(chunks).reshape(rows, length)
+
     def _binary(self, instr: Instr) -> None:
         if instr.a_source == OperandA.OUTPUT:
-            count = instr.ny * instr.nx * -(-instr.bytes // self.arch.lanes)
-            if len(self.chain) < count:
-                self._fail(
-                    ErrorCode.WATCHDOG,
-                    f"{instr.mnemonic} takes {count} chunks from OUTPUT, which sent {len(self.chain)}",
-                )
-            a = np.concatenate([self.chain.popleft() for _ in range(count)]).reshape(
-                instr.ny, instr.nx, instr.bytes
-            )
+            pixels = instr.ny * instr.nx
+            a = self._chained(instr, pixels, instr.bytes).reshape(instr.ny, instr.nx, instr.bytes)
         else:
             a = self.act[self._addresses(instr, instr.a, instr.a_row, instr.a_px, instr.bytes)]
         b = self.act[self._addresses(instr, instr.b, instr.b_row, instr.b_px, instr.bytes)]
@@ -402,15 +416,7 @@ class Machine:
 
     def _cell(self, instr: Instr) -> None:
         kind, chunks = Cell(instr.kind), -(-instr.units // self.arch.lanes)
-        if len(self.chain) < kind.gates * chunks:
-            self._fail(
-                ErrorCode.WATCHDOG,
-                f"CELL takes {kind.gates * chunks} chunks from OUTPUT, which sent {len(self.chain)}",
-            )
-        gates = [
-            np.concatenate([self.chain.popleft() for _ in range(chunks)]).astype(np.int64)
-            for _ in range(kind.gates)
-        ]
+        gates = self._chained(instr, kind.gates, instr.units).astype(np.int64)
         low, high, hidden = (
             (base + np.arange(instr.units)) % self.arch.act_bytes
             for base in (instr.state, instr.state_high, instr.dst)

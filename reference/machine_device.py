@@ -35,6 +35,11 @@ class MachineDevice:
         self.machine: Machine | None = None
         self._started = False
 
+    @property
+    def memory_bytes(self) -> int:
+        """Size of external memory, from address 0 on."""
+        return len(self.memory)
+
     def write(self, addr: int, data: bytes) -> None:
         """Copy bytes into external memory."""
         self._finish(None)

@@ -20,6 +20,7 @@ from systolith.sim.verilator import (
 from systolith.spec.arch import ArchConfig
 from systolith.spec.errors import DeviceError, OutOfCyclesError
 from systolith.spec.isa import Engine
+from systolith.spec.memory import SIMULATED_MEMORY_BYTES
 from systolith.spec.regs import CSRS, Control, Status
 
 __all__ = ["DECERR", "SLVERR", "MemoryModel", "ProtocolError", "RtlBench", "RtlDevice", "Waveform"]
@@ -458,6 +459,7 @@ class RtlDevice(RtlBench):
         optimise: str = "-O1",
     ) -> None:
         self.arch = arch
+        self.memory_bytes = min(1 << arch.addr_bits, SIMULATED_MEMORY_BYTES)
         #: Cycle of the last START.
         self.started = 0
         if sources is None:

@@ -155,6 +155,7 @@ class PyVerilatorDevice:
         self.model = PyVerilatorModel(
             generate(arch, build_dir=default_cache_dir().parent / "verilog").sources, "core", cache_dir
         )
+        self.memory_bytes = memory_bytes
         self.memory = bytearray(memory_bytes)
         self.cycles = 0
         #: Beats to come, as (address, last of its burst); bursts to be written, as their next address;

@@ -17,6 +17,7 @@ from typing import Any
 
 from systolith.spec.errors import SystolithError
 from systolith.spec.numerics import PARAM_BYTES, TABLE_SIZE
+from systolith.spec.printable import excerpt, is_name
 
 __all__ = ["COMPACT", "PRESETS", "ArchConfig", "ArchError", "load_arch"]
 
@@ -24,6 +25,8 @@ __all__ = ["COMPACT", "PRESETS", "ArchConfig", "ArchError", "load_arch"]
 class ArchError(SystolithError, ValueError):
     """A parameter that no core can be built with."""
 
+
+_NAME_CHARACTERS = 200
 
 #: What a compact core has no choice in.
 COMPACT: dict[str, int | bool] = {
@@ -96,7 +99,12 @@ class ArchConfig:
             value = getattr(self, field.name)
             expected = {"str": str, "int": int, "bool": bool}[str(field.type)]
             if type(value) is not expected:
-                raise ArchError(f"{field.name} must be of type {expected.__name__}, not {value!r}")
+                raise ArchError(f"{field.name} must be of type {expected.__name__}, not {excerpt(value)}")
+        if not is_name(self.name, _NAME_CHARACTERS):
+            raise ArchError(
+                f"name must have 1 to {_NAME_CHARACTERS} characters, none of them a control character, not "
+                f"{excerpt(self.name)}"
+            )
         for name, low, high in (
             ("rows", 2, 32),
             ("cols", 2, 32),
@@ -115,15 +123,15 @@ class ArchConfig:
             if self.compact and name in COMPACT:
                 continue
             if not low <= value <= high or not _is_power_of_two(value):
-                raise ArchError(f"{name} must be a power of two from {low} to {high}, not {value!r}")
+                raise ArchError(f"{name} must be a power of two from {low} to {high}, not {excerpt(value)}")
         low, high = (12, 32) if self.compact else (32, 64)
         if not low <= self.addr_bits <= high:
-            raise ArchError(f"addr_bits must be from {low} to {high}, not {self.addr_bits!r}")
+            raise ArchError(f"addr_bits must be from {low} to {high}, not {excerpt(self.addr_bits)}")
         if self.compact:
             for name, value in COMPACT.items():
                 if getattr(self, name) != value:
                     raise ArchError(
-                        f"{name} must be {value!r} in a compact core, not {getattr(self, name)!r}"
+                        f"{name} must be {value!r} in a compact core, not {excerpt(getattr(self, name))}"
                     )
         if self.act_bytes < self.act_blocks * self.act_width * 2:
             raise ArchError(
@@ -235,7 +243,7 @@ class ArchConfig:
         known = {field.name: field for field in dataclasses.fields(cls)}
         for key in values:
             if key not in known:
-                raise ArchError(f"unknown parameter {key!r}; known are {', '.join(known)}")
+                raise ArchError(f"unknown parameter {excerpt(key)}; known are {', '.join(known)}")
         for key, field in known.items():
             if key not in values and field.default is dataclasses.MISSING:
                 raise ArchError(f"parameter {key!r} is missing")
@@ -255,7 +263,8 @@ class ArchConfig:
         """
         try:
             values = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        # Nesting deeper than the parser goes; numbers longer than Python converts are a ValueError.
+        except (ValueError, RecursionError) as error:
             raise ArchError(f"not valid TOML: {error}") from error
         return cls.from_dict(values)
 
@@ -388,5 +397,5 @@ def load_arch(name_or_path: str | Path | ArchConfig) -> ArchConfig:
         )
     try:
         return ArchConfig.from_toml(path.read_text(encoding="utf-8"))
-    except (ArchError, UnicodeDecodeError, OSError) as error:
+    except (ArchError, ValueError, OSError) as error:
         raise ArchError(f"architecture file {str(path)!r}: {error}") from error

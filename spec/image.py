@@ -17,104 +17,37 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from systolith.spec import outputs
 from systolith.spec.arch import ArchConfig, ArchError
 from systolith.spec.errors import SystolithError
-from systolith.spec.isa import Instr, IsaError, isa_for
+from systolith.spec.image_check import HEADER, check_relations
+from systolith.spec.isa import Instr, isa_for
+from systolith.spec.manifest import IoTensor, LayerInfo, StateInfo
 from systolith.spec.notebook import html_table
+from systolith.spec.printable import excerpt, printable
 from systolith.spec.regs import core_digest
-from systolith.spec.segments import HostNode, HostPart, Port
+from systolith.spec.schema import SchemaError
+from systolith.spec.segments import HostPart
 
-__all__ = ["IMAGE_VERSION", "Image", "ImageError", "IoTensor", "LayerInfo", "StateInfo"]
+__all__ = ["IMAGE_VERSION", "Image", "ImageError"]
 
 _MAGIC = b"SYSLIMG\0"
 IMAGE_VERSION = 4
 #: Magic and version stay where they are in every version, so that each can name the other.
 _START = struct.Struct("<8sI")
 _PREFIX = struct.Struct("<8sIIQQQ32s")
-#: The lists of a `HostPart` and what each is made of.
-_HOST_PARTS = {"inputs": Port, "outputs": Port, "nodes": HostNode}
+#: The lists of a `HostPart` that the header holds.
+_HOST_LISTS = ("inputs", "outputs", "nodes")
+#: Longest file that is read: programs and data are addressed with 32 bits.
+_MOST_BYTES = 1 << 31
+#: What is read at a time, so that a file that claims to be long costs no more than it has.
+_PIECE_BYTES = 1 << 24
 
 
 class ImageError(SystolithError, ValueError):
     """A file that is not a usable image."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IoTensor:
-    """An input, output or state tensor as the host sees it.
-
-    Parameters
-    ----------
-    name, dtype, shape : the model's own; dtype is a NumPy name: 'float32', 'int8' or 'uint8'
-    scale, zero_point  : of the int8 value on the core: real = scale * (q - zero_point)
-    offset             : first byte in the DATA region
-    order              : memory order of the axes, outermost first; the tensor is stored densely as int8 in
-                         that order. A uint8 value is stored minus 128; a float32 value is quantised by the
-                         host.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float
-    zero_point: int
-    offset: int
-    order: tuple[int, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that the tensor occupies in the DATA region."""
-        size = 1
-        for extent in self.shape:
-            size *= extent
-        return size
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateInfo:
-    """State that a run leaves for the next one, in the DATA region.
-
-    Parameters
-    ----------
-    name    : of the node that keeps it
-    offset  : of its first byte in the DATA region
-    initial : its bytes before the first run, in hexadecimal
-    """
-
-    name: str
-    offset: int
-    initial: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerInfo:
-    """One layer of the program: which instructions of the run stream it owns, and what it costs at least.
-
-    Parameters
-    ----------
-    name, op : the node's name and operator in the model (the first of those fused into it)
-    nodes    : all nodes of the model that this layer computes
-    tensor   : name of its result in the quantised graph
-    macs     : multiply-accumulates of one inference, as the model states them
-    roofline_cycles : the larger of (macs - skipped_macs) / (R*C) and compulsory bytes / bus bytes
-    limit    : 'array', 'weights', 'memory' or 'vector': what the cycle model says holds it up
-    cycles   : the cycle model's estimate
-    skipped_tiles, skipped_macs : tiles of the weights that are all zero and left out, and their share of
-                                  `macs`
-    """
-
-    name: str
-    op: str
-    nodes: tuple[str, ...]
-    tensor: str
-    macs: int
-    cycles: int
-    roofline_cycles: int
-    limit: str
-    skipped_tiles: int = 0
-    skipped_macs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +100,7 @@ class Image:
     def _headline(self) -> str:
         where = "" if self.host is None else f", {len(self.host.nodes)} nodes on the host"
         return (
-            f"{self.model[:48]!r} for {self.arch.name}: {len(self.layers)} layers{where}, {self.cycles:,} "
+            f"{excerpt(self.model)} for {self.arch.name}: {len(self.layers)} layers{where}, {self.cycles:,} "
             f"cycles "
             f"(estimated), {len(self.program):,} bytes of program"
         )
@@ -197,7 +130,12 @@ class Image:
         )
 
     def to_bytes(self) -> bytes:
-        """The file's contents."""
+        """The file's contents.
+
+        Raises
+        ------
+        ImageError   If `from_bytes` would refuse them, for a model with names that nobody can print, say.
+        """
         header = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
@@ -212,9 +150,10 @@ class Image:
         if self.host is not None:
             before, after = self.host.before, self.host.after
             header["host"] = {
-                key: [dataclasses.asdict(item) for item in getattr(self.host, key)] for key in _HOST_PARTS
+                key: [dataclasses.asdict(item) for item in getattr(self.host, key)] for key in _HOST_LISTS
             }
         body = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+        _parse(body, self.program, before, after)
         content = body + self.program + before + after
         checksum = hashlib.sha256(content).digest()
         return (
@@ -230,55 +169,17 @@ class Image:
 
         Raises
         ------
-        ImageError   If it is not an image, is of another version, is truncated or damaged, or was compiled
-                     for another revision of the instruction set.
+        ImageError   If it is not an image, is of another version, is truncated or damaged, was compiled for
+                     another revision of the instruction set, or its header breaks a rule of `image_check`.
         """
-        if len(data) < _START.size or not data.startswith(_MAGIC):
-            raise ImageError("this is not a Systolith image")
-        _, version = _START.unpack_from(data)
-        if version != IMAGE_VERSION:
-            raise ImageError(
-                f"the image has format version {version}, this is version {IMAGE_VERSION}: compile the "
-                f"model again"
-            )
-        if len(data) < _PREFIX.size:
-            raise ImageError(f"the image is truncated: {len(data)} bytes")
-        *_, header_bytes, program_bytes, before_bytes, after_bytes, checksum = _PREFIX.unpack_from(data)
-        ends = list(
-            itertools.accumulate((_PREFIX.size, header_bytes, program_bytes, before_bytes, after_bytes))
-        )
+        ends = _ends(data)
         if len(data) != ends[-1]:
             raise ImageError(
                 f"the image is truncated or has trailing bytes: {len(data)} instead of {ends[-1]}"
             )
-        if hashlib.sha256(data[_PREFIX.size :]).digest() != checksum:
+        if hashlib.sha256(data[_PREFIX.size :]).digest() != _PREFIX.unpack_from(data)[-1]:
             raise ImageError("the image is damaged: its checksum does not match")
-        body, program, before, after = (data[begin:end] for begin, end in itertools.pairwise(ends))
-        try:
-            header = json.loads(body)
-            digest = header.pop("digest")
-            header["arch"] = ArchConfig.from_dict(header["arch"])
-            for key, kind in (
-                ("inputs", IoTensor),
-                ("outputs", IoTensor),
-                ("layers", LayerInfo),
-                ("states", StateInfo),
-            ):
-                header[key] = _items(kind, header[key])
-            header["owners"] = tuple(header["owners"])
-            if header["host"] is not None:
-                parts = {key: _items(kind, header["host"][key]) for key, kind in _HOST_PARTS.items()}
-                header["host"] = HostPart(before=before, after=after, **parts)
-            elif before or after:
-                raise ValueError("it does not describe the host segments")
-            image = cls(program=program, **header)
-        except (ArchError, IsaError, KeyError, TypeError, ValueError) as error:
-            raise ImageError(f"the image's header is not valid: {error}") from error
-        if image.digest.hex() != digest:
-            raise ImageError(
-                "the image was compiled for another revision of the instruction set: compile the model again"
-            )
-        return image
+        return cls(**_parse(*(data[begin:end] for begin, end in itertools.pairwise(ends))))
 
     def save(self, path: str | Path) -> None:
         """Write the file.
@@ -298,15 +199,69 @@ class Image:
         ImageError   As `from_bytes`, or if the file cannot be read.
         """
         try:
-            data = Path(path).read_bytes()
+            with open(path, "rb") as file:
+                data = file.read(_PREFIX.size)
+                size = _ends(data)[-1]
+                while len(data) <= size and (piece := file.read(min(_PIECE_BYTES, size + 1 - len(data)))):
+                    data += piece
+            return cls.from_bytes(data)
         except OSError as error:
             raise ImageError(f"cannot read {str(path)!r}: {error.strerror}") from error
-        return cls.from_bytes(data)
+        except ImageError as error:
+            raise ImageError(f"{str(path)!r}: {error}") from error
 
 
-def _items(kind: type, values: list[dict]) -> tuple:
-    """Objects of a dataclass from the JSON of `dataclasses.asdict`, lists as tuples."""
-    return tuple(
-        kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in item.items()})
-        for item in values
-    )
+def _ends(data: bytes) -> list[int]:
+    """Where header, program and the two segments begin and end in a file of which `data` is the beginning.
+
+    Raises
+    ------
+    ImageError   If it is not the beginning of an image, or of one that is longer than any.
+    """
+    if len(data) < _START.size or not data.startswith(_MAGIC):
+        raise ImageError("this is not a Systolith image")
+    _, version = _START.unpack_from(data)
+    if version != IMAGE_VERSION:
+        raise ImageError(
+            f"the image has format version {version}, this is version {IMAGE_VERSION}: compile the model "
+            "again"
+        )
+    if len(data) < _PREFIX.size:
+        raise ImageError(f"the image is truncated: {len(data)} bytes")
+    ends = list(itertools.accumulate((_PREFIX.size, *_PREFIX.unpack_from(data)[2:6])))
+    if ends[-1] > _MOST_BYTES:
+        raise ImageError(f"the image has {ends[-1]} bytes, more than the {_MOST_BYTES} that one may have")
+    return ends
+
+
+def _parse(body: bytes, program: bytes, before: bytes, after: bytes) -> dict[str, Any]:
+    """The members of an `Image`, from the four parts of a file.
+
+    Raises
+    ------
+    ImageError   As `Image.from_bytes`.
+    """
+    try:
+        header = json.loads(body)
+        if type(header) is not dict:
+            raise SchemaError(f"it must be an object, not {excerpt(header)}")
+        arch, digest = header.pop("arch", None), header.pop("digest", None)
+        if type(arch) is not dict:
+            raise SchemaError(f"arch must be an object, not {excerpt(arch)}")
+        arch = ArchConfig.from_dict(arch)
+        if core_digest(arch).hex() != digest:
+            raise ImageError(
+                "the image was compiled for another revision of the instruction set: compile the model again"
+            )
+        fields: dict[str, Any] = HEADER(header, "")
+        check_relations(arch, fields, program, before, after)
+    # The JSON may be nested deeper than the parser goes.
+    except (ArchError, SchemaError, ValueError, RecursionError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(
+            f"the image's header is not valid: {printable(str(error))}: compile the model again"
+        ) from error
+    if fields["host"] is not None:
+        fields["host"] = HostPart(before=before, after=after, **fields["host"])
+    return {"arch": arch, "program": program, **fields}

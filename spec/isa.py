@@ -18,6 +18,7 @@ from systolith.spec.arch import ArchConfig
 from systolith.spec.enums import Cell, Destination, Engine, Mode, OperandA, Region, Space
 from systolith.spec.errors import SystolithError
 from systolith.spec.numerics import INT8, SHIFT_BITS, VECTOR_MULT
+from systolith.spec.printable import excerpt
 
 __all__ = [
     "Cell",
@@ -37,6 +38,10 @@ __all__ = [
     "semaphore_bits",
     "token_budget",
 ]
+
+
+#: Characters of an operand's value in assembly: all engines by name, or 64 binary digits.
+_LONGEST_VALUE = 80
 
 
 class IsaError(SystolithError, ValueError):
@@ -174,10 +179,10 @@ class Isa:
             return (*self.header, *self.by_mnemonic[mnemonic].fields)
         except KeyError:
             raise IsaError(
-                f"unknown mnemonic {mnemonic!r}; known are {', '.join(self.by_mnemonic)}"
+                f"unknown mnemonic {excerpt(mnemonic)}; known are {', '.join(self.by_mnemonic)}"
             ) from None
 
-    def make(self, mnemonic: str, **operands: int) -> Instr:
+    def make(self, mnemonic: str, /, **operands: int) -> Instr:
         """An instruction with every operand present and checked.
 
         Raises
@@ -191,7 +196,9 @@ class Isa:
             if full.get(name, value) != value:
                 raise IsaError(f"{mnemonic}.{name} must be {full[name]} on this core, not {value}")
             if name not in known and name not in full:
-                raise IsaError(f"{mnemonic} has no operand {name!r}; it has {', '.join(sorted(known))}")
+                raise IsaError(
+                    f"{mnemonic} has no operand {excerpt(name)}; it has {', '.join(sorted(known))}"
+                )
         for f in fields:
             value = int(operands.get(f.name, max(f.min, f.bias, 0)))
             if not f.min <= value <= f.max:
@@ -268,9 +275,9 @@ class Isa:
         for word in words[1:]:
             name, equals, text = word.partition("=")
             if not equals:
-                raise IsaError(f"{words[0]}: operand {word!r} must be written name=value")
+                raise IsaError(f"{words[0]}: operand {excerpt(word)} must be written name=value")
             if name in operands:
-                raise IsaError(f"{words[0]}: operand {name!r} is given twice")
+                raise IsaError(f"{words[0]}: operand {excerpt(name)} is given twice")
             operands[name] = self._value(words[0], by_name.get(name), text)
         return self.make(words[0], **operands)
 
@@ -291,13 +298,21 @@ class Isa:
     @staticmethod
     def _value(mnemonic: str, f: Field | None, text: str) -> int:
         try:
+            # No operand is as long, and Python refuses to print numbers that are much longer.
+            if len(text) > _LONGEST_VALUE:
+                raise ValueError
             if f is not None and f.name in ("wait", "signal") and not text.isdigit():
-                return sum(1 << Engine[name] for name in text.split("+"))
+                names = text.split("+")
+                if len(set(names)) != len(names):
+                    raise ValueError
+                return sum(1 << Engine[name] for name in names)
             if f is not None and f.enum and not text.isdigit():
                 return f.enum[text]
             return int(text, 0)
         except (KeyError, ValueError):
-            raise IsaError(f"{mnemonic}: {text!r} is no value for operand {f.name if f else '?'!r}") from None
+            raise IsaError(
+                f"{mnemonic}: {excerpt(text)} is no value for operand {f.name if f else '?'!r}"
+            ) from None
 
 
 def semaphore_bits(arch: ArchConfig) -> int:

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 from systolith.spec.arch import ArchConfig
 from systolith.spec.errors import SystolithError
 
-__all__ = ["BURST_BEATS", "FETCH_BEATS", "FULL_RATE", "MemoryTiming", "MemoryTimingError"]
+__all__ = [
+    "BURST_BEATS",
+    "FETCH_BEATS",
+    "FULL_RATE",
+    "MemoryTiming",
+    "MemoryTimingError",
+    "SIMULATED_MEMORY_BYTES",
+]
 
 
 #: Longest burst that the core begins.
 BURST_BEATS = 16
 #: Beats of the instruction stream that the core reads ahead.
 FETCH_BEATS = 4 * BURST_BEATS
+#: What machine and simulated core have at most; a process must be able to hold all of it.
+SIMULATED_MEMORY_BYTES = 1 << 30
 
 
 class MemoryTimingError(SystolithError, ValueError):

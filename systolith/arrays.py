@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from systolith.errors import ApiError
 from systolith.host.driver import dequantise
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
-from systolith.spec.errors import SystolithError
-from systolith.spec.image import IoTensor
+from systolith.spec.manifest import IoTensor
 from systolith.spec.outputs import writing
 from systolith.spec.segments import Port
+from systolith.stored import Header, StoredArrays
 
 __all__ = [
     "ApiError",
@@ -37,40 +38,21 @@ Source = str | Path | Arrays | None
 Inputs = str | Path | Arrays | np.ndarray | None
 
 
-class ApiError(SystolithError, ValueError):
-    """A refused input; the text is one sentence that names the culprit and the remedy."""
-
-
-def load_arrays(source: Source, what: str) -> dict[str, np.ndarray] | None:
-    """A mapping as it is, or the contents of an .npz file.
+def load_arrays(source: Source, what: str) -> Arrays | None:
+    """A mapping as it is, or the arrays of an .npz or .npy file, of which only the headers are read at first.
 
     Raises
     ------
-    ApiError   If the file cannot be read or is no .npz of plain arrays; `what` names its role.
+    ApiError   If the file cannot be read or holds anything but plain arrays; `what` names its role.
     """
-    if source is None:
-        return None
+    if source is None or isinstance(source, StoredArrays):
+        return source
     if isinstance(source, Mapping):
         return {name: np.asarray(value) for name, value in source.items()}
-    try:
-        # Opened here, because numpy leaves a file open that it cannot parse.
-        with open(source, "rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ApiError(
-                    f"{what} {str(source)!r} is a single array: "
-                    "save it with numpy.savez, one array per input name"
-                )
-            return {name: file[name] for name in file.files}
-    except ApiError:
-        raise
-    except OSError as error:
-        raise ApiError(f"{what} {str(source)!r} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ApiError(f"{what} {str(source)!r} is no .npz file of plain arrays: {error}") from error
+    return StoredArrays(source, what)
 
 
-def named(given: Inputs, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+def named(given: Inputs, names: Sequence[str]) -> Arrays | None:
     """Inputs by name: what `load_arrays` gives, or one array under the name of the only input.
 
     Raises
@@ -82,8 +64,7 @@ def named(given: Inputs, names: Sequence[str]) -> dict[str, np.ndarray] | None:
     if len(names) != 1:
         raise ApiError(
             f"one array was given, and the model has the inputs {', '.join(map(repr, names))}: give a "
-            f"mapping "
-            "from name to array"
+            "mapping from name to array"
         )
     return {names[0]: given}
 
@@ -91,21 +72,29 @@ def named(given: Inputs, names: Sequence[str]) -> dict[str, np.ndarray] | None:
 def check_inputs(arrays: Arrays, specs: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
     """Refuse missing, unknown, misshapen and mistyped inputs; `specs` holds (shape, dtype) by name.
 
+    Of arrays in a file, the headers are compared before anything else is read.
+
     Raises
     ------
     ApiError   Naming the input.
     """
+    described: Mapping[str, np.ndarray | Header] = arrays
+    if isinstance(arrays, StoredArrays):
+        arrays.bind(specs)
+        described = arrays.headers
     for name in arrays:
         if name not in specs:
             raise ApiError(f"the model has no input {name!r}; its inputs are {', '.join(map(repr, specs))}")
     for name, (shape, dtype) in specs.items():
         if name not in arrays:
             raise ApiError(f"input {name!r} is missing: the model needs {', '.join(map(repr, specs))}")
-        array = arrays[name]
+        array = described[name]
         if tuple(array.shape) != tuple(shape):
             raise ApiError(f"input {name!r} has shape {list(array.shape)}, the model takes {list(shape)}")
         if array.dtype != np.dtype(dtype):
             raise ApiError(f"input {name!r} has type {array.dtype}, the model takes {dtype}")
+    for name in specs:
+        array = arrays[name]
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ApiError(f"input {name!r} holds NaN or infinite values, which int8 cannot represent")
 

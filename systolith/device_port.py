@@ -82,6 +82,7 @@ def open_port(port: str, board: Board | None) -> SerialDevice:
 
         simulated = find_board(port.removeprefix(SIMULATED_PREFIX), f"the port {port!r}")
         return SerialDevice(
-            SimulatedBoard(simulated.arch, simulated.memory, name=port, pin_cycles=simulated.pin_cycles)
+            SimulatedBoard(simulated.arch, simulated.memory, name=port, pin_cycles=simulated.pin_cycles),
+            simulated.memory.bytes,
         )
-    return SerialDevice(SerialPort(port, board.baud))
+    return SerialDevice(SerialPort(port, board.baud), board.memory.bytes)

@@ -122,7 +122,8 @@ def operators_page() -> str:
         "the host, in "
         "ONNX Runtime, if it lies before the core's first layer or after its last; "
         "[architecture](architecture.md) says how "
-        "models are cut. Between layers such a node is refused by name.\n\n"
+        "models are cut. Such a node between layers takes one side of the model along, whichever costs "
+        "fewer MACs.\n\n"
         "| operator | domain | conditions |\n|---|---|---|\n"
     )
     for row in supported_operators():

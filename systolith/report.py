@@ -13,6 +13,7 @@ from rich.table import Table
 
 from systolith.evidence.difference import Difference
 from systolith.spec import outputs
+from systolith.spec.printable import printable
 
 __all__ = [
     "HOST_COLUMNS",
@@ -44,23 +45,22 @@ class Reporter:
         self.err = err if err is not None else Console(stderr=True, highlight=False, soft_wrap=True)
 
     def line(self, text: str) -> None:
-        """One line of result, printed as it is."""
+        """One line of result; what a terminal would obey is escaped, see `spec.printable`."""
         # Not through rich, which would expand the tabs of plain tables.
-        print(text, file=self.out.file)
+        print(printable(text, keep="\t"), file=self.out.file)
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2) -> None:
         """A table: drawn on a terminal, tab-separated lines elsewhere; the first `left` columns are text."""
         if not self.out.is_terminal:
             self.line(title)
             for row in (columns, *rows):
-                self.line("\t".join(row))
+                self.line("\t".join(map(printable, row)))
             return
-        table = Table(title=title.replace("[", r"\["), title_justify="left")
+        table = Table(title=_plain(title), title_justify="left")
         for i, column in enumerate(columns):
             table.add_column(column, justify="left" if i < left or column == "limit" else "right")
         for row in rows:
-            # Names come from models: brackets in them are no markup.
-            table.add_row(*(shortened(cell).replace("[", r"\[") for cell in row))
+            table.add_row(*(_plain(shortened(cell)) for cell in row))
         self.out.print(table)
 
     @contextmanager
@@ -68,10 +68,15 @@ class Reporter:
         """A callable for `progress=`: a spinner on a terminal, one plain line per stage elsewhere; both on
         standard error, so that standard output holds results alone."""
         if not self.err.is_terminal:
-            yield lambda text: print(text, file=self.err.file, flush=True)
+            yield lambda text: print(printable(text), file=self.err.file, flush=True)
             return
         with self.err.status("starting") as status:
-            yield lambda text: status.update(text.replace("[", r"\["))
+            yield lambda text: status.update(_plain(text))
+
+
+def _plain(text: str) -> str:
+    """Names come from models: brackets in them are no markup, and control characters no commands."""
+    return printable(text).replace("[", r"\[")
 
 
 def shortened(text: str, most: int = 60) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from systolith.evidence.difference import Difference, DifferenceError
 from systolith.spec.image import Image
 from systolith.spec.notebook import html_table
+from systolith.spec.printable import excerpt
 from systolith.spec.segments import HostPart
 
 __all__ = ["BackendResult", "Description", "RunResult", "VerifyResult", "describe", "host_rows"]
@@ -102,7 +103,7 @@ class VerifyResult:
         if len(self.backends) == 1:
             verdict = "nothing compared"
         return (
-            f"{self.model[:48]!r} on {self.image.arch.name}: {verdict}, {' = '.join(self.backends)}, "
+            f"{excerpt(self.model)} on {self.image.arch.name}: {verdict}, {' = '.join(self.backends)}, "
             f"{self.cycles:,} cycles"
         )
 
@@ -185,7 +186,7 @@ class Description(dict[str, Any]):
 
     def _headline(self) -> str:
         return (
-            f"{self['model'][:48]!r} on {self['arch']}: {len(self['layers'])} layers, {self['cycles']:,} "
+            f"{excerpt(self['model'])} on {self['arch']}: {len(self['layers'])} layers, {self['cycles']:,} "
             f"cycles, "
             f"{self['utilisation']:.1%} of peak"
         )
@@ -193,7 +194,9 @@ class Description(dict[str, Any]):
 
 def _listed(arrays: Mapping[str, np.ndarray]) -> str:
     """Names, types and shapes of the first arrays."""
-    shown = [f"{name[:32]} {value.dtype}{list(value.shape)}" for name, value in list(arrays.items())[:3]]
+    shown = [
+        f"{excerpt(name, 32)} {value.dtype}{list(value.shape)}" for name, value in list(arrays.items())[:3]
+    ]
     return ", ".join(shown) + (f" and {len(arrays) - 3} more" if len(arrays) > 3 else "")
 
 

@@ -21,6 +21,7 @@ from systolith.reference.partition import Partition
 from systolith.results import RunResult
 from systolith.spec.arch import ArchConfig
 from systolith.spec.image import Image
+from systolith.spec.memory import SIMULATED_MEMORY_BYTES
 
 __all__ = ["BACKENDS", "DEFAULT_BACKENDS", "Session", "Stream", "core_sources", "run_reference"]
 
@@ -173,7 +174,7 @@ class Session:
             check_inputs(arrays, port_specs(self.image.host.inputs))
         entered = self._segments.enter(arrays)
         if self.image.host is not None:
-            arrays = {io.name: entered[io.name] for io in self.image.inputs}
+            arrays = {io.name: entered[io.name] for io in self.image.inputs if io.name in entered}
         self._recovering(lambda driver: driver.check(arrays))
         quantised = {io.name: quantise(np.asarray(arrays[io.name]), io) for io in self.image.inputs}
         self._device.watch()
@@ -225,8 +226,9 @@ def _make_device(backend: str, image: Image, running: Running) -> Device:
     if backend == "machine":
         from systolith.reference.machine_device import MachineDevice
 
-        # Program and data, each from a page of its own.
-        return MachineDevice(image.arch, memory_bytes=len(image.program) + image.data_bytes + 4 * 4096)
+        # Program and data, each from a page of its own; the driver refuses an image that needs more.
+        needed = len(image.program) + image.data_bytes + 4 * 4096
+        return MachineDevice(image.arch, memory_bytes=min(needed, SIMULATED_MEMORY_BYTES))
     if backend in ("rtl", "netlist"):
         from systolith.sim.native import RtlDevice
 

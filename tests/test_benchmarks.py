@@ -1,12 +1,10 @@
 """The benchmarks on a folder made here, so that they do not rot: the digits CNN, quantised by our own
 calibration."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,19 +17,11 @@ from systolith.compiler.quantise import quantise_model
 from systolith.evidence.layerwise import OrtLayers
 from systolith.reference.conv import Conv
 from tests.compiler.qdq import QdqModel
+from tests.scripts import script
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOAT = ROOT / "examples" / "digits" / "digits_cnn.onnx"
 SAMPLES = 12
-
-
-def script(name: str) -> ModuleType:
-    """A benchmark as a module; the folder is no package."""
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 accuracy, models, recurrent = script("accuracy"), script("models"), script("recurrent")

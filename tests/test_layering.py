@@ -27,8 +27,9 @@ FORBIDDEN = {
     "compiler": {"amaranth"},
     "host": {"amaranth", "onnx", "onnxruntime"},
 }
-#: The one module of `host` that runs ONNX Runtime, and only when a model has nodes for it.
-EXCEPTIONS = {("host/segments.py", "onnxruntime")}
+#: The one module of `host` that runs ONNX Runtime, in a process of its own, and only when a model has nodes
+#: for it.
+EXCEPTIONS = {("host/segment_worker.py", "onnx"), ("host/segment_worker.py", "onnxruntime")}
 
 
 def imported(path: Path) -> list[tuple[str, int]]:

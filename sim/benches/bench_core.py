@@ -30,6 +30,8 @@ MEMORY = 1 << 22
 class CocotbDevice:
     """The simulated core as a `host.device.Device`, for code that runs in a `bridge`."""
 
+    memory_bytes = MEMORY
+
     def __init__(self, dut, rng: random.Random, stall: float) -> None:
         self._clk = dut.clk
         self.memory = AxiRam(AxiBus.from_prefix(dut, "axi_"), dut.clk, dut.rst, size=MEMORY)

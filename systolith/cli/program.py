@@ -20,6 +20,7 @@ from systolith.cli.options import EXIT_REFUSED
 from systolith.cli.run import run
 from systolith.cli.verify import verify
 from systolith.spec.errors import SystolithError
+from systolith.spec.printable import printable
 
 __all__ = ["cli", "execute"]
 
@@ -87,5 +88,5 @@ def execute(arguments: list[str] | None = None) -> int:
 
 def _refuse(text: str) -> int:
     # One sentence on one line, whatever the exception held.
-    click.echo("systolith: " + " ".join(text.split()), err=True)
+    click.echo("systolith: " + printable(" ".join(text.split())), err=True)
     return EXIT_REFUSED

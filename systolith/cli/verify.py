@@ -21,6 +21,7 @@ from systolith.options import Importing, Running
 from systolith.report import difference_lines, reporter_for, snr_lines, write_json
 from systolith.spec.memory import MemoryTiming
 from systolith.spec.outputs import check_outputs
+from systolith.spec.printable import printable
 
 __all__ = ["verify"]
 
@@ -121,7 +122,7 @@ def verify(
     if not result.bit_exact:
         seeded = f" (seed {result.seed})" if result.seed is not None else ""
         click.echo(
-            f"systolith: {model} differs from the reference on "
+            f"systolith: {printable(model)} differs from the reference on "
             f"{', '.join(dict.fromkeys(d.backend for d in result.differences))}{seeded}",
             err=True,
         )

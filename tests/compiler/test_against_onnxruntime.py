@@ -16,7 +16,7 @@ import pytest
 from systolith.compiler.frontend import import_model
 from systolith.compiler.quantise import quantise_model
 from systolith.host.driver import quantise
-from systolith.spec.image import IoTensor
+from systolith.spec.manifest import IoTensor
 from tests.compiler.qdq import QdqModel, layer_differences
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits_cnn.onnx"

@@ -13,8 +13,8 @@ from systolith.host.device import DeviceError
 from systolith.host.driver import Driver, InputError, dequantise, quantise
 from systolith.reference.machine_device import MachineDevice
 from systolith.spec.arch import PRESETS
-from systolith.spec.image import IoTensor
 from systolith.spec.isa import isa_for
+from systolith.spec.manifest import IoTensor
 from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status
 from tests.graphs import GraphBuilder, random_inputs
 
@@ -98,6 +98,10 @@ def test_a_region_above_4_gib_uses_both_words(image):
 
         START = 5 << 30
 
+        @property
+        def memory_bytes(self):
+            return self.START + len(self.memory)
+
         def _range(self, addr, size):
             return super()._range(addr - self.START, size)
 
@@ -105,6 +109,19 @@ def test_a_region_above_4_gib_uses_both_words(image):
     driver = Driver(device, image, base=High.START)
     assert [device.csrs[name] for name in ("PROGRAM_LO", "PROGRAM_HI", "DATA_HI")] == [1 << 30, 1, 1]
     assert driver.data_base > High.START
+
+
+def test_an_image_that_does_not_fit_is_refused_before_anything_is_written(image):
+    device = MachineDevice(ARCH, memory_bytes=1 << 16)
+    large = dataclasses.replace(image, data_bytes=1 << 31)
+    with pytest.raises(
+        DeviceError,
+        match=r"^the image needs 2,147,\d{3},\d{3} bytes of external memory \([\d,]+ for its program, "
+        r"2,147,483,648 for data\), and this device has 65,536: compile a smaller model, or run it on a "
+        r"device with more$",
+    ):
+        Driver(device, large)
+    assert not device.memory.any() and device.csrs["DATA_SIZE"] == 0
 
 
 @pytest.mark.parametrize(

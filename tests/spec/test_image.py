@@ -6,8 +6,9 @@ import hashlib
 import pytest
 
 from systolith.spec.arch import PRESETS
-from systolith.spec.image import IMAGE_VERSION, Image, ImageError, IoTensor, LayerInfo
+from systolith.spec.image import IMAGE_VERSION, Image, ImageError
 from systolith.spec.isa import isa_for
+from systolith.spec.manifest import IoTensor, LayerInfo
 from systolith.spec.segments import HostNode, HostPart, Port
 
 TINY = PRESETS["tiny"]
@@ -97,7 +98,9 @@ def test_segments_that_the_header_does_not_describe_are_refused():
     data[24:40] = (1).to_bytes(8, "little") * 2
     data[40:72] = hashlib.sha256(data[72:]).digest()
     with pytest.raises(
-        ImageError, match=r"^the image's header is not valid: it does not describe the host segments$"
+        ImageError,
+        match=r"^the image's header is not valid: host does not describe the segments that the file holds: "
+        r"compile the model again$",
     ):
         Image.from_bytes(bytes(data))
 

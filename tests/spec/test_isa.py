@@ -73,6 +73,13 @@ def test_refusals_name_the_culprit():
         isa.assemble("LOAD rows")
     with pytest.raises(IsaError, match=r"^LOAD: operand 'rows' is given twice$"):
         isa.assemble("LOAD rows=1 rows=2")
+    with pytest.raises(IsaError, match=r"^LOAD has no operand 'mnemonic'; it has base, bytes, "):
+        isa.assemble("LOAD mnemonic=1 self=2")
+    with pytest.raises(IsaError, match=r"^LOAD: 'MATRIX\+MATRIX' is no value for operand 'wait'$"):
+        isa.assemble("LOAD wait=MATRIX+MATRIX")
+    for digits in ("9" * 5000, "0x" + "f" * 5000, "x" * 5000):
+        with pytest.raises(IsaError, match=r"^LOAD: '.{50,60} is no value for operand 'base'$"):
+            isa.assemble(f"LOAD base={digits}")
     with pytest.raises(IsaError, match=r"^LOAD: 'MOON' is no value for operand 'space'$"):
         isa.assemble("LOAD space=MOON")
 

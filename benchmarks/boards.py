@@ -1,0 +1,60 @@
+"""Figures of boards from the reports of their builds: a table, and a record for the docs.
+
+    make bitstreams MODELS=FOLDER
+    .venv/bin/python benchmarks/boards.py build/*.json [--record]
+
+Each file is what `systolith build --board NAME --json FILE` wrote.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from record import record
+
+from systolith.boards.board import BOARDS
+from systolith.report import Reporter
+
+COLUMNS = ("board", "clock", "wanted", "resources", "models")
+
+
+def core(name: str) -> str:
+    """Size and kind of a board's core."""
+    arch = BOARDS[name].arch
+    return f"{arch.rows} x {arch.cols}{', compact' if arch.compact else ''}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("reports", nargs="+", type=Path)
+    parser.add_argument("--record", action="store_true", help="write results/boards.json, for the docs")
+    given = parser.parse_args(arguments)
+    reports = {}
+    for path in given.reports:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        kept = ("used", "clock_hz", "wanted_hz", "path_ns", "seed", "tools", "models")
+        reports[report["board"]] = {"core": core(report["board"]), **{key: report[key] for key in kept}}
+    Reporter().table(
+        "boards",
+        COLUMNS,
+        [
+            (
+                name,
+                f"{report['clock_hz'] / 1e6:.1f} MHz" if report["clock_hz"] else "-",
+                f"{report['wanted_hz'] / 1e6:g} MHz",
+                ", ".join(f"{entry['used']:,} {kind}" for kind, entry in report["used"].items()),
+                ", ".join(f"{entry['model']} {entry['cycles']:,}" for entry in report["models"]),
+            )
+            for name, report in reports.items()
+        ],
+    )
+    if given.record:
+        depends = [f"board:{name}" for name in reports]
+        record("boards", "make bitstreams MODELS=FOLDER, then python benchmarks/boards.py", reports, depends)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,312 @@
+"""Figures of README and docs, written from the records in `results/`.
+
+    .venv/bin/python benchmarks/figures.py [--check]
+
+A page says where a figure stands, in comments that no reader sees:
+
+    takes <!-- figure models/digits_cnn/array8/32:16/cycles -->6,772<!-- end --> cycles
+    <!-- figure table cycles -->
+    ...
+    <!-- end -->
+
+A path names a value of a record; a number gets commas between thousands, a share of 1 is a percentage where
+the path ends in `:%`. `table NAME` is a function of this file, `lines PATH FIRST LAST` a part of a recorded
+output.
+`--check` writes nothing and fails where a page differs or a record is stale.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from record import FOLDER, load, stale
+
+__all__ = ["PAGES", "render", "wanted"]
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_MARK = re.compile(r"<!-- figure (?P<what>[^>]+?) -->(?P<text>.*?)<!-- end -->", re.DOTALL)
+#: Models of MLPerf Tiny, in the order of the tables.
+MODELS = {
+    "resnet8_int8_qdq": "image classification, ResNet-8",
+    "kws_int8_qdq": "keyword spotting, DS-CNN",
+    "vww_int8_qdq": "visual wake words, MobileNetV1-0.25",
+    "ad_int8_qdq": "anomaly detection, autoencoder",
+    "sww_int8_qdq": "streaming wake word",
+}
+#: Memory of 16 bytes a cycle after 32 cycles, and of 2 bytes a cycle after 20.
+FAST, SLOW = "32:16", "20:2"
+
+
+def render(text: str) -> str:
+    """A page with today's records in its marks."""
+
+    def replaced(match: re.Match[str]) -> str:
+        what = match["what"]
+        return f"<!-- figure {what} -->{wanted(what)}<!-- end -->"
+
+    return _MARK.sub(replaced, text)
+
+
+def wanted(what: str) -> str:
+    """What stands in a mark."""
+    kind, *rest = what.split(" ")
+    if kind == "table":
+        return f"\n{TABLES[rest[0]](*rest[1:])}\n"
+    if kind == "lines":
+        name, first, last = rest
+        lines = value(name).splitlines()
+        return "\n```\n" + "\n".join(lines[int(first) : int(last) if int(last) else None]) + "\n```\n"
+    path, _, form = what.partition(":%")
+    found = value(path)
+    if what.endswith(":%"):
+        return f"{found:.0%}".replace("%", " %")
+    return (
+        f"{found:,}" if isinstance(found, int) else f"{found:.1f}" if isinstance(found, float) else str(found)
+    )
+
+
+def value(path: str):
+    """A value by its path: record, then keys."""
+    name, *keys = path.split("/")
+    document = load(name)
+    found = document if keys and keys[0] in ("date", "commit", "command") else document["results"]
+    for key in keys:
+        found = found[int(key) if isinstance(found, list) else key]
+    return found
+
+
+# -- tables --------------------------------------------------------------------------------------------------
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def _measured(name: str, how: str) -> str:
+    document = load(name)
+    return f"\n\n*{how}, {document['date']}, at {document['commit']}.*"
+
+
+def cycles() -> str:
+    """MLPerf Tiny beside the peer."""
+    measured = load("models")["results"]
+    rows = []
+    for model, title in MODELS.items():
+        small, large = (measured[model][arch][FAST] for arch in ("array8", "array16"))
+        cells = [title, f"{small['macs']:,}"]
+        for info in (small, large):
+            cells += [f"{info['cycles']:,}", _share(info["utilisation"]), f"{info['peer_cycles']:,}"]
+        rows.append(tuple(cells))
+    head = ("model", "MACs", "`array8` (64 MACs)", "of peak", "Vela, 64 MACs")
+    return _table((*head, "`array16` (256 MACs)", "of peak", "Vela, 256 MACs"), rows) + _measured(
+        "models", "Counted in RTL; Vela's are its estimates"
+    )
+
+
+def memories() -> str:
+    """The same models, two memories."""
+    measured = load("models")["results"]
+    rows = [
+        (
+            title,
+            *(
+                f"{measured[model][arch][memory]['cycles']:,}"
+                for arch in ("array8", "array16")
+                for memory in (FAST, SLOW)
+            ),
+        )
+        for model, title in MODELS.items()
+    ]
+    head = ("model", "array8, 16 B", "array8, 2 B", "array16, 16 B", "array16, 2 B")
+    return _table(head, rows) + _measured("models", "Counted in RTL")
+
+
+def losses() -> str:
+    """Cycles above MACs / (R * C), by kind of layer."""
+    measured = load("models")["results"]
+    rows = []
+    for model, title in MODELS.items():
+        for arch in ("array8", "array16"):
+            info = measured[model][arch][FAST]
+            lost = _lost(info)
+            cells = [title, arch, f"{info['cycles']:,}", _share(info["utilisation"])]
+            rows.append((*cells, *(f"{lost[kind]:,}" if lost[kind] else "-" for kind in KINDS)))
+    return _table(("model", "core", "cycles", "of peak", *KINDS), rows) + _measured(
+        "models", "Counted in RTL"
+    )
+
+
+KINDS = ("first layer", "depthwise", "other Conv, MatMul", "AveragePool", "start and end")
+
+
+def _lost(info: dict) -> dict[str, int]:
+    lost = dict.fromkeys(KINDS, 0)
+    for index, layer in enumerate(info["layers"]):
+        ideal = (layer["macs"] - layer["skipped_macs"]) / info["peak_macs_per_cycle"]
+        if layer["op"] in ("AveragePool", "GlobalAveragePool"):
+            kind = "AveragePool"
+        elif "Depthwise" in layer["op"]:
+            kind = "depthwise"
+        elif index == 0 and layer["op"] == "Conv":
+            kind = "first layer"
+        else:
+            kind = "other Conv, MatMul"
+        lost[kind] += round(layer["cycles"] - ideal)
+    lost["start and end"] = info["cycles"] - sum(layer["cycles"] for layer in info["layers"])
+    return lost
+
+
+def weight_rows() -> str:
+    """What fewer rows of weights a cycle cost."""
+    measured = load("models")["results"]
+    rows = [
+        (str(count), str(16 * count), *(f"{measured[model][arch][FAST]['cycles']:,}" for model in MODELS))
+        for count, arch in ((16, "array16"), (4, "array16-4"), (1, "array16-1"))
+    ]
+    names = (title.rpartition(", ")[2] for title in MODELS.values())
+    return _table(("rows a cycle", "bytes a cycle", *names), rows) + _measured("models", "Counted in RTL")
+
+
+def recurrent() -> str:
+    """Steps of recurrent layers."""
+    sizes = {"array16": "16 x 16", "array8": "8 x 8"}
+    rows = [
+        (
+            info["model"].partition("_")[0].upper(),
+            sizes[info["arch"]],
+            str(info["weight_rows_per_cycle"]),
+            f"{info['product_cycles']:,}",
+            f"{info['step_cycles']:,}",
+            f"{info['step_cycles'] - info['product_cycles']:,}",
+            f"{info['frame_cycles']:,}",
+            f"{info['cycles']:,}",
+            f"{info['roofline_cycles']:,}",
+            _share(info["utilisation"]),
+        )
+        for info in load("recurrent")["results"]
+    ]
+    head = ("layer", "core", "weight rows a cycle", "product", "step", "beyond", "frame", "sequence")
+    return _table((*head, "roofline", "of peak"), rows) + _measured("recurrent", "Counted in RTL")
+
+
+def boards() -> str:
+    """Clock and resources of every board."""
+    rows = []
+    for name, report in load("boards")["results"].items():
+        used = ", ".join(_resource(kind, **entry) for kind, entry in report["used"].items())
+        clock = f"{report['clock_hz'] / 1e6:.1f} MHz" if report["clock_hz"] else "not routed here"
+        rows.append((f"`{name}`", report["core"], f"{report['wanted_hz'] / 1e6:g} MHz", clock, used))
+    head = ("board", "core", "clock wanted", "clock by the tools", "resources")
+    return _table(head, rows) + _measured("boards", "By yosys and nextpnr")
+
+
+def _resource(kind: str, used: int, available: int | None) -> str:
+    return f"{used:,} of {available:,} {kind}" if available else f"{used:,} {kind}"
+
+
+def board_cycles() -> str:
+    """Models on the boards in simulation."""
+    rows = [
+        (f"`{name}`", row["model"], f"{row['cycles']:,}", f"{row['inferences_per_second']:,.0f}")
+        for name, report in load("boards")["results"].items()
+        for row in report["models"]
+    ]
+    head = ("board", "model", "cycles", "inferences a second at the wanted clock")
+    return _table(head, rows) + _measured(
+        "boards", "Cycles of the whole board in simulation, memory included"
+    )
+
+
+def voice() -> str:
+    """A frame of the voice detector."""
+    rows = [
+        (
+            info["arch"],
+            "{bytes_per_cycle} bytes a cycle after {latency}".format(**info["memory"]),
+            f"{info['frames']:,}",
+            f"{info['most_cycles']:,}",
+            f"{info['roofline_cycles']:,}",
+            _share(info["utilisation"]),
+            f"{info['hertz_for_real_time'] / 1000:,.0f} kHz",
+        )
+        for info in load("voice")["results"]
+    ]
+    head = (
+        "core",
+        "memory",
+        "frames run, all bit-equal",
+        "cycles a frame",
+        "roofline",
+        "of peak",
+        "real time at",
+    )
+    return _table(head, rows) + _measured("voice", "Counted in RTL")
+
+
+def voice_layers() -> str:
+    """Layers of the voice detector on the first core."""
+    first = load("voice")["results"][0]
+    rows = [
+        (
+            layer["name"],
+            f"{layer['macs']:,}",
+            f"{layer['cycles']:,}",
+            f"{layer['roofline_cycles']:,}",
+            layer["limit"],
+        )
+        for layer in first["layers"]
+    ]
+    total = (
+        "all, with start and end",
+        f"{first['macs']:,}",
+        f"{first['cycles']:,}",
+        f"{first['roofline_cycles']:,}",
+        "",
+    )
+    return _table(("layer", "MACs", "cycles", "roofline", "bound by"), [*rows, total])
+
+
+def _share(part: float) -> str:
+    return f"{part:.0%}".replace("%", " %")
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "board-cycles": board_cycles,
+    "boards": boards,
+    "cycles": cycles,
+    "losses": losses,
+    "memories": memories,
+    "recurrent": recurrent,
+    "voice": voice,
+    "voice-layers": voice_layers,
+    "weight-rows": weight_rows,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the pages, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, fail where a page is not current"
+    )
+    given = parser.parse_args(arguments)
+    status = 0
+    for name in sorted(path.stem for path in FOLDER.glob("*.json")):
+        if old := stale(name):
+            print(f"results/{name}.json was measured on other {', '.join(old)}: run {load(name)['command']}")
+            status = 1
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        if (new := render(text)) != text:
+            print(f"{page.relative_to(ROOT)} {'differs' if given.check else 'written'}")
+            if given.check:
+                status = 1
+            else:
+                page.write_text(new, encoding="utf-8")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

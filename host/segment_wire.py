@@ -1,0 +1,124 @@
+"""Messages to the process that runs host segments, and back: a JSON header, then arrays as plain bytes.
+
+Nothing is pickled: what comes back is parsed as strictly as a file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import struct
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = ["WireError", "receive", "send"]
+
+_LENGTH = struct.Struct("<I")
+_HEADER_BYTES = 1 << 24
+#: Most bytes of one message's arrays that are accepted.
+_MOST_BYTES = 1 << 30
+#: Element types by name; 'object' stands for texts, which travel as JSON.
+_DTYPES = {
+    name: np.dtype(name)
+    for name in (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64", "complex64", "complex128"),
+    )
+}
+
+
+class WireError(Exception):
+    """The other side has gone, or sends something else."""
+
+
+def send(
+    channel: socket.socket, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], extra: bytes = b""
+) -> None:
+    """One message; `extra` are bytes that go before the arrays.
+
+    Raises
+    ------
+    WireError     If the other side has gone, or an array's type cannot be sent.
+    TimeoutError  If it does not take the message within the channel's timeout.
+    """
+    described, buffers = [], [extra]
+    for name, array in arrays.items():
+        if array.dtype.kind in "OSU":
+            kind, data = "object", json.dumps(array.ravel().tolist()).encode()
+        elif array.dtype.name in _DTYPES:
+            kind, data = (
+                array.dtype.name,
+                np.ascontiguousarray(array, array.dtype.newbyteorder("=")).tobytes(),
+            )
+        else:
+            raise WireError(f"{name!r} has type {array.dtype}, which cannot be handed over")
+        described.append([name, kind, list(array.shape), len(data)])
+        buffers.append(data)
+    text = json.dumps({**header, "arrays": described, "extra": len(extra)}).encode()
+    try:
+        channel.sendall(b"".join([_LENGTH.pack(len(text)), text, *buffers]))
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise WireError("the other side has gone") from error
+
+
+def receive(
+    channel: socket.socket, deadline: float | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray], bytes]:
+    """Header, arrays and extra bytes of one message.
+
+    Parameters
+    ----------
+    deadline : of `time.monotonic`; None waits for ever
+
+    Raises
+    ------
+    WireError     If the other side has gone, or sends something else.
+    TimeoutError  If the message is not complete at the deadline.
+    """
+    (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size, deadline))
+    if length > _HEADER_BYTES:
+        raise WireError("the header is too long")
+    header = json.loads(_exactly(channel, length, deadline))
+    described, extra = header.pop("arrays"), header.pop("extra")
+    if not 0 <= extra + sum(size for *_, size in described) <= _MOST_BYTES:
+        raise WireError(f"the arrays have more than {_MOST_BYTES:,} bytes")
+    rest = _exactly(channel, extra, deadline)
+    arrays = {}
+    for name, kind, shape, size in described:
+        data = _exactly(channel, size, deadline)
+        if kind == "object":
+            array = np.array(json.loads(bytes(data)), dtype=object)
+        else:
+            array = np.frombuffer(data, _DTYPES[kind])
+        if array.size != math.prod(shape):
+            raise WireError(f"{name!r} does not have the elements of its shape")
+        arrays[name] = array.reshape(shape)
+    return header, arrays, bytes(rest)
+
+
+def _exactly(channel: socket.socket, size: int, deadline: float | None) -> bytearray:
+    """So many bytes, which arrays may keep and write to."""
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            channel.settimeout(left)
+        try:
+            count = channel.recv_into(view)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise WireError("the other side has gone") from error
+        if not count:
+            raise WireError("the other side has gone")
+        view = view[count:]
+    return data

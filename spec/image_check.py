@@ -1,0 +1,226 @@
+"""The one validator of images: each member of the header has a type and a range, and what must hold between
+them and the program is checked, before anything is allocated or run. Standard library only.
+
+`HEADER` is the table; `check_relations` holds what no single member can say. A checksum only notices damage:
+a file that was made on purpose has the right one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Isa, isa_for
+from systolith.spec.manifest import IoTensor, LayerInfo, StateInfo
+from systolith.spec.schema import (
+    Rule,
+    SchemaError,
+    integer,
+    mapping,
+    number,
+    one_of,
+    optional,
+    sequence,
+    text,
+)
+from systolith.spec.segments import HostNode, Port
+
+__all__ = ["DATA_ALIGN", "HEADER", "NAME_CHARACTERS", "check_relations"]
+
+#: Tensors and states of the DATA region, its size and the streams' entries are at multiples of this.
+DATA_ALIGN = 16
+#: A name of a tensor, node or layer.
+NAME_CHARACTERS = 4096
+_NAME = text(NAME_CHARACTERS)
+_MAYBE_NAME = text(NAME_CHARACTERS, empty=True)
+
+#: What CSRs and instructions address; counters of 63 bits, which every reader of JSON and NumPy can hold.
+_WORD = integer(0, (1 << 32) - 1)
+_COUNT = integer(0, (1 << 63) - 1)
+#: Entries of a list; one of the program's instructions takes 16 bytes or more.
+_MANY = 1 << 28
+_FLOAT32_LEAST, _FLOAT32_MOST = 2.0**-149, (2.0 - 2.0**-23) * 2.0**127
+
+_PORT_TYPES = (
+    *("float16", "float32", "float64", "bool", "object"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+
+_IO: Rule = mapping(
+    IoTensor,
+    {
+        "name": _NAME,
+        "shape": sequence(integer(1, (1 << 31) - 1), 16),
+        "dtype": one_of("float32", "int8", "uint8"),
+        "scale": number(_FLOAT32_LEAST, _FLOAT32_MOST),
+        "zero_point": integer(-128, 127),
+        "offset": _WORD,
+        "order": sequence(integer(0, 15), 16),
+    },
+)
+_LAYER: Rule = mapping(
+    LayerInfo,
+    {
+        "name": _NAME,
+        "op": _NAME,
+        "nodes": sequence(_MAYBE_NAME, _MANY),
+        "tensor": _NAME,
+        "macs": _COUNT,
+        "cycles": _COUNT,
+        "roofline_cycles": _COUNT,
+        "limit": one_of("array", "weights", "memory", "vector"),
+        "skipped_tiles": _COUNT,
+        "skipped_macs": _COUNT,
+    },
+)
+_STATE: Rule = mapping(StateInfo, {"name": _NAME, "offset": _WORD, "initial": text(1 << 33)})
+_PORT: Rule = mapping(
+    Port,
+    {
+        "name": _NAME,
+        "shape": optional(sequence(integer(0, (1 << 31) - 1), 16)),
+        "dtype": one_of(*_PORT_TYPES),
+    },
+)
+_HOST_NODE: Rule = mapping(
+    HostNode,
+    {
+        "name": _MAYBE_NAME,
+        "op": _NAME,
+        "segment": one_of("before", "after"),
+        "reason": _MAYBE_NAME,
+        "macs": _COUNT,
+        "elements": optional(_COUNT),
+        "bytes": _COUNT,
+    },
+)
+_HOST: Rule = mapping(
+    dict,
+    {
+        "inputs": sequence(_PORT, _MANY),
+        "outputs": sequence(_PORT, _MANY),
+        "nodes": sequence(_HOST_NODE, _MANY),
+    },
+)
+
+#: Every member of the header but architecture and digest, which are checked before the rest.
+HEADER: Rule = mapping(
+    dict,
+    {
+        "model": _MAYBE_NAME,
+        "load_entry": _WORD,
+        "load_count": integer(1, _MANY),
+        "run_entry": _WORD,
+        "run_count": integer(1, _MANY),
+        "data_bytes": integer(DATA_ALIGN, (1 << 32) - 1),
+        "inputs": sequence(_IO, _MANY),
+        "outputs": sequence(_IO, _MANY),
+        "layers": sequence(_LAYER, _MANY),
+        "owners": sequence(integer(-1, _MANY), _MANY),
+        "cycles": _COUNT,
+        "host": optional(_HOST),
+        "states": sequence(_STATE, _MANY),
+    },
+)
+
+
+def check_relations(
+    arch: ArchConfig, header: dict[str, Any], program: bytes, before: bytes, after: bytes
+) -> None:
+    """Refuse a header, as `HEADER` gives it, that contradicts itself, the program or the host segments.
+
+    Raises
+    ------
+    SchemaError   Naming the member.
+    """
+    isa = isa_for(arch)
+    for which in ("load", "run"):
+        _check_stream(which, header, program, isa)
+    _check_data(header)
+    if len(header["owners"]) != header["run_count"]:
+        raise SchemaError(
+            f"owners has {len(header['owners'])} entries for {header['run_count']} instructions"
+        )
+    if max(header["owners"], default=-1) >= len(header["layers"]):
+        raise SchemaError(f"owners names layer {max(header['owners'])} of {len(header['layers'])}")
+    for index, layer in enumerate(header["layers"]):
+        if layer.skipped_macs > layer.macs:
+            raise SchemaError(f"layers[{index}].skipped_macs is more than its macs")
+    _check_host(header, before, after)
+
+
+def _check_stream(which: str, header: dict[str, Any], program: bytes, isa: Isa) -> None:
+    """Every word lies in the program; the last one, and no other, is HALT. Other words are decoded later."""
+    entry, count, size = header[f"{which}_entry"], header[f"{which}_count"], isa.word_bytes
+    end = entry + count * size
+    if entry % DATA_ALIGN:
+        raise SchemaError(f"{which}_entry must be a multiple of {DATA_ALIGN}, not {entry}")
+    if end > len(program):
+        raise SchemaError(
+            f"{which}_count is {count}, and the program ends before that: it has {len(program)} bytes"
+        )
+    opcodes = (1 << isa.header[0].bits) - 1
+    halt = isa.by_mnemonic["HALT"].opcode
+    firsts = program[entry:end:size]
+    halts = [index for index, first in enumerate(firsts) if first & opcodes == halt]
+    if halts != [count - 1]:
+        raise SchemaError(
+            f"{which}_count is {count}, and HALT is not the last of these instructions and only there"
+        )
+
+
+def _check_data(header: dict[str, Any]) -> None:
+    """What the host reads and writes lies in the DATA region, at whole beats, under names of its own."""
+    size = header["data_bytes"]
+    if size % DATA_ALIGN:
+        raise SchemaError(f"data_bytes must be a multiple of {DATA_ALIGN}, not {size}")
+    for key in ("inputs", "outputs"):
+        for index, io in enumerate(header[key]):
+            _check_extent(f"{key}[{index}]", io.offset, math.prod(io.shape), size)
+            if sorted(io.order) != list(range(len(io.shape))):
+                raise SchemaError(
+                    f"{key}[{index}].order is no permutation of {len(io.shape)} axes: {list(io.order)}"
+                )
+    for index, state in enumerate(header["states"]):
+        try:
+            initial = bytes.fromhex(state.initial)
+        except ValueError:
+            initial = b""
+        # Spaces, which fromhex accepts, would make the text longer than twice the bytes.
+        if not initial or 2 * len(initial) != len(state.initial):
+            raise SchemaError(f"states[{index}].initial is no hexadecimal text of whole bytes")
+        _check_extent(f"states[{index}]", state.offset, len(initial), size)
+    for key in ("inputs", "outputs", "states"):
+        _check_unique(key, [item.name for item in header[key]])
+
+
+def _check_extent(path: str, offset: int, count: int, size: int) -> None:
+    if offset % DATA_ALIGN:
+        raise SchemaError(f"{path}.offset must be a multiple of {DATA_ALIGN}, not {offset}")
+    if offset + count > size:
+        raise SchemaError(f"{path} takes {count} bytes from {offset} on, and data_bytes is {size}")
+
+
+def _check_unique(path: str, names: list[str]) -> None:
+    if len(set(names)) != len(names):
+        repeated = next(name for index, name in enumerate(names) if name in names[:index])
+        raise SchemaError(f"{path} holds the name {repeated!r} twice")
+
+
+def _check_host(header: dict[str, Any], before: bytes, after: bytes) -> None:
+    """Segments and nodes go together; without a segment, the model's ports are the core's."""
+    host = header["host"]
+    if host is None:
+        if before or after:
+            raise SchemaError("host does not describe the segments that the file holds")
+        return
+    for which, segment in (("before", before), ("after", after)):
+        if any(node.segment == which for node in host["nodes"]) and not segment:
+            raise SchemaError(f"host.nodes names nodes {which} the core, and the file holds none")
+    if not before and not after:
+        raise SchemaError("host describes segments, and the file holds none")
+    if any(port.shape is None for port in host["inputs"]):
+        raise SchemaError("host.inputs holds an input of unknown shape")
+    for key in ("inputs", "outputs"):
+        _check_unique(f"host.{key}", [port.name for port in host[key]])

@@ -1,0 +1,185 @@
+"""Cases of images: members of the header, programs, segments and cores changed, the checksum right."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from systolith.spec.arch import ArchConfig, ArchError
+from systolith.spec.isa import IsaError, isa_for
+from systolith.spec.regs import core_digest
+from tests.fuzz.bases import Base, bases, pack, unpack
+from tests.fuzz.kit import Case
+from tests.fuzz.values import NAMES, SCALARS, edit_bytes, edit_tree
+from tests.host.test_segments import RELU, endless, huge, with_outside
+
+__all__ = ["QUICK", "cases"]
+
+QUICK = 300
+_SEGMENTS = (RELU, endless(), huge(True), huge(False), with_outside("attribute"), b"x", b"")
+
+
+def cases(rng: random.Random) -> Iterator[Case]:
+    """Images with one to three edits, listed or run on the machine."""
+    while True:
+        base = rng.choice(bases())
+        data, what = _edited(rng, base)
+        files = {"m.sysl": data, "x.npz": base.inputs}
+        if rng.random() < 0.25:
+            argv = ("disasm", "m.sysl", "--stream", rng.choice(["all", "load", "run"]))
+        else:
+            argv = ("run", "m.sysl", "--inputs", "x.npz", "--on", "machine", "--outputs", "y.npz")
+        yield Case(name=what, files=files, argv=argv)
+
+
+def _edited(rng: random.Random, base: Base) -> tuple[bytes, str]:
+    whole = base.file
+    if rng.random() < 0.05:
+        return edit_bytes(rng, whole), "bytes, checksum wrong"
+    header, parts = unpack(whole)
+    header = copy.deepcopy(header)
+    edits = []
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        edit = rng.choice(
+            [_header] * 3 + [_tensor] * 4 + [_words] * 4 + [_fresh] * 2 + [_bits, _arch, _segment, _text]
+        )
+        edits.append(edit.__name__.strip("_"))
+        made = edit(rng, base, header, parts)
+        if made is not None:
+            # Text instead of a header: no other edit can follow.
+            return pack(made, parts), ", ".join(edits)
+    return pack(header, parts), ", ".join(edits)
+
+
+def _header(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> None:
+    edit_tree(rng, header)
+
+
+def _tensor(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> None:
+    """A tensor, state or port that is nearly right."""
+    lists = [header.get(key) for key in ("inputs", "outputs", "states", "layers")]
+    if isinstance(header.get("host"), dict):
+        lists += header["host"].values()
+    items = [
+        item for values in lists if isinstance(values, list) for item in values if isinstance(item, dict)
+    ]
+    if items:
+        item = rng.choice(items)
+        if not item:
+            return
+        key = rng.choice(sorted(item))
+        if key == "order" and isinstance(item[key], list):
+            rng.shuffle(item[key])
+        elif key in ("name", "tensor", "op", "reason"):
+            item[key] = rng.choice(NAMES)
+        elif key == "offset" and isinstance(item[key], int):
+            item[key] = rng.choice([-16, 0, 8, 16, 4096, (1 << 32) - 16, item[key] + 16])
+        elif key == "dtype":
+            item[key] = rng.choice(["int8", "uint8", "float32", "float64", "object", "O", "<f4", ""])
+        else:
+            item[key] = rng.choice(SCALARS)
+
+
+def _words(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> None:
+    """Operands of an instruction at or near their limits; or two instructions changed round."""
+    isa, image = isa_for(base.image.arch), base.image
+    size, program = isa.word_bytes, bytearray(parts[0])
+    entry = rng.choice([image.load_entry, image.run_entry])
+    count = image.load_count if entry == image.load_entry else image.run_count
+    at = entry + rng.randrange(count) * size
+    if rng.random() < 0.2:
+        other = entry + rng.randrange(count) * size
+        program[at : at + size], program[other : other + size] = (
+            program[other : other + size],
+            program[at : at + size],
+        )
+    else:
+        try:
+            instr = isa.decode(bytes(program[at : at + size]))
+        except IsaError:
+            return
+        operands = dict(instr.operands)
+        for field in rng.sample(isa.fields(instr.mnemonic)[1:], k=rng.choice([1, 1, 2])):
+            value = operands[field.name]
+            near = [field.min, field.max, value + 1, value - 1, rng.randint(field.min, field.max)]
+            operands[field.name] = min(max(rng.choice(near), field.min), field.max)
+        try:
+            program[at : at + size] = isa.encode(isa.make(instr.mnemonic, **operands))
+        except IsaError:
+            return
+    parts[0] = bytes(program)
+
+
+def _fresh(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> None:
+    """Any instruction of the core in the place of another, HALT excepted; most of its operands are small."""
+    isa, image = isa_for(base.image.arch), base.image
+    entry, count = rng.choice([(image.load_entry, image.load_count), (image.run_entry, image.run_count)])
+    if count < 2:
+        return
+    fmt = rng.choice(isa.formats)
+    operands = {
+        field.name: rng.choice(
+            [field.min, rng.randint(field.min, min(field.max, field.min + rng.choice([2, 9, 99])))]
+        )
+        for field in fmt.fields
+    }
+    try:
+        word = isa.encode(isa.make(fmt.mnemonic, **operands))
+    except IsaError:
+        return
+    at = entry + rng.randrange(count - 1) * isa.word_bytes
+    parts[0] = parts[0][:at] + word + parts[0][at + len(word) :]
+
+
+def _bits(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> None:
+    """Bits of constants and instructions."""
+    program = bytearray(parts[0])
+    for _ in range(rng.choice([1, 8])):
+        program[rng.randrange(len(program))] ^= 1 << rng.randrange(8)
+    parts[0] = bytes(program)
+
+
+def _arch(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> None:
+    """Another core, with its right digest where there can be such a core."""
+    arch = header.get("arch")
+    if not isinstance(arch, dict) or not arch:
+        return
+    key = rng.choice(sorted(arch))
+    arch[key] = rng.choice([*SCALARS, *(1 << n for n in range(27))] if key != "name" else NAMES)
+    try:
+        header["digest"] = core_digest(ArchConfig.from_dict(arch)).hex()
+    except ArchError:
+        return
+
+
+def _segment(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> None:
+    """Other segments on the host, or damaged ones."""
+    which = rng.choice([1, 2])
+    parts[which] = edit_bytes(rng, parts[which]) if rng.random() < 0.7 else rng.choice(_SEGMENTS)
+    if header.get("host") is None and rng.random() < 0.7:
+        ports = [{"name": "x", "shape": [3, 4], "dtype": "float32"}]
+        header["host"] = {
+            "inputs": ports,
+            "outputs": [{"name": "y", "shape": None, "dtype": "int64"}],
+            "nodes": [],
+        }
+
+
+def _text(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> bytes:
+    """A header that is no JSON, or JSON that no reader expects."""
+    text = json.dumps(header).encode()
+    return rng.choice(
+        [
+            edit_bytes(rng, text),
+            b"[" * 100_000,
+            b"{" + b'"a":{' * 5000,
+            text.replace(b":", b":" + b"9" * 5000, 1),
+            text[:-1] + b"," + text[1:],
+            text.decode().encode("utf-16"),
+            b"null",
+            b"\xff" + text,
+        ]
+    )
