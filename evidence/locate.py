@@ -21,7 +21,7 @@ import numpy as np
 from systolith.compiler.driver import residences
 from systolith.compiler.lower.context import Residence
 from systolith.host.device import Core, DeviceError
-from systolith.host.driver import Driver
+from systolith.host.driver import Driver, memory_needed
 from systolith.reference.graph import QGraph
 from systolith.reference.machine import Effect
 from systolith.reference.machine_device import MachineDevice
@@ -271,7 +271,7 @@ def locate_rtl(graph: QGraph, image: Image, inputs: Arrays, tracing: Tracing) ->
 
 
 def _machine(image: Image) -> MachineDevice:
-    return MachineDevice(image.arch, memory_bytes=len(image.program) + image.data_bytes + 4 * 4096)
+    return MachineDevice(image.arch, memory_bytes=memory_needed(image))
 
 
 # -- machine against reference

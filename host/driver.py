@@ -16,7 +16,7 @@ from systolith.spec.isa import IsaError, isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status
 
-__all__ = ["Driver", "InputError", "Quantised", "dequantise", "quantise"]
+__all__ = ["Driver", "InputError", "Quantised", "dequantise", "memory_needed", "quantise"]
 
 _ALIGN = 4096
 #: The DATA region is cleared in pieces of this size.
@@ -61,6 +61,11 @@ def dequantise(q: np.ndarray, io: Quantised) -> np.ndarray:
     if io.dtype == "uint8":
         return (q.astype(np.int16) + 128).astype(np.uint8)
     return q
+
+
+def memory_needed(image: Image) -> int:
+    """Bytes of external memory, from address 0, that hold program and data, each from a page of its own."""
+    return sum(size + -size % _ALIGN for size in (len(image.program), image.data_bytes))
 
 
 class Driver:

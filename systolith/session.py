@@ -13,7 +13,7 @@ from systolith.device_port import open_device
 from systolith.evidence.profile import instruction_ends, layer_cycles
 from systolith.host.budget import BOARD_MEMORY
 from systolith.host.device import Device, DeviceReset
-from systolith.host.driver import Driver, dequantise, quantise
+from systolith.host.driver import Driver, dequantise, memory_needed, quantise
 from systolith.host.segments import HostSegments
 from systolith.options import Running
 from systolith.reference.graph import QGraph
@@ -226,9 +226,8 @@ def _make_device(backend: str, image: Image, running: Running) -> Device:
     if backend == "machine":
         from systolith.reference.machine_device import MachineDevice
 
-        # Program and data, each from a page of its own; the driver refuses an image that needs more.
-        needed = len(image.program) + image.data_bytes + 4 * 4096
-        return MachineDevice(image.arch, memory_bytes=min(needed, SIMULATED_MEMORY_BYTES))
+        # The driver refuses an image that needs more.
+        return MachineDevice(image.arch, memory_bytes=min(memory_needed(image), SIMULATED_MEMORY_BYTES))
     if backend in ("rtl", "netlist"):
         from systolith.sim.native import RtlDevice
 
