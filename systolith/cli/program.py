@@ -13,6 +13,7 @@ import click
 
 from systolith.cli.assembly import asm, disasm
 from systolith.cli.build import build
+from systolith.cli.cache import cache
 from systolith.cli.compile import compile_command
 from systolith.cli.doctor import doctor
 from systolith.cli.explain import explain
@@ -45,7 +46,7 @@ def cli() -> None:
     """From an ONNX model to a systolic accelerator, bit for bit."""
 
 
-for _command in (compile_command, run, verify, explain, asm, disasm, build, doctor):
+for _command in (compile_command, run, verify, explain, asm, disasm, build, doctor, cache):
     cli.add_command(_command)
 
 

@@ -11,12 +11,14 @@ from systolith.cli.options import (
     max_cycles_option,
     memory_options,
     port_option,
+    tools_option,
 )
 from systolith.cli.tables import print_host
 from systolith.options import Importing, Running
 from systolith.report import reporter_for, write_json
 from systolith.spec.memory import MemoryTiming
 from systolith.spec.outputs import check_outputs
+from systolith.tooling.tools import describe
 
 __all__ = ["run"]
 
@@ -45,6 +47,7 @@ __all__ = ["run"]
 @max_cycles_option
 @memory_options
 @import_options
+@tools_option
 @json_option
 def run(
     model_or_image: str,
@@ -86,6 +89,8 @@ def run(
             f"{result.cycles:,} cycles ({result.load_cycles:,} to load, once), {result.seconds:.2f} s on "
             f"{backend}"
         )
+    if result.tools:
+        reporter.line(f"tools: {describe(result.tools)}")
     nodes = host_rows(result.host, result.host_seconds)
     print_host(reporter, nodes)
     write_json(
@@ -97,5 +102,6 @@ def run(
             "load_cycles": result.load_cycles,
             "outputs": {n: list(v.shape) for n, v in result.outputs.items()},
             "host_nodes": nodes,
+            "tools": result.tools,
         },
     )

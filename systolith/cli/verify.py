@@ -15,6 +15,7 @@ from systolith.cli.options import (
     max_cycles_option,
     memory_options,
     port_option,
+    tools_option,
 )
 from systolith.cli.tables import print_layers
 from systolith.options import Importing, Running
@@ -22,6 +23,7 @@ from systolith.report import difference_lines, reporter_for, snr_lines, write_js
 from systolith.spec.memory import MemoryTiming
 from systolith.spec.outputs import check_outputs
 from systolith.spec.printable import printable
+from systolith.tooling.tools import describe
 
 __all__ = ["verify"]
 
@@ -57,6 +59,7 @@ __all__ = ["verify"]
 @max_cycles_option
 @memory_options
 @import_options
+@tools_option
 @json_option
 @click.pass_context
 def verify(
@@ -106,6 +109,8 @@ def verify(
     for name, backend in result.backends.items():
         cycles = f", {backend.cycles:,} cycles, {backend.load_cycles:,} to load" if backend.cycles else ""
         reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
+    if result.tools:
+        reporter.line(f"tools: {describe(result.tools)}")
     for text in snr_lines(result.snr_db):
         reporter.line(text)
     compared = [name for name in result.backends if name != "reference"]

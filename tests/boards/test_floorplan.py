@@ -65,7 +65,7 @@ def test_the_multipliers_are_those_of_the_design(plan, tmp_path):
         BOARD.memory,
         divisor=BOARD.divisor,
         pin_cycles=BOARD.pin_cycles,
-        build_dir=tmp_path,
+        cache_dir=tmp_path,
         device=BOARD.part.name,
     )
     instances = re.findall(r"\b(\w+_dsp) \(", files.sources["system.v"])

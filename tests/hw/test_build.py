@@ -16,7 +16,7 @@ from systolith.spec.arch import PRESETS
 
 def test_tiny_is_generated_within_budget_and_cached(tmp_path):
     begin = time.monotonic()
-    files = generate(PRESETS["tiny"], build_dir=tmp_path)
+    files = generate(PRESETS["tiny"], cache_dir=tmp_path)
     seconds = time.monotonic() - begin
     text = files.sources["core.v"]
     assert re.search(r"^module core\(", text, re.MULTILINE)
@@ -29,16 +29,16 @@ def test_tiny_is_generated_within_budget_and_cached(tmp_path):
     }
     assert len(text) < 2_000_000 and seconds < 30, f"{len(text)} characters in {seconds:.1f} s"
     begin = time.monotonic()
-    assert generate(PRESETS["tiny"], build_dir=tmp_path) == files
+    assert generate(PRESETS["tiny"], cache_dir=tmp_path) == files
     assert time.monotonic() - begin < 1, "the cache was not used"
 
 
 def test_an_ecp5_gets_its_own_multipliers(tmp_path):
     arch = PRESETS["tiny"]
-    text = generate(arch, build_dir=tmp_path, device="LFE5U-85F").sources["core.v"]
+    text = generate(arch, cache_dir=tmp_path, device="LFE5U-85F").sources["core.v"]
     # Per lane two of the output stage, two of the vector unit, one of the cell.
     assert len(re.findall(r"^  MULT18X18D #\(", text, re.MULTILINE)) == arch.rows * arch.cols + 5 * arch.lanes
-    assert "MULT18X18D" not in generate(arch, build_dir=tmp_path).sources["core.v"]
+    assert "MULT18X18D" not in generate(arch, cache_dir=tmp_path).sources["core.v"]
 
 
 class Small(wiring.Component):

@@ -31,7 +31,6 @@ from systolith.reference.max_pool import MaxPool
 from systolith.reference.partition import Partition
 from systolith.sim import netlist
 from systolith.sim.native import RtlDevice
-from systolith.sim.verilator import default_cache_dir
 from systolith.spec import numerics
 from systolith.spec.arch import PRESETS
 from systolith.spec.image import Image
@@ -67,7 +66,7 @@ BUGS = {
 def edited_core() -> dict[str, str]:
     """The core's Verilog with every bug in it, each off unless its number is in `bug.hex` of the current
     directory."""
-    sources = dict(generate(ARCH, build_dir=default_cache_dir().parent / "verilog").sources)
+    sources = dict(generate(ARCH).sources)
     text = sources["core.v"]
     for number, (module, pattern, replacement) in enumerate(BUGS.values(), 1):
         head = (rf"module \\core\.{module} \(" if module else r"module core\(") + ".*?^endmodule"

@@ -15,8 +15,9 @@ from systolith.sim.benches.run import BenchFailure, BenchSettings, run_bench
 from systolith.sim.benches.tops import bench_verilog
 from systolith.sim.native import RtlDevice
 from systolith.sim.netlist import core_netlist, netlist
-from systolith.sim.verilator import SimulationError, ToolError
+from systolith.sim.verilator import SimulationError
 from systolith.spec.arch import PRESETS
+from systolith.tooling.process import ToolError
 from tests.graphs import random_graph, random_inputs
 
 TINY = PRESETS["tiny"]

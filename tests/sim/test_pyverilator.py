@@ -15,9 +15,9 @@ from systolith.reference.machine_device import MachineDevice
 from systolith.sim.benches.checks import signed8, split_bytes
 from systolith.sim.benches.tops import component_verilog
 from systolith.sim.pyverilator import PyVerilatorDevice, PyVerilatorModel, load_pyverilator
-from systolith.sim.verilator import ToolError
 from systolith.spec.isa import isa_for
 from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status, config_values
+from systolith.tooling.process import ToolError
 from tests.graphs import ARCHS, random_graph, random_inputs
 from tests.hw.engine_bench import MIXED
 

