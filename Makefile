@@ -11,7 +11,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # An environment belongs to the project's metadata and to the list of its modules, because the editable install links
 # them one by one (which is how editors and type checkers find them). Where either changes, it is brought up to date.
-FILES  := $(shell find spec reference compiler hw sim host boards evidence systolith \( -name '*.py' -o -name py.typed -o -path '*/native/*' \) | LC_ALL=C sort)
+FILES  := $(shell find spec reference compiler hw sim host boards evidence tooling systolith \( -name '*.py' -o -name py.typed -o -path '*/native/*' \) | LC_ALL=C sort)
 STATE  := $(shell { echo $(FILES); cat pyproject.toml; } | cksum | cut -d' ' -f1)
 DEMO   := $(VENV)/.demo-$(STATE)
 READY  := $(VENV)/.ready-$(STATE)

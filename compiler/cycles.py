@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from systolith.compiler.base.costs import busy_cycles, cell_cycles, cell_latency, transfer_beats
 from systolith.spec.arch import ArchConfig
+from systolith.spec.costs import busy_cycles, cell_cycles, cell_latency, transfer_beats
 from systolith.spec.isa import Destination, Engine, Instr, chained_outputs, isa_for
 from systolith.spec.memory import BURST_BEATS, FETCH_BEATS, FULL_RATE, MemoryTiming
 

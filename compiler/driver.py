@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from systolith.compiler.base.constants import Constants
-from systolith.compiler.base.costs import busy_cycles
 from systolith.compiler.base.layout import Layout
 from systolith.compiler.cycles import Timing, estimate, transfer_cycles
 from systolith.compiler.lower import lower_graph
@@ -17,6 +16,7 @@ from systolith.compiler.tokens import add_tokens
 from systolith.compiler.verify import verify_graph, verify_image, verify_lowering, verify_order
 from systolith.reference.graph import QGraph, QTensor
 from systolith.spec.arch import ArchConfig
+from systolith.spec.costs import busy_cycles
 from systolith.spec.image import Image
 from systolith.spec.isa import Engine, Instr, Region, isa_for
 from systolith.spec.manifest import IoTensor, LayerInfo, StateInfo

@@ -11,6 +11,7 @@ import numpy as np
 from systolith.compiler.driver import Compilation
 from systolith.reference.graph import Op, QGraph, Requant
 from systolith.reference.partition import Partition
+from systolith.spec import outputs
 from systolith.spec.isa import isa_for
 
 __all__ = ["dump_levels"]
@@ -32,7 +33,7 @@ def dump_levels(partition: Partition, compilation: Compilation, directory: Path)
 
     Raises
     ------
-    OSError   If a file cannot be written.
+    OSError   If the directory cannot be made, or a file not be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     host = partition.host
@@ -52,7 +53,7 @@ def dump_levels(partition: Partition, compilation: Compilation, directory: Path)
     ):
         files[f"{name}.txt"] = "".join(f"{line}\n" for line in lines).encode()
     for name, data in files.items():
-        (directory / name).write_bytes(data)
+        outputs.write(directory / name, data)
     return [directory / name for name in files]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -118,6 +119,7 @@ class Comparison:
         self._stored_task = 0
         self._last = 0
         self._ended = False
+        self._effect: Effect | None = None
 
     # -- the machine
     # ------------------------------------------------------------------------------------------
@@ -315,7 +317,7 @@ class Comparison:
     def _bytes(self, events: np.ndarray) -> tuple[np.ndarray, ...]:
         """Memory, address, lane, value and event of each byte that was written."""
         width = self._machine.arch.bus_bytes
-        names = np.array([_SPACES.get(name, name) for name in sorted(self._code, key=self._code.get)])
+        names = np.array([_SPACES.get(name, name) for name in sorted(self._code, key=self._code.__getitem__)])
         spaces = names[events["source"]]
         act = spaces == "act"
         lane = np.arange(max(width, self._machine.arch.act_width))
@@ -470,10 +472,12 @@ class Comparison:
 
     # -- what is said of it
     # ------------------------------------------------------------------------------------------
-    def _finding(self, task: _Task, kind: str, cycle: int, events: np.ndarray | None, **rest) -> Finding:
+    def _finding(self, task: _Task, kind: str, cycle: int, events: np.ndarray | None, **rest: Any) -> Finding:
         done = [c for c in self._done[task.engine][: task.ordinal]][-1:]
-        mine = events["cycle"] if events is not None and len(events) else []
-        begin = int(mine[0]) if len(mine) else done[0] if done else cycle
+        if events is not None and len(events):
+            begin = int(events["cycle"][0])
+        else:
+            begin = done[0] if done else cycle
         return Finding(
             kind=kind,
             offset=task.offset,

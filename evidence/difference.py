@@ -11,12 +11,13 @@ import numpy as np
 from systolith.host.device import DeviceError
 from systolith.host.driver import quantise
 from systolith.reference.graph import QGraph
+from systolith.spec.errors import SystolithError
 from systolith.spec.image import Image
 
 if TYPE_CHECKING:
     from systolith.evidence.locate import Location, Tracing
 
-__all__ = ["Difference", "compare_cycles", "compare_host", "compare_raw", "located"]
+__all__ = ["Difference", "DifferenceError", "compare_cycles", "compare_host", "compare_raw", "located"]
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -55,6 +56,10 @@ class Difference:
             f"first at {list(self.index)}: expected {self.expected}, got {self.got}"
         )
 
+    def brief(self) -> str:
+        """Where it began and what it is, on one line."""
+        return f"{self} in {self.location.brief()}" if self.location is not None else str(self)
+
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON; `text` says it in a sentence."""
         return {
@@ -70,6 +75,10 @@ class Difference:
             "location": self.location.as_dict() if self.location is not None else None,
             "note": self.note,
         }
+
+
+class DifferenceError(SystolithError, AssertionError):
+    """A verification that found a difference; the text says where it began."""
 
 
 def compare_raw(backend: str, expected: Arrays, got: Arrays) -> list[Difference]:

@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from systolith.compiler.driver import residences
 from systolith.compiler.lower.context import Residence
-from systolith.host.device import DeviceError
-from systolith.host.driver import Driver, cycle_limit
+from systolith.host.device import Core, DeviceError
+from systolith.host.driver import Driver, memory_needed
 from systolith.reference.graph import QGraph
 from systolith.reference.machine import Effect
 from systolith.reference.machine_device import MachineDevice
 from systolith.spec.image import Image
 from systolith.spec.isa import Instr, IsaError, isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
+from systolith.spec.outputs import OutputError, aside
 
 __all__ = ["Location", "Tracing", "locate_machine", "locate_rtl"]
 
@@ -90,9 +93,15 @@ class Location:
     time: int | None = None
     trouble: str | None = None
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
+
+    def brief(self) -> str:
+        """Layer, instruction and cycle, on one line."""
+        layer = f"layer {self.layer!r}, " if self.layer is not None else ""
+        clock = f", cycle {self.cycle:,}" if self.cycle is not None else ""
+        return f"{layer}instruction 0x{self.offset:05x} ({self.text.partition(' ')[0]}){clock}"
 
     def rows(self) -> list[tuple[str, str]]:
         """The report: what it is, and the text."""
@@ -168,19 +177,19 @@ class Tracing:
     memory   : external memory of the simulated core
     waveform : file for the window around the first difference, .vcd or .fst; None writes none
     progress : called with one line of text at each stage
+    max_cycles : budget of one stream; None: see `host.budget`
     """
 
     sources: dict[str, str] | None = None
     memory: MemoryTiming = FULL_RATE
     waveform: str | Path | None = None
     progress: Progress = None
+    max_cycles: int | None = None
 
 
 # -- RTL against machine
 # ------------------------------------------------------------------------------------------
-def locate_rtl(
-    graph: QGraph, image: Image, inputs: Arrays, tracing: Tracing | None = None
-) -> Location | None:
+def locate_rtl(graph: QGraph, image: Image, inputs: Arrays, tracing: Tracing) -> Location | None:
     """The first beat of the RTL that the machine does not write, or None if there is none.
 
     Parameters
@@ -197,18 +206,19 @@ def locate_rtl(
     from systolith.sim.native import RtlDevice, Waveform
     from systolith.sim.verilator import SimulationError
 
-    def run(device) -> None:
-        driver = Driver(device, image, timeout_cycles=cycle_limit(image))
+    def run(device: Core) -> None:
+        driver = Driver(device, image, max_cycles=tracing.max_cycles, memory=tracing.memory)
         driver.run_int8(dict(inputs))
 
-    tracing = tracing if tracing is not None else Tracing()
     memory, waveform = tracing.memory, tracing.waveform
-    timing = {
-        "latency": memory.latency,
-        "bytes_per_cycle": memory.bytes_per_cycle,
-        "sources": tracing.sources,
-    }
-    with RtlDevice(image.arch, **timing) as rtl:
+    core = functools.partial(
+        RtlDevice,
+        image.arch,
+        latency=memory.latency,
+        bytes_per_cycle=memory.bytes_per_cycle,
+        sources=tracing.sources,
+    )
+    with core() as rtl:
         device = Lockstep(rtl, _machine(image))
         try:
             run(device)
@@ -241,16 +251,18 @@ def locate_rtl(
         first = max(0, min(first, finding.begin - 10))
     # Compiling takes longer than a short run, simulating longer than the compilation of a long one.
     optimise = "-O0" if last < _SHORT else "-O1"
-    shown = Waveform(waveform, first, last + 1)
     try:
-        with RtlDevice(image.arch, waveform=shown, optimise=optimise, **timing) as rtl:
+        with (
+            aside(waveform) as part,
+            core(waveform=Waveform(part, first, last + 1), optimise=optimise) as rtl,
+        ):
             # A core that hangs or breaks the bus may stop before the window ends.
             with contextlib.suppress(DeviceError, SimulationError):
                 run(Replay(rtl, _machine(image), last + 1))
             with contextlib.suppress(SimulationError):
                 rtl.run(max(0, last + 1 - rtl.cycle))
             last = min(last, rtl.cycle - 1)
-    except SimulationError as error:
+    except (SimulationError, OutputError) as error:
         # The place stands, whatever happens to its picture.
         return dataclasses.replace(location, trouble=str(error).partition("\n")[0])
     return dataclasses.replace(
@@ -259,7 +271,7 @@ def locate_rtl(
 
 
 def _machine(image: Image) -> MachineDevice:
-    return MachineDevice(image.arch, memory_bytes=len(image.program) + image.data_bytes + 4 * 4096)
+    return MachineDevice(image.arch, memory_bytes=memory_needed(image))
 
 
 # -- machine against reference
@@ -308,8 +320,8 @@ def locate_machine(graph: QGraph, image: Image, inputs: Arrays) -> Location | No
         if not len(bad):
             continue
         written = bad[writer[bad] >= 0]
-        at = int(written[np.argmin(writer[written])] if len(written) else bad[0])
-        index = int(writer[at]) if len(written) else _astray(image, residence, writes, mine)
+        place = int(written[np.argmin(writer[written])] if len(written) else bad[0])
+        index = int(writer[place]) if len(written) else _astray(image, residence, writes, mine)
         offset = image.run_entry + index * size
         return _locate(
             graph,
@@ -317,15 +329,20 @@ def locate_machine(graph: QGraph, image: Image, inputs: Arrays) -> Location | No
             "wrong" if len(written) else "missing",
             offset,
             memory="act",
-            address=residence.address + at,
-            expected=int(tensor[at]),
-            got=int(got[at]) if len(written) else None,
+            address=residence.address + place,
+            expected=int(tensor[place]),
+            got=int(got[place]) if len(written) else None,
             sums=adders.get(offset, ()),
         )
     return None
 
 
-def _astray(image: Image, residence: Residence, writes: dict, mine: Sequence[int]) -> int:
+def _astray(
+    image: Image,
+    residence: Residence,
+    writes: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    mine: Sequence[int],
+) -> int:
     """Of the layer whose result has holes: the first instruction that writes beside it, else its last."""
     tensors = {layer.tensor: number for number, layer in enumerate(image.layers)}
     owned = [index for index in mine if image.owners[index] == tensors.get(residence.name, -1)]
@@ -336,7 +353,7 @@ def _astray(image: Image, residence: Residence, writes: dict, mine: Sequence[int
 
 # -- both
 # ------------------------------------------------------------------------------------------------------------
-def _locate(graph: QGraph, image: Image, kind: str, offset: int, **rest) -> Location:
+def _locate(graph: QGraph, image: Image, kind: str, offset: int, **rest: Any) -> Location:
     """Adds what the image and the compiler know of the instruction and of the place that it wrote."""
     isa = isa_for(image.arch)
     run = image.run_entry <= offset < image.run_entry + image.run_count * isa.word_bytes
@@ -362,7 +379,7 @@ def _locate(graph: QGraph, image: Image, kind: str, offset: int, **rest) -> Loca
     return Location(
         kind=kind,
         stream="run" if run else "load",
-        layer=layer and layer.name,
+        layer=layer.name if layer is not None else None,
         nodes=layer.nodes if layer else (),
         offset=offset,
         text=texts[-1],

@@ -11,21 +11,21 @@ from systolith.spec.isa import Engine, isa_for
 __all__ = ["instruction_ends", "layer_cycles", "step_cycles"]
 
 
-def instruction_ends(image: Image, dones: Sequence[tuple[int, Engine]], begin: int) -> list[int | None]:
-    """Per instruction of the run stream, the cycle since `begin` in which it was done; None without an
+def instruction_ends(image: Image, dones: Sequence[tuple[int, Engine]]) -> list[int | None]:
+    """Per instruction of the run stream, the cycle since START in which it was done; None without an
     engine.
 
     Parameters
     ----------
-    dones : (cycle, engine) in order of time; each engine executes its instructions in program order
-    begin : cycle of START
+    dones : (cycle since START, engine) in order of time; each engine executes its instructions in program
+            order
     """
     isa = isa_for(image.arch)
     queues = {engine: iter([cycle for cycle, other in dones if other is engine]) for engine in Engine}
     ends: list[int | None] = []
     for _, instr in image.stream("run"):
         engine = isa.by_mnemonic[instr.mnemonic].engine
-        ends.append(None if engine is None else next(queues[engine]) - begin)
+        ends.append(None if engine is None else next(queues[engine]))
     return ends
 
 

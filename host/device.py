@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from systolith.spec.errors import SystolithError
+from systolith.spec.errors import DeviceError
+from systolith.spec.isa import Engine
 
-__all__ = ["Device", "DeviceError", "DeviceReset"]
-
-
-class DeviceError(SystolithError):
-    """A device that is not the one an image was compiled for, or that stopped with an error."""
+__all__ = ["Core", "Device", "DeviceError", "DeviceReset"]
 
 
 class DeviceReset(DeviceError):
@@ -18,8 +16,8 @@ class DeviceReset(DeviceError):
     may go on."""
 
 
-class Device(Protocol):
-    """External memory and CSRs of one core.
+class Core(Protocol):
+    """External memory and CSRs of one core: what a driver needs.
 
     Members
     -------
@@ -50,8 +48,26 @@ class Device(Protocol):
 
         Raises
         ------
-        DeviceError   If it still runs after `timeout_cycles`.
+        OutOfCyclesError   If it still runs after `timeout_cycles`.
         """
 
     def reset(self) -> None:
         """Bring the core to idle."""
+
+
+class Device(Core, Protocol):
+    """A core with the life around it: what a session needs."""
+
+    def open(self) -> None:
+        """Begin anew after `DeviceReset`; what the device holds is unknown from here on."""
+
+    def close(self) -> None:
+        """Release it."""
+
+    def watch(self) -> None:
+        """Note from now on when instructions are done."""
+
+    def dones(self) -> Sequence[tuple[int, Engine]] | None:
+        """When instructions were done since `watch`: cycle since the last START, and engine, in order of
+        time;
+        None where there is no clock, or nothing that tells."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
+from typing import Protocol
+
 import numpy as np
 
-from systolith.host.device import Device, DeviceError
-from systolith.spec.errors import SystolithError
+from systolith.host.budget import budget_of
+from systolith.host.device import Core
+from systolith.spec.errors import DeviceError, OutOfCyclesError, SystolithError
 from systolith.spec.image import Image
 from systolith.spec.isa import IsaError, isa_for
-from systolith.spec.manifest import IoTensor
-from systolith.spec.regs import DEFAULT_WATCHDOG, MAGIC, VERSION, ErrorCode, Status
+from systolith.spec.memory import FULL_RATE, MemoryTiming
+from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status
 
-__all__ = ["Driver", "InputError", "cycle_limit", "dequantise", "quantise"]
+__all__ = ["Driver", "InputError", "Quantised", "dequantise", "memory_needed", "quantise"]
 
 _ALIGN = 4096
 #: The DATA region is cleared in pieces of this size.
@@ -22,7 +27,20 @@ class InputError(SystolithError, ValueError):
     """An input array that does not match the model."""
 
 
-def quantise(value: np.ndarray, io: IoTensor) -> np.ndarray:
+class Quantised(Protocol):
+    """What a tensor needs to be converted: its own type, and the scale and zero point of its int8 values."""
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def zero_point(self) -> int: ...
+
+
+def quantise(value: np.ndarray, io: Quantised) -> np.ndarray:
     """int8 for the core: ONNX QuantizeLinear for float32, minus 128 for uint8, unchanged for int8."""
     if io.dtype == "float32":
         # A quotient past float32's range is infinite, and saturates like every other that is too large.
@@ -36,7 +54,7 @@ def quantise(value: np.ndarray, io: IoTensor) -> np.ndarray:
     return value.astype(np.int8)
 
 
-def dequantise(q: np.ndarray, io: IoTensor) -> np.ndarray:
+def dequantise(q: np.ndarray, io: Quantised) -> np.ndarray:
     """The inverse, in the model's own type."""
     if io.dtype == "float32":
         return (q.astype(np.int32) - io.zero_point).astype(np.float32) * np.float32(io.scale)
@@ -45,9 +63,9 @@ def dequantise(q: np.ndarray, io: IoTensor) -> np.ndarray:
     return q
 
 
-def cycle_limit(image: Image) -> int:
-    """Cycles after which a stream is taken to run for ever: far beyond the estimate and the watchdog."""
-    return 2 * DEFAULT_WATCHDOG + 100 * image.cycles
+def memory_needed(image: Image) -> int:
+    """Bytes of external memory, from address 0, that hold program and data, each from a page of its own."""
+    return sum(size + -size % _ALIGN for size in (len(image.program), image.data_bytes))
 
 
 class Driver:
@@ -55,21 +73,29 @@ class Driver:
 
     Parameters
     ----------
-    device : Device
+    device : Core
     image : Image
-    base : int             first byte of external memory that may be used
-    timeout_cycles : int   for one stream; None waits for ever
+    base : int              first byte of external memory that may be used
+    max_cycles : int        budget of one stream; None: what `host.budget` gives the image
+    memory : MemoryTiming   external memory of the device, for that budget
 
     Raises
     ------
-    DeviceError   If the device is no Systolith core, or not the one that the image was compiled for, or its
-                  memory does not hold program and data.
+    DeviceError        If the device is no Systolith core, or not the one that the image was compiled for, or
+                       its memory does not hold program and data.
+    OutOfCyclesError   If the load stream does not end within its budget.
     """
 
     def __init__(
-        self, device: Device, image: Image, base: int = 0, timeout_cycles: int | None = None
+        self,
+        device: Core,
+        image: Image,
+        base: int = 0,
+        max_cycles: int | None = None,
+        memory: MemoryTiming = FULL_RATE,
     ) -> None:
-        self.device, self.image, self.timeout_cycles = device, image, timeout_cycles
+        self.device, self.image = device, image
+        self.budget = budget_of(image, memory, max_cycles)
         self._identify()
         self.program_base = base + -base % _ALIGN
         end = self.program_base + len(image.program)
@@ -88,7 +114,7 @@ class Driver:
         device.csr_write("PROGRAM_SIZE", len(image.program))
         device.csr_write("DATA_SIZE", image.data_bytes)
         self.reset_state()
-        self.load_cycles = self._execute(image.load_entry)
+        self.load_cycles = self._execute(image.load_entry, self.budget.load)
 
     @property
     def state(self) -> bytes:
@@ -119,8 +145,9 @@ class Driver:
 
         Raises
         ------
-        InputError    If a name, shape or type is wrong, or a value is not a number.
-        DeviceError   If the core stops with an error.
+        InputError         If a name, shape or type is wrong, or a value is not a number.
+        DeviceError        If the core stops with an error.
+        OutOfCyclesError   If it does not end within its budget; the core is reset.
         """
         self.check(inputs)
         raw = self.run_int8({io.name: quantise(inputs[io.name], io) for io in self.image.inputs})
@@ -131,7 +158,7 @@ class Driver:
         for io in self.image.inputs:
             data = np.ascontiguousarray(inputs[io.name].transpose(io.order), dtype=np.int8)
             self.device.write(self.data_base + io.offset, data.tobytes())
-        self.cycles = self._execute(self.image.run_entry)
+        self.cycles = self._execute(self.image.run_entry, self.budget.run)
         outputs = {}
         for io in self.image.outputs:
             data = np.frombuffer(self.device.read(self.data_base + io.offset, io.bytes), np.int8)
@@ -140,7 +167,7 @@ class Driver:
             )
         return outputs
 
-    def check(self, inputs: dict[str, np.ndarray]) -> None:
+    def check(self, inputs: Mapping[str, np.ndarray]) -> None:
         """Refuse inputs that do not match the manifest.
 
         Raises
@@ -197,11 +224,17 @@ class Driver:
                 "smaller model, or run it on a device with more"
             )
 
-    def _execute(self, entry: int) -> int:
+    def _execute(self, entry: int, budget: int) -> int:
         device = self.device
         device.csr_write("ENTRY", entry)
         device.start()
-        device.wait(self.timeout_cycles)
+        try:
+            device.wait(budget)
+        except (OutOfCyclesError, KeyboardInterrupt):
+            # Nothing is left running, on a board too.
+            with contextlib.suppress(SystolithError):
+                device.reset()
+            raise
         status = Status(device.csr_read("STATUS"))
         if not status & Status.DONE:
             raise DeviceError(self._failure())

@@ -9,7 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from systolith.host.device import DeviceError, DeviceReset
+from systolith.host.device import DeviceReset
+from systolith.spec.errors import DeviceError, OutOfCyclesError
 from systolith.spec.link import (
     CRC_BYTES,
     IDENTITY_BYTES,
@@ -34,6 +35,8 @@ __all__ = ["ATTEMPTS", "LinkDown", "LinkStatistics", "SerialDevice", "SerialPort
 ATTEMPTS = 10
 #: Bits on the line per byte: start, eight, stop.
 _BITS = 10
+#: STATUS is read so often between two looks at CYCLES.
+_POLLS = 8
 #: Seconds that the bus transactions of a core under RESET may take.
 _DRAIN_SECONDS = 0.05
 
@@ -275,15 +278,22 @@ class SerialDevice:
 
         Raises
         ------
-        DeviceError   If it still runs after `timeout_cycles` of its own, or the link fails, or the board was
-                      reset.
+        OutOfCyclesError   If it still runs after `timeout_cycles` of its own.
+        DeviceError        If the link fails, or the board was reset.
         """
+        polls = 0
         while self.csr_read("STATUS") & (Status.RUNNING | Status.DRAINING):
-            if timeout_cycles is not None and self._cycles() > timeout_cycles:
-                raise DeviceError(
-                    f"the core still runs after {timeout_cycles} cycles: allow more, or look at it in "
-                    f"simulation"
-                )
+            polls += 1
+            # CYCLES takes three requests more.
+            if timeout_cycles is not None and polls % _POLLS == 0 and self._cycles() > timeout_cycles:
+                raise OutOfCyclesError(timeout_cycles)
+
+    def watch(self) -> None:
+        """Nothing to watch: a board does not tell when instructions are done."""
+
+    def dones(self) -> None:
+        """None: see `watch`."""
+        return None
 
     def reset(self) -> None:
         """CONTROL.RESET, and wait until the core is idle.

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from systolith.reference.meter import Meter
 from systolith.reference.params import unpack_params
 from systolith.reference.requantise import lookup
 from systolith.spec import cells, numerics
@@ -35,7 +36,7 @@ from systolith.spec.isa import (
 )
 from systolith.spec.regs import ErrorCode
 
-__all__ = ["Effect", "Machine", "MachineError"]
+__all__ = ["Effect", "Machine", "MachineError", "Observer"]
 
 
 class Effect(NamedTuple):
@@ -54,6 +55,10 @@ class Effect(NamedTuple):
     addresses: np.ndarray
     rows: np.ndarray
     kept: np.ndarray
+
+
+#: Called as (offset, instr, effect) after each instruction that writes anything.
+Observer = Callable[[int, Instr, Effect], None]
 
 
 class MachineError(SystolithError):
@@ -87,7 +92,7 @@ class Machine:
         arch: ArchConfig,
         program: np.ndarray,
         data: np.ndarray,
-        on_instruction: Callable[[int, Instr, Effect], None] | None = None,
+        on_instruction: Observer | None = None,
     ) -> None:
         self.arch, self.isa = arch, isa_for(arch)
         self.set_regions(program, data)
@@ -103,6 +108,8 @@ class Machine:
         #: none.
         self.tokens: Counter[tuple[Engine | None, Engine | None]] = Counter()
         self.instructions = 0
+        #: What a program may spend; a caller that has a budget sets its own.
+        self.meter = Meter(arch)
         self._offset = 0
         self._tile_order = np.array(
             [[arch.weight_offset(r, c) for c in range(arch.cols)] for r in range(arch.rows)]
@@ -127,6 +134,11 @@ class Machine:
         """Other windows of external memory."""
         self.regions = {Region.PROGRAM: program, Region.DATA: data}
 
+    @property
+    def offset(self) -> int:
+        """Offset of the instruction that was executed last, in the PROGRAM region."""
+        return self._offset
+
     def reset(self) -> None:
         """Bring the engines to idle; SRAM contents are kept, as in hardware."""
         self.released.clear()
@@ -138,7 +150,8 @@ class Machine:
 
         Raises
         ------
-        MachineError   Where the core would stop with an error.
+        MachineError                      Where the core would stop with an error.
+        OutOfCyclesError, DeviceError     As `Meter.charge`.
         """
         offset = entry
         while self.step(offset).mnemonic != "HALT":
@@ -163,7 +176,14 @@ class Machine:
         return instr
 
     def execute(self, instr: Instr) -> None:
-        """One instruction."""
+        """One instruction.
+
+        Raises
+        ------
+        MachineError                      Where the core would stop with an error.
+        OutOfCyclesError, DeviceError     As `Meter.charge`, before anything is done.
+        """
+        self.meter.charge(instr)
         if instr.mnemonic in ("NOP", "HALT") and (instr.wait or instr.signal):
             self._fail(ErrorCode.ILLEGAL_INSTRUCTION, f"{instr.mnemonic} must not wait or signal")
         engine = self.isa.by_mnemonic[instr.mnemonic].engine

@@ -10,13 +10,13 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-from systolith.host.device import DeviceError
 from systolith.hw.soc.on_chip import OnChipRam
 from systolith.hw.soc.sdram_chip import SdramTiming
 from systolith.hw.soc.system import generate_system
 from systolith.sim.sdram import chip_timing
 from systolith.sim.verilator import SimulationError, build, native_source
 from systolith.spec.arch import ArchConfig
+from systolith.spec.errors import DeviceError
 from systolith.spec.link import MIN_DIVISOR, PAYLOAD_BYTES
 
 __all__ = ["BoardError", "SimulatedBoard"]
@@ -33,7 +33,7 @@ _HEADERS = (
     "vector",
 )
 #: What one call of the bench may simulate at most, so that it can be interrupted.
-_SLICE_CYCLES = 1_000_000
+_SLICE_CYCLES = 1 << 15
 
 
 class BoardError(SimulationError, DeviceError):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from systolith.host.device import DeviceError
 from systolith.sim.verilator import (
     SimulationError,
     build,
@@ -18,12 +17,15 @@ from systolith.sim.verilator import (
     native_source,
 )
 from systolith.spec.arch import ArchConfig
+from systolith.spec.errors import DeviceError, OutOfCyclesError
 from systolith.spec.isa import Engine
 from systolith.spec.memory import SIMULATED_MEMORY_BYTES
 from systolith.spec.regs import CSRS, Control, Status
 
 __all__ = ["DECERR", "SLVERR", "MemoryModel", "ProtocolError", "RtlBench", "RtlDevice", "Waveform"]
 
+#: Cycles that one call of the bench simulates at most while it waits: Ctrl-C acts between two calls.
+_SLICE = 1 << 12
 #: AXI responses for `RtlBench.inject`.
 SLVERR, DECERR = 2, 3
 #: Trace ports, and the engine whose instructions they belong to.
@@ -154,6 +156,8 @@ class RtlBench:
         if (1 << 16) % self.bus_bytes:
             raise SimulationError(f"the bus must be a power of two of bytes wide, not {self.bus_bytes}")
         self.sources: tuple[str, ...] = ()
+        #: Sources of the log that say that an instruction is done.
+        self.done_sources: dict[int, Engine] = {}
         cpp = self._glue(top) + native_source("memory.h", "harness.cpp") + self._log_code()
         self.shared_object = build(
             sources, top, cpp, cache_dir, trace=waveform and waveform.format, optimise=optimise
@@ -170,7 +174,6 @@ class RtlBench:
             "csr_write": (ctypes.c_int64, handle, u32, u32),
             "run": (ctypes.c_int64, handle, u64),
             "wait": (ctypes.c_int64, handle, u32, u32, u64),
-            "reset": (ctypes.c_int64, handle),
             "cycle": (u64, handle),
             "fault": (None, handle, u64, u64, u32, ctypes.c_int, ctypes.c_int),
             "log": (None, handle, ctypes.c_int, ctypes.c_int),
@@ -180,7 +183,7 @@ class RtlBench:
             "spin": (None, handle, u64),
         }
         if waveform is not None:
-            signatures |= {"waveform": (None, handle, ctypes.c_char_p, u64, u64), "flush": (None, handle)}
+            signatures["waveform"] = (None, handle, ctypes.c_char_p, u64, u64)
         for name, (result, *arguments) in signatures.items():
             function = getattr(lib, f"sim_{name}")
             function.restype, function.argtypes = result, arguments
@@ -281,18 +284,9 @@ class RtlBench:
         """
         return bool(self._check(self._lib.sim_wait(self._handle, addr, mask, limit or 0)))
 
-    def hard_reset(self) -> None:
-        """Hold `rst` for four cycles; external memory keeps its contents."""
-        self._check(self._lib.sim_reset(self._handle))
-
     def spin(self, cycles: int) -> None:
         """Evaluate the model with all inputs frozen: the upper bound of speed, for benchmarks only."""
         self._lib.sim_spin(self._handle, cycles)
-
-    def flush_waveform(self) -> None:
-        """Write out what the waveform holds so far."""
-        if self._waveform is not None:
-            self._lib.sim_flush(self._handle)
 
     def inject(
         self, first: int, last: int, response: int = SLVERR, *, read: bool = True, write: bool = True
@@ -410,9 +404,10 @@ class RtlBench:
         for engine in Engine:
             port = f"trace__done__{engine.name.lower()}"
             if port in self.ports:
+                number = source(f"done.{engine.name.lower()}")
+                self.done_sources[number] = engine
                 lines.append(
-                    f"if (m.{cpp_name(port)}) {{ log.add({source(f'done.{engine.name.lower()}')}, "
-                    f"{int(engine)}, "
+                    f"if (m.{cpp_name(port)}) {{ log.add({number}, {int(engine)}, "
                     f"0, 0, nullptr, 0); ++log.done[{int(engine)}]; }}"
                 )
         store = source("store")
@@ -497,18 +492,48 @@ class RtlDevice(RtlBench):
 
         Raises
         ------
-        DeviceError     If it still runs after `timeout_cycles`.
-        ProtocolError   If it breaks a rule of AXI.
+        OutOfCyclesError   If it still runs after `timeout_cycles`.
+        ProtocolError      If it breaks a rule of AXI.
         """
-        if not self.run_while(CSRS["STATUS"].address, Status.RUNNING | Status.DRAINING, timeout_cycles):
-            raise DeviceError(
-                f"the core still runs after {timeout_cycles} cycles: allow more, or look at its waveform"
-            )
+        status, busy = CSRS["STATUS"].address, Status.RUNNING | Status.DRAINING
+        end = None if timeout_cycles is None else self.cycle + timeout_cycles
+        while not self.run_while(status, busy, _SLICE if end is None else min(_SLICE, end - self.cycle)):
+            if end is not None and self.cycle >= end:
+                raise OutOfCyclesError(timeout_cycles)
+
+    def open(self) -> None:
+        """Nothing to do: a simulation is never reset by others."""
+
+    def watch(self) -> None:
+        """Note from now on when instructions are done."""
+        self.start_log(writes=False)
+
+    def dones(self) -> list[tuple[int, Engine]] | None:
+        """When instructions were done since `watch`: cycle since the last START, and engine, in order of
+        time;
+        None where the Verilog lacks a trace port."""
+        events = self.stop_log()
+        if len(self.done_sources) < len(Engine):
+            return None
+        return [
+            (int(cycle) - self.started, self.done_sources[int(source)])
+            for cycle, source in zip(events["cycle"], events["source"], strict=True)
+        ]
 
     def reset(self) -> None:
-        """CONTROL.RESET, and wait until the core is idle."""
+        """CONTROL.RESET, and wait until the core is idle.
+
+        Raises
+        ------
+        DeviceError   If it does not come to rest.
+        """
         self.csr_write("CONTROL", Control.RESET)
-        self.wait(100_000)
+        try:
+            self.wait(100_000)
+        except OutOfCyclesError as error:
+            raise DeviceError(
+                "the core does not come to rest after RESET: its memory does not answer"
+            ) from error
 
 
 def _core_sources(arch: ArchConfig, cache_dir: Path | None) -> tuple[dict[str, str], str]:

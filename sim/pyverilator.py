@@ -20,10 +20,10 @@ import warnings
 from collections import deque
 from pathlib import Path
 
-from systolith.host.device import DeviceError
 from systolith.hw.build import generate
 from systolith.sim.verilator import build, cpp_name, module_ports
 from systolith.spec.arch import ArchConfig
+from systolith.spec.errors import DeviceError, OutOfCyclesError
 from systolith.spec.regs import CSRS, Control, Status
 from systolith.tooling.process import ToolError
 
@@ -197,12 +197,12 @@ class PyVerilatorDevice:
 
         Raises
         ------
-        DeviceError   If it still runs after `timeout_cycles`.
+        OutOfCyclesError   If it still runs after `timeout_cycles`.
         """
         begin = self.cycles
         while self.csr_read("STATUS") & (Status.RUNNING | Status.DRAINING):
             if timeout_cycles is not None and self.cycles - begin > timeout_cycles:
-                raise DeviceError(f"the core still runs after {timeout_cycles} cycles")
+                raise OutOfCyclesError(timeout_cycles)
             for _ in range(64):
                 self._cycle()
 

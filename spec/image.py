@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from systolith.spec import outputs
 from systolith.spec.arch import ArchConfig, ArchError
 from systolith.spec.errors import SystolithError
 from systolith.spec.image_check import HEADER, check_relations
 from systolith.spec.isa import Instr, isa_for
 from systolith.spec.manifest import IoTensor, LayerInfo, StateInfo
+from systolith.spec.notebook import html_table
 from systolith.spec.printable import excerpt, printable
 from systolith.spec.regs import core_digest
 from systolith.spec.schema import SchemaError
@@ -84,6 +86,24 @@ class Image:
     cycles: int
     host: HostPart | None = None
     states: tuple[StateInfo, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Image {self._headline()}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (layer.name, layer.op, f"{layer.macs:,}", f"{layer.cycles:,}", layer.limit)
+            for layer in self.layers
+        ]
+        return html_table(self._headline(), ("layer", "op", "MACs", "cycles (estimated)", "limit"), rows)
+
+    def _headline(self) -> str:
+        where = "" if self.host is None else f", {len(self.host.nodes)} nodes on the host"
+        return (
+            f"{excerpt(self.model)} for {self.arch.name}: {len(self.layers)} layers{where}, {self.cycles:,} "
+            f"cycles "
+            f"(estimated), {len(self.program):,} bytes of program"
+        )
 
     @property
     def digest(self) -> bytes:
@@ -162,8 +182,13 @@ class Image:
         return cls(**_parse(*(data[begin:end] for begin, end in itertools.pairwise(ends))))
 
     def save(self, path: str | Path) -> None:
-        """Write the file."""
-        Path(path).write_bytes(self.to_bytes())
+        """Write the file.
+
+        Raises
+        ------
+        OutputError   If it cannot be written; what was there stays.
+        """
+        outputs.write(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> Image:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from systolith.api import (
         ApiError,
+        DifferenceError,
         Importing,
         Running,
         RunResult,
@@ -37,6 +38,7 @@ if (_ROOT / "pyproject.toml").is_file():
 
 __all__ = [
     "ApiError",
+    "DifferenceError",
     "Importing",
     "RunResult",
     "Running",

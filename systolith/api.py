@@ -1,8 +1,8 @@
 """The Python API: compile, run, verify, explain.
 
-Every verb takes a model as the path of an ONNX file or as a quantised graph, an architecture as the name of a
-preset, a TOML file or an `ArchConfig`. `progress` is called with one line of text at each stage; ``None`` is
-silent.
+Every verb takes a model as the path of an ONNX file, as a ModelProto or as a quantised graph, and an
+architecture as the name of a preset, a TOML file or an `ArchConfig`. `progress` is called with one line of
+text at each stage; ``None`` is silent.
 
 The verbs' keywords are those of `options.Importing` and `options.Running`; here they become these objects,
 with which everything below works.
@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from systolith.arrays import ApiError, Source, check_inputs, load_arrays, random_inputs
+from systolith.arrays import ApiError, Inputs, Source, check_inputs, load_arrays, random_inputs
 from systolith.compiling import compile_model
-from systolith.evidence.difference import Difference
-from systolith.importing import Model, Progress, existing, import_file
+from systolith.evidence.difference import Difference, DifferenceError
+from systolith.importing import Model, ModelFile, Progress, existing, import_file
 from systolith.options import Importing, Running
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
-from systolith.results import BackendResult, RunResult, VerifyResult, describe, host_rows
+from systolith.results import BackendResult, Description, RunResult, VerifyResult, describe, host_rows
 from systolith.running import run_model
 from systolith.session import BACKENDS, DEFAULT_BACKENDS, Session, run_reference
 from systolith.spec.arch import ArchConfig
@@ -33,7 +32,9 @@ __all__ = [
     "BACKENDS",
     "ApiError",
     "BackendResult",
+    "Description",
     "Difference",
+    "DifferenceError",
     "Importing",
     "RunResult",
     "Running",
@@ -58,7 +59,7 @@ States = Mapping[str, str] | None
 
 
 def import_model(
-    model: str | Path,
+    model: ModelFile,
     calib: Source = None,
     states: States = None,
     hidden: int | str = 8,
@@ -80,7 +81,7 @@ def import_model(
     return import_file(model, importing, progress)
 
 
-def import_graph(model: str | Path, calib: Source = None) -> QGraph:
+def import_graph(model: ModelFile, calib: Source = None) -> QGraph:
     """The quantised graph of an ONNX file that the core runs as a whole; `import_model` takes any.
 
     Raises
@@ -133,7 +134,7 @@ def explain(
     states: States = None,
     hidden: int | str = 8,
     percentile: float = 100.0,
-) -> dict[str, Any]:
+) -> Description:
     """Estimated cycles, roofline and limit of every layer, and the nodes on the host, before anything runs.
 
     Parameters and errors are those of `compile`.
@@ -145,13 +146,14 @@ def explain(
 
 def run(
     model_or_image: Model | Image,
-    inputs: Source,
+    inputs: Inputs,
     on: str = "machine",
     arch: Arch | None = None,
     calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
     port: str | None = None,
+    max_cycles: int | None = None,
     states: States = None,
     hidden: int | str = 8,
     percentile: float = 100.0,
@@ -161,25 +163,26 @@ def run(
     Parameters
     ----------
     model_or_image : an `Image`, a .sysl file, or a model (which needs `arch` except on the reference)
-    inputs         : an array per input of the model, of its own shape and type
+    inputs         : an array per input of the model, of its own shape and type; of a model with one input,
+                     that array
     arch           : where it is None, that of the board in simulation
     calib, states, hidden, percentile : see `options.Importing`
-    memory, port   : see `options.Running`
+    memory, port, max_cycles : see `options.Running`
 
     Raises
     ------
     ApiError, ArchError, CompileError, ImageError   One sentence naming the culprit.
     """
     importing = Importing(calib=calib, states=states, hidden=hidden, percentile=percentile)
-    running = Running(memory=memory, port=port)
+    running = Running(memory=memory, port=port, max_cycles=max_cycles)
     return run_model(model_or_image, inputs, on, arch, importing, running, progress)
 
 
 def verify(
     model: Model,
     arch: Arch,
-    inputs: Source = None,
-    on: Sequence[str] = DEFAULT_BACKENDS,
+    inputs: Inputs = None,
+    on: str | Sequence[str] = DEFAULT_BACKENDS,
     calib: Source = None,
     seed: int = 0,
     locate: bool = True,
@@ -188,6 +191,7 @@ def verify(
     waveform: str | Path | None = None,
     memory: MemoryTiming = FULL_RATE,
     port: str | None = None,
+    max_cycles: int | None = None,
     states: States = None,
     hidden: int | str = 8,
     percentile: float = 100.0,
@@ -199,14 +203,14 @@ def verify(
 
     Parameters
     ----------
-    on       : backends; the reference always runs, as the one to compare with
+    on       : backends, or one; the reference always runs, as the one to compare with
     seed     : seed of the random inputs that are drawn where `inputs` is None
     locate   : where something differs, search the first instruction and cycle that went wrong
     sources  : Verilog to run as 'rtl', and to synthesise for 'netlist', instead of the generated core, file
                name to text
     waveform : where RTL or netlist differ, write the cycles around the first wrong beat here (.vcd or .fst)
     memory   : external memory of the simulated core and of the estimates
-    port     : see `options.Running`
+    port, max_cycles : see `options.Running`
     calib, states, hidden, percentile : see `options.Importing`
 
     Raises
@@ -214,7 +218,7 @@ def verify(
     ApiError, ArchError, CompileError, LinkDown   One sentence naming the culprit.
     """
     importing = Importing(calib=calib, states=states, hidden=hidden, percentile=percentile)
-    running = Running(memory=memory, port=port, sources=sources)
+    running = Running(memory=memory, port=port, sources=sources, max_cycles=max_cycles)
     return verify_model(
         model,
         arch,

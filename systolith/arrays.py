@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +12,30 @@ from systolith.errors import ApiError
 from systolith.host.driver import dequantise
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
+from systolith.spec.manifest import IoTensor
+from systolith.spec.outputs import writing
+from systolith.spec.segments import Port
 from systolith.stored import Header, StoredArrays
 
 __all__ = [
     "ApiError",
     "Arrays",
+    "Inputs",
     "Source",
     "as_partition",
     "check_inputs",
     "input_specs",
     "load_arrays",
+    "named",
+    "port_specs",
     "random_inputs",
+    "save_arrays",
 ]
 
 Arrays = Mapping[str, np.ndarray]
 Source = str | Path | Arrays | None
+#: Inputs of a run: as `Source`, or the array of the one input.
+Inputs = str | Path | Arrays | np.ndarray | None
 
 
 def load_arrays(source: Source, what: str) -> Arrays | None:
@@ -40,6 +50,23 @@ def load_arrays(source: Source, what: str) -> Arrays | None:
     if isinstance(source, Mapping):
         return {name: np.asarray(value) for name, value in source.items()}
     return StoredArrays(source, what)
+
+
+def named(given: Inputs, names: Sequence[str]) -> Arrays | None:
+    """Inputs by name: what `load_arrays` gives, or one array under the name of the only input.
+
+    Raises
+    ------
+    ApiError   If it is an array and the model has several inputs.
+    """
+    if not isinstance(given, np.ndarray):
+        return load_arrays(given, "inputs")
+    if len(names) != 1:
+        raise ApiError(
+            f"one array was given, and the model has the inputs {', '.join(map(repr, names))}: give a "
+            "mapping from name to array"
+        )
+    return {names[0]: given}
 
 
 def check_inputs(arrays: Arrays, specs: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
@@ -72,10 +99,30 @@ def check_inputs(arrays: Arrays, specs: Mapping[str, tuple[tuple[int, ...], str]
             raise ApiError(f"input {name!r} holds NaN or infinite values, which int8 cannot represent")
 
 
+def port_specs(ports: Iterable[Port | IoTensor]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of inputs, by name."""
+    # Shapes of inputs are static; only outputs of the host may have none.
+    return {port.name: (tuple(port.shape or ()), port.dtype) for port in ports}
+
+
+def save_arrays(path: str | Path, arrays: Arrays) -> None:
+    """Write an .npz file under the name as it is; numpy.savez would append .npz, and takes no array called
+    'file'.
+
+    Raises
+    ------
+    OutputError   If it cannot be written; what was there stays.
+    """
+    with writing(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, value in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
+
+
 def input_specs(model: Partition) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and dtype of each input of the whole model."""
     if model.host is not None:
-        return {port.name: (port.shape, port.dtype) for port in model.host.inputs}
+        return port_specs(model.host.inputs)
     tensors = model.graph.tensors
     return {name: (tensors[name].shape, tensors[name].dtype) for name in model.graph.inputs}
 

@@ -16,6 +16,7 @@ from systolith.host.serial import SerialDevice
 from systolith.reference.conv import Conv
 from systolith.reference.graph import QGraph, QNode, QTensor, Requant
 from systolith.spec.arch import ArchConfig
+from systolith.spec.image import Image
 from systolith.spec.isa import isa_for
 from systolith.spec.numerics import approximate_scale
 from systolith.spec.regs import DEFAULT_WATCHDOG, MAGIC, VERSION, core_digest
@@ -270,7 +271,7 @@ def _check_program(device: SerialDevice, board: Board) -> str:
     return f"a convolution of {expected.size} results, bit for bit, in {driver.cycles:,} cycles"
 
 
-def _compiled(graph: QGraph, arch: ArchConfig):
+def _compiled(graph: QGraph, arch: ArchConfig) -> Image:
     from systolith.compiler.driver import compile_graph
 
     return compile_graph(graph, arch)

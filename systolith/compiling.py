@@ -9,6 +9,7 @@ from systolith.arrays import ApiError
 from systolith.host.segments import HostSegments
 from systolith.importing import Model, Progress, imported, tell
 from systolith.options import Importing
+from systolith.spec import outputs
 from systolith.spec.arch import ArchConfig, load_arch
 from systolith.spec.image import Image
 from systolith.spec.memory import FULL_RATE, MemoryTiming
@@ -27,6 +28,7 @@ def compile_model(
     progress: Progress = None,
 ) -> Image:
     """See `api.compile`."""
+    outputs.check_folder("the dump", dump)
     config = load_arch(arch)
     partition = imported(model, importing, progress)
     from systolith.compiler.driver import compile_levels

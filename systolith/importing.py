@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
@@ -14,8 +15,10 @@ from systolith.reference.partition import Partition
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Model", "Progress", "existing", "fidelity", "import_file", "imported", "tell"]
+__all__ = ["Model", "ModelFile", "Progress", "existing", "fidelity", "import_file", "imported", "tell"]
 
+#: A model in ONNX.
+ModelFile: TypeAlias = Union[str, Path, "onnx.ModelProto"]
 #: What the verbs take as a model.
 Model: TypeAlias = Union[str, Path, "onnx.ModelProto", QGraph, Partition]
 #: Called with one line of text at each stage; None is silent.
@@ -28,21 +31,44 @@ def tell(progress: Progress, text: str) -> None:
         progress(text)
 
 
-def existing(model: str | Path) -> Path:
-    """The path of a file.
+def existing(model: ModelFile) -> Path | onnx.ModelProto:
+    """The path of a file that is there, or a model whose weights are there.
 
     Raises
     ------
-    ApiError   If there is none.
+    ApiError   If it is neither.
     """
+    if not isinstance(model, str | Path):
+        return _loaded(model)
     path = Path(model)
     if not path.is_file():
         raise ApiError(f"model {str(model)!r} does not exist: give the path of an ONNX file")
     return path
 
 
-def import_file(model: str | Path, importing: Importing, progress: Progress = None) -> Partition:
+def _loaded(model: object) -> onnx.ModelProto:
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
+    if not isinstance(model, onnx.ModelProto):
+        raise ApiError(
+            f"a model is the path of an ONNX file, a ModelProto or a quantised graph, not "
+            f"{type(model).__name__}"
+        )
+    for tensor in model.graph.initializer:
+        if uses_external_data(tensor):
+            raise ApiError(
+                f"the weights {tensor.name!r} lie in a file of their own, and a ModelProto does not say "
+                f"in which "
+                "folder: give the path of the model, or load them with onnx.load_external_data_for_model"
+            )
+    return model
+
+
+def import_file(model: ModelFile, importing: Importing, progress: Progress = None) -> Partition:
     """An ONNX file as its quantised graph for the core, and what the host runs before and after that.
+
+    A file's own name names the model: exporters give every graph the same.
 
     Raises
     ------
@@ -61,7 +87,8 @@ def import_file(model: str | Path, importing: Importing, progress: Progress = No
                 "that "
                 "data, or 8 or 16"
             )
-        return chosen_hidden(path, data, states, percentile, lambda text: tell(progress, text))
+        chosen = chosen_hidden(path, data, states, percentile, lambda text: tell(progress, text))
+        return _titled(chosen, path)
     bits = int(importing.hidden)
     partition = partition_model(path, data, states, bits, percentile)
     if bits == 16 and not has_recurrent_layers(partition):
@@ -69,13 +96,19 @@ def import_file(model: str | Path, importing: Importing, progress: Progress = No
             "the model has no recurrent layer on the core, so there is no hidden state of 16 bits: leave "
             "hidden out"
         )
-    return partition
+    return _titled(partition, path)
+
+
+def _titled(partition: Partition, source: Path | onnx.ModelProto) -> Partition:
+    if not isinstance(source, Path):
+        return partition
+    return replace(partition, graph=replace(partition.graph, name=source.stem))
 
 
 def imported(model: Model, importing: Importing, progress: Progress = None) -> Partition:
     """The model, imported where it is a file."""
     if not isinstance(model, QGraph | Partition):
-        tell(progress, f"importing {model}")
+        tell(progress, f"importing {model}" if isinstance(model, str | Path) else "importing the model")
         model = import_file(model, importing, progress)
     return as_partition(model)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from systolith.arrays import ApiError, Source
 from systolith.spec.memory import FULL_RATE, MemoryTiming
@@ -47,6 +48,11 @@ class Importing:
         if str(self.hidden) not in HIDDEN:
             raise ApiError(f"hidden is {self.hidden!r}: choose from {', '.join(HIDDEN)}")
 
+    @property
+    def calib_path(self) -> str | Path | None:
+        """The file that the calibration data is in, if it is in one."""
+        return self.calib if isinstance(self.calib, str | Path) else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
@@ -55,10 +61,20 @@ class Running:
     Parameters
     ----------
     memory  : external memory of 'rtl' and 'netlist'
-    port    : of 'board', see `device_port.open_device`
+    port    : port of 'board', see `device_port.open_device`
+
+    Raises
+    ------
+    ApiError   If `max_cycles` is not positive.
+    max_cycles : budget of one stream, in cycles; None: what the image's estimate gives, see `host.budget`
     sources : Verilog to run instead of the generated core, file name to text; only on 'rtl' and 'netlist'
     """
 
     memory: MemoryTiming = FULL_RATE
     port: str | None = None
     sources: Mapping[str, str] | None = None
+    max_cycles: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_cycles is not None and self.max_cycles < 1:
+            raise ApiError(f"max_cycles is {self.max_cycles!r}: give a number of cycles, 1 or more")

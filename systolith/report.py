@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from systolith.evidence.difference import Difference
+from systolith.spec import outputs
 from systolith.spec.printable import printable
 
 __all__ = [
@@ -61,14 +64,11 @@ class Reporter:
         self.out.print(table)
 
     @contextmanager
-    def progress(self) -> Iterator:
-        """A callable for `progress=`: a spinner on a terminal, one plain line per stage on standard
-        output elsewhere.
-
-        Standard error is for the one sentence of a refusal.
-        """
+    def progress(self) -> Iterator[Callable[[str], None]]:
+        """A callable for `progress=`: a spinner on a terminal, one plain line per stage elsewhere; both on
+        standard error, so that standard output holds results alone."""
         if not self.err.is_terminal:
-            yield self.line
+            yield lambda text: print(printable(text), file=self.err.file, flush=True)
             return
         with self.err.status("starting") as status:
             yield lambda text: status.update(_plain(text))
@@ -100,8 +100,8 @@ def reporter_for(json_path: str | None) -> Reporter:
     return _Silent() if json_path == "-" else Reporter()
 
 
-def difference_lines(difference) -> list[str]:
-    """An `api.Difference` as text: what differs, then where it began."""
+def difference_lines(difference: Difference) -> list[str]:
+    """A difference as text: what differs, then where it began."""
     lines = [str(difference)]
     if difference.location is not None:
         lines += [f"  {label:<12}{text}" for label, text in difference.location.rows()]
@@ -110,7 +110,7 @@ def difference_lines(difference) -> list[str]:
     return lines
 
 
-def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
+def layer_rows(layers: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Cells of the per-layer table, under `LAYER_COLUMNS`."""
     return [
         (
@@ -126,7 +126,7 @@ def layer_rows(layers: Iterable[dict]) -> list[tuple[str, ...]]:
     ]
 
 
-def skipped_lines(layers: Iterable[dict]) -> list[str]:
+def skipped_lines(layers: Iterable[dict[str, Any]]) -> list[str]:
     """What each layer saves by leaving out tiles of its weights."""
     return [
         f"{layer['name']}: {layer['skipped_tiles']:,} tiles of the weights are all zero and skipped, "
@@ -149,7 +149,7 @@ def snr_lines(found: dict[str, dict[str, float | None]]) -> list[str]:
     ]
 
 
-def host_cells(nodes: Iterable[dict]) -> list[tuple[str, ...]]:
+def host_cells(nodes: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Cells of the table of nodes on the host, under `HOST_COLUMNS`."""
     return [
         (
@@ -165,12 +165,17 @@ def host_cells(nodes: Iterable[dict]) -> list[tuple[str, ...]]:
     ]
 
 
-def write_json(path: str | Path | None, value: dict) -> None:
-    """Write `value` as JSON if a path is given; "-" is standard output."""
+def write_json(path: str | Path | None, value: Mapping[str, Any]) -> None:
+    """Write `value` as JSON if a path is given; "-" is standard output.
+
+    Raises
+    ------
+    OutputError   If it cannot be written; what was there stays.
+    """
     if path is None:
         return
     text = json.dumps(value, indent=2) + "\n"
     if str(path) == "-":
         print(text, end="")
         return
-    Path(path).write_text(text, encoding="utf-8")
+    outputs.write(path, text.encode())

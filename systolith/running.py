@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from systolith.arrays import ApiError, Source, check_inputs, load_arrays
+import numpy as np
+
+from systolith.arrays import ApiError, Inputs, check_inputs, input_specs, load_arrays, named, port_specs
 from systolith.compiling import compile_model
 from systolith.device_port import simulated_arch
 from systolith.importing import Model, Progress, imported, tell
 from systolith.options import Importing, Running
-from systolith.reference.graph import QGraph
-from systolith.reference.partition import Partition
 from systolith.results import RunResult
 from systolith.session import BACKENDS, Session, run_reference
 from systolith.spec.arch import ArchConfig, load_arch
@@ -34,7 +34,7 @@ def check_backends(names: Sequence[str]) -> None:
 
 def run_model(
     model_or_image: Model | Image,
-    inputs: Source,
+    inputs: Inputs,
     on: str,
     arch: str | Path | ArchConfig | None,
     importing: Importing,
@@ -43,17 +43,19 @@ def run_model(
 ) -> RunResult:
     """See `api.run`."""
     check_backends((on,))
-    arrays = load_arrays(inputs, "inputs")
-    if arrays is None:
+    # A file is read before the model, so that what is wrong with it is said at once.
+    given = inputs if isinstance(inputs, np.ndarray) else load_arrays(inputs, "inputs")
+    if given is None:
         raise ApiError("run needs inputs: one array per input of the model")
     image = _as_image(model_or_image)
     if on == "reference":
-        if image is not None:
+        if isinstance(model_or_image, Image) or image is not None:
             raise ApiError(
                 "an image holds instructions, not the model: run the ONNX file on 'reference', or the "
                 "image on 'machine'"
             )
-        return run_reference(imported(model_or_image, importing, progress), arrays)
+        partition = imported(model_or_image, importing, progress)
+        return run_reference(partition, named(given, [*input_specs(partition)]))
     if image is None:
         arch = arch or simulated_arch(running.port)
         if arch is None:
@@ -67,7 +69,9 @@ def run_model(
             f"the model again"
         )
     ports = image.inputs if image.host is None else image.host.inputs
-    check_inputs(arrays, {port.name: (port.shape, port.dtype) for port in ports})
+    specs = port_specs(ports)
+    arrays = named(given, [*specs])
+    check_inputs(arrays, specs)
     tell(progress, f"preparing {on}")
     with Session(on, image, running) as session:
         tell(progress, f"running on {on}")
@@ -78,7 +82,7 @@ def _as_image(source: Model | Image) -> Image | None:
     """The image, if it is one or names a file that is not ONNX by its suffix."""
     if isinstance(source, Image):
         return source
-    if isinstance(source, QGraph | Partition) or Path(source).suffix == ".onnx":
+    if not isinstance(source, str | Path) or Path(source).suffix == ".onnx":
         return None
     if not Path(source).is_file():
         raise ImageError(

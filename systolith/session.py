@@ -8,11 +8,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input_specs
+from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input_specs, port_specs
 from systolith.device_port import open_device
 from systolith.evidence.profile import instruction_ends, layer_cycles
+from systolith.host.budget import BOARD_MEMORY
 from systolith.host.device import Device, DeviceReset
-from systolith.host.driver import Driver, cycle_limit, dequantise, quantise
+from systolith.host.driver import Driver, dequantise, memory_needed, quantise
 from systolith.host.segments import HostSegments
 from systolith.options import Running
 from systolith.reference.graph import QGraph
@@ -20,7 +21,6 @@ from systolith.reference.partition import Partition
 from systolith.results import RunResult
 from systolith.spec.arch import ArchConfig
 from systolith.spec.image import Image
-from systolith.spec.isa import Engine
 from systolith.spec.memory import SIMULATED_MEMORY_BYTES
 from systolith.tooling.tools import recorded
 
@@ -89,16 +89,15 @@ class Session:
         running: Running | None = None,
     ) -> None:
         running = running if running is not None else Running()
-        self.image = image
+        self.image, self._backend = image, backend
         self.ends: list[int | None] | None = None
         self._segments = HostSegments(image.host)
         with recorded() as self._tools:
             self._device = _make_device(backend, image, running)
-        self._rtl = self._device if backend in ("rtl", "netlist") else None
         self._driver: Driver | None = None
+        self._max_cycles = running.max_cycles
+        self._memory = BOARD_MEMORY if backend == "board" else running.memory
         try:
-            # The core that comes with this package stops by its watchdog; another one may not.
-            self._limit = cycle_limit(image) if running.sources is not None else None
             self._recovering(lambda driver: None)
         except BaseException:
             self.close()
@@ -117,7 +116,9 @@ class Session:
             fresh = self._driver is None
             try:
                 if self._driver is None:
-                    self._driver = Driver(self._device, self.image, timeout_cycles=self._limit)
+                    self._driver = Driver(
+                        self._device, self.image, max_cycles=self._max_cycles, memory=self._memory
+                    )
                     self.load_cycles = self._driver.load_cycles
                 return action(self._driver)
             except DeviceReset as error:
@@ -132,6 +133,12 @@ class Session:
                 if resets > _RESETS:
                     raise
 
+    def __repr__(self) -> str:
+        return f"<Session on {self._backend}: {self.image!r}>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>Session on {self._backend}</p>{self.image._repr_html_()}"
+
     def __enter__(self) -> Session:
         return self
 
@@ -140,9 +147,7 @@ class Session:
 
     def close(self) -> None:
         """Release the device."""
-        close = getattr(self._device, "close", None)
-        if close is not None:
-            close()
+        self._device.close()
 
     @property
     def state(self) -> bytes:
@@ -168,18 +173,18 @@ class Session:
         An image that was compiled for streaming continues from the state that the run before left.
         """
         if self.image.host is not None:
-            check_inputs(arrays, {port.name: (port.shape, port.dtype) for port in self.image.host.inputs})
+            check_inputs(arrays, port_specs(self.image.host.inputs))
         entered = self._segments.enter(arrays)
         if self.image.host is not None:
             arrays = {io.name: entered[io.name] for io in self.image.inputs if io.name in entered}
         self._recovering(lambda driver: driver.check(arrays))
         quantised = {io.name: quantise(np.asarray(arrays[io.name]), io) for io in self.image.inputs}
-        if self._rtl is not None:
-            self._rtl.start_log(writes=False)
+        self._device.watch()
         begin = time.perf_counter()
         raw, cycles = self._recovering(lambda driver: (driver.run_int8(quantised), driver.cycles))
         seconds = time.perf_counter() - begin
-        self.ends = self._instruction_ends()
+        dones = self._device.dones()
+        self.ends = None if dones is None else instruction_ends(self.image, dones)
         results = {io.name: dequantise(raw[io.name], io) for io in self.image.outputs}
         return RunResult(
             outputs=self._segments.leave(entered, results),
@@ -193,29 +198,13 @@ class Session:
             tools=dict(self._tools),
         )
 
-    def _instruction_ends(self) -> list[int | None] | None:
-        if self._rtl is None:
-            return None
-        sources = {
-            index: Engine[name.removeprefix("done.").upper()]
-            for index, name in enumerate(self._rtl.sources)
-            if name.startswith("done.")
-        }
-        events = self._rtl.stop_log()
-        if len(sources) < len(Engine):
-            return None
-        dones = [
-            (int(cycle), sources[int(source)])
-            for cycle, source in zip(events["cycle"], events["source"], strict=True)
-        ]
-        return instruction_ends(self.image, dones, self._rtl.started)
-
 
 class Stream:
     """One of several streams on a session's device; made by `Session.stream`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._state = b""
         self.reset()
 
     def run(self, arrays: Arrays) -> RunResult:
@@ -240,9 +229,8 @@ def _make_device(backend: str, image: Image, running: Running) -> Device:
     if backend == "machine":
         from systolith.reference.machine_device import MachineDevice
 
-        # Program and data, each from a page of its own; the driver refuses an image that needs more.
-        needed = len(image.program) + image.data_bytes + 4 * 4096
-        return MachineDevice(image.arch, memory_bytes=min(needed, SIMULATED_MEMORY_BYTES))
+        # The driver refuses an image that needs more.
+        return MachineDevice(image.arch, memory_bytes=min(memory_needed(image), SIMULATED_MEMORY_BYTES))
     if backend in ("rtl", "netlist"):
         from systolith.sim.native import RtlDevice
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from systolith.arrays import ApiError, Arrays, Source, check_inputs, input_specs, load_arrays, random_inputs
+import numpy as np
+
+from systolith.arrays import Arrays, Inputs, check_inputs, input_specs, load_arrays, named, random_inputs
 from systolith.compiling import compile_model
 from systolith.evidence.difference import Difference, compare_cycles, compare_host, compare_raw, located
 from systolith.host.device import DeviceError
@@ -21,6 +23,7 @@ from systolith.running import check_backends
 from systolith.session import BACKENDS, Session, core_sources, run_reference
 from systolith.spec.arch import ArchConfig, load_arch
 from systolith.spec.image import Image
+from systolith.spec.outputs import check_outputs
 
 __all__ = ["SIMULATED", "verify_model"]
 
@@ -31,23 +34,25 @@ SIMULATED = ("rtl", "netlist")
 def verify_model(
     model: Model,
     arch: str | Path | ArchConfig,
-    inputs: Source,
+    inputs: Inputs,
     importing: Importing,
     running: Running,
     *,
-    on: Sequence[str],
+    on: str | Sequence[str],
     seed: int = 0,
     locate: bool = True,
     waveform: str | Path | None = None,
     progress: Progress = None,
 ) -> VerifyResult:
     """See `api.verify`."""
+    on = (on,) if isinstance(on, str) else tuple(on)
     check_backends(on)
     if waveform is not None and set(on) & set(SIMULATED):
         _check_waveform(waveform)
     config = load_arch(arch)
+    given = inputs if isinstance(inputs, np.ndarray) else load_arrays(inputs, "inputs")
     partition = imported(model, importing, progress)
-    arrays = load_arrays(inputs, "inputs")
+    arrays = named(given, [*input_specs(partition)])
     drawn = arrays is None
     if arrays is None:
         arrays = random_inputs(partition, seed)
@@ -131,7 +136,13 @@ def _located(
     tracing = None
     if difference.backend in SIMULATED:
         core = core_sources(difference.backend, image.arch, running.sources)
-        tracing = Tracing(sources=core, memory=running.memory, waveform=waveform, progress=progress)
+        tracing = Tracing(
+            sources=core,
+            memory=running.memory,
+            waveform=waveform,
+            progress=progress,
+            max_cycles=running.max_cycles,
+        )
     entered = HostSegments(partition.host).enter(arrays)
     return located(difference, partition.graph, image, entered, tracing)
 
@@ -140,5 +151,4 @@ def _check_waveform(path: str | Path) -> None:
     from systolith.sim.native import Waveform
 
     Waveform(path)
-    if not Path(path).parent.is_dir():
-        raise ApiError(f"there is no directory for the waveform {str(path)!r}: create it")
+    check_outputs({"the waveform": path})

@@ -38,9 +38,10 @@ def invoke(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int,
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The sentence of a refusal: status 2, one line, no traceback."""
+    """The sentence of a refusal: status 2, one line after those of the progress, no traceback."""
     status, _, err = invoke(capsys, *arguments)
     assert status == 2
+    err = err[err.rindex("systolith: ") :]
     assert err.startswith("systolith: ")
     assert err.count("\n") == 1
     assert "internal error" not in err
@@ -167,6 +168,7 @@ def test_disasm_refuses_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str
     [
         (("frobnicate",), "'frobnicate'"),
         (("asm", "p.asm"), "'--arch'"),
+        (("compile",), "Missing argument 'MODEL'. Try 'systolith compile -h'"),
         (("disasm", "absent.sysl"), "absent.sysl"),
         (("asm", "absent.asm", "--arch", "tiny"), "absent.asm"),
         (("asm", "absent.asm", "--arch", "array9"), "array9"),
@@ -417,7 +419,7 @@ def test_verify_agrees(fake: type[FakeSession], tmp_path: Path, capsys: pytest.C
     path = tmp_path / "r.json"
     status, out, err = invoke(capsys, "verify", "m.onnx", "--arch", "tiny", "--json", path, "--seed", 3)
     report = json.loads(path.read_text())
-    assert (status, err) == (0, "")
+    assert status == 0 and "systolith: " not in err
     assert "bit-exact: reference = machine = rtl" in out
     assert {
         "model",
@@ -449,7 +451,9 @@ def test_verify_names_the_first_instruction_that_differs(
     path = tmp_path / "r.json"
     status, out, err = invoke(capsys, "verify", "m.onnx", "--arch", "tiny", "--json", path)
     assert status == 1
-    assert err == "systolith: m.onnx differs from the reference on rtl (seed 0)\n"
+    assert err.splitlines()[-1] == "systolith: m.onnx differs from the reference on rtl (seed 0)"
+    # Progress is on standard error, results are alone on standard output.
+    assert "running on rtl" in err and "running on" not in out
     assert "1 of 36 elements of output 't2' differ; first at [0, 1, 2, 0]" in out
     for line in (
         "where       run stream, cycle 1,234 since START, time 4,000 in the waveform",
@@ -520,3 +524,39 @@ def test_compile_explain_and_run(
     assert "instructions" in refused(capsys, "run", image, "--inputs", x, "--on", "reference")
     assert "array8" in refused(capsys, "run", image, "--inputs", x, "--arch", "array8")
     assert "architecture" in refused(capsys, "run", "m.onnx", "--inputs", x)
+
+
+# -- outputs: checked before the work ------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (("compile", "m.onnx", "--arch", "tiny", "-o", "absent/m.sysl"), "there is no folder"),
+        (("compile", "m.onnx", "--arch", "tiny", "-o", "."), "it is a folder"),
+        (("compile", "m.onnx", "--arch", "tiny", "-o", "m.onnx"), "would replace the input"),
+        (("compile", "m.onnx", "--arch", "tiny", "-o", "a", "--json", "a"), "are both"),
+        (("compile", "m.onnx", "--arch", "tiny", "--dump", "m.onnx"), "is no folder"),
+        (("explain", "m.onnx", "--arch", "tiny", "--json", "m.onnx"), "would replace the input"),
+        (("verify", "m.onnx", "--arch", "tiny", "--json", "absent/r"), "--json 'absent/r'"),
+        (("verify", "m.onnx", "--arch", "tiny", "--waveform", "absent/w.fst"), "'absent/w.fst'"),
+        (("run", "m.sysl", "--inputs", "x.npz", "--outputs", "x.npz"), "would replace the input"),
+        (("run", "m.sysl", "--inputs", "x.npz", "--json", "absent/r"), "--json 'absent/r'"),
+        (("asm", "m.asm", "--arch", "tiny", "-o", "m.asm"), "would replace the input"),
+        (("disasm", "m.sysl", "--json", "m.sysl"), "would replace the input"),
+        (("build", "--board", "icebreaker", "--out", "m.onnx"), "is no folder"),
+        (("doctor", "--json", "absent/r"), "--json 'absent/r'"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    arguments: tuple[str, ...],
+    culprit: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.onnx", "m.sysl", "m.asm", "x.npz"):
+        # Nothing that could be read: the refusal comes before.
+        (tmp_path / name).write_bytes(b"what was there")
+    assert culprit in refused(capsys, *arguments)
+    for name in ("m.onnx", "m.sysl", "m.asm", "x.npz"):
+        assert (tmp_path / name).read_bytes() == b"what was there"

@@ -159,7 +159,9 @@ def test_every_package_is_installed() -> None:
     listed = set(
         tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     )
-    found = {"systolith", "systolith.cli"}
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "systolith").rglob("__init__.py")
+    }
     for package in ALLOWED:
         for path in (ROOT / package).rglob("__init__.py"):
             found.add(".".join(["systolith", *path.parent.relative_to(ROOT).parts]))

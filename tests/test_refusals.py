@@ -68,7 +68,7 @@ def test_one_sentence_and_status_2(tmp_path, make, words):
     command = [
         sys.executable,
         "-m",
-        "systolith.cli",
+        "systolith",
         "compile",
         str(tmp_path / "m.onnx"),
         "--arch",

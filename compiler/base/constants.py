@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from systolith.compiler.base.costs import matrix_cycles
 from systolith.compiler.base.errors import AllocationError
 from systolith.spec.arch import ArchConfig
+from systolith.spec.costs import matrix_cycles
 from systolith.spec.isa import Instr, Region, Space, isa_for
 from systolith.spec.numerics import TABLE_SIZE
 

@@ -183,7 +183,6 @@ public:
         wave_first_ = first;
         wave_last_ = last;
     }
-    void flush() { if (wave_) { wave_->flush(); } }
 #endif
 
     [[noreturn]] void fail(const std::string& what) { throw Problem{what + " (cycle " + std::to_string(cycle) + ")"}; }
@@ -358,7 +357,6 @@ int64_t sim_run(Handle* h, uint64_t cycles) { return guard(h, [&](Bench& b) -> i
 int64_t sim_wait(Handle* h, uint32_t addr, uint32_t mask, uint64_t limit) {
     return guard(h, [&](Bench& b) -> int64_t { return b.wait(addr, mask, limit); });
 }
-int64_t sim_reset(Handle* h) { return guard(h, [&](Bench& b) -> int64_t { b.hard_reset(); return 0; }); }
 uint64_t sim_cycle(Handle* h) { return h->bench->cycle; }
 void sim_fault(Handle* h, uint64_t first, uint64_t last, unsigned response, int read, int write) {
     if (!response) { h->bench->faults.clear(); }
@@ -381,6 +379,5 @@ void sim_spin(Handle* h, uint64_t cycles) {
 }
 #if VM_TRACE
 void sim_waveform(Handle* h, const char* path, uint64_t first, uint64_t last) { h->bench->waveform(path, first, last); }
-void sim_flush(Handle* h) { h->bench->flush(); }
 #endif
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,6 +12,7 @@ from systolith.report import reporter_for, write_json
 from systolith.spec.arch import load_arch
 from systolith.spec.image import Image
 from systolith.spec.isa import IsaError, isa_for
+from systolith.spec.outputs import check_outputs, write
 
 __all__ = ["asm", "disasm"]
 
@@ -25,6 +26,7 @@ __all__ = ["asm", "disasm"]
 @json_option
 def asm(source: str, arch: str, output: str | None, json_path: str | None) -> None:
     """Assemble TEXT.asm, one instruction per line, into instruction words."""
+    check_outputs({"-o": output, "--json": json_path}, inputs=(source,))
     isa = isa_for(load_arch(arch))
     words = []
     for number, line in enumerate(read_text(source).splitlines(), 1):
@@ -39,7 +41,7 @@ def asm(source: str, arch: str, output: str | None, json_path: str | None) -> No
         for word in words:
             reporter.line(word.hex())
     else:
-        Path(output).write_bytes(b"".join(words))
+        write(output, b"".join(words))
         reporter.line(f"wrote {output}: {len(words)} instructions of {isa.word_bytes} bytes")
     write_json(
         json_path,
@@ -62,8 +64,9 @@ def asm(source: str, arch: str, output: str | None, json_path: str | None) -> No
 @json_option
 def disasm(source: str, arch: str | None, stream: str, json_path: str | None) -> None:
     """Print the instructions of an image, or of raw words made by `asm`; the text assembles again."""
+    check_outputs({"--json": json_path}, inputs=(source,))
     reporter = reporter_for(json_path)
-    listing: list[dict] = []
+    listing: list[dict[str, Any]] = []
     if arch is not None:
         isa = isa_for(load_arch(arch))
         data = read_bytes(source)

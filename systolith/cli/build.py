@@ -14,6 +14,7 @@ from systolith.tooling.tools import describe
 if TYPE_CHECKING:
     from systolith.boards.board import Board
     from systolith.boards.report import BuildReport
+from systolith.spec.outputs import check_folder, check_outputs
 
 __all__ = ["build"]
 
@@ -51,6 +52,8 @@ def build(
 
     board = find_board(name, "--board")
     folder = Path(out) if out is not None else Path("build") / name
+    check_folder("the build", folder)
+    check_outputs({"--json": json_path}, inputs=(*models, calib))
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         # What is wrong with a model is said before the minutes of a build.

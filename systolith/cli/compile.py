@@ -11,6 +11,7 @@ from systolith.cli.tables import print_layers
 from systolith.options import Importing
 from systolith.report import reporter_for, write_json
 from systolith.spec.memory import MemoryTiming
+from systolith.spec.outputs import check_outputs
 
 __all__ = ["compile_command"]
 
@@ -40,12 +41,13 @@ def compile_command(
     from systolith import compiling
     from systolith.results import describe
 
+    path = Path(output) if output else Path(model).with_suffix(".sysl")
+    check_outputs({"the image": path, "--json": json_path}, inputs=(model, importing.calib_path))
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         image = compiling.compile_model(
             model, arch, importing, memory=memory, dump=dump, streaming=streaming, progress=progress
         )
-    path = Path(output) if output else Path(model).with_suffix(".sysl")
     image.save(path)
     info = describe(image, image.cycles)
     print_layers(reporter, info)

@@ -7,6 +7,7 @@ import click
 from systolith.cli.options import EXIT_REFUSED, json_option, tools_option
 from systolith.doctor import Check, check_installation
 from systolith.report import reporter_for, write_json
+from systolith.spec.outputs import check_outputs
 
 __all__ = ["doctor"]
 
@@ -20,6 +21,7 @@ __all__ = ["doctor"]
 def doctor(context: click.Context, board: str | None, port: str | None, json_path: str | None) -> None:
     """Check Python, packages and tools; or link, core, memory, clock and a program of a board, whose memory
     is overwritten."""
+    check_outputs({"--json": json_path})
     if board is not None or port is not None:
         _board_doctor(context, board, port, json_path)
         return

@@ -9,6 +9,7 @@ from systolith.cli.tables import print_layers
 from systolith.options import Importing
 from systolith.report import reporter_for, write_json
 from systolith.spec.memory import MemoryTiming
+from systolith.spec.outputs import check_outputs
 
 __all__ = ["explain"]
 
@@ -24,6 +25,7 @@ def explain(model: str, arch: str, importing: Importing, memory: MemoryTiming, j
     from systolith import compiling
     from systolith.results import describe
 
+    check_outputs({"--json": json_path}, inputs=(model, importing.calib_path))
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         image = compiling.compile_model(model, arch, importing, memory=memory, progress=progress)

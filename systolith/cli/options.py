@@ -20,6 +20,7 @@ __all__ = [
     "arch_option",
     "import_options",
     "json_option",
+    "max_cycles_option",
     "memory_options",
     "port_option",
     "tools_option",
@@ -120,6 +121,14 @@ def import_options(command: Command) -> Command:
         return command(*args, importing=importing, **kwargs)
 
     return with_importing
+
+
+max_cycles_option = click.option(
+    "--max-cycles",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Cycles after which a stream is stopped; default: some times the estimate.",
+)
 
 
 def memory_options(command: Command) -> Command:

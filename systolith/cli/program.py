@@ -26,7 +26,21 @@ from systolith.spec.printable import printable
 __all__ = ["cli", "execute"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Program(click.Group):
+    """Commands whose interruption is told by `cli.main`, not by click, which adds an empty line."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _InterruptedError from None
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C, on its way through click."""
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="systolith")
 def cli() -> None:
     """From an ONNX model to a systolic accelerator, bit for bit."""
@@ -37,16 +51,24 @@ for _command in (compile_command, run, verify, explain, asm, disasm, build, doct
 
 
 def execute(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command; returns the exit status.
+
+    Raises
+    ------
+    KeyboardInterrupt   After Ctrl-C.
+    """
     try:
         return cli.main(args=arguments, prog_name="systolith", standalone_mode=False) or 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return EXIT_REFUSED
+    except click.UsageError as error:
+        hint = f" Try '{error.ctx.command_path} -h'." if error.ctx is not None else ""
+        return _refuse(error.format_message() + hint)
     except click.ClickException as error:
         return _refuse(error.format_message())
-    except click.exceptions.Abort:
-        return _refuse("interrupted")
+    except (_InterruptedError, click.exceptions.Abort):
+        raise KeyboardInterrupt from None
     except BrokenPipeError:
         # The reader of a pipe left: not an error, but Python must not complain while it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ from systolith.cli.options import (
     ARCH_HELP,
     import_options,
     json_option,
+    max_cycles_option,
     memory_options,
     port_option,
     tools_option,
@@ -16,6 +17,7 @@ from systolith.cli.tables import print_host
 from systolith.options import Importing, Running
 from systolith.report import reporter_for, write_json
 from systolith.spec.memory import MemoryTiming
+from systolith.spec.outputs import check_outputs
 from systolith.tooling.tools import describe
 
 __all__ = ["run"]
@@ -42,6 +44,7 @@ __all__ = ["run"]
     help="reference, machine, rtl, netlist or board.",
 )
 @port_option
+@max_cycles_option
 @memory_options
 @import_options
 @tools_option
@@ -53,25 +56,32 @@ def run(
     outputs: str | None,
     backend: str,
     port: str | None,
+    max_cycles: int | None,
     memory: MemoryTiming,
     importing: Importing,
     json_path: str | None,
 ) -> None:
     """Run MODEL_OR_IMAGE once on a backend."""
-    import numpy as np
-
+    from systolith.arrays import save_arrays
     from systolith.results import host_rows
     from systolith.running import run_model
 
+    check_outputs(
+        {"--outputs": outputs, "--json": json_path}, inputs=(model_or_image, inputs, importing.calib_path)
+    )
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
         result = run_model(
-            model_or_image, inputs, backend, arch, importing, Running(memory=memory, port=port), progress
+            model_or_image,
+            inputs,
+            backend,
+            arch,
+            importing,
+            Running(memory=memory, port=port, max_cycles=max_cycles),
+            progress,
         )
     if outputs is not None:
-        # An open file keeps the name as given: numpy.savez would append .npz.
-        with open(outputs, "wb") as file:
-            np.savez(file, **result.outputs)
+        save_arrays(outputs, result.outputs)
     for name, value in result.outputs.items():
         reporter.line(f"{name}: {value.dtype}{list(value.shape)}")
     if result.cycles:

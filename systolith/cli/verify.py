@@ -12,6 +12,7 @@ from systolith.cli.options import (
     arch_option,
     import_options,
     json_option,
+    max_cycles_option,
     memory_options,
     port_option,
     tools_option,
@@ -20,6 +21,7 @@ from systolith.cli.tables import print_layers
 from systolith.options import Importing, Running
 from systolith.report import difference_lines, reporter_for, snr_lines, write_json
 from systolith.spec.memory import MemoryTiming
+from systolith.spec.outputs import check_outputs
 from systolith.spec.printable import printable
 from systolith.tooling.tools import describe
 
@@ -54,6 +56,7 @@ __all__ = ["verify"]
     help="Verilog to run as rtl instead of the generated core, with its ports; may be given more than once.",
 )
 @port_option
+@max_cycles_option
 @memory_options
 @import_options
 @tools_option
@@ -69,6 +72,7 @@ def verify(
     waveform: str | None,
     verilog: tuple[str, ...],
     port: str | None,
+    max_cycles: int | None,
     memory: MemoryTiming,
     importing: Importing,
     json_path: str | None,
@@ -77,6 +81,9 @@ def verify(
     arises."""
     from systolith.verifying import verify_model
 
+    check_outputs(
+        {"--json": json_path, "--waveform": waveform}, inputs=(model, inputs, importing.calib_path, *verilog)
+    )
     reporter = reporter_for(json_path)
     names = tuple(name.strip() for name in backends.split(",") if name.strip())
     with reporter.progress() as progress:
@@ -85,7 +92,7 @@ def verify(
             arch,
             inputs,
             importing,
-            Running(memory=memory, port=port, sources=_sources(verilog)),
+            Running(memory=memory, port=port, max_cycles=max_cycles, sources=_sources(verilog)),
             on=names,
             seed=seed,
             waveform=waveform or f"{Path(model).stem}-rtl.fst",

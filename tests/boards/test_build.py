@@ -141,7 +141,7 @@ def test_an_unknown_board_is_refused(tmp_path, capsys):
 def test_an_unknown_board_is_refused_by_a_fresh_process_too(command):
     """Here nothing else has loaded the modules whose errors are refusals."""
     done = subprocess.run(
-        [sys.executable, "-m", "systolith.cli", *command], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "systolith", *command], capture_output=True, text=True, check=False
     )
     assert (
         done.returncode == 2

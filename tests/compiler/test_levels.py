@@ -11,6 +11,7 @@ from systolith.compiler.verify import VerifyError, verify_graph, verify_image, v
 from systolith.reference.partition import Partition
 from systolith.spec.arch import PRESETS
 from systolith.spec.memory import MemoryTiming
+from systolith.spec.outputs import OutputError
 from tests.graphs import GraphBuilder
 
 ARCH = PRESETS["array8"]
@@ -42,7 +43,7 @@ def test_a_dump_holds_every_level(tmp_path, compilation):
 
 def test_a_dump_that_cannot_be_written_is_one_sentence(tmp_path, compilation):
     (tmp_path / "file").write_text("")
-    with pytest.raises(api.ApiError, match="cannot write the dump"):
+    with pytest.raises(OutputError, match="cannot write the dump"):
         api.compile(Partition(graph=compilation.graph), ARCH, dump=tmp_path / "file")
 
 

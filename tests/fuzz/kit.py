@@ -11,6 +11,7 @@ import json
 import os
 import pkgutil
 import random
+import re
 import select
 import signal
 import subprocess
@@ -106,12 +107,14 @@ FAULTS = (
     "sentence",  # a refusal that is not exactly one line, or anything else on standard error
     "escape",  # a control character in the output
 )
+#: Lines of the progress, which are on standard error too.
+_PROGRESS = re.compile(r"(importing|compiling|preparing|running on|comparing with) \S")
 _KINDS = {0: "ok", 1: "different", 2: "refused"}
 
 
 def verdict(case: Case, status: int, peak: int, stdout: str, stderr: str) -> str:
     """The kind of outcome of a command that came to its end."""
-    lines = stderr.splitlines()
+    lines = [line for line in stderr.splitlines() if not _PROGRESS.match(line)]
     if "Traceback (most recent call last)" in stdout + stderr:
         return "traceback"
     if "internal error" in stderr:

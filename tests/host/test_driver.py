@@ -218,7 +218,7 @@ def test_a_damaged_program_stops_and_a_new_driver_recovers(graph, image):
 def test_a_core_that_never_ends_is_given_up(image):
     device = FaultyDevice(hangs=True)
     with pytest.raises(DeviceError, match="^the core still runs after 1234 cycles$"):
-        Driver(device, image, timeout_cycles=1234)
+        Driver(device, image, max_cycles=1234)
     assert device.timeouts == [1234]
 
 

@@ -204,7 +204,7 @@ def test_wait_counts_the_cores_own_cycles():
     device_model.csrs[CSRS["CYCLES_LO"].address :][:2] = b"\xff\xff"
     device_model.csrs[CSRS["CYCLES_LO"].address + 1] = 0x10
     device = SerialDevice(ModelLine(device_model))
-    with pytest.raises(DeviceError, match="the core still runs after 4000 cycles"):
+    with pytest.raises(DeviceError, match="the core still runs after 4,000 cycles"):
         device.wait(4000)
     device_model.csrs[CSRS["STATUS"].address] = 2
     device.wait(4000)

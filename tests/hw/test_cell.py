@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from systolith.compiler.base.costs import CELL_LATENCY, cell_cycles, cell_latency
 from systolith.hw.engine.cell import CellUnit
 from systolith.hw.engine.vector import VectorEngine
 from systolith.hw.interfaces import ActReadSignature
@@ -16,6 +15,7 @@ from systolith.reference.machine import Machine
 from systolith.sim.benches.checks import EffectChecker, command_values, split_bytes
 from systolith.sim.benches.stimulus import edge_bytes, random_cell, random_gates
 from systolith.spec import cells, numerics
+from systolith.spec.costs import CELL_LATENCY, cell_cycles, cell_latency
 from systolith.spec.isa import Cell, OperandA, isa_for
 from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE, accepted
 

@@ -67,7 +67,7 @@ def test_memory_past_the_chip_answers_an_error(device):
 @pytest.mark.parametrize("seed", range(3))
 def test_a_board_gives_the_bits_of_the_reference(device, seed):
     graph = random_graph(seed)
-    assert_same_bits(Driver(device, compile_graph(graph, SMALL.arch), timeout_cycles=5_000_000), graph, seed)
+    assert_same_bits(Driver(device, compile_graph(graph, SMALL.arch), max_cycles=5_000_000), graph, seed)
 
 
 def test_the_host_may_use_memory_while_the_core_does(device):

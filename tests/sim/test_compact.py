@@ -43,7 +43,7 @@ def test_random_graphs(name, seed, stalls):
     graph = CompactGraphs(seed).build()
     image = compile_graph(graph, ARCHS[name])
     with RtlDevice(ARCHS[name], stall_seed=seed, stall_probability=stalls, latency=4 * (seed % 3)) as device:
-        assert_same_bits(Driver(device, image, timeout_cycles=5_000_000), graph, seed)
+        assert_same_bits(Driver(device, image, max_cycles=5_000_000), graph, seed)
 
 
 def random_transfers(rng: random.Random) -> list[bytes]:
@@ -176,9 +176,7 @@ def device():
 
 def good_program_runs(device):
     graph = CompactGraphs(3).build()
-    assert_same_bits(
-        Driver(device, compile_graph(graph, ARCH), timeout_cycles=500_000), graph, seed=3, runs=1
-    )
+    assert_same_bits(Driver(device, compile_graph(graph, ARCH), max_cycles=500_000), graph, seed=3, runs=1)
 
 
 @pytest.mark.parametrize(("words", "code", "index"), WRONG.values(), ids=WRONG)
@@ -239,7 +237,7 @@ def test_a_pointwise_layer_keeps_the_array_busy():
     graph = graph.finish(graph.convolve(x, window, 64, 1))
     with RtlDevice(PRESETS["icebreaker"], latency=2) as device:
         image = compile_graph(graph, PRESETS["icebreaker"])
-        driver = Driver(device, image, timeout_cycles=200_000)
+        driver = Driver(device, image, max_cycles=200_000)
         driver.run({"in0": rng.integers(-128, 128, (1, 64, 5, 25)).astype(np.int8)})
         # Input and output go byte by byte, before and after.
         moved = 8000 + 2000 * 4 + 3000
@@ -256,7 +254,7 @@ def test_the_cells_of_the_ice40_give_the_same_bits_in_the_same_cycles():
         with RtlDevice(ARCH, sources=sources, latency=4) as device:
             results.append([])
             for graph, image in zip(graphs, images, strict=True):
-                driver = Driver(device, image, timeout_cycles=1_000_000)
+                driver = Driver(device, image, max_cycles=1_000_000)
                 results[-1].append((driver.run_int8(random_inputs(graph, 1)), driver.cycles))
     for seed, ((outputs, cycles), (gate_outputs, gate_cycles)) in enumerate(zip(*results, strict=True)):
         assert cycles == gate_cycles, f"seed {seed}"

@@ -21,5 +21,5 @@ def test_rtl_gives_the_bits_of_the_reference_from_external_memory(arch, seed, st
     graph = random_graph(seed, largest=16)
     image = compile_graph(graph, arch)
     with RtlDevice(arch, stall_seed=seed, stall_probability=stalls) as device:
-        driver = Driver(device, image, timeout_cycles=4_000_000)
+        driver = Driver(device, image, max_cycles=4_000_000)
         assert_same_bits(driver, graph, seed)

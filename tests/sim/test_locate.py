@@ -18,7 +18,7 @@ import pytest
 from systolith import api, cli, importing, verifying
 from systolith.cli.options import EXIT_DIFFERENT
 from systolith.compiler import driver
-from systolith.evidence import lockstep
+from systolith.evidence import locate, lockstep
 from systolith.evidence.locate import AFTER, BEFORE, Location
 from systolith.evidence.lockstep import Lockstep
 from systolith.host.driver import Driver
@@ -35,6 +35,7 @@ from systolith.spec import numerics
 from systolith.spec.arch import PRESETS
 from systolith.spec.image import Image
 from systolith.spec.isa import isa_for
+from systolith.spec.outputs import OutputError
 from tests.graphs import ARCHS, GraphBuilder, random_graph, random_inputs
 
 ARCH = PRESETS["tiny"]
@@ -208,13 +209,20 @@ def test_a_broken_bus_is_found_at_its_transfer(core: dict[str, str], choose, tmp
 
 
 def test_a_waveform_that_cannot_be_written_costs_only_itself(
-    core: dict[str, str], choose, tmp_path: Path
+    core: dict[str, str], choose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose("sticky")
-    (tmp_path / "first.vcd").mkdir()
+    (tmp_path / "folder.vcd").mkdir()
+    with pytest.raises(OutputError, match="the waveform 'folder.vcd': it is a folder"):
+        located(core, "folder.vcd")
+
+    def full(path: str) -> None:
+        raise OutputError(f"cannot write {path!r}: No space left on device")
+
+    monkeypatch.setattr(locate, "aside", full)
     found = located(core, "first.vcd")
     assert found.engine == "OUTPUT" and found.waveform is None
-    assert "cannot write the waveform 'first.vcd'" in found.trouble
+    assert "cannot write 'first.vcd': No space left on device" in found.trouble
 
 
 def test_a_fault_that_only_the_netlist_has_is_found_in_it(

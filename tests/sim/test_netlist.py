@@ -62,7 +62,7 @@ def test_a_core_after_synthesis_gives_the_same_bits_in_the_same_cycles(seed):
     image, results = compile_graph(graph, GATES), []
     for sources in (None, core_netlist(GATES)):
         with RtlDevice(GATES, sources=sources) as device:
-            driver = Driver(device, image, timeout_cycles=1_000_000)
+            driver = Driver(device, image, max_cycles=1_000_000)
             runs = [(driver.run_int8(random_inputs(graph, draw)), driver.cycles) for draw in range(2)]
             results.append((driver.load_cycles, runs))
     (load, rtl), (gate_load, gate) = results

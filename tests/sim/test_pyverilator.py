@@ -90,7 +90,7 @@ def test_a_program_stops_at_halt_and_an_illegal_one_with_an_error(device):
 def test_a_model_gives_the_bits_of_the_reference(device, seed):
     graph = random_graph(seed, largest=5, steps=3)
     image = compile_graph(graph, device.arch)
-    rtl, machine = Driver(device, image, timeout_cycles=200_000), Driver(MachineDevice(device.arch), image)
+    rtl, machine = Driver(device, image, max_cycles=200_000), Driver(MachineDevice(device.arch), image)
     inputs = random_inputs(graph, seed)
     expected, actual = machine.run_int8(inputs), rtl.run_int8(inputs)
     for name in graph.outputs:

@@ -26,7 +26,7 @@ def test_rtl_gives_the_bits_of_the_reference(arch, seed, stalls):
     graph = random_network(seed)
     image = compile_graph(graph, ARCHS[arch])
     with RtlDevice(ARCHS[arch], stall_seed=seed, stall_probability=stalls) as device:
-        assert_same_bits(Driver(device, image, timeout_cycles=2_000_000), graph, seed)
+        assert_same_bits(Driver(device, image, max_cycles=2_000_000), graph, seed)
 
 
 @pytest.mark.parametrize(

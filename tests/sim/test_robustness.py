@@ -23,9 +23,7 @@ def device():
 
 def good_program_runs(device):
     graph = random_graph(1)
-    assert_same_bits(
-        Driver(device, compile_graph(graph, ARCH), timeout_cycles=500_000), graph, seed=1, runs=1
-    )
+    assert_same_bits(Driver(device, compile_graph(graph, ARCH), max_cycles=500_000), graph, seed=1, runs=1)
 
 
 SIZE = ISA.word_bytes

@@ -13,7 +13,7 @@ def check(arch, seed, stalls, sources=None, **size):
     graph = random_graph(seed, **size)
     image = compile_graph(graph, ARCHS[arch])
     with RtlDevice(ARCHS[arch], stall_seed=seed, stall_probability=stalls, sources=sources) as device:
-        assert_same_bits(Driver(device, image, timeout_cycles=5_000_000), graph, seed)
+        assert_same_bits(Driver(device, image, max_cycles=5_000_000), graph, seed)
 
 
 @pytest.mark.parametrize("stalls", [0.0, 0.3])

@@ -53,10 +53,11 @@ def test_lines_and_tables_are_escaped(capsys: pytest.CaptureFixture[str]) -> Non
     reporter.table("ti\x1btle", ("a", "b"), [("x\ty", "\N{RIGHT-TO-LEFT OVERRIDE}z")])
     with reporter.progress() as progress:
         progress("importing \x1b[2J.onnx")
-    assert capsys.readouterr().out.splitlines() == [
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
         r"out\x1b]0;owned\x07: int8" + "\tx",
         r"ti\x1btle",
         "a\tb",
         r"x\ty" + "\t" + r"\u202ez",
-        r"importing \x1b[2J.onnx",
     ]
+    assert captured.err.splitlines() == [r"importing \x1b[2J.onnx"]

@@ -25,12 +25,12 @@ CELL_LATENCY = {Cell.LSTM: 19, Cell.GRU: 19, Cell.RNN: 11}
 def cell_cycles(instr: Instr) -> int:
     """Cycles of a CELL from chunk to chunk; a hidden state of 16 bits is one write more, which GRU and RNN do
     while they read the next state."""
-    return CELL_CYCLES[instr.kind] + (instr.wide and instr.kind == Cell.LSTM)
+    return CELL_CYCLES[Cell(instr.kind)] + (instr.wide and instr.kind == Cell.LSTM)
 
 
 def cell_latency(instr: Instr) -> int:
     """Cycles of a CELL from the last gate of a chunk to its last write."""
-    return CELL_LATENCY[instr.kind] + instr.wide
+    return CELL_LATENCY[Cell(instr.kind)] + instr.wide
 
 
 def matrix_cycles(instr: Instr, arch: ArchConfig) -> int:

@@ -1,7 +1,0 @@
-"""`python -m systolith.cli`: what the command `systolith` does."""
-
-import sys
-
-from systolith.cli import main
-
-sys.exit(main())
