@@ -11,7 +11,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # An environment belongs to the project's metadata and to the list of its modules, because the editable install links
 # them one by one (which is how editors and type checkers find them). Where either changes, it is brought up to date.
-FILES  := $(shell find spec reference compiler hw sim host boards evidence systolith \( -name '*.py' -o -name py.typed -o -path '*/native/*' \) | LC_ALL=C sort)
+FILES  := $(shell find spec tooling reference compiler hw sim host boards evidence systolith \( -name '*.py' -o -name py.typed -o -path '*/native/*' \) | LC_ALL=C sort)
 STATE  := $(shell { echo $(FILES); cat pyproject.toml; } | cksum | cut -d' ' -f1)
 DEMO   := $(VENV)/.demo-$(STATE)
 READY  := $(VENV)/.ready-$(STATE)
@@ -104,7 +104,7 @@ lint: types  ## ruff (rules and formatting) and mypy
 # Run where the editable install links the packages under their import names.
 types: env  ## mypy, strict, where the project has got so far
 	cd build/__editable__.* && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache \
-	    -p systolith.spec -p systolith.reference -p systolith.host -p systolith.evidence
+	    -p systolith.spec -p systolith.tooling -p systolith.reference -p systolith.host -p systolith.evidence
 
 docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md, docs/host-link.md
 	$(BIN)/python -m systolith.docs_pages
