@@ -104,7 +104,7 @@ lint: types  ## ruff (rules and formatting) and mypy
 # Run where the editable install links the packages under their import names.
 types: env  ## mypy, strict, where the project has got so far
 	cd build/__editable__.* && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache \
-	    -p systolith.spec -p systolith.reference -p systolith.host -p systolith.evidence
+	    -p systolith.spec -p systolith.tooling -p systolith.reference -p systolith.host -p systolith.evidence
 
 docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md, docs/host-link.md
 	$(BIN)/python -m systolith.docs_pages

@@ -46,7 +46,9 @@ port_option = click.option(
 
 
 def _choose(context: click.Context, parameter: click.Parameter, policy: str | None) -> None:
+    """Take tools by this policy as long as the command runs."""
     choose(policy)
+    context.call_on_close(lambda: choose(None))
 
 
 tools_option = click.option(

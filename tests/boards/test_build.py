@@ -7,13 +7,15 @@ import sys
 
 import pytest
 
-from systolith.boards import build, tools
+from systolith.boards import build
 from systolith.boards.board import BOARDS
+from systolith.boards.tools import environment
 from systolith.hw.build import VerilogFiles
-from systolith.hw.soc.system import generate_system
 from systolith.spec.arch import PRESETS
+from systolith.tooling.tools import find
 from tests.boards.test_tops import ports_of
 from tests.test_cli import invoke, refused
+from tests.tooling.fakes import Fakes
 
 SMALL = dataclasses.replace(PRESETS["tiny"], bus_bits=32)
 
@@ -37,7 +39,7 @@ def test_the_bitstream_of_the_smallest_board(tmp_path, capsys):
     assert report["clock_hz"] >= board.clock_hz and report["path"] and report["reaches_clock"]
     assert all(0 < entry["used"] <= entry["available"] for entry in report["used"].values()), report["used"]
     assert report["used"]["DSP (two 8x8)"]["used"] == 8
-    assert set(report["tools"]) == {"yosys", "nextpnr-ice40"}
+    assert set(report["tools"]) == {"yosys", "nextpnr-ice40", "icepack"}
     # A bitstream of an iCE40 begins with its preamble.
     data = (tmp_path / "b" / f"{board.name}.bin").read_bytes()
     assert b"\x7e\xaa\x99\x7e" in data[:1000] and len(data) > 100_000
@@ -81,6 +83,7 @@ def test_the_gowin_flow(tmp_path, monkeypatch):
     assert report.bitstream == str(tmp_path / "tang_nano_20k.fs") and set(report.tools) == {
         "yosys",
         "nextpnr-himbaechel",
+        "gowin_pack",
     }
     # Bits as digits: a line of ones, the preamble, and the code by which the FPGA knows that it is meant.
     lines = (tmp_path / "tang_nano_20k.fs").read_text().splitlines()
@@ -151,42 +154,47 @@ def test_an_unknown_board_is_refused_by_a_fresh_process_too(command):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_missing_tool_is_named_with_its_package(small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tools.shutil, "which", lambda name, path=None: None)
-    assert "yosys was not found: pip install 'systolith[boards]'" in refused(
-        capsys, "build", "--board", small.name, "--out", tmp_path / "b"
-    )
+def test_native_tools_that_are_wanted_and_too_old_are_refused(small, tmp_path, capsys, monkeypatch):
+    path = Fakes(tmp_path / "bin", monkeypatch).version("yosys", "0.23")
+    sentence = refused(capsys, "build", "--board", small.name, "--out", tmp_path / "b", "--tools", "native")
+    assert f"{path} has version 0.23, and 0.50 or later is needed" in sentence
+    assert not (tmp_path / "b").exists()
 
 
 def test_native_tools_go_before_those_from_pypi(tmp_path, monkeypatch):
-    native = tmp_path / "nextpnr-ecp5"
-    native.write_text("#!/bin/sh\n")
-    native.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert tools.find_tool("nextpnr-ecp5", "ecp5") == native
-    assert tools.environment("ecp5")["NEXTPNR_ECP5"] == str(native)
+    native = Fakes(tmp_path / "bin", monkeypatch).version("nextpnr-ecp5", "0.9")
+    assert environment("ecp5", tmp_path)["NEXTPNR_ECP5"] == str(native)
 
 
-def test_what_a_tool_says_reaches_the_user(small, tmp_path, capsys, monkeypatch):
-    # Amaranth takes yosys from PATH for the Verilog, which is not what is to fail.
-    generate_system(
-        small.arch,
-        small.memory,
-        divisor=small.divisor,
-        pin_cycles=small.pin_cycles,
-        build_dir=tmp_path / "b" / "verilog",
-        device=small.part.name,
-    )
-    broken = tmp_path / "yosys"
-    broken.write_text("#!/bin/sh\necho 'ERROR: Module `system` is not to my taste.'\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    sentence = refused(capsys, "build", "--board", small.name, "--out", tmp_path / "b")
-    assert (
-        "the tools stopped on ULX3S-85F" in sentence
-        and "is not to my taste" in sentence
-        and str(tmp_path / "b") in sentence
-    )
+def test_what_a_tool_says_reaches_the_user_and_an_earlier_build_stays(small, tmp_path, capsys, monkeypatch):
+    says = "echo 'ERROR: Module `system` is not to my taste.'; exit 1"
+    Fakes(tmp_path / "bin", monkeypatch).version("yosys", "0.99", says)
+    out = tmp_path / "b"
+    out.mkdir()
+    (out / f"{small.name}.bit").write_text("an earlier bitstream")
+    sentence = refused(capsys, "build", "--board", small.name, "--out", out)
+    assert "the tools stopped on ULX3S-85F" in sentence
+    assert "is not to my taste" in sentence and str(out) in sentence
+    assert "is not to my taste" in (out / "build.log").read_text()
+    assert {path.name for path in out.iterdir()} == {"build.log", f"{small.name}.bit"}
+    assert (out / f"{small.name}.bit").read_text() == "an earlier bitstream"
+
+
+def test_the_report_says_what_models_do_and_which_tools_were_taken(tmp_path, monkeypatch):
+    board = BOARDS["arty_a7_100t"]
+    files = VerilogFiles({"system.v": LITTLE_SYSTEM}, "digest", ports_of(board))
+    monkeypatch.setattr(build, "generate_system", lambda *arguments, **options: files)
+    report = build.build_board(board, tmp_path / "b", models={"little": 50_000})
+    written = json.loads((tmp_path / "b" / "report.json").read_text())
+    assert written == json.loads(json.dumps(report.as_dict()))
+    assert written["models"] == [{"model": "little", "cycles": 50_000, "inferences_per_second": 2000.0}]
+    assert written["tools"]["yosys"] == find("yosys").as_dict()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(small, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    sentence = refused(capsys, "build", "--board", small.name, "--out", tmp_path / "file" / "b")
+    assert "cannot write to " in sentence and "give another folder with --out" in sentence
 
 
 @pytest.mark.parametrize("name", BOARDS)

