@@ -268,6 +268,19 @@ def voice_layers() -> str:
     return _table(("layer", "MACs", "cycles", "roofline", "bound by"), [*rows, total])
 
 
+def fuzz() -> str:
+    """Cases of the fuzzer by command, and how they ended."""
+    commands = load("fuzz")["results"]["commands"]
+    rows = []
+    for command, kinds in commands.items():
+        total = sum(kinds.values())
+        done, refused = kinds.get("ok", 0), kinds.get("refused", 0)
+        rows.append(
+            (f"`{command}`", f"{total:,}", f"{done:,}", f"{refused:,}", f"{total - done - refused:,}")
+        )
+    return _table(("command", "cases", "done", "refused in one sentence", "anything else"), rows)
+
+
 def _share(part: float) -> str:
     return f"{part:.0%}".replace("%", " %")
 
@@ -276,6 +289,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "board-cycles": board_cycles,
     "boards": boards,
     "cycles": cycles,
+    "fuzz": fuzz,
     "losses": losses,
     "memories": memories,
     "recurrent": recurrent,

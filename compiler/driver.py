@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from systolith.compiler.constants import Constants
+from systolith.compiler.base.constants import Constants
+from systolith.compiler.base.layout import Layout
 from systolith.compiler.cycles import Timing, estimate, transfer_cycles
-from systolith.compiler.layout import Layout
 from systolith.compiler.lower import lower_graph
 from systolith.compiler.lower.context import Lowering, Residence
 from systolith.compiler.tokens import add_tokens

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from systolith.compiler.errors import InputError, QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import InputError, ModelError, QuantiseError, UnsupportedError
+from systolith.compiler.base.proto import opset_of
 from systolith.compiler.importer import is_quantised, load_model, name_nodes
 from systolith.compiler.ops import RULES
 from systolith.compiler.ops.lookup import evaluate
@@ -24,6 +25,8 @@ from systolith.reference.graph import QGraph, QTensor
 __all__ = ["import_model", "import_quantised", "supported_operators", "supported_ops_markdown"]
 
 _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT8: "int8", onnx.TensorProto.UINT8: "uint8"}
+#: Above it, products with the steps between two codes of int8 pass float32.
+_LARGEST_SCALE = np.finfo(np.float32).max / 512
 #: Operators that hand on their operand's integers, so that the scale may be stated behind them.
 _MOVERS = (
     "Concat",
@@ -125,7 +128,7 @@ class _Importer:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.graph = model.graph
-        self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+        self.opset = opset_of(model)
         self.builder = Builder()
         self.values: dict[str, Value] = {}
         self.readers: dict[str, list[onnx.NodeProto]] = {}
@@ -137,13 +140,6 @@ class _Importer:
     def run(self) -> QGraph:
         for tensor in self.graph.initializer:
             self.values[tensor.name] = Const(numpy_helper.to_array(tensor))
-        if self.graph.sparse_initializer:
-            raise UnsupportedError(
-                "import",
-                self.graph.sparse_initializer[0].values.name,
-                "sparse initializers are not supported",
-                "store it dense",
-            )
         inputs = [value for value in self.graph.input if value.name not in self.values]
         for value in inputs:
             self._input(value)
@@ -251,23 +247,25 @@ class _Importer:
 
     def _node(self, node: onnx.NodeProto) -> None:
         values = tuple(self.values[name] if name else None for name in node.input)
-        if node.op_type == "QuantizeLinear":
-            self.values[node.output[0]] = self._quantise(node, values[0])
+        own = node.domain in ("", "ai.onnx")
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and (own or node.domain == "com.microsoft"):
+            if not 2 <= len(node.input) <= 3 or not all(node.input[:2]) or len(node.output) != 1:
+                raise ModelError(
+                    "import",
+                    node.name,
+                    f"{node.op_type} takes a tensor, a scale and a zero point",
+                    "correct its operands",
+                )
+            convert = self._quantise if node.op_type == "QuantizeLinear" else self._dequantise
+            self.values[node.output[0]] = convert(node, values[0])
             return
-        if node.op_type == "DequantizeLinear":
-            self.values[node.output[0]] = self._dequantise(node, values[0])
-            return
-        if node.op_type == "Constant":
+        if node.op_type == "Constant" and own:
             self.values[node.output[0]] = Const(evaluate(node, self.opset, [])[0])
             return
-        if node.op_type == "Shape" and not isinstance(values[0], Const):
+        if node.op_type == "Shape" and own and not isinstance(values[0], Const):
             values = (Const(np.zeros(values[0].shape, np.int8)),)
         random = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
-        if (
-            all(value is None or isinstance(value, Const) for value in values)
-            and node.domain in ("", "ai.onnx")
-            and not random
-        ):
+        if all(value is None or isinstance(value, Const) for value in values) and own and not random:
             self._fold(node, values)
             return
         rule = rule_of(node)
@@ -295,15 +293,7 @@ class _Importer:
     def _fold(self, node: onnx.NodeProto, values: tuple[Const | None, ...]) -> None:
         """A node of constants alone is computed; quantised weights keep their integers through a Transpose or
         Identity."""
-        try:
-            results = evaluate(node, self.opset, [None if value is None else value.array for value in values])
-        except Exception as error:
-            raise UnsupportedError(
-                "import",
-                node.name,
-                f"constant {node.op_type} cannot be computed: {error}",
-                "fold the constants before",
-            ) from error
+        results = evaluate(node, self.opset, [None if value is None else value.array for value in values])
         for name, array in zip(node.output, results, strict=False):
             self.values[name] = Const(array)
         first = values[0] if values else None
@@ -365,7 +355,22 @@ class _Importer:
                 f"scale {scale.reshape(-1)[0]:g} must be positive and finite",
                 "calibrate again",
             )
+        if scale.size and scale.max() > _LARGEST_SCALE:
+            raise QuantiseError(
+                "quantise",
+                node.name,
+                f"with scale {scale.max():g} the values of int8 pass float32",
+                "calibrate again",
+            )
         zero = known[1].array.astype(np.int64) if len(known) > 1 else np.zeros(scale.shape, np.int64)
+        if scale.size != zero.size or (scale.size != 1 and scale.shape != zero.shape):
+            raise ModelError(
+                "import",
+                node.name,
+                f"{node.op_type} has a scale of shape {list(scale.shape)} and a zero point of shape "
+                f"{list(zero.shape)}",
+                "give both the same shape",
+            )
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         if scale.size == 1:
             scale, zero = scale.reshape(()), zero.reshape(())
@@ -450,7 +455,14 @@ class _Importer:
         elif not ints.ndim:
             along = []
         held = (ints.astype(np.int16) - 128).astype(np.int8) if ints.dtype == np.uint8 else ints
-        array = (held.astype(np.int64) - zero.reshape(along)).astype(np.float32) * scale.astype(
-            np.float32
-        ).reshape(along)
+        steps = (held.astype(np.int64) - zero.reshape(along)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            array = steps * scale.astype(np.float32).reshape(along)
+        if not np.all(np.isfinite(array)):
+            raise QuantiseError(
+                "quantise",
+                node.name,
+                "the constant's values pass float32",
+                "quantise it with a smaller scale",
+            )
         return Const(array, held, scale.reshape(-1), np.broadcast_to(zero, scale.shape).reshape(-1), axis)

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import onnx
 
-from systolith.compiler.errors import InputError, UnsupportedError
+from systolith.compiler.base.errors import InputError
+from systolith.compiler.checks.model import read_model
+from systolith.compiler.checks.shapes import check_shapes
 from systolith.compiler.passes.time_first import put_time_first
 
 __all__ = ["fix_shapes", "is_quantised", "is_quantising", "load_model", "name_nodes"]
@@ -15,54 +17,18 @@ _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QGemm")
 
 
 def load_model(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
-    """The model, checked by onnx; its nodes have names, and recurrent ones the time first.
+    """The model, checked; its shapes are static, its nodes have names, and recurrent ones the time first.
 
     Raises
     ------
-    InputError   If the file cannot be read or is not a valid model.
+    CompileError   If the file cannot be read or is no valid model; one sentence that names the culprit.
     """
-    if isinstance(source, onnx.ModelProto):
-        model = onnx.ModelProto()
-        model.CopyFrom(source)
-    else:
-        try:
-            model = onnx.load(str(source))
-        except OSError as error:
-            raise InputError(
-                "import", "", f"cannot read {str(source)!r}: {error.strerror or error}", "check the path"
-            ) from error
-        except Exception as error:
-            raise InputError(
-                "import", "", f"{str(source)!r} is not an ONNX model: {error}", "export it again"
-            ) from error
-    if not model.graph.node and not model.graph.output:
-        raise InputError("import", "", "the model has no graph", "export it again")
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
-    if opset is None or opset < 7:
-        raise InputError("import", "", f"opset {opset} is too old", "export with opset 13 or later")
-    # The checker wants shapes of outputs, which nothing here needs and exporters leave out.
-    shapeless = [value for value in model.graph.output if not value.type.tensor_type.HasField("shape")]
-    for value in shapeless:
-        value.type.tensor_type.shape.SetInParent()
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise InputError(
-            "import", "", "the model is not valid: " + " ".join(str(error).split())[:300], "export it again"
-        ) from error
-    for value in shapeless:
-        value.type.tensor_type.ClearField("shape")
-    if model.functions:
-        raise UnsupportedError(
-            "import",
-            model.functions[0].name,
-            "model-local functions are not supported",
-            "inline them with onnx.inliner",
-        )
+    model = read_model(source)
     name_nodes(model)
     put_time_first(model)
     name_nodes(model)
     fix_shapes(model)
+    check_shapes(model)
     return model
 
 
@@ -104,7 +70,8 @@ def fix_shapes(model: onnx.ModelProto) -> None:
     if changed:
         del model.graph.value_info[:]
         for value in model.graph.output:
-            value.type.tensor_type.ClearField("shape")
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
 
 
 def is_quantised(model: onnx.ModelProto) -> bool:

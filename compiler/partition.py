@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from systolith.compiler.errors import CompileError, InputError, UnsupportedError
+from systolith.compiler.base.errors import CompileError, InputError, ModelError, UnsupportedError
+from systolith.compiler.checks.shapes import typed_values
 from systolith.compiler.frontend import import_quantised
 from systolith.compiler.importer import is_quantised, load_model
 from systolith.compiler.passes.batch_norm import fold_batch_norm
@@ -28,7 +29,7 @@ from systolith.compiler.quantise import (
     unsupported_nodes,
 )
 from systolith.compiler.recurrent import set_hidden_bits
-from systolith.compiler.segments import Topology, extract, host_nodes, node_macs, serialised, typed_values
+from systolith.compiler.segments import Topology, extract, host_nodes, node_macs, serialised
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
 from systolith.spec.segments import HostPart, Port
@@ -159,7 +160,8 @@ def _without_dead_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
 def _culprits(topology: Topology, core: onnx.ModelProto, error: CompileError) -> set[str]:
     """The nodes of the model to blame for an error that names a node or a tensor; none where moving nodes is
     no help."""
-    if not error.node or (isinstance(error, InputError) and error.stage != "import"):
+    wrong = isinstance(error, ModelError) or (isinstance(error, InputError) and error.stage != "import")
+    if not error.node or wrong:
         return set()
     names = [error.node]
     names += [error.node.removesuffix(end) for end in _QUANTISER_SUFFIXES if error.node.endswith(end)]

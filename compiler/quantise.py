@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -11,15 +10,19 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnxruntime.quantization import (
+    CalibraterBase,
     CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
+    MinMaxCalibrater,
+    QDQQuantizer,
     QuantType,
-    quantize_static,
 )
+from onnxruntime.quantization.calibrate import PercentileCalibrater
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from systolith.compiler.errors import CompileError, InputError, QuantiseError, UnsupportedError
+from systolith.compiler.base.boundary import told
+from systolith.compiler.base.errors import CompileError, InputError, QuantiseError, UnsupportedError
+from systolith.compiler.base.proto import opset_of
+from systolith.compiler.base.runtime import quiet, session, session_options
 from systolith.compiler.importer import is_quantising, name_nodes
 from systolith.compiler.ops import RULES
 from systolith.compiler.ops.registry import rule_of, unsupported
@@ -29,8 +32,27 @@ from systolith.compiler.recurrent import SEQUENCE, calibrate_recurrent, hidden_s
 
 __all__ = ["calibration_samples", "quantise_model", "segment_samples", "unsupported_nodes"]
 
+#: Up to this opset a model is converted to opset 11 before it is calibrated.
+_OLD_OPSET = 10
 #: Not quantised on their own: they are folded, or carry no float tensor of their own.
 _PLAIN = ("BatchNormalization", "Identity", "Dropout", "Cast", *SEQUENCE)
+
+
+class _Silent(CalibraterBase):
+    """A calibrater whose session logs nothing."""
+
+    def create_inference_session(self) -> None:
+        options = session_options()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self.infer_session = session(self.augmented_model_path, options)
+
+
+class _MinMax(_Silent, MinMaxCalibrater):
+    pass
+
+
+class _Percentile(_Silent, PercentileCalibrater):
+    pass
 
 
 class _Reader(CalibrationDataReader):
@@ -125,18 +147,16 @@ def segment_samples(
     ------
     QuantiseError   If ONNX Runtime cannot run the segment on them.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(segment.SerializeToString(), options, ["CPUExecutionProvider"])
-        results = [session.run(outputs, {name: sample[name] for name in inputs}) for sample in samples]
-    except Exception as error:
-        raise QuantiseError(
-            "quantise",
-            "",
-            "ONNX Runtime could not run the nodes before the core: " + " ".join(str(error).split())[:300],
-            "check that it runs the model on the calibration data",
-        ) from error
+    given = [{name: sample[name] for name in inputs} for sample in samples]
+    with told(
+        QuantiseError,
+        "quantise",
+        "",
+        "ONNX Runtime could not run the nodes before the core",
+        "check that it runs the model on the calibration data",
+    ):
+        segment_session = session(segment)
+        results = [segment_session.run(outputs, sample) for sample in given]
     return [
         {**sample, **dict(zip(outputs, result, strict=True))}
         for sample, result in zip(samples, results, strict=True)
@@ -190,54 +210,102 @@ def quantise_model(
     ----------
     samples    : one dict of inputs per sample
     percentile : of the values of each activation that its range covers; 100: all of them
+
+    Raises
+    ------
+    QuantiseError   If ONNX Runtime does not run the model on the samples, or its quantiser fails.
     """
     _check_operators(model)
     model = batch_norm_to_conv(model)
-    # The quantiser's advice, and the sessions' remarks about what it leaves unused, are not for our users.
-    level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)
-    onnxruntime.set_default_logger_severity(3)
-    try:
-        with _temporary_folder() as folder:
-            plain, prepared, result = (
-                Path(folder) / f"{name}.onnx" for name in ("plain", "prepared", "quantised")
-            )
-            onnx.save(model, plain)
-            quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
-            named = onnx.load(prepared)
-            name_nodes(named)
-            split_computed_bias(named)
-            onnx.save(named, prepared)
-            observed = observe_recurrent(named, samples)
-            quantize_static(
-                str(prepared),
-                str(result),
-                _Reader(samples),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax
-                if percentile == 100
-                else CalibrationMethod.Percentile,
-                op_types_to_quantize=[name for name in sorted(RULES) if name not in _PLAIN],
-                extra_options={
-                    "ActivationSymmetric": False,
-                    "WeightSymmetric": True,
-                    "CalibPercentile": percentile,
-                    "TensorQuantOverrides": hidden_scales(named),
-                },
-            )
-            quantised = onnx.load(str(result))
-            calibrate_recurrent(quantised, observed)
-            return quantised
-    except Exception as error:
-        raise QuantiseError(
+    with _temporary_folder() as folder:
+        prepared = _optimised(model, Path(folder))
+        name_nodes(prepared)
+        split_computed_bias(prepared)
+        observed = observe_recurrent(prepared, samples)
+        overrides = hidden_scales(prepared)
+        with told(
+            QuantiseError,
             "quantise",
             "",
-            "ONNX Runtime could not calibrate the model: " + " ".join(str(error).split())[:300],
+            "ONNX Runtime could not calibrate the model",
             "check that ONNX Runtime runs it on the calibration data",
-        ) from error
-    finally:
-        logging.getLogger().setLevel(level)
-        onnxruntime.set_default_logger_severity(2)
+        ):
+            quantised = _quantised(prepared, samples, percentile, overrides, Path(folder))
+    calibrate_recurrent(quantised, observed)
+    return quantised
+
+
+def _optimised(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """The model after ONNX Runtime's basic optimisations, which fold constants, with its shapes inferred.
+
+    It does what `onnxruntime.quantization.quant_pre_process` does, but in a session that is silent.
+    """
+    plain, optimised, result = (folder / f"{name}.onnx" for name in ("plain", "optimised", "inferred"))
+    with (
+        told(
+            QuantiseError,
+            "quantise",
+            "",
+            "ONNX Runtime could not load the model for calibration",
+            "check that ONNX Runtime runs it",
+        ),
+        quiet(),
+    ):
+        onnx.save(model, plain)
+        if opset_of(model) <= _OLD_OPSET:
+            # Upsample becomes Resize, and the model is converted to opset 11; nothing else is done here.
+            quant_pre_process(
+                str(plain), str(plain), skip_optimization=True, skip_onnx_shape=True, skip_symbolic_shape=True
+            )
+        options = session_options()
+        options.optimized_model_filepath = str(optimised)
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        session(str(plain), options)
+        onnx.shape_inference.infer_shapes_path(str(optimised), str(result))
+        return onnx.load(result)
+
+
+def _quantised(
+    model: onnx.ModelProto,
+    samples: list[dict[str, np.ndarray]],
+    percentile: float,
+    overrides: dict[str, list[dict[str, object]]],
+    folder: Path,
+) -> onnx.ModelProto:
+    """What ONNX Runtime's quantiser makes of the model; raises what it raises.
+
+    It is `onnxruntime.quantization.quantize_static` in its parts, because that makes sessions that log.
+    """
+    path, result = folder / "prepared.onnx", folder / "quantised.onnx"
+    kinds = [name for name in sorted(RULES) if name not in _PLAIN]
+    with quiet():
+        onnx.save(model, path)
+        augmented = str(folder / "augmented.onnx")
+        calibrater = (
+            _MinMax(path, kinds, augmented)
+            if percentile == 100
+            else _Percentile(path, kinds, augmented, percentile=percentile, symmetric=True)
+        )
+        calibrater.augment_graph()
+        calibrater.create_inference_session()
+        calibrater.collect_data(_Reader(samples))
+        quantiser = QDQQuantizer(
+            model,
+            per_channel=True,
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8,
+            tensors_range=calibrater.compute_data(),
+            nodes_to_quantize=[],
+            nodes_to_exclude=[],
+            op_types_to_quantize=kinds,
+            extra_options={
+                "ActivationSymmetric": False,
+                "WeightSymmetric": True,
+                "CalibPercentile": percentile,
+                "TensorQuantOverrides": overrides,
+            },
+        )
+        quantiser.quantize_model()
+        quantiser.model.save_model_to_file(str(result), False)
+        return onnx.load(result)

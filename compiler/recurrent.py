@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnxruntime.quantization import QuantType
 
+from systolith.compiler.base.boundary import told
+from systolith.compiler.base.errors import QuantiseError
+from systolith.compiler.base.runtime import session
 from systolith.compiler.ops.recurrent import CELL_RANGE, HIDDEN_BITS, HIDDEN_SCALE, OPERATORS, gate_weights
 
 __all__ = ["SEQUENCE", "calibrate_recurrent", "hidden_scales", "observe_recurrent", "set_hidden_bits"]
@@ -45,10 +47,14 @@ def observe_recurrent(
         if name not in known
     )
     results = [value.name for value in shown.graph.output]
-    session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+    runs_it = "check that it runs the model on the calibration data"
+    with told(QuantiseError, "quantise", "", "ONNX Runtime could not run the model", runs_it):
+        shown_session = session(shown)
     found = {node.name: (0.0, 0.0, []) for node in nodes}
     for sample in samples:
-        values = {**sample, **dict(zip(results, session.run(None, sample), strict=True))}
+        with told(QuantiseError, "quantise", "", "ONNX Runtime could not run the model", runs_it):
+            run = shown_session.run(None, sample)
+        values = {**sample, **dict(zip(results, run, strict=True))}
         for node in nodes:
             x = values[_sequence(node)]
             low, high, largest = found[node.name]
@@ -117,7 +123,8 @@ def _cell_states(node: onnx.NodeProto, x: np.ndarray, constants: dict[str, np.nd
                 + np.einsum("ghk,nk->gnh", recurrent, h)
                 + bias[:, None]
             )
-            i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
+            with np.errstate(over="ignore"):
+                i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
             c = f * c + i * np.tanh(g)
             h = o * np.tanh(c)
             largest = max(largest, float(np.abs(c).max()))

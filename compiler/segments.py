@@ -7,12 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 import onnx
 
-from systolith.compiler.errors import CompileError
-from systolith.compiler.ops.lookup import evaluate
-from systolith.compiler.passes.qlinear import expand_qlinear
+from systolith.compiler.base.proto import subgraphs
+from systolith.compiler.checks.shapes import known_shape
 from systolith.spec.segments import HostNode
 
-__all__ = ["Topology", "extract", "host_nodes", "node_macs", "serialised", "typed_values"]
+__all__ = ["Topology", "extract", "host_nodes", "node_macs", "serialised"]
 
 #: Operators with multiply-accumulates, and which operand holds the weights.
 _WEIGHTS = {
@@ -27,9 +26,6 @@ _WEIGHTS = {
     "QLinearMatMul": 3,
     "RNN": 1,
 }
-
-#: Elements of a constant that may be a shape, pads or axes.
-_EXTENTS = 256
 
 
 class Topology:
@@ -81,12 +77,11 @@ class Topology:
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            own = {value.name for value in (*graph.input, *graph.initializer)}
-            for inner in graph.node:
-                yield from (name for name in _reads(inner) if name not in own)
-                own.update(inner.output)
+    for graph in subgraphs(node):
+        own = {value.name for value in (*graph.input, *graph.initializer)}
+        for inner in graph.node:
+            yield from (name for name in _reads(inner) if name not in own)
+            own.update(inner.output)
 
 
 def extract(
@@ -109,60 +104,6 @@ def extract(
             waiting += topology.reads[producer]
     order = [value.name for value in topology.inputs] + list(topology.producer)
     return nodes, sorted(inputs, key=order.index)
-
-
-def typed_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Type and shape of every tensor for which onnx can tell."""
-    known = onnx.ModelProto()
-    known.CopyFrom(model)
-    try:
-        # onnx knows nothing of Microsoft's operators, but of what they stand for.
-        known = expand_qlinear(known)
-    except CompileError:
-        pass
-    _fold_extents(known)
-    # An output that is an input too, without a shape, would make onnx forget the input's.
-    inputs = {value.name for value in model.graph.input}
-    outputs = [value for value in model.graph.output if value.name not in inputs]
-    del known.graph.output[:]
-    known.graph.output.extend(outputs)
-    graph = onnx.shape_inference.infer_shapes(known, data_prop=True).graph
-    constants = [
-        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in graph.initializer
-    ]
-    return {value.name: value for value in (*constants, *graph.value_info, *graph.input, *graph.output)}
-
-
-def _fold_extents(model: onnx.ModelProto) -> None:
-    """Compute what depends on small constants alone: exporters compute shapes, pads and axes so, which decide
-    shapes in turn."""
-    graph = model.graph
-    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    arrays = {
-        tensor.name: onnx.numpy_helper.to_array(tensor)
-        for tensor in graph.initializer
-        if math.prod(tensor.dims) <= _EXTENTS
-    }
-    kept = []
-    for node in graph.node:
-        results = None
-        if all(name in arrays for name in node.input if name) and not any(
-            a.HasField("g") for a in node.attribute
-        ):
-            try:
-                results = evaluate(node, opset, [arrays.get(name) for name in node.input])
-            except Exception:
-                # What cannot be computed stays a node: its own error is for the import to report.
-                results = None
-        if results is None or any(result.size > _EXTENTS for result in results):
-            kept.append(node)
-            continue
-        for name, result in zip(filter(None, node.output), results, strict=True):
-            arrays[name] = result
-            graph.initializer.append(onnx.numpy_helper.from_array(result, name))
-    del graph.node[:]
-    graph.node.extend(kept)
 
 
 def serialised(model: onnx.ModelProto) -> bytes:
@@ -218,19 +159,8 @@ def _companion(topology: Topology, name: str, segment: str, names: Collection[st
     return f"it reads the result of {other!r}, which is on the host"
 
 
-def _shape(value: onnx.ValueInfoProto | None) -> tuple[int, ...] | None:
-    kind = None if value is None else value.type.tensor_type
-    if (
-        kind is None
-        or not kind.HasField("shape")
-        or not all(dim.HasField("dim_value") for dim in kind.shape.dim)
-    ):
-        return None
-    return tuple(dim.dim_value for dim in kind.shape.dim)
-
-
 def _size(value: onnx.ValueInfoProto | None) -> int | None:
-    shape = _shape(value)
+    shape = known_shape(value)
     return None if shape is None else math.prod(shape)
 
 
@@ -239,8 +169,8 @@ def node_macs(node: onnx.NodeProto, values: dict[str, onnx.ValueInfoProto]) -> i
     at = _WEIGHTS.get(node.op_type)
     if at is None or at >= len(node.input):
         return 0
-    weights, result = _shape(values.get(node.input[at])), _size(values.get(node.output[0]))
-    given = _shape(values.get(node.input[0]))
+    weights, result = known_shape(values.get(node.input[at])), _size(values.get(node.output[0]))
+    given = known_shape(values.get(node.input[0]))
     if not weights or not given:
         return 0
     if node.op_type in ("GRU", "LSTM", "RNN"):

@@ -33,7 +33,7 @@ STREAM = 64
 
 def decibels(signal: float, noise: float) -> float | None:
     """None where there is no noise at all."""
-    return None if noise == 0 else float(10 * np.log10(max(signal, 1e-300) / noise))
+    return None if noise == 0 else float(10 * np.log10(max(signal, 1e-300) / min(noise, 1e300)))
 
 
 def signal_to_noise(
@@ -99,8 +99,9 @@ def signal_to_noise(
             entered, {name: dequantise(values[name], graph.tensors[name]) for name in graph.outputs}
         )
         for name, sums in energy.items():
-            if sample[name].dtype.kind == "f":
-                expected = sample[name].astype(np.float64)
+            expected = sample[name].astype(np.float64) if sample[name].dtype.kind == "f" else np.array(np.nan)
+            # Where the float model gives infinity or NaN, nothing says how far the integers are from it.
+            if np.isfinite(expected).all():
                 sums += np.square(expected).sum(), np.square(expected - got[name]).sum()
     found = {name: decibels(*sums) for name, sums in energy.items() if sums[0]}
     recurrent: dict[str, float | None] = {}
@@ -138,7 +139,7 @@ def chosen_hidden(
     ------
     CompileError   If the model is refused.
     """
-    from systolith.compiler.errors import QuantiseError
+    from systolith.compiler.base.errors import QuantiseError
     from systolith.compiler.importer import is_quantised, load_model
     from systolith.compiler.partition import partition_model
 

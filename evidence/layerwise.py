@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from systolith.compiler.base.runtime import session, session_options
 from systolith.reference.average_pool import AveragePool
 from systolith.reference.conv import windows
 from systolith.reference.graph import QGraph, QNode, QTensor
@@ -107,11 +108,9 @@ class OrtLayers:
 def literal_session(model: onnx.ModelProto | str) -> onnxruntime.InferenceSession:
     """A model, or its path, in ONNX Runtime without optimisations: what the graph says, operator by
     operator."""
-    options = onnxruntime.SessionOptions()
+    options = session_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    data = model if isinstance(model, str) else model.SerializeToString()
-    return onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
+    return session(model, options)
 
 
 def _given(codes: np.ndarray, tensor: QTensor) -> np.ndarray:

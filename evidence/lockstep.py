@@ -51,6 +51,11 @@ class Lockstep:
                 f"found"
             )
 
+    @property
+    def memory_bytes(self) -> int:
+        """What both hold."""
+        return min(self.rtl.memory_bytes, self._machine.memory_bytes)
+
     def write(self, addr: int, data: bytes) -> None:
         """To both memories."""
         self.rtl.write(addr, data)

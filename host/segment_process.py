@@ -26,7 +26,7 @@ from systolith.spec.errors import SystolithError
 
 __all__ = ["Limits", "Loaded", "SegmentError", "SegmentFailure"]
 
-#: Seconds in which the process must have imported ONNX Runtime, beside those of the first request.
+#: Seconds in which the process must have imported ONNX Runtime and said that it is ready.
 _START_SECONDS = 60.0
 
 
@@ -100,13 +100,14 @@ class _Process:
         ------
         WireError, TimeoutError
         """
-        allowed = seconds + (_START_SECONDS if self._fresh else 0.0)
-        deadline = time.monotonic() + allowed
-        self._fresh = False
         try:
-            self._channel.settimeout(allowed)
+            if self._fresh:
+                receive(self._channel, time.monotonic() + _START_SECONDS)
+                self._fresh = False
+            deadline = time.monotonic() + seconds
+            self._channel.settimeout(seconds)
             # The alarm in the process is a second net, for a parent that is gone.
-            send(self._channel, {**request, "seconds": allowed + 5.0}, arrays, model)
+            send(self._channel, {**request, "seconds": seconds + 5.0}, arrays, model)
             header, results, _ = receive(self._channel, deadline)
         except BaseException:
             self.end()

@@ -1,8 +1,8 @@
 """The process that runs host segments in ONNX Runtime: `python -m systolith.host.segment_worker FD`.
 
-It takes requests on a socket, see `segment_process`, and ends with it. A segment may come from a file that
-a stranger made, so it runs here in limited memory and time: RLIMIT_AS bounds what ONNX Runtime allocates, and
-an alarm ends the process should its parent be gone.
+It says that it is ready, takes requests on a socket, see `segment_process`, and ends with it. A segment may
+come from a file that a stranger made, so it runs here in limited memory and time: RLIMIT_AS bounds what ONNX
+Runtime allocates, and an alarm ends the process should its parent be gone.
 """
 
 from __future__ import annotations
@@ -139,6 +139,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     channel = socket.socket(fileno=int(sys.argv[1]))
     server = _Server()
+    send(channel, {"ready": True}, {})
     while True:
         try:
             request, arrays, model = receive(channel)

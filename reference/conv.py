@@ -11,6 +11,9 @@ from systolith.reference.requantise import requantise
 
 __all__ = ["Conv", "windows"]
 
+#: Numbers of float64 in the patches that are multiplied at once.
+_PATCHES = 1 << 23
+
 
 def windows(
     x: np.ndarray, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]
@@ -58,17 +61,16 @@ class Conv(Op):
         oh, ow = view.shape[2:4]
         out = np.empty((n, m, oh, ow), np.int64)
         mg = m // self.group
+        # As many output rows at once as their patches fit into memory.
+        rows = max(1, _PATCHES // max(1, n * ow * per_group * kh * kw))
         for g in range(self.group):
-            patch = (
-                view[:, g * per_group : (g + 1) * per_group]
-                .transpose(0, 2, 3, 1, 4, 5)
-                .reshape(n * oh * ow, -1)
-            )
             kernel = self.weights[g * mg : (g + 1) * mg].reshape(mg, -1).astype(np.float64)
-            # Exact: every product and partial sum is an integer far below 2**53.
-            out[:, g * mg : (g + 1) * mg] = (
-                (patch @ kernel.T).astype(np.int64).reshape(n, oh, ow, mg).transpose(0, 3, 1, 2)
-            )
+            for top in range(0, oh, rows):
+                part = view[:, g * per_group : (g + 1) * per_group, top : top + rows]
+                patch = part.transpose(0, 2, 3, 1, 4, 5).reshape(-1, per_group * kh * kw)
+                # Exact: every product and partial sum is an integer far below 2**53.
+                sums = (patch @ kernel.T).astype(np.int64).reshape(n, -1, ow, mg)
+                out[:, g * mg : (g + 1) * mg, top : top + rows] = sums.transpose(0, 3, 1, 2)
         return out + self.bias.astype(np.int64).reshape(1, -1, 1, 1)
 
     def run(self, x: np.ndarray) -> np.ndarray:

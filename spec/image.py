@@ -200,11 +200,13 @@ class Image:
         """
         try:
             with open(path, "rb") as file:
-                data = file.read(_PREFIX.size)
-                size = _ends(data)[-1]
-                while len(data) <= size and (piece := file.read(min(_PIECE_BYTES, size + 1 - len(data)))):
-                    data += piece
-            return cls.from_bytes(data)
+                pieces = [file.read(_PREFIX.size)]
+                # One byte more than there should be, so that trailing ones are noticed.
+                left = _ends(pieces[0])[-1] + 1 - len(pieces[0])
+                while left and (piece := file.read(min(_PIECE_BYTES, left))):
+                    pieces.append(piece)
+                    left -= len(piece)
+            return cls.from_bytes(b"".join(pieces))
         except OSError as error:
             raise ImageError(f"cannot read {str(path)!r}: {error.strerror}") from error
         except ImageError as error:

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from systolith import api
+from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.driver import compile_levels
-from systolith.compiler.errors import UnsupportedError
 from systolith.spec.arch import load_arch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples" / "echo_state"))

@@ -7,7 +7,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from systolith import api
-from systolith.compiler.errors import QuantiseError
+from systolith.compiler.base.errors import QuantiseError
 from systolith.compiler.ops.recurrent import quantised_layer
 from systolith.evidence.fidelity import chosen_hidden, gain, signal_to_noise
 from systolith.spec import cells

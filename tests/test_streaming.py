@@ -8,7 +8,7 @@ import pytest
 
 import systolith
 from systolith import api
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.passes.streaming import carry_states
 from systolith.host.driver import InputError
 from systolith.reference.partition import Partition

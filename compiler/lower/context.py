@@ -8,10 +8,10 @@ from math import prod
 
 import numpy as np
 
-from systolith.compiler.arena import Arena
-from systolith.compiler.constants import Constants
-from systolith.compiler.errors import AllocationError, UnsupportedError
-from systolith.compiler.layout import Layout
+from systolith.compiler.base.arena import Arena
+from systolith.compiler.base.constants import Constants
+from systolith.compiler.base.errors import AllocationError, UnsupportedError
+from systolith.compiler.base.layout import Layout
 from systolith.reference.graph import QGraph, QNode, Requant
 from systolith.reference.params import pack_params
 from systolith.spec.arch import ArchConfig

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from systolith.compiler.arena import Arena
-from systolith.compiler.constants import Constants
-from systolith.compiler.errors import AllocationError, UnsupportedError
-from systolith.compiler.layout import (
+from systolith.compiler.base.arena import Arena
+from systolith.compiler.base.constants import Constants
+from systolith.compiler.base.errors import AllocationError, UnsupportedError
+from systolith.compiler.base.layout import (
     Layout,
     channels_last,
     input_orders,

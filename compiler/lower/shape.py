@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from systolith.compiler.layout import Layout
+from systolith.compiler.base.layout import Layout
 from systolith.compiler.lower.context import Lowering, Place
 from systolith.compiler.lower.elementwise import copy
 from systolith.compiler.lower.nest import whole_strides

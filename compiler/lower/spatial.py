@@ -43,14 +43,15 @@ class Window:
         of each."""
 
         def met(axis: int) -> range:
-            extent, out, dilation = self.x[1 + axis], self.y[1 + axis], self.dilations[axis]
-            starts = range(-self.pads[axis], out * self.strides[axis] - self.pads[axis], self.strides[axis])
-            inside = [
-                tap
-                for tap in range(self.kernel[axis])
-                if any(0 <= start + tap * dilation < extent for start in starts)
-            ]
-            return range(inside[0], inside[-1] + 1) if inside else range(1)
+            extent, out, stride = self.x[1 + axis], self.y[1 + axis], self.strides[axis]
+
+            def inside(tap: int) -> bool:
+                """Whether some position p of the output has 0 <= p * stride + offset < extent."""
+                offset = tap * self.dilations[axis] - self.pads[axis]
+                return max(-(offset // stride), 0) <= min((extent - 1 - offset) // stride, out - 1)
+
+            taps = [tap for tap in range(self.kernel[axis]) if inside(tap)]
+            return range(taps[0], taps[-1] + 1) if taps else range(1)
 
         return met(0), met(1)
 

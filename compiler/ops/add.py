@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from systolith.compiler.errors import QuantiseError
+from systolith.compiler.base.errors import QuantiseError
 from systolith.compiler.ops.arithmetic import binary_operands, special_case
 from systolith.compiler.ops.registry import NodeView, register
 from systolith.compiler.ops.values import Builder, Pending, Value

@@ -3,25 +3,16 @@ operands."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from systolith.compiler.errors import QuantiseError, UnsupportedError
-from systolith.compiler.ops.conv import channel_affine
+from systolith.compiler.base.errors import QuantiseError, UnsupportedError
+from systolith.compiler.ops.affine import channel_affine, fold_affine
 from systolith.compiler.ops.lookup import as_table
 from systolith.compiler.ops.registry import NodeView, operand
 from systolith.compiler.ops.values import Builder, Const, Func, Pending, Value
 from systolith.compiler.ops.weighted import per_channel
 
-__all__ = ["binary_operands", "fold_affine", "special_case"]
-
-
-def fold_affine(node: NodeView, value: Pending, factor: np.ndarray, offset: np.ndarray) -> Pending:
-    """``value * factor[m] + offset[m]``, inside the weighted sum that `value` is."""
-    linear = value.linear
-    linear = replace(linear, w_scale=linear.w_scale * factor, bias=linear.bias * factor + offset)
-    return replace(value, linear=linear, build=linear.build, sources=(*value.sources, node.name))
+__all__ = ["binary_operands", "special_case"]
 
 
 def special_case(builder: Builder, node: NodeView, factor_of, offset_of) -> Value | None:

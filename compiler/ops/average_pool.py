@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from systolith.compiler.errors import QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import QuantiseError, UnsupportedError
 from systolith.compiler.ops.registry import NodeView, operand, register
 from systolith.compiler.ops.values import Builder, Pending, Value
 from systolith.compiler.ops.weighted import scalar_requant
@@ -18,9 +18,11 @@ def _counts(
     size: int, out: int, kernel: int, stride: int, dilation: int, first: int, last: int, padding_counts: bool
 ) -> np.ndarray:
     """How many elements of the window of each output position divide the sum."""
-    positions = np.arange(out)[:, None] * stride - first + np.arange(kernel)[None, :] * dilation
+    starts = np.arange(out, dtype=np.int64) * stride - first
     low, high = (-first, size + last) if padding_counts else (0, size)
-    return ((positions >= low) & (positions < high)).sum(axis=1)
+    # Taps before each of the two limits: those of start + tap * dilation < limit.
+    below, inside = (np.clip(-((starts - limit) // dilation), 0, kernel) for limit in (low, high))
+    return inside - below
 
 
 def _convert(builder: Builder, node: NodeView, kernel: tuple[int, ...]) -> Value:

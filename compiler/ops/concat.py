@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from systolith.compiler.errors import QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import QuantiseError, UnsupportedError
 from systolith.compiler.ops.registry import NodeView, register
 from systolith.compiler.ops.values import Builder, FloatInput, Pending, Quant, Value
 from systolith.reference.shape import Concat

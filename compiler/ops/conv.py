@@ -5,14 +5,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.errors import ModelError, QuantiseError, UnsupportedError
+from systolith.compiler.ops.affine import channel_affine, convolution, fold_affine
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
-from systolith.compiler.ops.values import Builder, Const, Func, Pending, Value
-from systolith.compiler.ops.weighted import Linear, int8_weights
+from systolith.compiler.ops.values import Builder, Const, Pending, Value
+from systolith.compiler.ops.weighted import int8_weights
 from systolith.compiler.ops.window import known_auto_pad, one_or_two_dimensions, pads_not_negative, window_of
-from systolith.reference.conv import Conv
 
-__all__ = ["channel_affine", "convert_conv"]
+__all__ = ["convert_batch_normalization", "convert_conv"]
+
+
+def weights_fit_the_input(node: NodeView) -> bool:
+    """the weights must have as many axes as the input."""
+    weights = node.value(1)
+    return not isinstance(weights, Const) or weights.array.ndim == len(node.values[0].shape)
 
 
 def group_divides(node: NodeView) -> bool:
@@ -26,22 +32,21 @@ def group_divides(node: NodeView) -> bool:
 @register(
     "Conv",
     attributes=("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"),
-    constraints=(one_or_two_dimensions, known_auto_pad, pads_not_negative, group_divides),
+    constraints=(
+        one_or_two_dimensions,
+        weights_fit_the_input,
+        known_auto_pad,
+        pads_not_negative,
+        group_divides,
+    ),
 )
 def convert_conv(builder: Builder, node: NodeView) -> Value:
     """A convolution that waits for the scale of its result."""
     x = operand(node, 0)
     weights, w_scale = int8_weights(node, 1, 0)
-    if weights.ndim != len(x.shape):
-        raise UnsupportedError(
-            "import",
-            node.name,
-            f"weights of {weights.ndim} axes do not fit an input of {len(x.shape)}",
-            "correct the weights",
-        )
     window = window_of(node, weights.shape[2:])
     weights = weights if weights.ndim == 4 else weights[:, :, None, :]
-    return _pending(
+    return convolution(
         builder,
         node,
         x,
@@ -56,28 +61,6 @@ def convert_conv(builder: Builder, node: NodeView) -> Value:
     )
 
 
-def channel_affine(
-    builder: Builder, node: NodeView, x: Func, factor: np.ndarray, offset: np.ndarray
-) -> Value:
-    """``x * factor[c] + offset[c]``: weights of 127 (so that the offset keeps seven bits below a step of x),
-    scale factor / 127."""
-    channels = x.shape[1]
-    weights = np.full((channels, 1, 1, 1), 127, np.int8)
-    return _pending(
-        builder,
-        node,
-        x,
-        weights,
-        factor / 127.0,
-        offset,
-        x.shape,
-        strides=(1, 1),
-        dilations=(1, 1),
-        pads=(0, 0, 0, 0),
-        group=channels,
-    )
-
-
 @register("BatchNormalization", attributes=("epsilon", "momentum", "spatial", "training_mode"))
 def convert_batch_normalization(builder: Builder, node: NodeView) -> Value:
     """What the folding pass leaves: a normalisation without a convolution before it."""
@@ -89,12 +72,27 @@ def convert_batch_normalization(builder: Builder, node: NodeView) -> Value:
             "export for inference",
         )
     scale, bias, mean, variance = (constant(node, index).astype(np.float64) for index in range(1, 5))
-    factor = scale / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
+    channels = node.values[0].shape[1:2]
+    if any(array.shape != channels for array in (scale, bias, mean, variance)):
+        raise ModelError(
+            "import",
+            node.name,
+            "scale, bias, mean and variance of BatchNormalization are not one number per channel",
+            "correct its operands",
+        )
+    with np.errstate(all="ignore"):
+        factor = scale / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
+        offset = bias - mean * factor
+    if not np.all(np.isfinite(factor)) or not np.all(np.isfinite(offset)):
+        raise QuantiseError(
+            "quantise",
+            node.name,
+            "scale, mean and variance of BatchNormalization give NaN or infinity",
+            "train or export the model again",
+        )
     value = node.values[0]
     if isinstance(value, Pending) and value.linear is not None and not value.clamps:
-        from systolith.compiler.ops.arithmetic import fold_affine
-
-        return fold_affine(node, value, factor, bias - mean * factor)
+        return fold_affine(node, value, factor, offset)
     x = operand(node, 0)
     if len(x.shape) not in (3, 4):
         raise UnsupportedError(
@@ -103,7 +101,7 @@ def convert_batch_normalization(builder: Builder, node: NodeView) -> Value:
             "BatchNormalization needs one or two spatial axes",
             "fold it into the layer before",
         )
-    return channel_affine(builder, node, x, factor, bias - mean * factor)
+    return channel_affine(builder, node, x, factor, offset)
 
 
 def _bias(node: NodeView, index: int, channels: int) -> np.ndarray:
@@ -118,40 +116,3 @@ def _bias(node: NodeView, index: int, channels: int) -> np.ndarray:
             "correct the bias",
         )
     return bias.reshape(-1)
-
-
-def _pending(
-    builder: Builder,
-    node: NodeView,
-    x: Func,
-    weights: np.ndarray,
-    w_scale: np.ndarray,
-    bias: np.ndarray,
-    shape: tuple[int, ...],
-    **attributes,
-) -> Pending:
-    tensor = builder.tensors[x.tensor]
-
-    def make(weights, bias, requant) -> Conv:
-        return Conv(weights=weights, bias=bias, x_zero=tensor.zero_point, requant=requant, **attributes)
-
-    linear = Linear(
-        node=node,
-        make=make,
-        weights=weights,
-        axis=0,
-        x_scale=tensor.scale,
-        x_zero=tensor.zero_point,
-        w_scale=w_scale,
-        bias=bias,
-        out_axis=1,
-    )
-    return Pending(
-        node=node.name,
-        op_type=node.op_type,
-        shape=shape,
-        build=linear.build,
-        inputs=(x.tensor,),
-        sources=(node.name,),
-        linear=linear,
-    )

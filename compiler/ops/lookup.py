@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.boundary import told
+from systolith.compiler.base.errors import UnsupportedError
+from systolith.compiler.base.limits import MAX_ELEMENTS
+from systolith.compiler.base.proto import graphs_of, subgraphs
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
 from systolith.compiler.ops.values import Builder, Const, Func, Pending, Value
 
 __all__ = ["as_table", "evaluate"]
 
+#: Operators that may run for ever, whatever the size of their operands.
+_LOOPS = ("Loop", "Scan")
+#: Elements of an operand that may be a shape.
+_EXTENTS = 256
+_FOLD = "fold the constants before"
 
-def evaluate(proto: onnx.NodeProto, opset: int, arrays: list[np.ndarray | None]) -> list[np.ndarray]:
-    """Outputs of one node, by ONNX's reference implementation."""
+
+def evaluate(
+    proto: onnx.NodeProto, opset: int, arrays: list[np.ndarray | None], most: int = MAX_ELEMENTS
+) -> list[np.ndarray]:
+    """Outputs of one node, by ONNX's reference implementation.
+
+    Raises
+    ------
+    UnsupportedError   If it cannot compute them, one has more than `most` elements, or the node may loop.
+    """
     if proto.op_type == "QuickGelu":
         x = arrays[0]
         alpha = next((a.f for a in proto.attribute if a.name == "alpha"), 1.702)
         with np.errstate(all="ignore"):
             return [x / (1.0 + np.exp(-alpha * x))]
-    names = [name for name, array in zip(proto.input, arrays, strict=True) if array is not None]
+    inside = (inner.op_type for graph in subgraphs(proto) for one in graphs_of(graph) for inner in one.node)
+    if proto.op_type in _LOOPS or any(kind in _LOOPS for kind in inside):
+        raise UnsupportedError(
+            "import", proto.name, f"{proto.op_type} of constants is not computed, because it may loop", _FOLD
+        )
     given = {name: array for name, array in zip(proto.input, arrays, strict=True) if array is not None}
     inputs = [
-        onnx.helper.make_tensor_value_info(
-            name, onnx.helper.np_dtype_to_tensor_dtype(given[name].dtype), None
-        )
-        for name in dict.fromkeys(names)
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), None)
+        for name, array in given.items()
     ]
     outputs = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None)
@@ -37,8 +56,35 @@ def evaluate(proto: onnx.NodeProto, opset: int, arrays: list[np.ndarray | None])
     ]
     graph = onnx.helper.make_graph([proto], "one", inputs, outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    with np.errstate(all="ignore"):
-        return [np.asarray(result) for result in ReferenceEvaluator(model).run(None, given)]
+    with told(
+        UnsupportedError, "import", proto.name, f"{proto.op_type} of constants cannot be computed", _FOLD
+    ):
+        _check_size(model, given, most)
+        with np.errstate(all="ignore"):
+            return [np.asarray(result) for result in ReferenceEvaluator(model).run(None, given)]
+
+
+def _check_size(model: onnx.ModelProto, given: dict[str, np.ndarray], most: int) -> None:
+    """Refuse a result that is too large, before it is computed: onnx infers its shape from the operands."""
+    shaped = onnx.ModelProto()
+    shaped.CopyFrom(model)
+    for value in shaped.graph.input:
+        array = given[value.name]
+        value.type.tensor_type.shape.SetInParent()
+        for extent in array.shape:
+            value.type.tensor_type.shape.dim.add(dim_value=extent)
+        if array.size <= _EXTENTS and array.dtype.kind in "iuf":
+            shaped.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
+    (node,) = shaped.graph.node
+    for value in onnx.shape_inference.infer_shapes(shaped, data_prop=True).graph.output:
+        shape = [max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim]
+        if math.prod(shape) > most:
+            raise UnsupportedError(
+                "import",
+                node.name,
+                f"{node.op_type} of constants gives {math.prod(shape):,} elements, more than {most:,}",
+                _FOLD,
+            )
 
 
 def as_table(node: NodeView) -> Func | None:
@@ -79,6 +125,10 @@ def _limits(node: NodeView) -> tuple[float, float] | None:
     if node.op_type != "Clip":
         return None
     low, high = (constant(node, index) for index in (1, 2))
+    if any(limit is not None and limit.size != 1 for limit in (low, high)):
+        raise UnsupportedError(
+            "import", node.name, "the limits of Clip must be single numbers", "use scalars"
+        )
     low = node.attrs.get("min", -np.inf) if low is None else low.item()
     high = node.attrs.get("max", np.inf) if high is None else high.item()
     return float(low), float(high)

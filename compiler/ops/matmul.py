@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
 from systolith.compiler.ops.values import Builder, Const, Func, Pending, Value
 from systolith.compiler.ops.weighted import Linear, int8_weights, per_channel

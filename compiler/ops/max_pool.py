@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.ops.registry import NodeView, register
 from systolith.compiler.ops.values import Builder, Const, FloatInput, Func, Value
 from systolith.compiler.ops.window import known_auto_pad, one_or_two_dimensions, pads_not_negative, window_of

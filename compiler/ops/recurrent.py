@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from systolith.compiler.errors import QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import QuantiseError, UnsupportedError
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
 from systolith.compiler.ops.values import Builder, Const, Func, Value, dequantised
 from systolith.reference.recurrent import Recurrent
@@ -79,6 +79,12 @@ def states_are_constant(node: NodeView) -> bool:
     return all(node.value(index) is None or isinstance(node.value(index), Const) for index in (5, 6))
 
 
+def constants_are_finite(node: NodeView) -> bool:
+    """weights, bias and initial states must be finite."""
+    values = (node.value(index) for index in (1, 2, 3, 5, 6))
+    return all(np.isfinite(value.array).all() for value in values if isinstance(value, Const))
+
+
 def cell_state_stays(node: NodeView) -> bool:
     """Y_c, the last cell state, is no result of the core, which keeps it in 16 bits."""
     return len(node.outputs) < 3 or not node.outputs[2] or node.outputs[2] not in node.used
@@ -136,6 +142,7 @@ def gate_weights(
         reset_after_product,
         whole_sequences,
         no_peepholes,
+        constants_are_finite,
         cell_state_stays,
     ),
 )
@@ -303,11 +310,10 @@ def quantised_layer(
     else:
         start = np.rint(hidden.astype(np.float64) * 2.0**cells.UNIT_FRAC)
     if wide:
-        before = np.clip(np.rint(hidden * 2.0**cells.UNIT_FRAC), cells.STATE.min, cells.WIDE_MAX).astype(
-            np.int16
-        )
+        exact = np.rint(hidden.astype(np.float64) * 2.0**cells.UNIT_FRAC)
+        before = np.clip(exact, cells.STATE.min, cells.WIDE_MAX).astype(np.int16)
     else:
-        before = np.clip(np.rint(hidden / HIDDEN_SCALE), -128, 127).astype(np.int8)
+        before = np.clip(np.rint(hidden.astype(np.float64) / HIDDEN_SCALE), -128, 127).astype(np.int8)
     return Recurrent(
         kind=kind,
         weights=weights.astype(np.int16),

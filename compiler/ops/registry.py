@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from systolith.compiler.errors import QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import QuantiseError, UnsupportedError
 from systolith.compiler.ops.values import Builder, Const, Func, Value
 
 __all__ = ["RULES", "NodeView", "Rule", "constant", "operand", "register", "rule_of", "unsupported"]

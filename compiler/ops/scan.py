@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.ops.recurrent import HIDDEN_SCALE, hidden_is_wide, quantised_layer
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
 from systolith.compiler.ops.values import Builder, Const, Func, Value, dequantised

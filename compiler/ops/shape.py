@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.ops.registry import NodeView, constant, register
-from systolith.compiler.ops.values import Builder, Const, Value
+from systolith.compiler.ops.values import Builder, Const, Quant, Value
 from systolith.reference.shape import Reshape, Take, Transpose
 
 __all__ = ["convert_reshape", "convert_transpose"]
@@ -116,8 +116,6 @@ def convert_dropout(builder: Builder, node: NodeView) -> Value:
 
 def to_float(node: NodeView) -> bool:
     """a computed tensor may only be cast from float to float32 (which changes nothing)."""
-    from systolith.compiler.ops.values import Quant
-
     return node.attrs["to"] == 1 and not isinstance(node.values[0], Quant)
 
 

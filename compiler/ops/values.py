@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from systolith.compiler.errors import QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import QuantiseError, UnsupportedError
 from systolith.reference.elementwise import Lookup
 from systolith.reference.graph import Op, QNode, QTensor
 from systolith.reference.shape import Reshape

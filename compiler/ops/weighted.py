@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from systolith.compiler.errors import QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import QuantiseError, UnsupportedError
 from systolith.compiler.ops.registry import NodeView
 from systolith.compiler.ops.values import Const
 from systolith.reference.graph import Op, Requant

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.errors import UnsupportedError
+from systolith.compiler.base.limits import MAX_ELEMENTS, shape_text, too_large
 from systolith.compiler.ops.registry import NodeView
 
 __all__ = ["Window", "known_auto_pad", "one_or_two_dimensions", "pads_not_negative", "window_of"]
@@ -101,6 +102,15 @@ def window_of(node: NodeView, kernel: tuple[int, ...]) -> Window:
         end.append(last)
         reach.append(max(last, (count - 1) * stride + span - size - first))
         out.append(count)
+    padded = [first + size + last for first, size, last in zip(begin, spatial, reach, strict=True)]
+    if too_large((*node.values[0].shape[:2], *padded)):
+        raise UnsupportedError(
+            "import",
+            node.name,
+            f"with its padding the input has shape {shape_text((*node.values[0].shape[:2], *padded))}, and a "
+            f"tensor may have {MAX_ELEMENTS} elements",
+            "use smaller pads",
+        )
 
     def two(values, fill: int) -> tuple[int, int]:
         return (fill, *values) if rank == 1 else tuple(values)

@@ -7,7 +7,24 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from systolith.compiler.base.boundary import told
+from systolith.compiler.base.errors import ModelError, QuantiseError
+
 __all__ = ["batch_norm_to_conv", "fold_batch_norm"]
+
+
+def _float32(node: onnx.NodeProto, array: np.ndarray) -> np.ndarray:
+    """The numbers in float32; `QuantiseError` where that cannot hold them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = array.astype(np.float32)
+    if not np.all(np.isfinite(result)):
+        raise QuantiseError(
+            "quantise",
+            node.name,
+            f"scale, mean and variance of {node.op_type} give NaN or infinity",
+            "train or export the model again",
+        )
+    return result
 
 
 def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -41,19 +58,24 @@ def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
         weights, scale, offset, mean, variance = (
             numpy_helper.to_array(arrays[name]).astype(np.float64) for name in wanted[:5]
         )
+        channels = weights.shape[:1]
         bias = (
             numpy_helper.to_array(arrays[wanted[5]]).astype(np.float64)
             if len(wanted) > 5
-            else np.zeros(len(scale))
+            else np.zeros(channels)
         )
-        factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
-        new = {
-            "weights": weights * factor.reshape(-1, *[1] * (weights.ndim - 1)),
-            "bias": (bias - mean) * factor + offset,
-        }
+        if any(array.shape != channels for array in (bias, scale, offset, mean, variance)):
+            # ONNX Runtime refuses it, and says why.
+            continue
+        with np.errstate(all="ignore"):
+            factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
+            new = {
+                "weights": weights * factor.reshape(-1, *[1] * (weights.ndim - 1)),
+                "bias": (bias - mean) * factor + offset,
+            }
         labels = [f"{conv.name}/{node.name}/{kind}" for kind in new]
         graph.initializer.extend(
-            numpy_helper.from_array(array.astype(np.float32), label)
+            numpy_helper.from_array(_float32(node, array), label)
             for array, label in zip(new.values(), labels, strict=True)
         )
         conv.input[:] = [conv.input[0], *labels]
@@ -66,7 +88,8 @@ def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
 def batch_norm_to_conv(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same model; what `fold_batch_norm` leaves becomes a depthwise convolution, which has one weight
     scale per channel."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    with told(ModelError, "import", "", "onnx cannot infer the shapes of the model"):
+        inferred = onnx.shape_inference.infer_shapes(model).graph
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)
         for value in (*inferred.value_info, *inferred.input)
@@ -88,11 +111,14 @@ def batch_norm_to_conv(model: onnx.ModelProto) -> onnx.ModelProto:
         scale, offset, mean, variance = (
             numpy_helper.to_array(arrays[name]).astype(np.float64) for name in node.input[1:]
         )
-        factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
-        new = {"weights": factor.reshape(-1, *[1] * (rank - 1)), "bias": offset - mean * factor}
+        if scale.ndim != 1 or any(array.shape != scale.shape for array in (offset, mean, variance)):
+            continue
+        with np.errstate(all="ignore"):
+            factor = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
+            new = {"weights": factor.reshape(-1, *[1] * (rank - 1)), "bias": offset - mean * factor}
         labels = [f"{node.name}/{kind}" for kind in new]
         graph.initializer.extend(
-            numpy_helper.from_array(array.astype(np.float32), label)
+            numpy_helper.from_array(_float32(node, array), label)
             for array, label in zip(new.values(), labels, strict=True)
         )
         node.op_type = "Conv"

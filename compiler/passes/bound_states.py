@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 
-from systolith.compiler.errors import QuantiseError, StateError
+from systolith.compiler.base.boundary import told
+from systolith.compiler.base.errors import QuantiseError, StateError
+from systolith.compiler.base.runtime import session
 from systolith.compiler.ops.recurrent import OPERATORS
 
 __all__ = ["BoundStates", "bind_states"]
@@ -47,8 +48,6 @@ class BoundStates:
         ------
         QuantiseError   If ONNX Runtime cannot run the model on them.
         """
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
         state = {}
         for value in self.whole.graph.input:
             if value.name in self.nodes:
@@ -58,21 +57,18 @@ class BoundStates:
                     onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type),
                 )
         found = []
-        try:
-            session = onnxruntime.InferenceSession(
-                self.whole.SerializeToString(), options, ["CPUExecutionProvider"]
-            )
+        names = list(self.inputs)
+        with told(
+            QuantiseError,
+            "quantise",
+            "",
+            "ONNX Runtime could not run the model",
+            "check that it runs the model on the calibration data",
+        ):
+            whole = session(self.whole)
             for sample in samples:
                 found.append({**sample, **state})
-                results = session.run(list(self.inputs), found[-1])
-                state = dict(zip(self.inputs.values(), results, strict=True))
-        except Exception as error:
-            raise QuantiseError(
-                "quantise",
-                "",
-                "ONNX Runtime could not run the model: " + " ".join(str(error).split())[:300],
-                "check that it runs the model on the calibration data",
-            ) from error
+                state = dict(zip(self.inputs.values(), whole.run(names, found[-1]), strict=True))
         return found
 
     def cut_off(self, core: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.errors import ModelError, QuantiseError, UnsupportedError
 
 __all__ = ["expand_qlinear"]
 
@@ -19,6 +19,36 @@ _UNARY = {
 }
 #: With two: (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero).
 _BINARY = {"QLinearAdd": "Add", "QLinearMul": "Mul", "QLinearMatMul": "MatMul"}
+
+
+#: Operands of the operators of ONNX and of Microsoft: least and greatest number.
+_ONNX = {"QLinearConv": (8, 9), "QLinearMatMul": (8, 8)}
+_MICROSOFT = {
+    **dict.fromkeys(_UNARY, (4, 5)),
+    "QLinearAdd": (7, 8),
+    "QLinearMul": (7, 8),
+    "QGemm": (6, 9),
+    "QLinearConcat": (5, 1 << 16),
+}
+
+
+def _check_operands(node: onnx.NodeProto, low: int, high: int) -> None:
+    """Refuse operands that are too few, too many, or left out, which onnx's checker does not see."""
+    needed = range(low) if node.op_type != "QLinearConcat" else range(len(node.input))
+    optional = (2, 5, 6) if node.op_type in _MICROSOFT else ()
+    if (
+        not low <= len(node.input) <= high
+        or len(node.output) != 1
+        or (node.op_type == "QLinearConcat" and len(node.input) % 3 != 2)
+        or any(not node.input[index] for index in needed if index not in optional)
+    ):
+        raise ModelError(
+            "import",
+            node.name,
+            f"{node.op_type} does not make {len(node.output)} results of {len(node.input)} operands "
+            f"{list(node.input)}",
+            "correct the operands of that node",
+        )
 
 
 class _Expander:
@@ -50,9 +80,16 @@ class _Expander:
 
     def bias(self, node: onnx.NodeProto, name: str, x_scale: str, w_scale: str) -> tuple[onnx.NodeProto, str]:
         """The int32 bias, in units of x_scale * w_scale."""
-        scale = (
-            self.array(node, x_scale).astype(np.float64) * self.array(node, w_scale).astype(np.float64)
-        ).astype(np.float32)
+        of_x, of_w = (self.array(node, scale).astype(np.float64) for scale in (x_scale, w_scale))
+        if of_x.size != 1 or of_w.size < 1:
+            raise QuantiseError(
+                "quantise",
+                node.name,
+                f"{node.op_type} has scales of shapes {list(of_x.shape)} and {list(of_w.shape)}",
+                "give its activations one scale, and its weights one or one per channel",
+            )
+        with np.errstate(over="ignore", under="ignore"):
+            scale = (of_x * of_w).astype(np.float32)
         scale = scale.reshape(-1) if scale.size > 1 else scale.reshape(())
         label = f"{node.name}/{name}/scale"
         self.added.append(numpy_helper.from_array(scale, label))
@@ -60,6 +97,10 @@ class _Expander:
 
     def expand(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
         kind, names, attributes = node.op_type, list(node.input), list(node.attribute)
+        counts = {"com.microsoft": _MICROSOFT, "": _ONNX, "ai.onnx": _ONNX}.get(node.domain, {}).get(kind)
+        if counts is None:
+            return None
+        _check_operands(node, *counts)
         before: list[onnx.NodeProto] = []
 
         def take(*arguments, **keywords) -> str:
@@ -91,7 +132,7 @@ class _Expander:
         elif kind == "QGemm":
             flipped = any(a.name == "transB" and a.i for a in attributes)
             operator, operands = "Gemm", [take(*names[:3]), take(*names[3:6], axis=0 if flipped else 1)]
-            if names[6]:
+            if len(names) > 6 and names[6]:
                 made, output = self.bias(node, names[6], names[1], names[4])
                 before.append(made)
                 operands.append(output)

@@ -270,8 +270,8 @@ def compile_picture() -> str:
         80,
         CONTROL,
         "lower: place tensors, cut, emit",
-        "`compiler/lower/ layout.py arena.py`",
-        "`compiler/constants.py`",
+        "`compiler/lower/ base/layout.py`",
+        "`compiler/base/arena.py constants.py`",
     )
     d.box(centre, 608, wide, 62, CONTROL, "order: tokens between engines", "`compiler/tokens.py`")
     d.box(centre, 706, wide, 62, CONTROL, "link, and estimate cycles", "`compiler/driver.py cycles.py`")

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from systolith import api
-from systolith.compiler.errors import CompileError
+from systolith.compiler.base.errors import CompileError
 from systolith.host.device import DeviceError
 from systolith.report import LAYER_COLUMNS, Reporter, layer_rows, write_json
 from systolith.sim.verilator import SimulationError

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from systolith import api
-from systolith.compiler.errors import CompileError
+from systolith.compiler.base.errors import CompileError
 from systolith.host.device import DeviceError
 from systolith.report import Reporter, write_json
 from systolith.sim.verilator import SimulationError

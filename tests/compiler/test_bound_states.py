@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import systolith
 from systolith import api
-from systolith.compiler.errors import CompileError, InputError, UnsupportedError
+from systolith.compiler.base.errors import CompileError, InputError, UnsupportedError
 from systolith.compiler.partition import partition_model
 from systolith.spec.image import Image
 from tests.test_cli import invoke, refused

@@ -6,9 +6,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from systolith.compiler.arena import Arena
+from systolith.compiler.base.arena import Arena
+from systolith.compiler.base.errors import AllocationError
 from systolith.compiler.driver import compile_graph
-from systolith.compiler.errors import AllocationError
 from systolith.host.driver import Driver
 from systolith.reference.conv import Conv
 from systolith.reference.hazards import check_order

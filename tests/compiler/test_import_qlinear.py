@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.frontend import import_model
 from tests.compiler.qdq import QdqModel, layer_differences
 

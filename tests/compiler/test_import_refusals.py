@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from systolith.compiler.errors import InputError, QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import InputError, QuantiseError, UnsupportedError
 from systolith.compiler.frontend import import_model, supported_operators, supported_ops_markdown
 from tests.compiler.qdq import QdqModel
 

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.utils import Extractor
 
 from systolith import api
-from systolith.compiler.errors import CompileError, InputError, QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import CompileError, InputError, QuantiseError, UnsupportedError
 from systolith.compiler.partition import partition_model
 from systolith.host.segments import HostSegments, SegmentError
 from systolith.spec.image import Image

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
+from systolith.compiler.base.errors import AllocationError
 from systolith.compiler.driver import compile_graph
-from systolith.compiler.errors import AllocationError
 from systolith.host.driver import Driver
 from systolith.reference.hazards import check_order
 from systolith.reference.machine_device import MachineDevice

@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from systolith import api
+from systolith.compiler.base.errors import QuantiseError
 from systolith.compiler.driver import compile_graph
-from systolith.compiler.errors import QuantiseError
 from systolith.compiler.frontend import import_model
 from systolith.host.driver import Driver
 from systolith.reference.elementwise import Lookup

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from systolith import api
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.errors import UnsupportedError
 from tests.compiler.test_recurrent import float_model, signal_to_noise
 
 

@@ -7,7 +7,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from systolith import api
-from systolith.compiler.errors import UnsupportedError
+from systolith.compiler.base.errors import UnsupportedError
 from tests.compiler.test_onnx_cases import load_cases
 
 #: What runs on the host, and the word by which its reason names it.

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
+from systolith.compiler.base.errors import CompileError
 from systolith.compiler.driver import compile_graph
-from systolith.compiler.errors import CompileError
 from systolith.host.driver import Driver
 from systolith.reference.machine_device import MachineDevice
 from systolith.sim.native import DECERR, RtlDevice

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from systolith.compiler.errors import AllocationError
+from systolith.compiler.base.errors import AllocationError
 from systolith.spec.arch import ArchConfig
 from systolith.spec.costs import matrix_cycles
 from systolith.spec.isa import Instr, Region, Space, isa_for

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from systolith.spec.errors import SystolithError
 
-__all__ = ["AllocationError", "CompileError", "InputError", "QuantiseError", "StateError", "UnsupportedError"]
+__all__ = [
+    "AllocationError",
+    "CompileError",
+    "InputError",
+    "ModelError",
+    "QuantiseError",
+    "StateError",
+    "TensorError",
+    "UnsupportedError",
+]
 
 
 class CompileError(SystolithError):
@@ -25,6 +34,16 @@ class CompileError(SystolithError):
         self.stage, self.node, self.reason, self.hint = stage, node, reason, hint
         where = f"{stage}: {self.kind} {node!r}: " if node else f"{stage}: "
         super().__init__(where + reason + (f"; {hint}" if hint else ""))
+
+
+class ModelError(CompileError):
+    """A model that contradicts itself or ONNX, or is too large, at one of its nodes."""
+
+
+class TensorError(ModelError):
+    """The same at one of its tensors."""
+
+    kind = "tensor"
 
 
 class UnsupportedError(CompileError):

@@ -1,0 +1,81 @@
+"""A factor and an offset per channel: inside a weighted sum, or as a depthwise 1 x 1 convolution."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from systolith.compiler.ops.registry import NodeView
+from systolith.compiler.ops.values import Builder, Func, Pending, Value
+from systolith.compiler.ops.weighted import Linear
+from systolith.reference.conv import Conv
+
+__all__ = ["channel_affine", "convolution", "fold_affine"]
+
+
+def fold_affine(node: NodeView, value: Pending, factor: np.ndarray, offset: np.ndarray) -> Pending:
+    """``value * factor[m] + offset[m]``, inside the weighted sum that `value` is."""
+    linear = value.linear
+    linear = replace(linear, w_scale=linear.w_scale * factor, bias=linear.bias * factor + offset)
+    return replace(value, linear=linear, build=linear.build, sources=(*value.sources, node.name))
+
+
+def channel_affine(
+    builder: Builder, node: NodeView, x: Func, factor: np.ndarray, offset: np.ndarray
+) -> Value:
+    """``x * factor[c] + offset[c]``: weights of 127 (so that the offset keeps seven bits below a step of x),
+    scale factor / 127."""
+    channels = x.shape[1]
+    weights = np.full((channels, 1, 1, 1), 127, np.int8)
+    return convolution(
+        builder,
+        node,
+        x,
+        weights,
+        factor / 127.0,
+        offset,
+        x.shape,
+        strides=(1, 1),
+        dilations=(1, 1),
+        pads=(0, 0, 0, 0),
+        group=channels,
+    )
+
+
+def convolution(
+    builder: Builder,
+    node: NodeView,
+    x: Func,
+    weights: np.ndarray,
+    w_scale: np.ndarray,
+    bias: np.ndarray,
+    shape: tuple[int, ...],
+    **attributes,
+) -> Pending:
+    """``conv(x, weights) + bias`` that waits for the scale of its result; `attributes` as of `Conv`."""
+    tensor = builder.tensors[x.tensor]
+
+    def make(weights, bias, requant) -> Conv:
+        return Conv(weights=weights, bias=bias, x_zero=tensor.zero_point, requant=requant, **attributes)
+
+    linear = Linear(
+        node=node,
+        make=make,
+        weights=weights,
+        axis=0,
+        x_scale=tensor.scale,
+        x_zero=tensor.zero_point,
+        w_scale=w_scale,
+        bias=bias,
+        out_axis=1,
+    )
+    return Pending(
+        node=node.name,
+        op_type=node.op_type,
+        shape=shape,
+        build=linear.build,
+        inputs=(x.tensor,),
+        sources=(node.name,),
+        linear=linear,
+    )
