@@ -24,8 +24,8 @@ def told(kind: type[CompileError], stage: str, node: str, sentence: str, hint: s
     """For calls of another library alone: its exceptions become `kind`, with their text behind `sentence`.
 
     An error that the compiler raised passes as it is, and so does one of the file system, such as a full
-    disk. Code of this project does not belong in the block: an exception of its own is a defect, and must stay
-    visible as one.
+    disk. Code of this project does not belong in the block: an exception of its own is a defect, and must
+    stay visible as one.
     """
     try:
         yield

@@ -11,6 +11,7 @@ import click
 from systolith.cli.options import arch_option, json_option, tools_option
 from systolith.report import reporter_for, write_json
 from systolith.spec.arch import load_arch
+from systolith.spec.outputs import check_outputs
 from systolith.tooling.cache import Cache
 from systolith.tooling.location import cache_limit
 from systolith.tooling.tools import recorded
@@ -56,6 +57,7 @@ def cache(context: click.Context, json_path: str | None) -> None:
         counts[kind] += 1
         sizes[kind] += entry.size
     total, outside = sum(sizes.values()), _tool_bytes(kept.root)
+    check_outputs({"--json": json_path})
     reporter = reporter_for(json_path)
     rows = [(_KINDS.get(kind, kind), f"{counts[kind]:,}", size_text(sizes[kind])) for kind in sorted(counts)]
     if rows:
@@ -91,6 +93,7 @@ def key(arch: str, json_path: str | None) -> None:
     name = re.sub(r"[^\w.-]", "_", config.name)
     with recorded() as tools:
         text = f"systolith-{name}-{core_model_key(config)}"
+    check_outputs({"--json": json_path})
     reporter = reporter_for(json_path)
     reporter.line(text)
     write_json(json_path, {"key": text, "arch": config.name, "path": str(Cache().root), "tools": tools})
@@ -105,6 +108,7 @@ def clear(json_path: str | None) -> None:
     removed = kept.clear()
     left = kept.entries()
     freed = before - sum(entry.size for entry in left) - _tool_bytes(kept.root)
+    check_outputs({"--json": json_path})
     reporter = reporter_for(json_path)
     reporter.line(f"{kept.root}: removed {removed:,} entries, {size_text(max(freed, 0))}")
     if left:
