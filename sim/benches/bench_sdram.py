@@ -12,7 +12,7 @@ from cocotbext.axi import AxiBus, AxiMaster
 
 from systolith.sim.benches.kit import Ports, pauses, start
 from systolith.sim.benches.run import BenchSettings
-from systolith.sim.benches.tops import SDRAM
+from systolith.sim.benches.tops import PIN_CYCLES, SDRAM
 from systolith.sim.sdram import PINS, SdramChip
 from systolith.spec.memory import BURST_BEATS
 
@@ -55,7 +55,7 @@ async def reads_give_what_was_written(dut, stall):
     settings = BenchSettings.current()
     seed = settings.seed
     rng = random.Random(f"{seed} {stall}")
-    chip = SdramChip(SDRAM)
+    chip = SdramChip(SDRAM, PIN_CYCLES)
     master = AxiMaster(AxiBus.from_prefix(dut, "axi_"), dut.clk, dut.rst, max_burst_len=BURST_BEATS)
     if stall:
         writes, reads = master.write_if, master.read_if

@@ -16,6 +16,7 @@ from cocotb.triggers import RisingEdge
 
 from systolith.hw.interfaces import command_layout
 from systolith.sim.benches.checks import command_values
+from systolith.sim.twins import DIFFERS
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Instr, isa_for
 from systolith.spec.regs import ErrorCode
@@ -58,6 +59,27 @@ async def start(dut) -> None:
         await RisingEdge(dut.clk)
     dut.rst.value = 0
     await RisingEdge(dut.clk)
+    if hasattr(dut, DIFFERS):
+        cocotb.start_soon(_hold_equal(dut))
+
+
+async def _hold_equal(dut) -> None:
+    """For ever: both descriptions of a design that runs as a pair give the same (see `sim.twins`).
+
+    Raises
+    ------
+    AssertionError   Where they do not, naming the outputs; cocotb ends the test with it.
+    """
+    cycle = 0
+    while True:
+        await RisingEdge(dut.clk)
+        if int(getattr(dut, DIFFERS).value):
+            prefix = f"{DIFFERS}__"
+            names = [h._name[len(prefix) :] for h in dut if h._name.startswith(prefix) and int(h.value)]
+            raise AssertionError(
+                f"the two descriptions differ in {', '.join(names)}, {cycle} cycles after reset"
+            )
+        cycle += 1
 
 
 def _command(arch: ArchConfig, engine: Engine, instr: Instr, rng: random.Random) -> int:

@@ -130,10 +130,11 @@ def random_instr(arch, engine, rng):
     _, size = REGIONS[region]
     space = Space.ACT if engine is Engine.STORE else rng.choice(list(Space))
     unit = 1 if space is Space.ACT else arch.bus_bytes
-    rows, planes = rng.randint(1, 3), rng.randint(1, 2)
+    rows, planes = rng.randint(1, 3), rng.randint(1, 3)
     length = unit * rng.choice((1, rng.randint(1, 1 + 90 // unit), rng.randint(1, 1 + 1200 // unit)))
     step = rng.choice((0, length, length + unit * rng.randrange(9)))
-    span = (planes * rows - 1) * step + length
+    plane = step * rows + unit * rng.randrange(5)
+    span = (planes - 1) * plane + (rows - 1) * step + length
     ends = rng.choice((0, 0, 0, 1)) * rng.choice((0, 0, unit))
 
     def place(limit):
@@ -152,8 +153,8 @@ def random_instr(arch, engine, rng):
         bytes=length,
         ext_row=step,
         row=step,
-        ext_plane=step * rows,
-        plane=step * rows,
+        ext_plane=plane,
+        plane=plane,
     )
 
 
@@ -227,6 +228,12 @@ def test_an_offset_that_wraps_is_outside_unless_it_comes_back():
     same = make("LOAD", region=Region.DATA, offset=32, rows=2, bytes=1, ext_row=2**32 - 16, row=1)
     found, _ = run(TINY, Engine.LOAD, [same])
     assert [piece["addr"] - REGIONS[Region.DATA][0] for piece in found] == [32, 16]
+
+
+@pytest.mark.parametrize("engine", [Engine.LOAD, Engine.STORE])
+def test_a_row_whose_end_wraps_is_outside(engine):
+    instr = isa_for(TINY).make(engine.name, region=Region.DATA, offset=2**32 - 16, bytes=48)
+    assert run(TINY, engine, [instr])[0] == [{"error": ErrorCode.REGION}]
 
 
 @ARCHS
