@@ -71,7 +71,8 @@ def run(config, segments, *, gap=0.0, seed=0, idle=30):
                 word = sum(memory.get(at + lane, 0) << 8 * lane for lane in range(size))
                 # What comes from outside the chip may be anything.
                 expected["reads"].append((None if segment["error"] else word, last, segment["error"]))
-    found = {"reads": [], "written": [], "cycles": []}
+    driven = bus_bits // timing.bits * sum(s["len"] + 1 for s in segments if s["write"] and not s["error"])
+    found = {"reads": [], "written": [], "cycles": [], "driven": 0}
 
     async def feed_writes(ctx):
         await send(ctx, dut.writes, writes, rng)
@@ -83,14 +84,16 @@ def run(config, segments, *, gap=0.0, seed=0, idle=30):
         quiet = cycle = 0
         due = [len(expected["reads"]), len(expected["written"])]
         while quiet < idle:
-            _, _, valid, data, last, error, written, bad = await ctx.tick().sample(
+            _, _, valid, data, last, error, written, bad, drives = await ctx.tick().sample(
                 dut.reads.valid,
                 dut.reads.data,
                 dut.reads.last,
                 dut.reads.error,
                 dut.written.valid,
                 dut.written.error,
+                dut.pins.dq_oe,
             )
+            found["driven"] += drives
             if valid:
                 found["reads"].append((None if error else data, last, error))
             if written:
@@ -103,6 +106,7 @@ def run(config, segments, *, gap=0.0, seed=0, idle=30):
             assert cycle < 30_000, f"hangs with {len(found['reads'])} reads of {due[0]}"
 
     simulate(dut, watch, beside=[feed, feed_writes], processes=[drive(dut.pins, chip)], seed=seed)
+    assert found["driven"] == driven, "DQ is driven without a WRITE, or is not with one"
     return found, expected, chip, memory
 
 
