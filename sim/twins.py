@@ -1,7 +1,7 @@
 """Two descriptions of one design side by side: the same inputs, and whether their outputs are equal.
 
-So a netlist is held against its RTL bit for bit and cycle for cycle, whatever a bench drives and whatever it looks
-at.
+So a netlist is held against its RTL bit for bit and cycle for cycle, whatever a bench drives and whatever
+it looks at.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The host link over its line, bit by bit: random requests, damaged ones among them, to a memory and registers
-that nobody here wrote (cocotbext-axi's `AxiRam` and `AxiLiteRam`).
+"""The host link over its line, bit by bit: random requests, damaged ones too, to a memory and registers that
+nobody here wrote (cocotbext-axi's `AxiRam` and `AxiLiteRam`).
 
-Every answer is the one that the host expects, in bits of the right length; in the end memory and registers hold
-what was written.
+Every answer is the one that the host expects, in bits of the right length; in the end memory and registers
+hold what was written.
 """
 
 from __future__ import annotations

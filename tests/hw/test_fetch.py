@@ -23,8 +23,8 @@ BASE = 0x1F40
 
 
 def run(arch, size, *, entry=0, stall=0.0, latency=1, bad=range(0), seed=0, halt=None, limit=None):
-    """Fetch until the end of the region, or for `limit` cycles; returns the program, what came (offset, word, error) with
-    its cycles, and the memory."""
+    """Fetch until the end of the region, or for `limit` cycles; returns the program, what came (offset, word,
+    error) with its cycles, and the memory."""
     dut = Fetch(arch)
     rng = random.Random(f"fetch {seed}")
     program = rng.randbytes(size)

@@ -45,7 +45,7 @@ def fault(arch, instr, offset, sram):
 
 
 def pieces(arch, instr):
-    """The bursts of an instruction as dictionaries; the last one has an error where a row may not be moved."""
+    """The bursts of an instruction as dictionaries; the last has an error where a row may not be moved."""
     base, _ = REGIONS[instr.region]
     # Addresses of SRAM bytes wrap where their operand does.
     sram_limit = 1 << next(f.bits for f in isa_for(arch).by_mnemonic["LOAD"].fields if f.name == "base")

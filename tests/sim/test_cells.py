@@ -1,5 +1,5 @@
-"""Vendor's cells that the hardware instantiates itself, after synthesis and with their models: they do what the plain
-logic in their place does, in the same cycles."""
+"""Vendor's cells that the hardware instantiates itself, after synthesis and with their models: they do what
+the plain logic in their place does, in the same cycles."""
 
 import pytest
 from amaranth.back import verilog
