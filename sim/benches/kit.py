@@ -15,10 +15,10 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
 from systolith.hw.interfaces import command_layout
-from systolith.sim.benches.checks import command_values
+from systolith.sim.benches.checks import command_bits
 from systolith.sim.twins import DIFFERS
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Engine, Instr, isa_for
+from systolith.spec.isa import Engine, Instr
 from systolith.spec.regs import ErrorCode
 
 __all__ = ["LIMIT", "Ports", "check_error", "feed_commands", "fill_tables", "hold_offers", "pauses", "start"]
@@ -82,16 +82,6 @@ async def _hold_equal(dut) -> None:
         cycle += 1
 
 
-def _command(arch: ArchConfig, engine: Engine, instr: Instr, rng: random.Random) -> int:
-    """The command as bits; those that its format does not define are random."""
-    layout, fmt = command_layout(arch, engine), isa_for(arch).by_mnemonic[instr.mnemonic]
-    defined = layout["opcode"].width + layout["body"].shape[instr.mnemonic].width
-    bits = layout.const(
-        {"opcode": fmt.opcode, "body": {instr.mnemonic: command_values(arch, instr)}}
-    ).as_bits()
-    return bits | rng.getrandbits(layout.size) >> defined << defined
-
-
 async def feed_commands(
     dut, arch: ArchConfig, engine: Engine, instrs: list[Instr], rng: random.Random, gap: float
 ) -> None:
@@ -103,7 +93,7 @@ async def feed_commands(
         while rng.random() < gap:
             cmd.payload = rng.getrandbits(bits)
             await RisingEdge(dut.clk)
-        cmd.payload, cmd.valid = _command(arch, engine, instr, rng), 1
+        cmd.payload, cmd.valid = command_bits(arch, engine, instr, rng), 1
         await RisingEdge(dut.clk)
         while not cmd.ready:
             await RisingEdge(dut.clk)

@@ -9,7 +9,7 @@ from typing import Any
 from amaranth.hdl import Value
 from amaranth.sim import Simulator
 
-__all__ = ["STALLS", "Held", "accepted", "as_bits", "chance", "send", "simulate"]
+__all__ = ["STALLS", "Held", "accepted", "as_bits", "chance", "collect", "send", "simulate"]
 
 #: A coroutine of the simulator's.
 Bench = Callable[[Any], Awaitable[None]]
@@ -93,15 +93,40 @@ async def accepted(ctx: Any, stream: Any) -> None:
         *_, ready = await ctx.tick().sample(stream.ready)
 
 
-async def send(ctx: Any, stream: Any, payloads: Iterable[Any], rng: random.Random, gap: float = 0.0) -> None:
-    """Offer payloads one after another; `gap` is the probability of a cycle without an offer and with any
-    payload."""
+async def send(
+    ctx: Any,
+    stream: Any,
+    payloads: Iterable[Any],
+    rng: random.Random,
+    gap: float = 0.0,
+    taken: Callable[[], object] = lambda: None,
+) -> None:
+    """Offer payloads one after another.
+
+    Parameters
+    ----------
+    payloads : iterable    values of the payload, or all of its bits as an integer
+    gap : float            probability of a cycle without an offer and with any payload
+    taken : function       called in the cycle in which each is taken
+    """
     bits = as_bits(stream.payload)
     for payload in payloads:
         while chance(rng, gap):
             ctx.set(bits, rng.getrandbits(len(bits)))
             await ctx.tick()
-        ctx.set(stream.payload, payload)
+        ctx.set(bits if isinstance(payload, int) else stream.payload, payload)
         ctx.set(stream.valid, 1)
         await accepted(ctx, stream)
+        taken()
         ctx.set(stream.valid, 0)
+
+
+def collect(stream: Any, into: list[Any]) -> Bench:
+    """A testbench that puts every payload of a stream without `ready` into a list, for ever."""
+
+    async def bench(ctx: Any) -> None:
+        async for _, _, valid, payload in ctx.tick().sample(stream.valid, stream.payload):
+            if valid:
+                into.append(payload)
+
+    return bench

@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from systolith.hw.interfaces import ActReadSignature
 from systolith.sim.benches.stimulus import random_store
 from systolith.sim.benches.tops import StoreTop
 from systolith.spec.isa import Region, isa_for
 from systolith.spec.regs import ErrorCode
 from tests.hw.axi_memory import AxiMemory
+from tests.hw.engine_bench import SramReads
 from tests.hw.kit import Held
 from tests.hw.transfer_bench import ARCHS, DATA, SIZE, TINY, execute, first_difference
 
@@ -48,23 +48,17 @@ class Stored:
         )
 
     async def _serve(self, ctx):
-        """A process: the SRAM behind the read port, with garbage in all cycles but the stated one."""
-        read, arch = self.dut.read, self.arch
-        pipe = [None] * ActReadSignature.LATENCY
+        """A process: the SRAM behind the read port."""
+        read = self.dut.read
+        reads = SramReads(self.arch, self.sram, self._random)
         held = Held("a read")
         while True:
             grant = self._random.random() >= self._stall
             ctx.set(read.ready, grant)
-            at = pipe.pop(0)
-            word = (
-                self._random.randbytes(arch.act_width)
-                if at is None
-                else bytes(self.sram[(at + i) % arch.act_bytes] for i in range(arch.act_width))
-            )
-            ctx.set(read.data.as_value(), int.from_bytes(word, "little"))
+            ctx.set(read.data.as_value(), reads.word())
             _, _, valid, addr = await ctx.tick().sample(read.valid, read.addr)
             held.check(valid, grant, addr)
-            pipe.append(addr if valid and grant else None)
+            reads.grant(addr if valid and grant else None)
 
     def _done(self, index):
         after = self._expected[index]

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from systolith.hw.engine.transfer import RowWalker
-from systolith.sim.benches.checks import command_values
+from systolith.sim.benches.checks import command_bits
 from systolith.spec.isa import Engine, Region, Space, isa_for
 from systolith.spec.regs import ErrorCode
 from tests.hw.engine_bench import TINY
@@ -94,13 +94,7 @@ def run(arch, engine, instrs, *, stall=0.0, seed=0, idle=40):
             base, size = REGIONS[region]
             ctx.set(window.base, base)
             ctx.set(window.size, size)
-        await send(
-            ctx,
-            dut.cmd,
-            [{"body": {i.mnemonic: command_values(arch, i)}} for i in instrs],
-            rng,
-            stall,
-        )
+        await send(ctx, dut.cmd, [command_bits(arch, engine, i, rng) for i in instrs], rng, stall)
 
     async def watch(ctx):
         quiet = cycle = 0

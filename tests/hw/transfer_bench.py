@@ -4,9 +4,9 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from systolith.sim.benches.checks import command_values
+from systolith.sim.benches.checks import command_bits
 from systolith.spec.arch import PRESETS, ArchConfig
-from systolith.spec.isa import Instr, Space
+from systolith.spec.isa import Instr, Space, isa_for
 from systolith.spec.regs import ErrorCode
 from tests.hw.kit import send, simulate
 
@@ -92,7 +92,8 @@ def execute(
             window = getattr(dut.regions, name)
             ctx.set(window.base, base)
             ctx.set(window.size, size)
-        commands = [{"body": {i.mnemonic: command_values(arch, i)}} for i in instrs]
+        engine = isa_for(arch).by_mnemonic[instrs[0].mnemonic].engine
+        commands = [command_bits(arch, engine, instr, rng) for instr in instrs]
         await send(ctx, dut.engine.cmd, commands, rng, stall)
 
     async def watch(ctx):
