@@ -14,7 +14,7 @@ from cocotb.queue import Queue
 from cocotb.triggers import ClockCycles, FallingEdge, with_timeout
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteRam, AxiRam
 
-from systolith.sim.benches.kit import pauses, start
+from systolith.sim.benches.kit import rest, start
 from systolith.sim.benches.monitors import watch_axi
 from systolith.sim.benches.run import BenchSettings
 from systolith.sim.benches.tops import LINK_DIVISOR
@@ -95,14 +95,7 @@ async def requests_are_answered(dut, stall):
     rng = random.Random(f"{seed} {stall}")
     memory = AxiRam(AxiBus.from_prefix(dut, "memory_"), dut.clk, dut.rst, size=MEMORY)
     registers = AxiLiteRam(AxiLiteBus.from_prefix(dut, "csr_"), dut.clk, dut.rst, size=REGISTERS)
-    if stall:
-        for ram in (memory, registers):
-            writes, reads = ram.write_if, ram.read_if
-            for channel in (
-                *(writes.aw_channel, writes.w_channel, writes.b_channel),
-                *(reads.ar_channel, reads.r_channel),
-            ):
-                channel.set_pause_generator(pauses(rng, stall))
+    rest(rng, stall, memory, registers)
     contents, values = bytearray(rng.randbytes(MEMORY)), bytearray(rng.randbytes(REGISTERS))
     memory.write(0, bytes(contents))
     registers.write(0, bytes(values))

@@ -10,7 +10,7 @@ import cocotb
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiBus, AxiMaster
 
-from systolith.sim.benches.kit import Ports, pauses, start
+from systolith.sim.benches.kit import Ports, rest, start
 from systolith.sim.benches.run import BenchSettings
 from systolith.sim.benches.tops import PIN_CYCLES, SDRAM
 from systolith.sim.sdram import PINS, SdramChip
@@ -57,16 +57,7 @@ async def reads_give_what_was_written(dut, stall):
     rng = random.Random(f"{seed} {stall}")
     chip = SdramChip(SDRAM, PIN_CYCLES)
     master = AxiMaster(AxiBus.from_prefix(dut, "axi_"), dut.clk, dut.rst, max_burst_len=BURST_BEATS)
-    if stall:
-        writes, reads = master.write_if, master.read_if
-        for channel in (
-            writes.aw_channel,
-            writes.w_channel,
-            writes.b_channel,
-            reads.ar_channel,
-            reads.r_channel,
-        ):
-            channel.set_pause_generator(pauses(rng, stall))
+    rest(rng, stall, master)
     contents = [bytearray(rng.randbytes(SIZE)) for _ in PLACES]
     for base, data in zip(PLACES, contents, strict=True):
         chip.write(base, data)

@@ -21,7 +21,17 @@ from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Instr
 from systolith.spec.regs import ErrorCode
 
-__all__ = ["LIMIT", "Ports", "check_error", "feed_commands", "fill_tables", "hold_offers", "pauses", "start"]
+__all__ = [
+    "LIMIT",
+    "Ports",
+    "check_error",
+    "feed_commands",
+    "fill_tables",
+    "hold_offers",
+    "rest",
+    "set_regions",
+    "start",
+]
 
 #: Longest that a bench waits for anything, in cycles.
 LIMIT = 60_000
@@ -131,10 +141,32 @@ async def hold_offers(dut, prefix: str, payload: tuple[str, ...], *, seed: int) 
         waiting = None if ports.ready else offer
 
 
-def pauses(rng: random.Random, probability: float) -> Iterator[bool]:
+def _pauses(rng: random.Random, probability: float) -> Iterator[bool]:
     """A pause generator for cocotbext-axi: whether a channel rests in the next cycle."""
     while True:
         yield rng.random() < probability
+
+
+#: Channels as cocotbext-axi names them.
+_CHANNELS = ("aw_channel", "w_channel", "b_channel", "ar_channel", "r_channel")
+
+
+def rest(rng: random.Random, probability: float, *models) -> None:
+    """Let every channel of cocotbext-axi's masters and memories rest in a cycle with this probability."""
+    if not probability:
+        return
+    for model in models:
+        for part in (model, getattr(model, "write_if", None), getattr(model, "read_if", None)):
+            for name in _CHANNELS:
+                if (channel := getattr(part, name, None)) is not None:
+                    channel.set_pause_generator(_pauses(rng, probability))
+
+
+def set_regions(dut, **regions: tuple[int, int]) -> None:
+    """Base and size of regions `program` and `data`."""
+    for name, (base, size) in regions.items():
+        port = Ports(dut, f"regions__{name}")
+        port.base, port.size = base, size
 
 
 def check_error(engine: Ports, seed: int) -> None:

@@ -10,7 +10,17 @@ from systolith.spec.isa import Region, Space, isa_for
 from systolith.spec.regs import ErrorCode
 from tests.hw.axi_memory import AxiMemory
 from tests.hw.kit import Held
-from tests.hw.transfer_bench import ARCHS, DATA, PROGRAM, SIZE, TINY, execute, first_difference, srams
+from tests.hw.transfer_bench import (
+    ARCHS,
+    DATA,
+    PROGRAM,
+    SIZE,
+    TINY,
+    execute,
+    first_difference,
+    rows_about_a_page,
+    srams,
+)
 
 EACH = pytest.mark.parametrize("arch", ARCHS, ids=lambda arch: arch.name)
 
@@ -161,14 +171,7 @@ def test_long_rows_split_at_pages_and_reach_every_memory(arch):
 
 @EACH
 def test_rows_about_the_end_of_a_page(arch):
-    """Every alignment before the end, and every length across it; the memory refuses a burst that crosses."""
-    b, make = arch.bus_bytes, isa_for(arch).make
-    rng = random.Random(6)
-    instrs = [
-        make("LOAD", region=Region.DATA, offset=0x1000 - before, bytes=length, base=rng.randrange(256))
-        for before in (*range(1, b + 2), 15 * b, 16 * b + 1)
-        for length in (1, before, before + 1, before + 16 * b + 3)
-    ]
+    instrs = rows_about_a_page(arch, "LOAD", random.Random(6))
     loaded = whole(Loaded(arch, instrs, stall=0.1, seed=6))
     assert loaded.memory.bursts > len(instrs)
 

@@ -11,7 +11,7 @@ from systolith.spec.regs import ErrorCode
 from tests.hw.axi_memory import AxiMemory
 from tests.hw.engine_bench import SramReads
 from tests.hw.kit import Held
-from tests.hw.transfer_bench import ARCHS, DATA, SIZE, TINY, execute, first_difference
+from tests.hw.transfer_bench import ARCHS, DATA, SIZE, TINY, execute, first_difference, rows_about_a_page
 
 EACH = pytest.mark.parametrize("arch", ARCHS, ids=lambda arch: arch.name)
 
@@ -129,14 +129,7 @@ def test_a_long_row_splits_at_pages_and_ends_with_the_region(arch):
 
 @EACH
 def test_rows_about_the_end_of_a_page(arch):
-    """Every alignment before the end, and every length across it; the memory refuses a burst that crosses."""
-    b, make = arch.bus_bytes, isa_for(arch).make
-    rng = random.Random(8)
-    instrs = [
-        make("STORE", region=Region.DATA, offset=0x1000 - before, bytes=length, base=rng.randrange(256))
-        for before in (*range(1, b + 2), 15 * b, 16 * b + 1)
-        for length in (1, before, before + 1, before + 16 * b + 3)
-    ]
+    instrs = rows_about_a_page(arch, "STORE", random.Random(8))
     stored = whole(Stored(arch, instrs, stall=0.1, seed=8))
     assert stored.memory.bursts > len(instrs)
 

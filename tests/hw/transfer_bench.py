@@ -4,9 +4,10 @@ import dataclasses
 import random
 from collections.abc import Callable
 
+from systolith.hw.soc.axi import PAGE_BYTES
 from systolith.sim.benches.checks import command_bits
 from systolith.spec.arch import PRESETS, ArchConfig
-from systolith.spec.isa import Instr, Space, isa_for
+from systolith.spec.isa import Instr, Region, Space, isa_for
 from systolith.spec.regs import ErrorCode
 from tests.hw.kit import send, simulate
 
@@ -20,6 +21,7 @@ __all__ = [
     "Run",
     "execute",
     "first_difference",
+    "rows_about_a_page",
     "srams",
 ]
 
@@ -61,6 +63,21 @@ def first_difference(found, expected) -> str:
         return ""
     at = next(i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b)
     return f"byte {at} is {found[at]}, not {expected[at]}"
+
+
+def rows_about_a_page(arch: ArchConfig, mnemonic: str, rng: random.Random) -> list[Instr]:
+    """Rows of DATA that begin before the end of a page, at every alignment, and end before, at and behind it.
+
+    External memory refuses a burst that crosses it.
+    """
+    b = arch.bus_bytes
+    return [
+        isa_for(arch).make(
+            mnemonic, region=Region.DATA, offset=PAGE_BYTES - before, bytes=length, base=rng.randrange(256)
+        )
+        for before in (*range(1, b + 2), 15 * b, 16 * b + 1)
+        for length in (1, before, before + 1, before + 16 * b + 3)
+    ]
 
 
 def execute(
