@@ -64,7 +64,7 @@ test-all: env  ## every test, the slow ones too
 	$(BIN)/python -m pytest -q -n $(JOBS)
 
 netlist: env  ## blocks and a small core after synthesis give the RTL's bits in the RTL's cycles
-	$(BIN)/python -m pytest -q tests/sim/test_netlist.py
+	$(BIN)/python -m pytest -q tests/sim/test_netlist.py tests/sim/test_cells.py
 
 bench: env  ## speed of the simulation, models and recurrent layers on RTL; MODELS=FOLDER takes its *_qdq.onnx
 	@mkdir -p build

@@ -4,7 +4,7 @@ from systolith.spec.isa import isa_for
 from systolith.spec.regs import ErrorCode, Status
 from tests.graphs import ARCHS
 
-__all__ = ["ARCH", "HALT", "ISA", "NOP", "WRONG", "execute", "word"]
+__all__ = ["ARCH", "HALT", "ISA", "NOP", "WRONG", "abort", "execute", "word"]
 
 ARCH = ARCHS["tiny"]
 ISA = isa_for(ARCH)
@@ -86,6 +86,27 @@ def execute(
 ) -> tuple[Status, ErrorCode, int]:
     """Run instruction words at PROGRAM offset 0; returns (status, code, offset of the fault)."""
     device.reset()
+    _start(device, words, data_size, watchdog)
+    device.wait(limit)
+    status = Status(device.csr_read("STATUS"))
+    result = (
+        status & (Status.DONE | Status.ERROR),
+        ErrorCode(device.csr_read("ERROR_CODE")),
+        device.csr_read("ERROR_ADDR"),
+    )
+    device.csr_write("WATCHDOG", 1 << 20)
+    return result
+
+
+def abort(device, words: list[bytes], cycles: int) -> None:
+    """Run instruction words for so many cycles, and reset the core: it is idle then."""
+    _start(device, words, 4096, 1 << 20)
+    device.run(cycles)
+    device.reset()
+    assert device.csr_read("STATUS") == 0, f"after {cycles} cycles"
+
+
+def _start(device, words: list[bytes], data_size: int, watchdog: int) -> None:
     program = b"".join(words)
     device.write(0, program + bytes(64))
     for name, value in (
@@ -100,12 +121,3 @@ def execute(
     ):
         device.csr_write(name, value)
     device.start()
-    device.wait(limit)
-    status = Status(device.csr_read("STATUS"))
-    result = (
-        status & (Status.DONE | Status.ERROR),
-        ErrorCode(device.csr_read("ERROR_CODE")),
-        device.csr_read("ERROR_ADDR"),
-    )
-    device.csr_write("WATCHDOG", 1 << 20)
-    return result

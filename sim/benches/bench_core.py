@@ -17,7 +17,7 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 from systolith.host.device import DeviceError
 from systolith.host.driver import Driver
 from systolith.reference.machine_device import MachineDevice
-from systolith.sim.benches.kit import LIMIT, pauses, start
+from systolith.sim.benches.kit import LIMIT, rest, start
 from systolith.sim.benches.monitors import watch_axi
 from systolith.sim.benches.run import BenchSettings
 from systolith.spec.image import Image
@@ -36,13 +36,7 @@ class CocotbDevice:
         self._clk = dut.clk
         self.memory = AxiRam(AxiBus.from_prefix(dut, "axi_"), dut.clk, dut.rst, size=MEMORY)
         self.host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "csr_"), dut.clk, dut.rst)
-        writes, reads = (self.memory.write_if, self.host.write_if), (self.memory.read_if, self.host.read_if)
-        if stall:
-            for channel in (
-                *(c for i in writes for c in (i.aw_channel, i.w_channel, i.b_channel)),
-                *(c for i in reads for c in (i.ar_channel, i.r_channel)),
-            ):
-                channel.set_pause_generator(pauses(rng, stall))
+        rest(rng, stall, self.memory, self.host)
 
     def write(self, addr: int, data: bytes) -> None:
         """Copy bytes into external memory; takes no simulated time."""

@@ -9,7 +9,16 @@ from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiRamRead, AxiReadBus
 
 from systolith.reference.machine import Machine
-from systolith.sim.benches.kit import LIMIT, Ports, check_error, feed_commands, hold_offers, pauses, start
+from systolith.sim.benches.kit import (
+    LIMIT,
+    Ports,
+    check_error,
+    feed_commands,
+    hold_offers,
+    rest,
+    set_regions,
+    start,
+)
 from systolith.sim.benches.monitors import watch_axi
 from systolith.sim.benches.run import BenchSettings
 from systolith.sim.benches.stimulus import aligned_load, random_load
@@ -73,15 +82,11 @@ async def transfers_arrive(dut, stall):
     contents = rng.randbytes(SIZE + DATA - PROGRAM)
     ram = AxiRamRead(AxiReadBus.from_prefix(dut, "axi_"), dut.clk, dut.rst, size=1 << 16)
     ram.write(PROGRAM, contents)
-    if stall:
-        ram.ar_channel.set_pause_generator(pauses(rng, stall))
-        ram.r_channel.set_pause_generator(pauses(rng, stall))
+    rest(rng, stall, ram)
     instrs = [(aligned_load if i % 3 == 2 else random_load)(arch, rng) for i in range(settings.count)]
     memory = np.frombuffer(contents, np.uint8)
     machine = Machine(arch, memory[: DATA - PROGRAM], memory[DATA - PROGRAM :])
-    for name, base, size in (("program", PROGRAM, DATA - PROGRAM), ("data", DATA, SIZE)):
-        region = Ports(dut, f"regions__{name}")
-        region.base, region.size = base, size
+    set_regions(dut, program=(PROGRAM, DATA - PROGRAM), data=(DATA, SIZE))
     await start(dut)
     cocotb.start_soon(watch_axi(dut, arch.bus_bytes, seed=seed))
     cocotb.start_soon(hold_offers(dut, "act", ("addr", "mask", "data"), seed=seed))

@@ -10,9 +10,9 @@ import cocotb
 from cocotb.triggers import RisingEdge
 from cocotbext.axi import AxiBus, AxiMaster
 
-from systolith.sim.benches.kit import Ports, pauses, start
+from systolith.sim.benches.kit import Ports, rest, start
 from systolith.sim.benches.run import BenchSettings
-from systolith.sim.benches.tops import SDRAM
+from systolith.sim.benches.tops import PIN_CYCLES, SDRAM
 from systolith.sim.sdram import PINS, SdramChip
 from systolith.spec.memory import BURST_BEATS
 
@@ -55,18 +55,9 @@ async def reads_give_what_was_written(dut, stall):
     settings = BenchSettings.current()
     seed = settings.seed
     rng = random.Random(f"{seed} {stall}")
-    chip = SdramChip(SDRAM)
+    chip = SdramChip(SDRAM, PIN_CYCLES)
     master = AxiMaster(AxiBus.from_prefix(dut, "axi_"), dut.clk, dut.rst, max_burst_len=BURST_BEATS)
-    if stall:
-        writes, reads = master.write_if, master.read_if
-        for channel in (
-            writes.aw_channel,
-            writes.w_channel,
-            writes.b_channel,
-            reads.ar_channel,
-            reads.r_channel,
-        ):
-            channel.set_pause_generator(pauses(rng, stall))
+    rest(rng, stall, master)
     contents = [bytearray(rng.randbytes(SIZE)) for _ in PLACES]
     for base, data in zip(PLACES, contents, strict=True):
         chip.write(base, data)

@@ -10,7 +10,16 @@ from cocotbext.axi import AxiRamWrite, AxiWriteBus
 
 from systolith.hw.interfaces import ActReadSignature
 from systolith.reference.machine import Machine
-from systolith.sim.benches.kit import LIMIT, Ports, check_error, feed_commands, hold_offers, pauses, start
+from systolith.sim.benches.kit import (
+    LIMIT,
+    Ports,
+    check_error,
+    feed_commands,
+    hold_offers,
+    rest,
+    set_regions,
+    start,
+)
 from systolith.sim.benches.monitors import watch_axi
 from systolith.sim.benches.run import BenchSettings
 from systolith.sim.benches.stimulus import random_store
@@ -64,15 +73,11 @@ async def transfers_arrive(dut, stall):
     before, act = rng.randbytes(MEMORY), rng.randbytes(arch.act_bytes)
     ram = AxiRamWrite(AxiWriteBus.from_prefix(dut, "axi_"), dut.clk, dut.rst, size=MEMORY)
     ram.write(0, before)
-    if stall:
-        for channel in (ram.aw_channel, ram.w_channel, ram.b_channel):
-            channel.set_pause_generator(pauses(rng, stall))
+    rest(rng, stall, ram)
     instrs = [random_store(arch, rng) for _ in range(settings.count)]
     instrs.append(last_row(arch, arch.act_bytes))
     expected, author = expected_memory(arch, instrs, before, np.frombuffer(act, np.int8))
-    for name, base, size in (("data", DATA, SIZE), ("program", 0, MEMORY)):
-        region = Ports(dut, f"regions__{name}")
-        region.base, region.size = base, size
+    set_regions(dut, data=(DATA, SIZE), program=(0, MEMORY))
     await start(dut)
     cocotb.start_soon(watch_axi(dut, arch.bus_bytes, seed=seed))
     cocotb.start_soon(hold_offers(dut, "read", ("addr",), seed=seed))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Instr, isa_for
+import random
 
-__all__ = ["EffectChecker", "command_values", "signed8", "split_bytes"]
+from systolith.hw.interfaces import command_layout
+from systolith.spec.arch import ArchConfig
+from systolith.spec.isa import Engine, Instr, isa_for
+
+__all__ = ["EffectChecker", "command_bits", "command_values", "signed8", "split_bytes"]
 
 
 def signed8(byte: int) -> int:
@@ -23,6 +26,16 @@ def split_bytes(value: int, count: int, bits: int = 8) -> tuple[int, ...]:
 def command_values(arch: ArchConfig, instr: Instr) -> dict[str, int]:
     """Operands as an engine receives them."""
     return {f.name: instr.operands[f.name] - f.bias for f in isa_for(arch).by_mnemonic[instr.mnemonic].fields}
+
+
+def command_bits(arch: ArchConfig, engine: Engine, instr: Instr, rng: random.Random) -> int:
+    """A command as an engine receives it; bits that its format does not define are random."""
+    layout, fmt = command_layout(arch, engine), isa_for(arch).by_mnemonic[instr.mnemonic]
+    defined = layout["opcode"].width + layout["body"].shape[instr.mnemonic].width
+    bits = layout.const(
+        {"opcode": fmt.opcode, "body": {instr.mnemonic: command_values(arch, instr)}}
+    ).as_bits()
+    return bits | rng.getrandbits(layout.size) >> defined << defined
 
 
 class EffectChecker:

@@ -15,12 +15,23 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
 from systolith.hw.interfaces import command_layout
-from systolith.sim.benches.checks import command_values
+from systolith.sim.benches.checks import command_bits
+from systolith.sim.twins import DIFFERS
 from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Engine, Instr, isa_for
+from systolith.spec.isa import Engine, Instr
 from systolith.spec.regs import ErrorCode
 
-__all__ = ["LIMIT", "Ports", "check_error", "feed_commands", "fill_tables", "hold_offers", "pauses", "start"]
+__all__ = [
+    "LIMIT",
+    "Ports",
+    "check_error",
+    "feed_commands",
+    "fill_tables",
+    "hold_offers",
+    "rest",
+    "set_regions",
+    "start",
+]
 
 #: Longest that a bench waits for anything, in cycles.
 LIMIT = 60_000
@@ -58,16 +69,27 @@ async def start(dut) -> None:
         await RisingEdge(dut.clk)
     dut.rst.value = 0
     await RisingEdge(dut.clk)
+    if hasattr(dut, DIFFERS):
+        cocotb.start_soon(_hold_equal(dut))
 
 
-def _command(arch: ArchConfig, engine: Engine, instr: Instr, rng: random.Random) -> int:
-    """The command as bits; those that its format does not define are random."""
-    layout, fmt = command_layout(arch, engine), isa_for(arch).by_mnemonic[instr.mnemonic]
-    defined = layout["opcode"].width + layout["body"].shape[instr.mnemonic].width
-    bits = layout.const(
-        {"opcode": fmt.opcode, "body": {instr.mnemonic: command_values(arch, instr)}}
-    ).as_bits()
-    return bits | rng.getrandbits(layout.size) >> defined << defined
+async def _hold_equal(dut) -> None:
+    """For ever: both descriptions of a design that runs as a pair give the same (see `sim.twins`).
+
+    Raises
+    ------
+    AssertionError   Where they do not, naming the outputs; cocotb ends the test with it.
+    """
+    cycle = 0
+    while True:
+        await RisingEdge(dut.clk)
+        if int(getattr(dut, DIFFERS).value):
+            prefix = f"{DIFFERS}__"
+            names = [h._name[len(prefix) :] for h in dut if h._name.startswith(prefix) and int(h.value)]
+            raise AssertionError(
+                f"the two descriptions differ in {', '.join(names)}, {cycle} cycles after reset"
+            )
+        cycle += 1
 
 
 async def feed_commands(
@@ -81,7 +103,7 @@ async def feed_commands(
         while rng.random() < gap:
             cmd.payload = rng.getrandbits(bits)
             await RisingEdge(dut.clk)
-        cmd.payload, cmd.valid = _command(arch, engine, instr, rng), 1
+        cmd.payload, cmd.valid = command_bits(arch, engine, instr, rng), 1
         await RisingEdge(dut.clk)
         while not cmd.ready:
             await RisingEdge(dut.clk)
@@ -119,10 +141,32 @@ async def hold_offers(dut, prefix: str, payload: tuple[str, ...], *, seed: int) 
         waiting = None if ports.ready else offer
 
 
-def pauses(rng: random.Random, probability: float) -> Iterator[bool]:
+def _pauses(rng: random.Random, probability: float) -> Iterator[bool]:
     """A pause generator for cocotbext-axi: whether a channel rests in the next cycle."""
     while True:
         yield rng.random() < probability
+
+
+#: Channels as cocotbext-axi names them.
+_CHANNELS = ("aw_channel", "w_channel", "b_channel", "ar_channel", "r_channel")
+
+
+def rest(rng: random.Random, probability: float, *models) -> None:
+    """Let every channel of cocotbext-axi's masters and memories rest in a cycle with this probability."""
+    if not probability:
+        return
+    for model in models:
+        for part in (model, getattr(model, "write_if", None), getattr(model, "read_if", None)):
+            for name in _CHANNELS:
+                if (channel := getattr(part, name, None)) is not None:
+                    channel.set_pause_generator(_pauses(rng, probability))
+
+
+def set_regions(dut, **regions: tuple[int, int]) -> None:
+    """Base and size of regions `program` and `data`."""
+    for name, (base, size) in regions.items():
+        port = Ports(dut, f"regions__{name}")
+        port.base, port.size = base, size
 
 
 def check_error(engine: Ports, seed: int) -> None:

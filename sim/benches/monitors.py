@@ -16,10 +16,10 @@ _CHANNELS = {"ar": _ADDRESS, "aw": _ADDRESS, "w": ("data", "strb", "last")}
 _INCR = 1
 
 
-async def watch_axi(dut, bus_bytes: int, *, prefix: str = "axi", seed: int) -> None:
+async def watch_axi(dut, bus_bytes: int, *, prefix: str = "axi", seed: int, data_first: bool = False) -> None:
     """For ever: VALID stays until READY with the same payload and is low in reset; bursts are INCR, as wide
-    as the bus, aligned and
-    inside 4 KiB; WLAST marks the last beat of its burst, and no write beat comes without a burst.
+    as the bus, aligned and inside 4 KiB; WLAST marks the last beat of its burst, and no write beat comes
+    without a burst, or (`data_first`, which AXI allows) before its address.
 
     Raises
     ------
@@ -28,6 +28,8 @@ async def watch_axi(dut, bus_bytes: int, *, prefix: str = "axi", seed: int) -> N
     axi = Ports(dut, prefix)
     waiting: dict[str, tuple] = {}
     left: deque[int] = deque()
+    #: WLAST of beats whose address has not come.
+    early: deque[int] = deque()
 
     def rule(holds: bool, text: str) -> None:
         assert holds, f"seed {seed}: AXI: {text}"
@@ -60,12 +62,14 @@ async def watch_axi(dut, bus_bytes: int, *, prefix: str = "axi", seed: int) -> N
             if not getattr(axi, f"{channel}ready"):
                 waiting[channel] = offer
             elif channel == "w":
-                rule(bool(left), "a write beat without a burst")
-                rule(offer[2] == (left[0] == 0), f"wlast is {offer[2]} with {left[0]} beats to come")
-                left[0] -= 1
-                if left[0] < 0:
-                    left.popleft()
+                rule(bool(left) or data_first, "a write beat without a burst")
+                early.append(offer[2])
             else:
                 burst(channel, *offer)
                 if channel == "aw":
                     left.append(offer[1])
+        while left and early:
+            rule(early[0] == (left[0] == 0), f"wlast is {early[0]} with {left[0]} beats to come")
+            left[0] -= 1
+            if early.popleft():
+                left.popleft()

@@ -15,13 +15,23 @@ from systolith.hw.engine.transfer import RegionSignature
 from systolith.hw.engine.vector import VectorEngine
 from systolith.hw.interfaces import ActReadSignature, ActWriteSignature, BeatWriteSignature, EngineSignature
 from systolith.hw.soc.axi import Axi4Signature, ReadArbiter
+from systolith.hw.soc.link import HostLink
 from systolith.hw.soc.sdram import SdramController
 from systolith.hw.soc.sdram_chip import ULX3S_SDRAM
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine
 from systolith.tooling.cache import Cache
 
-__all__ = ["BENCHES", "SDRAM", "LoadTop", "StoreTop", "bench_verilog", "component_verilog"]
+__all__ = [
+    "BENCHES",
+    "LINK_DIVISOR",
+    "PIN_CYCLES",
+    "SDRAM",
+    "LoadTop",
+    "StoreTop",
+    "bench_verilog",
+    "component_verilog",
+]
 
 
 class LoadTop(wiring.Component):
@@ -123,12 +133,18 @@ def _size(arch: ArchConfig) -> int:
     return (arch.bus_bytes - 1).bit_length()
 
 
-#: The chip of bench `sdram`.
-SDRAM = ULX3S_SDRAM
+#: Chip of bench `sdram`, and registers between it and the controller, as on the board.
+SDRAM, PIN_CYCLES = ULX3S_SDRAM, 2
+#: Clock cycles per bit of bench `link`.
+LINK_DIVISOR = 5
 
 
 def _sdram(arch: ArchConfig) -> SdramController:
-    return SdramController(SDRAM, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits)
+    return SdramController(SDRAM, bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, pin_cycles=PIN_CYCLES)
+
+
+def _link(arch: ArchConfig) -> HostLink:
+    return HostLink(bus_bits=arch.bus_bits, addr_bits=arch.addr_bits, divisor=LINK_DIVISOR)
 
 
 #: What each bench but `core` runs on.
@@ -139,6 +155,7 @@ _TOPS = {
     "output": OutputEngine,
     "vector": VectorEngine,
     "sdram": _sdram,
+    "link": _link,
 }
 #: The benches by name.
 BENCHES = (*_TOPS, "core")

@@ -5,6 +5,8 @@ import dataclasses
 import random
 from collections import deque
 
+from tests.hw.kit import Held
+
 __all__ = ["AxiManager", "Burst", "random_bursts"]
 
 
@@ -101,7 +103,7 @@ class AxiManager:
         axi = self.axi
         todo, reads, writes, beats = deque(self.bursts), deque(), deque(), deque()
         offered: dict[str, Burst] = {}
-        held: dict[str, tuple] = {}
+        held = {"r": Held("r"), "b": Held("b")}
         w_valid = False
         for channel in ("ar", "aw"):
             ctx.set(getattr(axi, f"{channel}size"), (self.bus_bytes - 1).bit_length())
@@ -150,12 +152,7 @@ class AxiManager:
                 ("r", r, r_ready, (data, r_resp, last)),
                 ("b", b, b_ready, (b_resp,)),
             ):
-                assert channel not in held or (valid and held[channel] == payload), (
-                    f"{channel} changed while it waited"
-                )
-                held.pop(channel, None)
-                if valid and not ready:
-                    held[channel] = payload
+                held[channel].check(valid, ready, payload)
             for channel, ready, queue in (("ar", ar, reads), ("aw", aw, writes)):
                 if channel in offered and ready:
                     offered[channel].accepted = cycle

@@ -4,6 +4,8 @@ errors."""
 import random
 from collections import deque
 
+from tests.hw.kit import Held
+
 __all__ = ["AxiMemory", "csr_read", "csr_write"]
 
 
@@ -50,6 +52,11 @@ class AxiMemory:
     def _is_bad(self, addr: int) -> bool:
         return self.bad is not None and addr in self.bad
 
+    def _may_answer(self, queue: deque, now: int) -> bool:
+        """Whether the oldest answer is due, and its channel does not rest."""
+        due = bool(queue) and queue[0][0] <= now
+        return due and self.random.random() >= self.stall and not self.frozen
+
     async def run(self, ctx) -> None:
         axi, pick = self.axi, self.random
         bus_bytes = len(axi.wstrb)
@@ -59,32 +66,20 @@ class AxiMemory:
         responses: deque = deque()
         now = 0
         rvalid = bvalid = False
-        held = {}
+        held = {channel: Held(channel) for channel in ("ar", "aw", "w")}
         while True:
             ready = [not self.frozen and pick.random() >= self.stall for _ in range(3)]
             ctx.set(axi.arready, ready[0])
             ctx.set(axi.awready, ready[1])
             ctx.set(axi.wready, ready[2])
-            if (
-                not rvalid
-                and reads
-                and reads[0][0] <= now
-                and pick.random() >= self.stall
-                and not self.frozen
-            ):
+            if not rvalid and self._may_answer(reads, now):
                 _, addr, left = reads[0]
                 at = addr - self.base
                 ctx.set(axi.rdata, int.from_bytes(self.data[at : at + bus_bytes], "little"))
                 ctx.set(axi.rresp, 2 if self._is_bad(addr) else 0)
                 ctx.set(axi.rlast, left == 0)
                 rvalid = True
-            if (
-                not bvalid
-                and responses
-                and responses[0][0] <= now
-                and pick.random() >= self.stall
-                and not self.frozen
-            ):
+            if not bvalid and self._may_answer(responses, now):
                 ctx.set(axi.bresp, 2 if responses[0][1] else 0)
                 bvalid = True
             ctx.set(axi.rvalid, rvalid)
@@ -110,13 +105,7 @@ class AxiMemory:
                 ("aw", ready[1], ("awaddr", "awlen")),
                 ("w", ready[2], ("wdata", "wstrb", "wlast")),
             ):
-                if channel in held:
-                    assert v[f"{channel}valid"] and held[channel] == [v[x] for x in payload], (
-                        f"{channel} changed while it waited"
-                    )
-                held.pop(channel, None)
-                if v[f"{channel}valid"] and not is_ready:
-                    held[channel] = [v[x] for x in payload]
+                held[channel].check(v[f"{channel}valid"], is_ready, [v[name] for name in payload])
             now += 1
             if v["arvalid"] and ready[0]:
                 self._burst(v["araddr"], v["arlen"], bus_bytes)

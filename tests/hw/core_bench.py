@@ -1,11 +1,10 @@
 """Runs programs on the simulated core."""
 
-from amaranth.sim import Simulator
-
 from systolith.hw.cores import core_for
 from systolith.spec.isa import isa_for
 from systolith.spec.regs import CSRS, Control, Status
 from tests.hw.axi_memory import AxiMemory, csr_read, csr_write
+from tests.hw.kit import simulate
 
 __all__ = ["DATA", "DATA_SIZE", "PROGRAM", "CoreBench"]
 
@@ -41,11 +40,7 @@ class CoreBench:
             await body(self, ctx)
             self.finished = True
 
-        simulator = Simulator(self.core)
-        simulator.add_clock(1e-6)
-        simulator.add_process(self.memory.run)
-        simulator.add_testbench(testbench)
-        simulator.run()
+        simulate(self.core, testbench, processes=[self.memory.run], seed=seed)
         assert self.finished
 
     async def read(self, ctx, name):

@@ -1,11 +1,13 @@
 """Configurations and helpers that the tests of memories and engines share."""
 
+import random
+
 from amaranth.lib import wiring
 
-from systolith.hw.interfaces import BeatWriteSignature
+from systolith.hw.interfaces import ActReadSignature, BeatWriteSignature
 from systolith.spec.arch import PRESETS, ArchConfig
 
-__all__ = ["EQUAL", "MIXED", "TINY", "WIDE", "accepted", "fill"]
+__all__ = ["EQUAL", "MIXED", "TINY", "WIDE", "SramReads", "fill"]
 
 TINY = PRESETS["tiny"]
 #: Fewer lanes than columns, a vector wider than a beat, four blocks.
@@ -55,13 +57,6 @@ WIDE = ArchConfig(
 )
 
 
-async def accepted(ctx, stream) -> None:
-    """Wait until an offer is taken (unlike `until`, this may be abandoned at the end of a simulation)."""
-    ready = False
-    while not ready:
-        *_, ready = await ctx.tick().sample(stream.ready)
-
-
 async def fill(ctx, port: wiring.PureInterface, arch: ArchConfig, contents: bytes, rng, gap: float) -> int:
     """Write `contents` over a beat port, with idle cycles; returns the cycles in which `valid` was set."""
     assert isinstance(port.signature, BeatWriteSignature)
@@ -81,3 +76,30 @@ async def fill(ctx, port: wiring.PureInterface, arch: ArchConfig, contents: byte
             cycles += 1
     ctx.set(port.valid, 0)
     return cycles
+
+
+class SramReads:
+    """The data side of a read port of the activation SRAM: bytes come `ActReadSignature.LATENCY` cycles after
+    the grant, and garbage in all other cycles.
+
+    Parameters
+    ----------
+    sram : sequence of bytes   `arch.act_bytes` of them, read at the grant
+    """
+
+    def __init__(self, arch: ArchConfig, sram, rng: random.Random) -> None:
+        self._arch, self._sram, self._random = arch, sram, rng
+        self._coming: list[bytes | None] = [None] * ActReadSignature.LATENCY
+
+    def word(self) -> int:
+        """What the port delivers in the cycle that begins."""
+        return int.from_bytes(self._coming.pop(0) or self._random.randbytes(self._arch.act_width), "little")
+
+    def grant(self, addr: int | None) -> None:
+        """The address that was granted in the cycle that ends, or None."""
+        arch = self._arch
+        self._coming.append(
+            None
+            if addr is None
+            else bytes(int(self._sram[(addr + i) % arch.act_bytes]) for i in range(arch.act_width))
+        )

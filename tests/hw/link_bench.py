@@ -4,10 +4,10 @@ right."""
 import random
 
 from amaranth.hdl import ResetInserter, Signal
-from amaranth.sim import Simulator
 
 from systolith.hw.soc.link import LinkEngine
 from tests.hw.axi_memory import AxiMemory
+from tests.hw.kit import Held, simulate
 from tests.link_model import DeviceModel
 
 __all__ = ["BASE", "CSR_BYTES", "MEMORY_BYTES", "LiteRegisters", "run"]
@@ -33,7 +33,7 @@ class LiteRegisters:
         bus = self.bus
         address = value = read = None
         bvalid = rvalid = False
-        held: dict[str, tuple] = {}
+        held = {channel: Held(f"csr {channel}") for channel in ("aw", "w", "ar")}
         while True:
             pick = [self.random.random() >= self.stall for _ in range(5)]
             both = self.joint and not (ctx.get(bus.awvalid) and ctx.get(bus.wvalid))
@@ -72,14 +72,7 @@ class LiteRegisters:
                 ("w", take_value, ("wdata", "wstrb")),
                 ("ar", take_read, ("araddr",)),
             ):
-                now = tuple(v[name] for name in payload)
-                if channel in held:
-                    assert v[f"{channel}valid"] and held[channel] == now, (
-                        f"csr {channel} changed while it waited"
-                    )
-                held.pop(channel, None)
-                if v[f"{channel}valid"] and not taken:
-                    held[channel] = now
+                held[channel].check(v[f"{channel}valid"], taken, tuple(v[name] for name in payload))
             if v["awvalid"] and take_address:
                 address = v["awaddr"]
             if v["wvalid"] and take_value:
@@ -155,12 +148,7 @@ def run(
         await ctx.tick().repeat(12)
         assert not ctx.get(dut.o.valid), f"an answer where none is due (seed {seed})"
 
-    simulator = Simulator(ResetInserter(reset)(dut))
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(memory.run, background=True)
-    simulator.add_testbench(lite.run, background=True)
-    simulator.add_testbench(feed)
-    simulator.run()
+    simulate(ResetInserter(reset)(dut), feed, beside=[memory.run, lite.run], seed=seed)
     assert contents == model.memory, f"memory differs (seed {seed})"
     assert registers == model.csrs and lite.writes == model.csr_writes, f"CSRs differ (seed {seed})"
     return answers

@@ -5,19 +5,17 @@ import random
 
 import numpy as np
 import pytest
-from amaranth.sim import Simulator
 
 from systolith.hw.engine.cell import CellUnit
-from systolith.hw.engine.vector import VectorEngine
-from systolith.hw.interfaces import ActReadSignature
 from systolith.hw.leaf.cell_lane import FACTOR, PRE, CellLane
 from systolith.reference.machine import Machine
-from systolith.sim.benches.checks import EffectChecker, command_values, split_bytes
 from systolith.sim.benches.stimulus import edge_bytes, random_cell, random_gates
 from systolith.spec import cells, numerics
 from systolith.spec.costs import CELL_LATENCY, cell_cycles, cell_latency
 from systolith.spec.isa import Cell, OperandA, isa_for
-from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE, accepted
+from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE
+from tests.hw.kit import simulate
+from tests.hw.vector_bench import execute
 
 ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL, WIDE], ids=lambda arch: arch.name)
 
@@ -57,10 +55,7 @@ def run_lane(operations):
             results[operation] = ctx.get(dut.hidden if operations[operation].get("hidden") else dut.o)
         await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(dut, bench)
     return [results[i] for i in range(len(operations))]
 
 
@@ -129,9 +124,8 @@ def test_products_are_rounded_to_even_and_saturated():
 
 # -- engine
 # ------------------------------------------------------------------------------------------------------------
-def run(arch, instrs, *, seed, stall, limit=20_000):
-    """Execute on a vector engine beside a machine; (checker, cycles of chain transfers, of command
-    transfers)."""
+def run(arch, instrs, *, seed, stall):
+    """Execute on a vector engine beside a machine; returns the `Run`."""
     rng = random.Random(seed)
     groups = []
 
@@ -141,7 +135,7 @@ def run(arch, instrs, *, seed, stall, limit=20_000):
 
     machine = Machine(arch, np.zeros(0, np.uint8), np.zeros(0, np.uint8), collect)
     machine.act[:] = edge_bytes(rng, arch.act_bytes)
-    sram = machine.act.view(np.uint8).copy()
+    before = machine.act.tobytes()
     chunks = []
     for instr in instrs:
         if instr.mnemonic == "CELL":
@@ -156,92 +150,17 @@ def run(arch, instrs, *, seed, stall, limit=20_000):
         chunks += own
         machine.chain.extend(own)
         machine.execute(instr)
-    dut = VectorEngine(arch)
-    checker = EffectChecker(groups, seed)
-    result = {"chain": [], "commands": [], "stalls": []}
-    lanes = np.arange(arch.act_width)
-
-    async def feed(ctx):
-        for instr in instrs:
-            while rng.random() < stall:
-                await ctx.tick()
-            ctx.set(dut.engine.cmd.payload.opcode, isa_for(arch).by_mnemonic[instr.mnemonic].opcode)
-            ctx.set(dut.engine.cmd.payload.body["raw"], rng.getrandbits(64))
-            ctx.set(dut.engine.cmd.payload.body[instr.mnemonic], command_values(arch, instr))
-            ctx.set(dut.engine.cmd.valid, 1)
-            await accepted(ctx, dut.engine.cmd)
-            result["commands"].append(result["cycle"])
-            ctx.set(dut.engine.cmd.valid, 0)
-
-    async def chain(ctx):
-        for chunk in chunks:
-            while rng.random() < stall:
-                ctx.set(dut.chain.payload.as_value(), rng.getrandbits(16 * arch.lanes))
-                await ctx.tick()
-            for lane in range(arch.lanes):
-                ctx.set(
-                    dut.chain.payload[lane],
-                    int(chunk[lane]) if lane < len(chunk) else rng.randint(-32768, 32767),
-                )
-            ctx.set(dut.chain.valid, 1)
-            await accepted(ctx, dut.chain)
-            result["chain"].append(result["cycle"])
-            ctx.set(dut.chain.valid, 0)
-
-    async def watch(ctx):
-        result["cycle"] = 0
-        pipeline = [None] * ActReadSignature.LATENCY
-        waiting = None
-        while not checker.complete:
-            read_ready, write_ready = rng.random() >= stall, rng.random() >= stall
-            ctx.set(dut.read.ready, read_ready)
-            ctx.set(dut.write.ready, write_ready)
-            ctx.set(
-                dut.read.data.as_value(),
-                int.from_bytes(pipeline.pop(0) or rng.randbytes(arch.act_width), "little"),
-            )
-            sampled = await ctx.tick().sample(
-                dut.read.valid,
-                dut.read.addr,
-                dut.write.valid,
-                dut.write.addr,
-                dut.write.mask,
-                dut.write.data.as_value(),
-                dut.engine.done,
-                dut.engine.error,
-                dut.engine.stall,
-            )
-            reads, from_addr, writes, addr, mask, written, done, error, stalled = sampled[2:]
-            assert not error
-            pipeline.append(
-                sram[(from_addr + lanes) % arch.act_bytes].tobytes() if reads and read_ready else None
-            )
-            offer = sampled[5:8] if writes else None
-            assert waiting is None or offer == waiting, f"seed {seed}: an offer was withdrawn or changed"
-            waiting = None if write_ready else offer
-            assert not (stalled and writes and write_ready), f"seed {seed}: stalled in a cycle with a write"
-            result["stalls"] += [result["cycle"]] * stalled
-            effect = None
-            if writes and write_ready:
-                assert mask and mask & (mask + 1) == 0, f"seed {seed}: mask {mask:b} has a hole"
-                effect = (addr, split_bytes(written, mask.bit_length()))
-                sram[(addr + lanes[: len(effect[1])]) % arch.act_bytes] = np.array(effect[1], np.int8).view(
-                    np.uint8
-                )
-            checker.step(result["cycle"], effect, done)
-            result["cycle"] += 1
-            assert result["cycle"] < limit, (
-                f"seed {seed}: {checker.done} is never done: {instrs[checker.done]}"
-            )
-        np.testing.assert_array_equal(sram, machine.act.view(np.uint8), err_msg=f"seed {seed}")
-
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(feed, background=True)
-    simulator.add_testbench(chain, background=True)
-    simulator.add_testbench(watch)
-    simulator.run()
-    return checker, result
+    return execute(
+        arch,
+        instrs,
+        before=before,
+        after=machine.act.view(np.uint8),
+        effects=groups,
+        chunks=chunks,
+        tables=rng.randbytes(arch.table_bytes),
+        seed=seed,
+        stall=stall,
+    )
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
@@ -267,7 +186,15 @@ def test_equals_the_machine(arch, stall):
         for kind in Cell
         for instr in ([random_cell(arch, rng, kind)] + [add] * (i % 4 == 3))
     ]
-    checker, _ = run(arch, instrs, seed=seed, stall=stall)
+    result = run(arch, instrs, seed=seed, stall=stall)
+    checker = result.checker
+    # A write is a cycle of work, not of waiting; chained additions, which overlap, wait and write at once.
+    cells = {
+        cycle
+        for cycle, (index, _) in zip(checker.cycles, checker.expected, strict=True)
+        if instrs[index].mnemonic == "CELL"
+    }
+    assert not cells & set(result.stalls), f"seed {seed}: stalled in a cycle with a write"
     values = {v for _, effect in checker.expected for v in effect[1]}
     assert {-128, 127} <= values and len(values) > 20
 
@@ -284,10 +211,10 @@ def test_every_shift_and_both_ends_of_alpha(kind):
             {"alpha": a, "shift": 5} for a in (0, 1, 1 << 14, (1 << 15) - 1, 1 << 15, rng.randrange(1 << 15))
         ],
     }[kind]
-    checker, _ = run(
+    result = run(
         arch, [make("CELL", **common, **v, wide=i % 2) for v in variants for i in range(4)], seed=3, stall=0.0
     )
-    assert checker.complete
+    assert result.checker.complete
 
 
 @pytest.mark.parametrize("wide", [0, 1])
@@ -299,19 +226,20 @@ def test_cycles_from_the_last_gate_and_from_chunk_to_chunk(kind, wide):
         instr = isa_for(arch).make(
             "CELL", kind=kind, units=arch.cols, state=16, state_high=40, dst=64, wide=wide, dst_low=96
         )
-        checker, result = run(arch, [instr], seed=1, stall=0.0)
-        hidden, last_gates = checker.cycles[2 :: 3 + wide], result["chain"][-chunks:]
+        result = run(arch, [instr], seed=1, stall=0.0)
+        checker = result.checker
+        hidden, last_gates = checker.cycles[2 :: 3 + wide], result.chain[-chunks:]
         assert [b - a for a, b in zip(last_gates, hidden, strict=True)] == [CellUnit.CYCLES[kind]] * chunks
         assert all(b - a == cell_cycles(instr) for a, b in itertools.pairwise(last_gates))
         assert checker.cycles[-1] - last_gates[-1] == cell_latency(instr)
         assert not any(
-            a <= cycle <= b for a, b in zip(last_gates, hidden, strict=True) for cycle in result["stalls"]
+            a <= cycle <= b for a, b in zip(last_gates, hidden, strict=True) for cycle in result.stalls
         )
         # In all other cycles it waits for the state, or for a chunk.
-        idle = set(range(result["commands"][0] + 1, hidden[-1] + wide)) - set(result["chain"])
+        idle = set(range(result.commands[0] + 1, hidden[-1] + wide)) - set(result.chain)
         idle -= {cycle for a, b in zip(last_gates, hidden, strict=True) for cycle in range(a, b + 1 + wide)}
-        assert set(result["stalls"]) == idle
+        assert set(result.stalls) == idle
         # The gates before come one chunk per cycle, after the first has met its command.
-        assert result["chain"][1:-chunks] == list(
-            range(result["chain"][0] + 1, result["chain"][0] + chunks * (kind.gates - 1))
+        assert result.chain[1:-chunks] == list(
+            range(result.chain[0] + 1, result.chain[0] + chunks * (kind.gates - 1))
         )

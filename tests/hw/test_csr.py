@@ -1,24 +1,22 @@
 """The CSR block follows the table of `spec.regs`."""
 
 import pytest
-from amaranth.sim import Simulator
 
 from systolith.hw.soc.csr import CsrBlock
 from systolith.spec.arch import PRESETS
 from systolith.spec.regs import CSR_BYTES, CSRS, DEFAULT_WATCHDOG, Access, Control, config_values
 from tests.hw.axi_memory import csr_read, csr_write
+from tests.hw.kit import simulate
 
 
-def simulate(body):
+def run(body):
+    """A body that takes the context and the block."""
     dut = CsrBlock(PRESETS["tiny"])
 
     async def testbench(ctx):
         await body(ctx, dut)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulate(dut, testbench)
 
 
 def test_every_register_reads_its_own_value():
@@ -38,7 +36,7 @@ def test_every_register_reads_its_own_value():
         } == expected
         assert ctx.get(dut.settings.entry) == expected["ENTRY"]
 
-    simulate(body)
+    run(body)
 
 
 def test_strobes_select_bytes_and_running_protects_settings():
@@ -51,7 +49,7 @@ def test_strobes_select_bytes_and_running_protects_settings():
         assert await csr_write(ctx, dut.bus, address, 0) == 0
         assert await csr_read(ctx, dut.bus, address) == (0x11BB33DD, 0)
 
-    simulate(body)
+    run(body)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +76,7 @@ def test_control_pulses_for_one_cycle_and_reset_wins(value, start, reset):
         await ctx.tick().repeat(3)
         assert await csr_read(ctx, dut.bus, CSRS["CONTROL"].address) == (0, 0)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_process(watch)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulate(dut, testbench, processes=[watch])
     assert counts == [start, reset]
 
 
@@ -94,4 +88,4 @@ def test_an_address_without_a_register_answers_slverr():
         assert await csr_write(ctx, dut.bus, address, 1) == 2
         assert (await csr_read(ctx, dut.bus, 0))[1] == 0
 
-    simulate(body)
+    run(body)

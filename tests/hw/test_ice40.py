@@ -4,22 +4,16 @@ import itertools
 import random
 
 import pytest
-from amaranth.sim import Simulator
 
 from systolith.hw.leaf.ice40 import PairMultiplier, WideMultiplier
-
-
-def simulate(dut, body):
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(body)
-    simulator.run()
+from tests.hw.kit import simulate
 
 
 @pytest.mark.parametrize("logic", [False, True])
 def test_pairs_of_products(logic):
     dut = PairMultiplier(logic=logic)
-    rng = random.Random(1)
+    seed = 1
+    rng = random.Random(seed)
     ends = (-128, -127, -1, 0, 1, 127)
     # Each first factor with a random partner of each second one, and all ends with all ends.
     cases = [
@@ -42,12 +36,13 @@ def test_pairs_of_products(logic):
         await ctx.tick()
         assert ctx.get(dut.o) == a[0] * b[0] + a[1] * b[1]
 
-    simulate(dut, body)
+    simulate(dut, body, seed=seed)
 
 
 def test_wide_products():
     dut = WideMultiplier()
-    rng = random.Random(2)
+    seed = 2
+    rng = random.Random(seed)
 
     async def body(ctx):
         ctx.set(dut.take, 1)
@@ -58,4 +53,4 @@ def test_wide_products():
             await ctx.tick()
             assert ctx.get(dut.o) == a * b + c
 
-    simulate(dut, body)
+    simulate(dut, body, seed=seed)

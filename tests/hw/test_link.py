@@ -5,7 +5,6 @@ import random
 
 import pytest
 from amaranth.hdl import Module
-from amaranth.sim import Simulator
 
 from systolith.hw.soc.link import HostLink, LinkEngine
 from systolith.hw.soc.uart import UartReceiver, UartTransmitter
@@ -21,6 +20,7 @@ from systolith.spec.link import (
     frame,
     identity,
 )
+from tests.hw.kit import collect, send, simulate
 from tests.hw.link_bench import CSR_BYTES, MEMORY_BYTES, run
 from tests.link_model import damage
 
@@ -177,27 +177,14 @@ def test_the_link_speaks_over_its_line(divisor):
     top.submodules.receiver = receiver = UartReceiver(divisor=divisor)
     top.d.comb += [link.rx.eq(transmitter.tx), receiver.rx.eq(link.tx)]
     expected = frame(Answer(9, LinkStatus.OK, identity(32)).body())
-    got = bytearray()
+    got = []
 
-    async def send(ctx):
-        for byte in hello(9):
-            ctx.set(transmitter.i.payload, byte)
-            ctx.set(transmitter.i.valid, 1)
-            await ctx.tick().until(transmitter.i.ready)
-        ctx.set(transmitter.i.valid, 0)
+    async def exchange(ctx):
+        await send(ctx, transmitter.i, hello(9), random.Random(0))
+        await ctx.tick().repeat(10 * divisor * (len(expected) + 4))
 
-    async def receive(ctx):
-        for _ in range(10 * divisor * (len(hello(9)) + len(expected) + 4)):
-            _, _, valid, payload = await ctx.tick().sample(receiver.o.valid, receiver.o.payload)
-            if valid:
-                got.append(payload)
-
-    simulator = Simulator(top)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(send)
-    simulator.add_testbench(receive)
-    simulator.run()
-    assert got == expected
+    simulate(top, exchange, beside=[collect(receiver.o, got)])
+    assert bytes(got) == expected
 
 
 def test_what_the_protocol_does_not_have_is_refused():

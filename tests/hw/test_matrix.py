@@ -6,7 +6,6 @@ import random
 import numpy as np
 import pytest
 from amaranth.back import verilog
-from amaranth.sim import Simulator
 
 from systolith.hw.engine.matrix import MatrixEngine
 from systolith.hw.interfaces import AccReadSignature, ActReadSignature, WeightReadSignature
@@ -14,6 +13,7 @@ from systolith.sim.benches.stimulus import acc_entries, matmul, random_matmul
 from systolith.spec.arch import PRESETS, ArchConfig
 from systolith.spec.isa import Mode, isa_for
 from systolith.spec.regs import ErrorCode
+from tests.hw.kit import simulate
 
 TINY = PRESETS["tiny"]
 
@@ -116,12 +116,7 @@ class Run:
         self.engine = MatrixEngine(arch)
         act = [int(v) & 255 for v in model.act]
         self.act_bytes = act + act[: arch.act_width]
-        simulator = Simulator(self.engine)
-        simulator.add_clock(1e-6)
-        simulator.add_process(self._memories)
-        simulator.add_process(self._commands)
-        simulator.add_testbench(self._output)
-        simulator.run()
+        simulate(self.engine, self._output, processes=[self._memories, self._commands], seed=seed)
         assert self.acc is not None
 
     async def _memories(self, ctx):

@@ -3,27 +3,21 @@
 import random
 
 import pytest
-from amaranth.sim import Simulator
 
 from systolith.hw.interfaces import WeightReadSignature
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
 from systolith.hw.leaf.table import Table
 from systolith.sim.benches.checks import signed8
 from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE, fill
+from tests.hw.kit import simulate
 
 ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL, WIDE], ids=lambda arch: arch.name)
 
 
-def simulate(dut, bench):
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
-
-
 @ARCHS
 def test_weight_memory_delivers_rows_of_tiles(arch):
-    rng = random.Random(1)
+    seed = 1
+    rng = random.Random(seed)
     contents = rng.randbytes(arch.weight_bytes)
     dut = WeightMemory(arch)
     banks, lines = arch.weight_rows_per_cycle, arch.weight_load_cycles
@@ -53,12 +47,13 @@ def test_weight_memory_delivers_rows_of_tiles(arch):
                     ]
                     assert found == expected, f"bank {bank}, tile {tile}, line {j}"
 
-    simulate(dut, bench)
+    simulate(dut, bench, seed=seed)
 
 
 @ARCHS
 def test_parameter_memory_delivers_entries(arch):
-    rng = random.Random(2)
+    seed = 2
+    rng = random.Random(seed)
     contents = rng.randbytes(arch.param_bytes)
     dut = ParamMemory(arch)
 
@@ -79,12 +74,13 @@ def test_parameter_memory_delivers_entries(arch):
                 assert ctx.get(param.mult) == int.from_bytes(contents[at + 4 : at + 6], "little")
                 assert ctx.get(param.shift) == contents[at + 6] & 63
 
-    simulate(dut, bench)
+    simulate(dut, bench, seed=seed)
 
 
 @ARCHS
 def test_table_looks_every_lane_up(arch):
-    rng = random.Random(3)
+    seed = 3
+    rng = random.Random(seed)
     contents = rng.randbytes(arch.table_bytes)
     dut = Table(arch)
 
@@ -105,4 +101,4 @@ def test_table_looks_every_lane_up(arch):
             found = [ctx.get(dut.o[lane]) for lane in range(arch.lanes)]
             assert found == [signed8(contents[256 * slot + (operand & 255)]) for operand in operands]
 
-    simulate(dut, bench)
+    simulate(dut, bench, seed=seed)

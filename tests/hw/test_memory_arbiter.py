@@ -3,12 +3,12 @@
 import random
 
 import pytest
-from amaranth.sim import Simulator
 
 from systolith.hw.soc.memory_arbiter import MemoryArbiter
 from systolith.hw.soc.turn_arbiter import TurnArbiter
 from tests.hw.axi_manager import AxiManager, Burst, random_bursts
 from tests.hw.axi_memory import AxiMemory
+from tests.hw.kit import simulate
 
 SIZE = 1 << 15
 
@@ -34,13 +34,11 @@ def run(core, link, *, kind=MemoryArbiter, bus_bits=32, stall=0.0, seed=0, laten
                 )
                 grants.append(core_valid and link_valid)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_process(memory.run)
-    simulator.add_process(watch)
-    for name, port, bursts in (("core", dut.core, core), ("link", dut.link, link)):
-        simulator.add_testbench(AxiManager(port, bursts, stall=stall, seed=f"{seed} {name}").run)
-    simulator.run()
+    managers = [
+        AxiManager(port, bursts, stall=stall, seed=f"{seed} {name}").run
+        for name, port, bursts in (("core", dut.core, core), ("link", dut.link, link))
+    ]
+    simulate(dut, *managers, processes=[memory.run, watch], seed=seed)
     assert not link or any(grants), "they never met"
     return memory.data
 
@@ -96,12 +94,8 @@ def test_a_refused_burst_is_told_to_whom_it_belongs(kind):
         Burst(write, 0x1000 + 64 * index, 2, [7] * 2 * write, [15] * 2 * write)
         for index, write in enumerate((False, True) * 4)
     ]
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_process(memory.run)
-    for port, bursts in ((dut.core, core), (dut.link, link)):
-        simulator.add_testbench(AxiManager(port, bursts).run)
-    simulator.run()
+    managers = [AxiManager(port, bursts).run for port, bursts in ((dut.core, core), (dut.link, link))]
+    simulate(dut, *managers, processes=[memory.run])
     assert {r for burst in core for r in burst.responses} == {0} and {
         r for burst in link for r in burst.responses
     } == {2}

@@ -7,9 +7,9 @@ import pytest
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.sim import Simulator
 
 from systolith.hw.leaf.nest import Nest
+from tests.hw.kit import simulate
 
 LOOPS = {"inner": 3, "middle": 1, "outer": 2}
 COUNTS = data.StructLayout(LOOPS)
@@ -84,7 +84,4 @@ def test_ends_are_those_of_nested_loops(seed):
                 told = await tick(step=1, begin=final, counts=following)
             counts = following
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(dut, bench, seed=seed)

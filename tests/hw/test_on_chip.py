@@ -4,24 +4,17 @@
 import random
 
 import pytest
-from amaranth.sim import Simulator
 
 from systolith.hw.soc.on_chip import OnChipMemory
 from tests.hw.axi_manager import AxiManager, Burst, random_bursts
+from tests.hw.kit import simulate
 
 DECERR = 3
 
 
 def run(size, bursts, *, addr_bits=20, stall=0.0, seed=0):
     dut = OnChipMemory(size, addr_bits=addr_bits)
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-
-    async def manage(ctx):
-        await AxiManager(dut.axi, bursts, stall=stall, seed=seed).run(ctx)
-
-    simulator.add_testbench(manage)
-    simulator.run()
+    simulate(dut, AxiManager(dut.axi, bursts, stall=stall, seed=seed).run, seed=seed)
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])

@@ -3,17 +3,17 @@
 import random
 
 import pytest
-from amaranth.sim import Simulator
 
 from systolith.hw.engine.output import OutputEngine
 from systolith.hw.interfaces import AccReadSignature
-from systolith.sim.benches.checks import EffectChecker, command_values, signed8, split_bytes
+from systolith.sim.benches.checks import EffectChecker, command_bits, signed8, split_bytes
 from systolith.sim.benches.stimulus import random_output
 from systolith.spec import numerics
 from systolith.spec.cells import GATE
-from systolith.spec.isa import Destination, isa_for
+from systolith.spec.isa import Destination, Engine, isa_for
 from systolith.spec.regs import ErrorCode
-from tests.hw.engine_bench import EQUAL, MIXED, TINY, accepted, fill
+from tests.hw.engine_bench import EQUAL, MIXED, TINY, fill
+from tests.hw.kit import Held, send, simulate
 
 ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL], ids=lambda arch: arch.name)
 
@@ -133,18 +133,12 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
         if release is not None:
             await ctx.tick().repeat(release)
         result["started"] = True
-        for instr in instrs:
-            while rng.random() < stall:
-                await ctx.tick()
-            ctx.set(dut.engine.cmd.payload.opcode, isa_for(arch).by_mnemonic["OUTPUT"].opcode)
-            ctx.set(dut.engine.cmd.payload.body["OUTPUT"], command_values(arch, instr))
-            ctx.set(dut.engine.cmd.valid, 1)
-            await accepted(ctx, dut.engine.cmd)
-            ctx.set(dut.engine.cmd.valid, 0)
+        commands = [command_bits(arch, Engine.OUTPUT, instr, rng) for instr in instrs]
+        await send(ctx, dut.engine.cmd, commands, rng, stall)
 
     async def watch(ctx):
         result["cycle"] = 0
-        waiting = None
+        held = Held("a chunk")
         after_error = 0
         while after_error < 40 and not (checker.complete and len(checker.ends) == len(instrs)):
             readies = [rng.random() >= stall for _ in range(2)]
@@ -163,10 +157,8 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
             )
             to_act, addr, mask, written, to_chain, chunk, done, error, code = sampled[2:]
             assert not (to_act and to_chain)
-            offer = (to_act, addr, mask, written) if to_act else (to_chain, chunk) if to_chain else None
-            assert waiting is None or offer == waiting, f"seed {seed}: an offer was withdrawn or changed"
             taken = (to_act and readies[0]) or (to_chain and readies[1])
-            waiting = None if taken else offer
+            held.check(to_act or to_chain, taken, (to_act, *((addr, mask, written) if to_act else (chunk,))))
             effect = None
             if taken:
                 kept = widths[checker.seen] if checker.seen < len(widths) else arch.lanes
@@ -186,12 +178,7 @@ def run(arch, instrs, contents, *, seed, stall, release=None, limit=6000):
             result["cycle"] += result["started"]
             assert result["cycle"] < limit, f"seed {seed}: hung with {checker.done} of {len(instrs)} done"
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_process(accumulators)
-    simulator.add_testbench(feed, background=True)
-    simulator.add_testbench(watch)
-    simulator.run()
+    simulate(dut, watch, beside=[feed], processes=[accumulators], seed=seed)
     return checker, result
 
 
@@ -264,10 +251,8 @@ def run_to_error(arch, instrs, contents, *, seed, stall):
     seen = {"effects": 0, "done": 0, "error": None}
 
     async def feed(ctx):
-        for instr in instrs:
-            ctx.set(dut.engine.cmd.payload.body["OUTPUT"], command_values(arch, instr))
-            ctx.set(dut.engine.cmd.valid, 1)
-            await accepted(ctx, dut.engine.cmd)
+        commands = [command_bits(arch, Engine.OUTPUT, instr, rng) for instr in instrs]
+        await send(ctx, dut.engine.cmd, commands, rng)
         raise AssertionError("the engine took an instruction after the error")
 
     async def watch(ctx):
@@ -287,9 +272,5 @@ def run_to_error(arch, instrs, contents, *, seed, stall):
                 seen["error"] = ErrorCode(code)
         assert seen["done"] == 1 and len(effects) <= seen["effects"] <= allowed, f"seed {seed}: {seen}"
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(feed, background=True)
-    simulator.add_testbench(watch)
-    simulator.run()
+    simulate(dut, watch, beside=[feed], seed=seed)
     return seen["error"]

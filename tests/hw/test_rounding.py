@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 from amaranth.hdl import Module, Signal, signed
-from amaranth.sim import Simulator
 
 from systolith.hw.leaf.rounding import add_clamp, round_saturate, shift_coarse, shift_fine
 from systolith.spec import numerics
+from tests.hw.kit import simulate
 
 
 def values_for(width, shift, rng):
@@ -46,9 +46,7 @@ def test_round_shift_is_half_even_for_every_shift(width, bits):
                 )
                 assert ctx.get(result) == expected, f"seed {seed}: {v} >> {amount}"
 
-    simulator = Simulator(m)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(m, bench, seed=seed)
 
 
 def test_arrays_round_like_integers_for_every_shift():
@@ -77,6 +75,4 @@ def test_add_clamp_adds_then_bounds_from_below_then_from_above():
                             f"{v} + {z} in [{lo}, {hi}]"
                         )
 
-    simulator = Simulator(m)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(m, bench)

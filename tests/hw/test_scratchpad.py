@@ -4,11 +4,11 @@ import dataclasses
 import random
 
 import pytest
-from amaranth.sim import Simulator
 
 from systolith.hw.core.scratchpad import Scratchpad
 from systolith.hw.interfaces import ActReadSignature
 from tests.hw.engine_bench import EQUAL, MIXED, TINY
+from tests.hw.kit import simulate
 
 READS = ("matrix", "vector", "store")
 WRITES = ("output", "vector", "load")
@@ -133,10 +133,7 @@ def test_equals_an_array_of_bytes(arch, idle):
                     counts["writes"] += 1
                     writes[i] = None
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(dut, bench, seed=seed)
     assert (
         counts["reads"] > 200 and counts["writes"] > 200 and counts["refused"] > 20 and counts["unknown"] > 20
     ), counts

@@ -2,30 +2,19 @@
 """The SDRAM controller on the chip's model, which checks every rule, against an array of bytes."""
 
 import dataclasses
+import itertools
 import random
 
 import pytest
 from amaranth.hdl import ResetInserter, Signal
-from amaranth.sim import Simulator
 
 from systolith.hw.soc.sdram import SdramController
 from systolith.hw.soc.sdram_chip import GW2AR_18_SDRAM, ULX3S_SDRAM, SdramError
-from systolith.sim.sdram import PINS, SdramChip, SdramRuleError
+from systolith.sim.sdram import SdramChip, SdramRuleError
 from tests.hw.axi_manager import AxiManager, Burst, random_bursts
+from tests.hw.kit import simulate
+from tests.hw.sdram_bench import CONFIGS, drive
 
-
-def fast(timing, **changes):
-    """The same chip with a power-up of 20 cycles, which a simulation can afford."""
-    timing = dataclasses.replace(timing, **changes)
-    return dataclasses.replace(timing, power_up=20e9 / timing.clock_hz)
-
-
-#: Chip, bus, registers at the pins.
-CONFIGS = {
-    "16 bits, CL2": (fast(ULX3S_SDRAM), 32, 0),
-    "16 bits, CL3, bus of 128": (fast(ULX3S_SDRAM, clock_hz=100_000_000, cas_latency=3, t_ck=7.0), 128, 2),
-    "32 bits": (fast(GW2AR_18_SDRAM), 32, 1),
-}
 EACH = pytest.mark.parametrize("config", CONFIGS)
 
 
@@ -36,23 +25,16 @@ def run(config, bursts, *, chip=None, idle=20, stall=0.0, seed=0, alone=False):
     chip = SdramChip(chip or timing, pin_cycles)
     refreshes = []
 
-    async def clock(ctx):
-        cycle = 0
-        while True:
-            _, _, *values = await ctx.tick().sample(*(getattr(dut.pins, name) for name in PINS))
-            ctx.set(dut.pins.dq_i, chip.step(**dict(zip(PINS, values, strict=True))))
-            refreshes.extend([cycle] * (chip.counts.refreshes - len(refreshes)))
-            cycle += 1
+    cycle = itertools.count()
+
+    def note():
+        refreshes.extend([next(cycle)] * (chip.counts.refreshes - len(refreshes)))
 
     async def manage(ctx):
         await AxiManager(dut.axi, bursts, stall=stall, seed=seed, alone=alone).run(ctx)
         await ctx.tick().repeat(idle)
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_process(clock)
-    simulator.add_testbench(manage)
-    simulator.run()
+    simulate(dut, manage, processes=[drive(dut.pins, chip, note)], seed=seed)
     return chip, refreshes
 
 
@@ -99,11 +81,6 @@ def test_a_reset_in_the_middle_is_a_new_beginning(stop):
     lost, _, _ = random_traffic(config, f"lost {stop}", 60)
     bursts, expected, _ = random_traffic(config, f"kept {stop}", 30)
 
-    async def clock(ctx):
-        while True:
-            _, _, *values = await ctx.tick().sample(*(getattr(dut.pins, name) for name in PINS))
-            ctx.set(dut.pins.dq_i, chip.step(**dict(zip(PINS, values, strict=True))))
-
     async def manage(ctx):
         await AxiManager(dut.axi, lost, stall=0.2, seed=stop).run(ctx, stop=stop)
         ctx.set(reset, 1)
@@ -117,11 +94,7 @@ def test_a_reset_in_the_middle_is_a_new_beginning(stop):
         await AxiManager(dut.axi, bursts, stall=0.2, seed=stop).run(ctx)
         await ctx.tick().repeat(20)
 
-    simulator = Simulator(ResetInserter(reset)(dut))
-    simulator.add_clock(1e-6)
-    simulator.add_process(clock)
-    simulator.add_testbench(manage)
-    simulator.run()
+    simulate(ResetInserter(reset)(dut), manage, processes=[drive(dut.pins, chip)], seed=stop)
     assert lost[0].done > 0 and lost[-1].done < 0, "the reset is not in the middle"
     for index, (burst, want) in enumerate(zip(bursts, expected, strict=True)):
         assert set(burst.responses) == {0} and (want is None or burst.data == want), (
@@ -235,6 +208,17 @@ def test_a_chip_with_one_stricter_rule_finds_it_broken(change, message):
         run(config, bursts, chip=dataclasses.replace(config[0], **change))
 
 
+def commander():
+    """A chip in its first cycle, as the function that gives it a command."""
+    chip = SdramChip(CONFIGS["16 bits, CL2"][0])
+    rest = {"clk_en": 1, "cs": 1, "dqm": 0, "dq_o": 0, "dq_oe": 0}
+
+    def step(command, bank=0, a=0, **pins):
+        chip.step(ras=command >> 2, cas=command >> 1 & 1, we=command & 1, ba=bank, a=a, **rest | pins)
+
+    return step
+
+
 NOP, TERMINATE, READ, WRITE, ACTIVE, PRECHARGE, REFRESH, MODE = range(8)
 START = [(PRECHARGE, 0, 1 << 10), *[(REFRESH, 0, 0)] * 8, (MODE, 0, 0x21)]
 OPEN = [*START, (ACTIVE, 1, 5)]
@@ -260,11 +244,7 @@ OPEN = [*START, (ACTIVE, 1, 5)]
     ],
 )
 def test_the_chip_refuses_a_command_that_does_not_fit(commands, message):
-    chip = SdramChip(CONFIGS["16 bits, CL2"][0])
-    rest = {"clk_en": 1, "cs": 1, "dqm": 0, "dq_o": 0, "dq_oe": 0}
-
-    def step(command, bank=0, a=0, **pins):
-        chip.step(ras=command >> 2, cas=command >> 1 & 1, we=command & 1, ba=bank, a=a, **rest | pins)
+    step = commander()
 
     def execute(commands):
         for command in commands:
@@ -288,12 +268,7 @@ def test_the_chip_refuses_a_command_that_does_not_fit(commands, message):
     ],
 )
 def test_the_chip_refuses_what_disturbs_a_read(second, after, pins, message):
-    chip = SdramChip(CONFIGS["16 bits, CL2"][0])
-    rest = {"clk_en": 1, "cs": 1, "dqm": 0, "dq_o": 0, "dq_oe": 0}
-
-    def step(command, bank=0, a=0, **pins):
-        chip.step(ras=command >> 2, cas=command >> 1 & 1, we=command & 1, ba=bank, a=a, **rest | pins)
-
+    step = commander()
     for command in (*OPEN, (READ, 1, 0)):
         for _ in range(20):
             step(NOP)

@@ -3,13 +3,13 @@
 import random
 
 import pytest
-from amaranth.sim import Simulator
 
 from systolith.hw.core.decode import Decode
 from systolith.hw.core.sequencer import Sequencer
 from systolith.spec.arch import PRESETS
 from systolith.spec.isa import Engine, IsaError, isa_for
 from systolith.spec.regs import ErrorCode
+from tests.hw.kit import simulate
 
 TINY = PRESETS["tiny"]
 
@@ -75,10 +75,7 @@ def run(streams, *, seed=0, steps=600, fail=None, stop_at=None):
             await ctx.tick()
         log.append(("empty", bool(ctx.get(dut.empty))))
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulate(dut, testbench, seed=seed)
     return log, errors
 
 
@@ -135,7 +132,8 @@ def test_stop_issues_nothing_more():
 
 
 def test_decode_agrees_with_the_table_on_random_words():
-    rng = random.Random(5)
+    seed = 5
+    rng = random.Random(seed)
     isa = isa_for(TINY)
     dut = Decode(TINY)
     seen = {True: 0, False: 0}
@@ -156,7 +154,7 @@ def test_decode_agrees_with_the_table_on_random_words():
                 legal = engine is not None or not (instr.operands["wait"] or instr.operands["signal"])
             except IsaError:
                 legal = False
-            assert bool(ctx.get(dut.format) & ctx.get(dut.legal)) == legal, f"word {word:#x}, seed 5"
+            assert bool(ctx.get(dut.format) & ctx.get(dut.legal)) == legal, f"word {word:#x}"
             seen[legal] += 1
             if not legal:
                 continue
@@ -170,10 +168,8 @@ def test_decode_agrees_with_the_table_on_random_words():
                 body = dut.commands[engine.name.lower()].body[instr.mnemonic]
                 for field in isa.by_mnemonic[instr.mnemonic].fields:
                     assert ctx.get(body[field.name]) + field.bias == instr.operands[field.name], (
-                        f"{field.name}, seed 5"
+                        f"{field.name}"
                     )
 
-    simulator = Simulator(dut)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulate(dut, testbench, seed=seed)
     assert min(seen.values()) > 50

@@ -5,31 +5,17 @@ import random
 
 import pytest
 from amaranth.hdl import Module
-from amaranth.sim import Simulator
 
 from systolith.hw.soc.uart import UartReceiver, UartTransmitter
+from tests.hw.kit import collect, simulate
 
 DIVISORS = [2, 4, 7, 25]
-
-
-def simulate(dut, watch, drive) -> None:
-    """Until `drive` returns."""
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(watch, background=True)
-    simulator.add_testbench(drive)
-    simulator.run()
 
 
 def receive(divisor: int, levels: list[tuple[int, float]]) -> list[int]:
     """What comes of a line with these levels, each held for so many bits."""
     dut = UartReceiver(divisor=divisor)
     got: list[int] = []
-
-    async def watch(ctx):
-        async for _, _, valid, payload in ctx.tick().sample(dut.o.valid, dut.o.payload):
-            if valid:
-                got.append(payload)
 
     async def drive(ctx):
         now = 0.0
@@ -43,7 +29,7 @@ def receive(divisor: int, levels: list[tuple[int, float]]) -> list[int]:
                 await ctx.tick()
                 at += 1
 
-    simulate(dut, watch, drive)
+    simulate(dut, drive, beside=[collect(dut.o, got)])
     return got
 
 
@@ -86,11 +72,6 @@ def test_what_is_sent_arrives_after_ten_bits_each(divisor):
     got: list[int] = []
     taken: list[int] = []
 
-    async def watch(ctx):
-        async for _, _, valid, payload in ctx.tick().sample(receiver.o.valid, receiver.o.payload):
-            if valid:
-                got.append(payload)
-
     async def send(ctx):
         cycle = 0
         for value in values:
@@ -108,7 +89,7 @@ def test_what_is_sent_arrives_after_ten_bits_each(divisor):
         await ctx.tick().repeat(12 * divisor)
         assert ctx.get(transmitter.tx) == 1
 
-    simulate(top, watch, send)
+    simulate(top, send, beside=[collect(receiver.o, got)], seed=divisor)
     assert got == values
     assert {b - a for a, b in zip(taken, taken[1:], strict=False)} == {10 * divisor}
 

@@ -3,15 +3,14 @@
 import random
 
 import pytest
-from amaranth.sim import Simulator
 
 from systolith.hw.engine.vector import VectorEngine
-from systolith.hw.interfaces import ActReadSignature
-from systolith.sim.benches.checks import EffectChecker, command_values, signed8
+from systolith.sim.benches.checks import signed8
 from systolith.sim.benches.stimulus import random_binary, random_pool
 from systolith.spec import numerics
 from systolith.spec.isa import OperandA, isa_for
-from tests.hw.engine_bench import EQUAL, MIXED, TINY, accepted, fill
+from tests.hw.engine_bench import EQUAL, MIXED, TINY
+from tests.hw.vector_bench import execute
 
 ARCHS = pytest.mark.parametrize("arch", [TINY, MIXED, EQUAL], ids=lambda arch: arch.name)
 
@@ -85,13 +84,13 @@ class Model:
 
 
 def run(arch, instrs, *, seed, stall, limit=8000):
-    """Execute; returns (checker, cycles in which reads were granted, cycles in which commands were taken).
+    """Execute; returns the `Run`, and the instructions of which it is one.
 
     Instructions that write what they read are left out: their result depends on the order in time.
     """
     rng = random.Random(seed)
     model = Model(arch, rng)
-    sram, effects, kept = bytearray(model.act), [], []
+    before_all, effects, kept = bytes(model.act), [], []
     for instr in instrs:
         before, chunks = bytes(model.act), len(model.chain)
         group = model.execute(instr, rng)
@@ -102,86 +101,19 @@ def run(arch, instrs, *, seed, stall, limit=8000):
             continue
         kept.append(instr)
         effects.append(group)
-    dut = VectorEngine(arch)
-    checker = EffectChecker(effects, seed)
-    result = {"reads": [], "commands": [], "started": False, "instrs": kept}
-
-    async def feed(ctx):
-        await fill(ctx, dut.table_write, arch, model.tables, rng, gap=0)
-        result["started"] = True
-        for instr in kept:
-            while rng.random() < stall:
-                await ctx.tick()
-            ctx.set(dut.engine.cmd.payload.opcode, isa_for(arch).by_mnemonic[instr.mnemonic].opcode)
-            ctx.set(dut.engine.cmd.payload.body["raw"], rng.getrandbits(64))
-            ctx.set(dut.engine.cmd.payload.body[instr.mnemonic], command_values(arch, instr))
-            ctx.set(dut.engine.cmd.valid, 1)
-            await accepted(ctx, dut.engine.cmd)
-            result["commands"].append(result["cycle"])
-            ctx.set(dut.engine.cmd.valid, 0)
-
-    async def chain(ctx):
-        for chunk in model.chain:
-            while rng.random() < stall:
-                await ctx.tick()
-            for lane in range(arch.lanes):
-                ctx.set(dut.chain.payload[lane], chunk[lane] if lane < len(chunk) else rng.randint(-128, 127))
-            ctx.set(dut.chain.valid, 1)
-            await accepted(ctx, dut.chain)
-            ctx.set(dut.chain.valid, 0)
-            ctx.set(dut.chain.payload.as_value(), rng.getrandbits(dut.chain.payload.shape().size))
-
-    async def watch(ctx):
-        result["cycle"] = 0
-        pipeline = [None] * ActReadSignature.LATENCY
-        waiting = None
-        while not checker.complete:
-            read_ready, write_ready = rng.random() >= stall, rng.random() >= stall
-            ctx.set(dut.read.ready, read_ready)
-            ctx.set(dut.write.ready, write_ready)
-            word = pipeline.pop(0) or rng.randbytes(arch.act_width)
-            ctx.set(dut.read.data.as_value(), int.from_bytes(word, "little"))
-            sampled = await ctx.tick().sample(
-                dut.read.valid,
-                dut.read.addr,
-                dut.write.valid,
-                dut.write.addr,
-                dut.write.mask,
-                dut.write.data.as_value(),
-                dut.engine.done,
-                dut.engine.error,
-            )
-            reads, from_addr, writes, addr, mask, written, done, error = sampled[2:]
-            assert not error
-            granted = reads and read_ready
-            pipeline.append(
-                bytes(sram[(from_addr + j) % arch.act_bytes] for j in range(arch.act_width))
-                if granted
-                else None
-            )
-            if granted:
-                result["reads"].append(result["cycle"])
-            offer = sampled[4:8] if writes else None
-            assert waiting is None or offer == waiting, f"seed {seed}: an offer was withdrawn or changed"
-            waiting = None if write_ready else offer
-            effect = None
-            if writes and write_ready:
-                assert mask and mask & (mask + 1) == 0, f"seed {seed}: mask {mask:b} has a hole"
-                effect = (addr, tuple(signed8(written >> 8 * lane) for lane in range(mask.bit_length())))
-                for lane, value in enumerate(effect[1]):
-                    sram[(addr + lane) % arch.act_bytes] = value & 255
-            checker.step(result["cycle"], effect, done)
-            result["cycle"] += result["started"]
-            assert result["cycle"] < limit, f"seed {seed}: {checker.done} is never done: {kept[checker.done]}"
-        assert sram == model.act
-
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(feed, background=True)
-    simulator.add_testbench(chain, background=True)
-    simulator.add_testbench(watch)
-    simulator.run()
-    return checker, result
+    result = execute(
+        arch,
+        kept,
+        before=before_all,
+        after=model.act,
+        effects=effects,
+        chunks=model.chain,
+        tables=model.tables,
+        seed=seed,
+        stall=stall,
+        limit=limit,
+    )
+    return result, kept
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
@@ -190,10 +122,10 @@ def test_equals_the_formula(arch, stall):
     seed = 31
     rng = random.Random(seed)
     instrs = [(random_pool if i % 3 == 0 else random_binary)(arch, rng) for i in range(30)]
-    checker, result = run(arch, instrs, seed=seed, stall=stall)
-    kinds = {(i.mnemonic, i.operands.get("a_source")) for i in result["instrs"]}
+    result, kept = run(arch, instrs, seed=seed, stall=stall)
+    kinds = {(i.mnemonic, i.operands.get("a_source")) for i in kept}
     assert kinds == {("POOL", None), *((name, source) for name in ("ADD", "MUL") for source in OperandA)}
-    values = {v for _, effect in checker.expected for v in effect[1]}
+    values = {v for _, effect in result.checker.expected for v in effect[1]}
     assert {-128, 127} <= values and len(values) > 20
 
 
@@ -212,8 +144,10 @@ def test_positions_far_outside_are_padding(operands):
     arch = EQUAL
     # Results go to one byte that nothing reads.
     base = {"bytes": 1, "height": 65535, "row_bytes": 1023, "dst": 1023}
-    checker, _ = run(arch, [isa_for(arch).make("POOL", **{**base, **operands})], seed=3, stall=0.0)
-    assert checker.complete and checker.ends[-1] == operands.get("ny", 1) * operands.get("nx", 1)
+    result, _ = run(arch, [isa_for(arch).make("POOL", **{**base, **operands})], seed=3, stall=0.0)
+    assert result.checker.complete and result.checker.ends[-1] == operands.get("ny", 1) * operands.get(
+        "nx", 1
+    )
 
 
 @ARCHS
@@ -229,11 +163,11 @@ def test_one_read_per_cycle_within_an_instruction(arch):
         (make("POOL", **pool, kx=2, kx_x=pixel, ky=2, ky_y=1, height=2, row_bytes=256, ox_x=pixel), 4 * 24),
     ]
     for instr, reads in cases:
-        checker, result = run(arch, [instr], seed=5, stall=0.0)
-        first = result["reads"][0]
-        assert len(checker.cycles) == 24, instr
-        assert result["reads"] == list(range(first, first + reads)), instr
-        assert checker.cycles[-1] - result["reads"][-1] == VectorEngine.LATENCY, instr
+        result, _ = run(arch, [instr], seed=5, stall=0.0)
+        first = result.reads[0]
+        assert len(result.checker.cycles) == 24, instr
+        assert result.reads == list(range(first, first + reads)), instr
+        assert result.checker.cycles[-1] - result.reads[-1] == VectorEngine.LATENCY, instr
 
 
 @ARCHS
@@ -256,5 +190,5 @@ def test_the_next_instruction_reads_what_the_last_wrote(arch):
         make("ADD", **step, a=half, b=64, dst=half + 64),
         make("MUL", **step, a=half, b=half + 64, dst=96),
     ]
-    checker, result = run(arch, instrs, seed=6, stall=0.3)
-    assert len(result["instrs"]) == 3 and checker.complete
+    result, kept = run(arch, instrs, seed=6, stall=0.3)
+    assert len(kept) == 3 and result.checker.complete

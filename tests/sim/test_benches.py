@@ -38,6 +38,10 @@ def test_sdram(arch):
     assert run_bench("sdram", BenchSettings(arch, seed=7)) == 2
 
 
+def test_link():
+    assert run_bench("link", BenchSettings(dataclasses.replace(TINY, name="bus32", bus_bits=32), seed=7)) == 2
+
+
 def image_of(tmp_path, arch, seed):
     path = tmp_path / "image.sysl"
     path.write_bytes(compile_graph(random_graph(seed, largest=5, steps=3), arch).to_bytes())
@@ -110,6 +114,6 @@ def test_a_planted_fault_is_found_and_the_seed_is_named(bench, top, fault, messa
 def test_an_unknown_bench_is_refused():
     with pytest.raises(
         ValueError,
-        match=r"^bench must be one of load, store, matrix, output, vector, sdram, core, not 'dma'$",
+        match=r"^bench must be one of load, store, matrix, output, vector, sdram, link, core, not 'dma'$",
     ):
         run_bench("dma", BenchSettings(TINY, seed=0))

@@ -17,7 +17,7 @@ from systolith.spec.arch import PRESETS
 from systolith.spec.isa import IsaError, isa_for
 from systolith.spec.regs import ErrorCode, Status
 from tests.graphs import CompactGraphs, GraphBuilder, assert_same_bits, random_inputs
-from tests.wrong_programs import execute
+from tests.wrong_programs import abort, execute
 
 #: The board's, with room for a whole model, and a small one in which everything wraps, splits and streams.
 ARCHS = {
@@ -208,22 +208,9 @@ def test_bus_errors_stop_the_core(device):
 
 
 def test_reset_in_mid_flight_recovers(device):
+    transfers = [word(f"{name} region=DATA rows=100 bytes=16") for name in ("LOAD", "STORE")]
     for cycles in (20, 45, 60, 90, 200, 500):
-        program = (
-            word("LOAD region=DATA rows=100 bytes=16") + word("STORE region=DATA rows=100 bytes=16") + HALT
-        )
-        device.write(0, program)
-        for name, value in (
-            ("PROGRAM_SIZE", len(program)),
-            ("DATA_SIZE", 4096),
-            ("DATA_LO", 1 << 16),
-            ("ENTRY", 0),
-        ):
-            device.csr_write(name, value)
-        device.start()
-        device.run(cycles)
-        device.reset()
-        assert device.csr_read("STATUS") == 0, f"after {cycles} cycles"
+        abort(device, [*transfers, HALT], cycles)
         good_program_runs(device)
 
 

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from systolith import api, verifying
+from systolith.boards.board import BOARDS
 from systolith.compiler.driver import compile_graph
 from systolith.host.driver import Driver
 from systolith.session import Session
 from systolith.sim.benches.run import BenchFailure, BenchSettings, run_bench
-from systolith.sim.benches.tops import bench_verilog
+from systolith.sim.benches.tops import PIN_CYCLES, SDRAM, bench_verilog
 from systolith.sim.native import RtlDevice
 from systolith.sim.netlist import core_netlist, netlist
+from systolith.sim.twins import side_by_side
 from systolith.sim.verilator import SimulationError
 from systolith.spec.arch import PRESETS
 from systolith.tooling.process import ToolError
@@ -28,31 +30,53 @@ GATES = dataclasses.replace(
 )
 
 
-def gates(bench, arch):
-    """A bench's design after synthesis."""
+def pair(bench, arch, family="ecp5"):
+    """A bench's design beside what synthesis makes of it."""
     sources, top = bench_verilog(bench, arch)
-    return netlist(sources, top), top
+    return side_by_side(sources, netlist(sources, top, family=family), top)
 
 
-def test_the_sdram_controller_after_synthesis():
-    assert run_bench("sdram", BenchSettings(BUS32, seed=7, count=6), design=gates("sdram", BUS32)) == 2
+def test_the_sdram_controller_of_a_board_after_synthesis():
+    """The design of bench `sdram` is the ULX3S's, pin for pin and cycle for cycle."""
+    board = BOARDS["ulx3s_85f"]
+    assert (board.memory, board.pin_cycles) == (SDRAM, PIN_CYCLES)
+    assert (board.arch.bus_bits, board.arch.addr_bits) == (BUS32.bus_bits, BUS32.addr_bits)
+    assert run_bench("sdram", BenchSettings(BUS32, seed=7, count=6), design=pair("sdram", BUS32)) == 2
+
+
+@pytest.mark.parametrize(
+    ("board", "family"),
+    [("ulx3s_85f", "ecp5"), pytest.param("icebreaker", "ice40", marks=pytest.mark.slow)],
+)
+def test_the_host_link_of_a_board_after_synthesis(board, family):
+    """The link with its line; only the rate of the line is not the board's."""
+    arch = BOARDS[board].arch
+    assert run_bench("link", BenchSettings(arch, seed=7, count=6), design=pair("link", arch, family)) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bench", ["load", "store", "matrix", "output", "vector"])
 def test_an_engine_after_synthesis(bench):
-    assert run_bench(bench, BenchSettings(TINY, seed=7), design=gates(bench, TINY)) == 2
+    assert run_bench(bench, BenchSettings(TINY, seed=7), design=pair(bench, TINY)) == 2
+
+
+def wrong_bit(sources, port):
+    """A netlist with the table behind a port inverted."""
+    ((name, text),) = sources.items()
+    pin = re.search(rf"INIT\(16'h(\w{{4}})\)\s*\) \\?\S*{port}\S*\s*\(", text)
+    assert pin is not None
+    return {name: text[: pin.start(1)] + f"{int(pin[1], 16) ^ 0xFFFF:04x}" + text[pin.end(1) :]}
 
 
 @pytest.mark.slow
-def test_one_wrong_bit_of_a_netlist_is_found():
-    ((name, text),) = gates("sdram", BUS32)[0].items()
-    # The table behind a command pin.
-    pin = re.search(r"INIT\(16'h(\w{4})\)\s*\) \\?\S*pins__we\S*\s*\(", text)
-    assert pin is not None
-    wrong = text[: pin.start(1)] + f"{int(pin[1], 16) ^ 0xFFFF:04x}" + text[pin.end(1) :]
-    with pytest.raises(BenchFailure):
-        run_bench("sdram", BenchSettings(BUS32, seed=7, count=12), design=({name: wrong}, "sdram_top"))
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside the RTL"])
+def test_one_wrong_bit_of_a_netlist_is_found(alone):
+    sources, top = bench_verilog("sdram", BUS32)
+    wrong = wrong_bit(netlist(sources, top), "pins__we")
+    design = (wrong, top) if alone else side_by_side(sources, wrong, top)
+    message = "SDRAM" if alone else r"differ in pins__we, \d+ cycles after reset"
+    with pytest.raises(BenchFailure, match=f"(?s)seed 7.*{message}"):
+        run_bench("sdram", BenchSettings(BUS32, seed=7, count=12), design=design)
 
 
 @pytest.mark.slow

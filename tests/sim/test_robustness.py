@@ -12,7 +12,7 @@ from systolith.sim.native import DECERR, SLVERR, RtlDevice
 from systolith.spec.arch import PRESETS
 from systolith.spec.regs import ErrorCode, Status
 from tests.graphs import assert_same_bits, random_graph
-from tests.wrong_programs import ARCH, HALT, ISA, NOP, WRONG, execute, word
+from tests.wrong_programs import ARCH, HALT, ISA, NOP, WRONG, abort, execute, word
 
 
 @pytest.fixture
@@ -46,21 +46,9 @@ def test_bus_errors_stop_the_core(device, response):
 
 
 def test_reset_in_mid_flight_recovers(device):
+    transfers = [word(f"{name} region=DATA rows=100 bytes=16") for name in ("LOAD", "STORE")]
     for cycles in (20, 45, 60, 90, 200):
-        device.write(
-            0, word("LOAD region=DATA rows=100 bytes=16") + word("STORE region=DATA rows=100 bytes=16") + HALT
-        )
-        for name, value in (
-            ("PROGRAM_SIZE", 3 * SIZE),
-            ("DATA_SIZE", 4096),
-            ("DATA_LO", 1 << 16),
-            ("ENTRY", 0),
-        ):
-            device.csr_write(name, value)
-        device.start()
-        device.run(cycles)
-        device.reset()
-        assert device.csr_read("STATUS") == 0, f"after {cycles} cycles"
+        abort(device, [*transfers, HALT], cycles)
         good_program_runs(device)
 
 
