@@ -1,4 +1,4 @@
-"""The compact core as a whole: programs on a bus with stalls against the reference machine, and its control."""
+"""The compact core as a whole: its control, and programs with stalls against the reference machine."""
 
 import dataclasses
 import random
@@ -39,7 +39,7 @@ def bits(*engines):
 def layer_program(arch, rng):
     """Loads, a few MATMULs each drained by an OUTPUT, and everything of the activation SRAM stored.
 
-    The channels of an OUTPUT are never more than those of the one before it: see tests/hw/compact/test_output.py.
+    The channels of an OUTPUT are never more than those of the one before: see test_output.py beside.
     """
     isa, act = isa_for(arch), 256
     program = [

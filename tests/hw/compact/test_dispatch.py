@@ -24,9 +24,11 @@ BUFFER, BURST = 32, 4
 class Run:
     """A program on the dispatcher, with a bus and three units.
 
-    The observer holds everything to the instruction set: each unit gets its instructions in program order, whole,
-    while it is idle, and only when the tokens are there. After it: `begun` (indices in the order in which they
-    began), `at` (the cycle of each), `retired`, `error` (code, offset) or None, `finished`.
+    The observer holds everything to the instruction set: each unit gets its instructions in program order,
+    whole, while it is idle, and only when the tokens are there.
+
+    After it: `begun` (indices in the order in which they began), `at` (the cycle of each), `retired`, `error`
+    (code, offset) or None, `finished`.
 
     Parameters
     ----------
@@ -194,7 +196,7 @@ class Run:
 
 
 def random_program(arch, rng, count):
-    """Instructions of all engines; each waits for tokens that earlier ones give, and none is owed too many."""
+    """Instructions of all engines, which wait for tokens that earlier ones give; none is owed too many."""
     isa, most = isa_for(arch), (1 << semaphore_bits(arch)) - 1
     owed: Counter = Counter()
     program = []

@@ -1,4 +1,4 @@
-"""The activation SRAM of a compact core against a list of bytes: who is served in each cycle, and with what."""
+"""The activation SRAM of a compact core against an array of bytes: who is served, and with what."""
 
 import random
 

@@ -42,7 +42,7 @@ def random_params(arch, rng):
 
 
 def random_output(arch, rng, acc, room, **operands):
-    """An OUTPUT of at most `room` entries from `acc` on, that does not write a byte twice in one word's turn."""
+    """An OUTPUT of at most `room` entries from `acc` on."""
     ny = rng.randint(1, min(3, room))
     bounds = sorted((rng.randint(-128, 127), rng.randint(-128, 127)), reverse=rng.random() < 0.1)
     low, high = rng.choice(((-128, 127), bounds))
@@ -63,9 +63,11 @@ def random_output(arch, rng, acc, room, **operands):
 
 
 class Run:
-    """Instructions on the unit one after the other, `rest` cycles between `done` and the next; entries are released at
-    random. After it: `act` (the activation SRAM), `results` (address, value), `reads` (entry, sums), `granted` (cycles
-    of the reads), `done` (results that each `done` came with) and `errors`.
+    """Instructions on the unit one after the other, `rest` cycles after each `done`; entries are released at
+    random.
+
+    After it: `act` (the activation SRAM), `results` (address, value), `reads` (entry, whether its sums were
+    right), `granted` (cycles of the reads), `done` (results that each `done` came with) and `errors`.
     """
 
     def __init__(self, machine, instrs, *, seed, stall, rest=0, released=None, limit=3_000):
@@ -208,8 +210,8 @@ def test_random_instructions_equal_the_machine(arch, seed):
 @pytest.mark.xfail(
     strict=True,
     raises=AssertionError,
-    reason="hw/compact/output.py keeps what follows the last channel of the last pixel when the operands of the "
-    "next OUTPUT, with more channels, come at once: the corrected core awaits new placements of the boards",
+    reason="known fault of hw/compact/output.py: it keeps the unused channels of the last pixel where the "
+    "operands of the next OUTPUT, of more channels, come at once",
 )
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_an_output_of_more_channels_may_follow_at_once(channels):
@@ -220,7 +222,7 @@ def test_an_output_of_more_channels_may_follow_at_once(channels):
 
 
 def test_every_shift_rounds_halves_to_even_on_both_sides_of_zero():
-    """Sums from -4 to 4 halves of one step, at shifts from 1 to 29 and a multiplier of 1 or a power of two."""
+    """Sums from -4 to 4 halves of a step, at shifts from 1 to 29 and multipliers that are powers of two."""
     machine, _ = prepared(BROAD, 30)
     entries, instrs = [], []
     for entry in range(64):

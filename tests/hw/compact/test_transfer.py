@@ -57,8 +57,8 @@ class Top(wiring.Component):
 class Run:
     """Instructions on the unit, one after the other.
 
-    After it: `act`, `weight`, `param` (the SRAMs), `memory` (the bus's), `done`, `errors`, `stopped` (writes on
-    chip and bursts after `stop`).
+    After it: `act`, `weight`, `param` (the SRAMs), `memory` (the bus's), `done`, `errors`, `stopped` (writes
+    on chip after `stop`).
 
     Parameters
     ----------
