@@ -27,8 +27,8 @@ class Run:
     The observer holds everything to the instruction set: each unit gets its instructions in program order,
     whole, while it is idle, and only when the tokens are there.
 
-    After it: `begun` (indices in the order in which they began), `at` (the cycle of each), `retired`, `error`
-    (code, offset) or None, `finished`.
+    After it: `begun` (indices in the order in which they began), `at` and `ended` (the cycles in which each
+    began and was done), `retired`, `error` (code, offset) or None, `finished`.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Run:
             for name, engines in UNITS.items()
         }
         self.tokens: Counter = Counter()
-        self.begun, self.at, self.error = [], {}, None
+        self.begun, self.at, self.ended, self.error = [], {}, {}, None
         self.retired = self.bursts = self.cycle = 0
         self.finished = False
         simulate(self.dut, self._bench, self._bus, *(self._unit(name) for name in UNITS))
@@ -159,6 +159,7 @@ class Run:
 
     def _give(self, index, done):
         instr, engine = self.instrs[index], self.engines[index]
+        self.ended[index] = self.cycle
         for taker in Engine:
             if done and instr.signal >> taker & 1:
                 self.tokens[engine, taker] += 1
@@ -352,6 +353,21 @@ def test_one_token_too_many_is_an_error(giver, taker):
     program = [*[give] * most, take, give, give, *legal(BROAD, "HALT")]
     run = Run(BROAD, program, seed=5, stall=0.0, takes=lambda index: 1)
     assert run.error == (ErrorCode.SEMAPHORE, (most + 2) * isa.word_bytes)
+
+
+def test_a_token_may_come_in_the_cycle_in_which_a_full_semaphore_gives_one():
+    most, size = (1 << semaphore_bits(SMALL)) - 1, isa_for(SMALL).word_bytes
+    give, take = legal(SMALL, "LOAD signal=OUTPUT", "OUTPUT wait=LOAD")
+    program = [*[give] * most, give, take, *legal(SMALL, "HALT")]
+    gaps = set()
+    for cycles in range(7, 15):
+        run = Run(
+            SMALL, program, seed=7, stall=0.0, takes=lambda index, last=cycles: last if index == most else 1
+        )
+        gaps.add(gap := run.ended[most] - run.at.get(most + 1, 1 << 20))
+        # Without a place, the last of them is one too many.
+        assert run.error == (None if gap >= 0 else (ErrorCode.SEMAPHORE, most * size)), f"{cycles} cycles"
+    assert 0 in gaps and min(gaps) < 0 < max(gaps), gaps
 
 
 def test_without_its_token_an_instruction_waits():
