@@ -358,7 +358,8 @@ def test_one_token_too_many_is_an_error(giver, taker):
 def test_a_token_may_come_in_the_cycle_in_which_a_full_semaphore_gives_one():
     most, size = (1 << semaphore_bits(SMALL)) - 1, isa_for(SMALL).word_bytes
     give, take = legal(SMALL, "LOAD signal=OUTPUT", "OUTPUT wait=LOAD")
-    program = [*[give] * most, give, take, *legal(SMALL, "HALT")]
+    # That none is lost shows when all are taken.
+    program = [*[give] * most, give, *[take] * (most + 1), *legal(SMALL, "HALT")]
     gaps = set()
     for cycles in range(7, 15):
         run = Run(
