@@ -78,7 +78,7 @@ class Run:
         self.left = sum(i.ny * i.nx for i in instrs) if released is None else released
         self.act = bytearray(machine.act.tobytes())
         self.results, self.reads, self.granted, self.done, self.errors = [], [], [], [], []
-        self.released = self.cycle = 0
+        self.released = self.cycle = self.written = 0
         self.loaded = False
         simulate(self.dut, self._bench, self._accumulators)
 
@@ -120,6 +120,7 @@ class Run:
             coming.append(addr if valid else None)
             if write:
                 assert mask and result, "a word is written with its last byte"
+                self.written += mask.bit_count()
                 for lane in range(4):
                     if mask >> lane & 1:
                         self.act[4 * word + lane] = written >> 8 * lane & 255
@@ -190,6 +191,7 @@ def check(machine, instrs, *, seed, stall, rest=0):
     for index, (got, want) in enumerate(zip(run.results, results, strict=False)):
         assert got == want, f"{message}: result {index} is {got}, not {want}"
     assert len(run.results) == len(results) and run.done == ends, message
+    assert run.written == len(results), f"{message}: each byte is written once, with its word"
     assert run.act == machine.act.tobytes(), f"{message}: the words that were written differ"
     entries = [entry for i in instrs for entry in range(i.acc, i.acc + i.ny * i.nx)]
     assert run.reads == [(entry, True) for entry in entries], message
