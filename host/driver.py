@@ -71,6 +71,9 @@ def memory_needed(image: Image) -> int:
 class Driver:
     """An image on a device: the load stream has run, inferences may follow.
 
+    When the load stream starts, the DATA region holds zeros but for the first values of states, so that what
+    a program leaves there is the same on every device. On-chip memories keep what they held.
+
     Parameters
     ----------
     device : Core

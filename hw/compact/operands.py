@@ -19,7 +19,8 @@ class UnitSignature(wiring.Signature):
     load, index, data : Out   beat `index` of an instruction for this unit, only while it is idle
     begin : Out(1)            in a cycle after its last beat: execute it
     done : In(1)              pulses with the last effect
-    error, error_code : In    pulses: it cannot be executed; the unit makes no further effect until reset
+    error, error_code : In    pulses: it cannot be executed. What is in flight may still be written; the
+                              dispatcher gives the unit nothing more until reset
     """
 
     def __init__(self, arch: ArchConfig) -> None:

@@ -10,7 +10,7 @@ from systolith.compiler.base.errors import InputError, UnsupportedError
 from systolith.compiler.frontend import import_model
 from systolith.compiler.importer import load_model
 from systolith.compiler.passes.batch_norm import fold_batch_norm
-from systolith.compiler.quantise import quantise_model
+from systolith.compiler.quantise import quantise_model, unsupported_nodes
 from systolith.reference.conv import Conv
 from tests.compiler.qdq import layer_differences
 
@@ -135,6 +135,48 @@ def test_bad_calibration_is_refused_by_name(calibration, words):
 def test_unsupported_operators_are_named_before_calibration():
     with pytest.raises(UnsupportedError, match="node 'sinh'.*Sinh"):
         import_model(cnn("Sinh"), {"x": samples()})
+
+
+def with_computed_constants():
+    """Gemm, whose bias ConstantOfShape makes from an initializer, and a Reshape to the shape of a tensor."""
+    rng = np.random.default_rng(8)
+    fill = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.25])
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["bias"], "fill", value=fill),
+        helper.make_node("Gemm", ["x", "w", "bias"], ["a"], "dense"),
+        helper.make_node("Shape", ["a"], ["as_before"], "shape"),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+        helper.make_node("Reshape", ["b", "as_before"], ["y"], "reshape"),
+    ]
+    initializers = [
+        numpy_helper.from_array(np.array([4], np.int64), "size"),
+        numpy_helper.from_array(rng.normal(0, 0.4, (6, 4)).astype(np.float32), "w"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "computed",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_operators_without_a_rule_are_supported_where_they_compute_constants():
+    model = with_computed_constants()
+    assert unsupported_nodes(model) == []
+    calibration = np.random.default_rng(9).normal(size=(16, 6)).astype(np.float32)
+    graph = import_model(model, {"x": calibration})
+    assert {node.op_type for node in graph.nodes} <= {"Gemm", "Reshape"}
+    x, y = graph.tensors["x"], graph.tensors["y"]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for sample in calibration[:4]:
+        codes = np.clip(np.rint(sample[None] / x.scale) + x.zero_point, -128, 127).astype(np.int8)
+        ours = (graph.run({"x": codes})["y"].astype(float) - y.zero_point) * y.scale
+        assert np.abs(ours - session.run(None, {"x": sample[None]})[0]).max() < 0.06
+    # Of what is computed, the same operator is refused.
+    model.graph.node.insert(2, helper.make_node("Det", ["a"], ["d"], "det"))
+    assert [error.node for error in unsupported_nodes(model)] == ["det"]
 
 
 def test_a_batch_normalization_on_its_own_becomes_a_depthwise_convolution():

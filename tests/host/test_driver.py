@@ -70,6 +70,29 @@ def test_inferences_one_after_another_do_not_see_each_other(graph, image):
         check(driver, graph, random_inputs(graph, seed))
 
 
+class WatchedDevice(MachineDevice):
+    """Its external memory holds garbage before anything is written; remembers DATA at the first START."""
+
+    def __init__(self, arch):
+        super().__init__(arch)
+        self.memory[:] = 0xA5
+        self.first = None
+
+    def start(self):
+        if self.first is None:
+            self.first = self.read(self.csrs["DATA_LO"], self.csrs["DATA_SIZE"])
+        super().start()
+
+
+def test_data_is_zero_when_the_load_stream_starts(graph, image):
+    device = WatchedDevice(ARCH)
+    driver = Driver(device, image)
+    assert device.first == bytes(image.data_bytes)
+    # Nothing beyond the region is touched.
+    assert set(device.read(driver.data_base + image.data_bytes, 1 << 12)) == {0xA5}
+    check(driver, graph, random_inputs(graph, 4))
+
+
 def test_drivers_share_a_memory_and_take_turns(graph, image):
     device = MachineDevice(ARCH)
     first, second = Driver(device, image), Driver(device, image, base=1 << 20)

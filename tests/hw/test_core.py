@@ -115,6 +115,19 @@ def test_the_watchdog_ends_a_wait_for_a_token_that_never_comes():
     CoreBench(TINY, body)
 
 
+def test_the_watchdog_rests_while_the_core_idles():
+    async def body(bench, ctx):
+        for turn in range(2):
+            data = random.Random(turn).randbytes(300)
+            await ctx.tick().repeat(200)
+            await bench.start(ctx, COPY, data=data, watchdog=100)
+            assert await bench.wait(ctx) == DONE, f"idle for 200 cycles before run {turn}"
+            assert bench.data(1001, 200) == data[3:203]
+
+    # A first beat takes as long as on a board.
+    CoreBench(TINY, body, latency=30)
+
+
 def test_a_64th_token_is_an_error():
     async def body(bench, ctx):
         load = "LOAD region=DATA bytes=1 signal=STORE"

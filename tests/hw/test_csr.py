@@ -4,14 +4,22 @@ import pytest
 
 from systolith.hw.soc.csr import CsrBlock
 from systolith.spec.arch import PRESETS
-from systolith.spec.regs import CSR_BYTES, CSRS, DEFAULT_WATCHDOG, Access, Control, config_values
+from systolith.spec.regs import (
+    CSR_BYTES,
+    CSRS,
+    DEFAULT_WATCHDOG,
+    WATCHDOG_BIT,
+    Access,
+    Control,
+    config_values,
+)
 from tests.hw.axi_memory import csr_read, csr_write
 from tests.hw.kit import simulate
 
 
-def run(body):
+def run(body, arch=PRESETS["tiny"]):
     """A body that takes the context and the block."""
-    dut = CsrBlock(PRESETS["tiny"])
+    dut = CsrBlock(arch)
 
     async def testbench(ctx):
         await body(ctx, dut)
@@ -89,3 +97,23 @@ def test_an_address_without_a_register_answers_slverr():
         assert (await csr_read(ctx, dut.bus, 0))[1] == 0
 
     run(body)
+
+
+def test_a_compact_core_keeps_the_bits_that_it_has_a_use_for():
+    """Bases are multiples of 16, sizes are not; of WATCHDOG one bit counts; the rest reads as zero."""
+    arch = PRESETS["icebreaker"]
+    address, size = (1 << arch.addr_bits) - 16, (2 << arch.addr_bits) - 1
+    kept = dict.fromkeys(("PROGRAM_LO", "DATA_LO", "ENTRY"), address)
+    kept |= {"PROGRAM_SIZE": size, "DATA_SIZE": size, "WATCHDOG": 1 << WATCHDOG_BIT}
+
+    async def body(ctx, dut):
+        constants = config_values(arch)
+        for value in (0xFFFF_FFFF, 0):
+            for csr in CSRS.values():
+                if csr.access is Access.WRITE:
+                    assert await csr_write(ctx, dut.bus, csr.address, value) == 0
+            for name, csr in CSRS.items():
+                expected = constants.get(name, kept.get(name, 0) & value)
+                assert await csr_read(ctx, dut.bus, csr.address) == (expected, 0), name
+
+    run(body, arch)

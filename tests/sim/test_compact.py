@@ -14,8 +14,8 @@ from systolith.reference.machine_device import MachineDevice
 from systolith.sim.native import DECERR, RtlDevice
 from systolith.sim.netlist import core_netlist
 from systolith.spec.arch import PRESETS
-from systolith.spec.isa import IsaError, isa_for
-from systolith.spec.regs import ErrorCode, Status
+from systolith.spec.isa import Engine, IsaError, Region, Space, isa_for
+from systolith.spec.regs import WATCHDOG_BIT, ErrorCode, Status
 from tests.graphs import CompactGraphs, GraphBuilder, assert_same_bits, random_inputs
 from tests.wrong_programs import abort, execute
 
@@ -212,6 +212,71 @@ def test_reset_in_mid_flight_recovers(device):
     for cycles in (20, 45, 60, 90, 200, 500):
         abort(device, [*transfers, HALT], cycles)
         good_program_runs(device)
+
+
+def test_the_watchdog_rests_while_the_core_idles(device):
+    """Its one period is 2**20 cycles."""
+    good_program_runs(device)
+    device.run((1 << WATCHDOG_BIT) + 1000)
+    good_program_runs(device)
+
+
+def random_layers(arch, rng: random.Random) -> list[bytes]:
+    """Products of anything in memory, each drained to anywhere, and all of the activation SRAM in the end.
+
+    Windows, steps and coordinates are drawn from their whole range, so that addresses and coordinates wrap.
+    """
+    isa = isa_for(arch)
+    load, matrix, output = (1 << engine for engine in (Engine.LOAD, Engine.MATRIX, Engine.OUTPUT))
+
+    def drawn(mnemonic, **fixed):
+        fields = isa.by_mnemonic[mnemonic].fields
+        return isa.make(mnemonic, **{f.name: rng.randint(f.min, f.max) for f in fields} | fixed)
+
+    everything = {"region": Region.DATA, "bytes": arch.act_bytes}
+    small = {"region": Region.DATA, "offset": 4 * rng.randrange(99)}
+    program = [
+        isa.make("LOAD", **everything),
+        isa.make("LOAD", **small, space=Space.WEIGHT, bytes=arch.weight_bytes),
+        isa.make("LOAD", **small, space=Space.PARAM, bytes=arch.param_bytes, signal=matrix),
+    ]
+    wait = load
+    for _ in range(12):
+        oy, ox, kt = rng.randint(1, 3), rng.randint(1, 5), rng.randint(1, 5)
+        at = {
+            "acc": rng.randrange(arch.acc_depth - oy * ox + 1),
+            "tile": rng.randrange(arch.weight_tiles - 4 * kt + 1),
+        }
+        sizes = {"ky": rng.randint(1, 2), "kx": rng.randint(1, 2), "kt": kt, "oy": oy, "ox": ox}
+        # A compact core has no `high`.
+        program.append(drawn("MATMUL", **at, **sizes, wait=wait, signal=0, final=1, high=0))
+        # Channels do not grow from one OUTPUT to the next: see tests/hw/compact/test_output.py.
+        program.append(
+            drawn(
+                "OUTPUT", acc=at["acc"], ny=oy, nx=ox, channels=4, wait=0, signal=matrix, low=-128, high=127
+            )
+        )
+        wait = output
+    program[-1] = isa.make("OUTPUT", **program[-1].operands | {"signal": 1 << Engine.STORE})
+    store = isa.make("STORE", **everything, wait=output)
+    return [isa.encode(instr) for instr in (*program, store, isa.make("HALT"))]
+
+
+@pytest.mark.parametrize("name", ARCHS)
+@pytest.mark.parametrize("stalls", [0.0, 0.3])
+def test_random_programs_equal_the_machine(name, stalls):
+    arch = ARCHS[name]
+    for seed in range(8):
+        rng = random.Random(f"{name} {seed}")
+        words, data = random_layers(arch, rng), rng.randbytes(arch.act_bytes)
+        memories = []
+        with RtlDevice(arch, stall_seed=seed, stall_probability=stalls, latency=3 * (seed % 4)) as rtl:
+            for device in (rtl, MachineDevice(arch)):
+                device.write(1 << 16, data)
+                ended = execute(device, words, arch.act_bytes)
+                assert ended == (Status.DONE, ErrorCode.NONE, 0), f"seed {seed}"
+                memories.append(device.read(1 << 16, arch.act_bytes))
+        assert memories[0] == memories[1], f"seed {seed} of {name}"
 
 
 def test_a_pointwise_layer_keeps_the_array_busy():

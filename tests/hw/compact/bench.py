@@ -1,0 +1,86 @@
+"""What the benches of the compact core share: configurations, instructions beat by beat, memories at random,
+and the simulation of one component.
+
+A compact core has no choice of rows, columns or bus width (`spec.arch.COMPACT`), so configurations differ in
+the sizes of memories and addresses.
+"""
+
+import random
+
+import numpy as np
+import pytest
+from amaranth.hdl import Elaboratable
+from amaranth.sim import Simulator
+
+from systolith.reference.machine import Machine
+from systolith.spec.arch import COMPACT, ArchConfig
+from systolith.spec.isa import Instr, isa_for
+
+__all__ = ["ARCHS", "BROAD", "SMALL", "beats", "each_arch", "give", "random_machine", "simulate"]
+
+
+def _compact(name: str, **sizes: int) -> ArchConfig:
+    return ArchConfig(name=name, compact=True, **COMPACT, **sizes)
+
+
+#: Small memories: addresses wrap and counts run out soon.
+SMALL = _compact("small", addr_bits=16, act_bytes=1 << 10, weight_bytes=1 << 10, acc_depth=8, param_rows=2)
+#: All widths differ from those of `SMALL`, so that operands straddle other beats.
+BROAD = _compact("broad", addr_bits=24, act_bytes=1 << 13, weight_bytes=1 << 11, acc_depth=64, param_rows=64)
+ARCHS = (SMALL, BROAD)
+each_arch = pytest.mark.parametrize("arch", ARCHS, ids=lambda arch: arch.name)
+
+
+def beats(arch: ArchConfig, instr: Instr) -> list[int]:
+    """An instruction as it comes over the bus."""
+    word, size = isa_for(arch).encode(instr), arch.bus_bytes
+    return [int.from_bytes(word[at : at + size], "little") for at in range(0, len(word), size)]
+
+
+async def give(ctx, unit, arch: ArchConfig, instr: Instr, rng: random.Random, gap: float) -> None:
+    """Play the dispatcher: the beats of one instruction, other data in the pauses between them, then `begin`.
+
+    Parameters
+    ----------
+    unit : UnitSignature   of the component under test
+    gap : float            probability of a pause in each cycle
+    """
+
+    async def pause() -> None:
+        ctx.set(unit.load, 0)
+        ctx.set(unit.begin, 0)
+        while rng.random() < gap:
+            ctx.set(unit.index, rng.randrange(1 << len(unit.index)))
+            ctx.set(unit.data, rng.getrandbits(arch.bus_bits))
+            await ctx.tick()
+
+    for index, beat in enumerate(beats(arch, instr)):
+        await pause()
+        ctx.set(unit.load, 1)
+        ctx.set(unit.index, index)
+        ctx.set(unit.data, beat)
+        await ctx.tick()
+    await pause()
+    ctx.set(unit.data, rng.getrandbits(arch.bus_bits))
+    ctx.set(unit.begin, 1)
+    await ctx.tick()
+    ctx.set(unit.begin, 0)
+
+
+def random_machine(arch: ArchConfig, rng: random.Random, region_bytes: int = 1 << 12) -> Machine:
+    """A machine with random bytes in its memories and in both of its regions, of `region_bytes` each."""
+    draw = np.random.default_rng(rng.getrandbits(32))
+    machine = Machine(arch, *(draw.integers(0, 256, region_bytes, np.uint8) for _ in range(2)))
+    for memory in (machine.act, machine.weight, machine.param):
+        memory[:] = draw.integers(0, 256, len(memory), np.uint8).view(memory.dtype)
+    return machine
+
+
+def simulate(dut: Elaboratable, bench, *background) -> None:
+    """Run the coroutine function `bench` on a component to its end, and those of `background` beside it."""
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    for process in background:
+        simulator.add_testbench(process, background=True)
+    simulator.add_testbench(bench)
+    simulator.run()
