@@ -1,8 +1,8 @@
 """What an instruction reads and writes, exactly: every run of bytes, listed by walking its loops.
 
 The functional machine touches these bytes and no others, which tests hold for every instruction. The proof of
-order (`hazards`) stands on this list. The maker of the order has a list of its own (`footprint`), by arithmetic
-on the ends of the loops instead of a walk, so that neither can hide a mistake of the other.
+order (`hazards`) stands on this list. The maker of the order has a list of its own (`footprint`), by
+arithmetic on the ends of the loops instead of a walk, so that neither can hide a mistake of the other.
 """
 
 from __future__ import annotations

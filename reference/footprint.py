@@ -1,7 +1,7 @@
-"""What an instruction reads and writes: intervals of bytes (or entries) in each memory, from its operands alone.
+"""What an instruction reads and writes: intervals of bytes (or entries) in each memory.
 
 Tokens are made from these. An interval holds all that the functional machine touches there, and is not much
-larger (tests/reference/test_footprint.py says how much). The proof of order has a list of its own, `accesses`.
+larger (tests/reference/test_footprint.py says how much). The proof of order has its own list, `accesses`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Faults of `footprint`: each leaves something out that an instruction touches, or says that it is only read."""
+"""Faults of `footprint`: each leaves out what an instruction touches, or says that it is only read."""
 
 from systolith.reference.footprint import footprint
 from systolith.spec.isa import isa_for

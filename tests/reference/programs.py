@@ -1,4 +1,4 @@
-"""Random programs that a core executes without an error: every instruction, with operands at their extremes."""
+"""Random programs that a core executes without an error: every instruction, operands at their extremes."""
 
 import random
 
@@ -61,8 +61,22 @@ class ProgramMaker:
         base = self.pick(0, (self.sizes[space] - length - (planes - 1) * plane - (rows - 1) * row) // unit)
         operands = {"space": space} if mnemonic == "LOAD" else {}
         region = Region(self.pick(0, 1)) if mnemonic == "LOAD" else Region.DATA
-        return [self.make(mnemonic, region=region, planes=planes, rows=rows, bytes=length, ext_plane=ext_plane, ext_row=ext_row,
-                          plane=plane, row=row, offset=unit * offset, base=unit * base, **operands)]  # fmt: skip
+        return [
+            self.make(
+                mnemonic,
+                region=region,
+                planes=planes,
+                rows=rows,
+                bytes=length,
+                ext_plane=ext_plane,
+                ext_row=ext_row,
+                plane=plane,
+                row=row,
+                offset=unit * offset,
+                base=unit * base,
+                **operands,
+            )
+        ]
 
     def load(self):
         space = self.rng.choice([space for space in Space if self.sizes[space]])
@@ -83,8 +97,18 @@ class ProgramMaker:
                 "kx_x": self.pick(0, 9),
                 "ox_x": self.pick(0, 9),
             }
-        return dict(base=self.address(), y0=self.pick(-2, 2), x0=self.pick(-9, 6), height=self.pick(0, 9),
-                    row_bytes=self.rng.choice([self.pick(0, pitch), pitch]), ky=self.pick(1, 3), kx=self.pick(1, 3), ky_y=ky_y, oy_y=oy_y, **free)  # fmt: skip
+        return dict(
+            base=self.address(),
+            y0=self.pick(-2, 2),
+            x0=self.pick(-9, 6),
+            height=self.pick(0, 9),
+            row_bytes=self.rng.choice([self.pick(0, pitch), pitch]),
+            ky=self.pick(1, 3),
+            kx=self.pick(1, 3),
+            ky_y=ky_y,
+            oy_y=oy_y,
+            **free,
+        )
 
     def matmul(self, acc, entries, **operands):
         """A MATMUL that writes so many entries, and the release of them."""
@@ -98,8 +122,19 @@ class ProgramMaker:
         window = self.window()
         kt = 1 if mode is Mode.DEPTHWISE else self.pick(1, 3)
         tile = self.pick(0, arch.weight_tiles - window["ky"] * window["kx"] * kt)
-        return self.make("MATMUL", mode=mode, acc=acc, oy=oy, ox=ox, taps=taps, stride=stride, kt=kt, tile=tile,
-                         **window, **operands)  # fmt: skip
+        return self.make(
+            "MATMUL",
+            mode=mode,
+            acc=acc,
+            oy=oy,
+            ox=ox,
+            taps=taps,
+            stride=stride,
+            kt=kt,
+            tile=tile,
+            **window,
+            **operands,
+        )
 
     def products(self, entries):
         """MATMULs that add up to released entries; the first of them."""
@@ -108,8 +143,18 @@ class ProgramMaker:
         return acc, [*first, self.matmul(acc, entries, accumulate=self.pick(0, 1), final=1)]
 
     def output(self, acc, ny, nx, channels, **operands):
-        return self.make("OUTPUT", acc=acc, ny=ny, nx=nx, channels=channels, param=self.pick(0, self.arch.param_rows - 1),
-                         dst=self.address(), **self.steps("dst_row", "dst_px"), **self.table(), **operands)  # fmt: skip
+        return self.make(
+            "OUTPUT",
+            acc=acc,
+            ny=ny,
+            nx=nx,
+            channels=channels,
+            param=self.pick(0, self.arch.param_rows - 1),
+            dst=self.address(),
+            **self.steps("dst_row", "dst_px"),
+            **self.table(),
+            **operands,
+        )
 
     def product(self):
         ny, nx = self.pick(1, 2), self.pick(1, 4)
@@ -121,8 +166,17 @@ class ProgramMaker:
     def binary(self, **operands):
         shape = {"ny": self.pick(1, 3), "nx": self.pick(1, 4), "bytes": self.pick(1, 3 * self.arch.lanes)}
         steps = self.steps("a_row", "a_px", "b_row", "b_px", "dst_row", "dst_px")
-        return [self.make(self.rng.choice(["ADD", "MUL"]), **shape | operands, a=self.address(), b=self.address(), dst=self.address(),
-                          **steps, **self.table())]  # fmt: skip
+        return [
+            self.make(
+                self.rng.choice(["ADD", "MUL"]),
+                **shape | operands,
+                a=self.address(),
+                b=self.address(),
+                dst=self.address(),
+                **steps,
+                **self.table(),
+            )
+        ]
 
     def chained(self):
         ny, nx, channels = self.pick(1, 2), self.pick(1, 4), self.pick(1, self.arch.cols)
@@ -131,8 +185,18 @@ class ProgramMaker:
         return [*products, output, *self.binary(ny=ny, nx=nx, bytes=channels, a_source=OperandA.OUTPUT)]
 
     def pool(self):
-        return [self.make("POOL", ny=self.pick(1, 3), nx=self.pick(1, 4), bytes=self.pick(1, 3 * self.arch.lanes), dst=self.address(),
-                          **self.window(), **self.steps("dst_row", "dst_px"), **self.table())]  # fmt: skip
+        return [
+            self.make(
+                "POOL",
+                ny=self.pick(1, 3),
+                nx=self.pick(1, 4),
+                bytes=self.pick(1, 3 * self.arch.lanes),
+                dst=self.address(),
+                **self.window(),
+                **self.steps("dst_row", "dst_px"),
+                **self.table(),
+            )
+        ]
 
     def cell(self):
         kind, units = self.rng.choice(list(Cell)), self.pick(1, self.arch.cols)
