@@ -1,7 +1,8 @@
 """The cycle model: when each instruction starts and ends, without simulating a clock.
 
 Instructions are fetched and dispatched in order, wait in their engine's queue, for their tokens, and for the
-entries that MATRIX releases. Streaming rates are exact (`costs`); the latencies below were read off the RTL.
+entries that MATRIX releases. Streaming rates are exact (`costs`); latencies are those of `spec.timing`, and
+those of the full core for a compact one too.
 Fetch and LOAD share the read channel, which answers in the order of the requests; STORE has the write channel
 for itself. What is not modelled: conflicts of engines over a block of the activation SRAM, which cost up to a
 third where operands share the block that the array reads, and stalls of the bus.
@@ -13,31 +14,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from systolith.spec import timing
 from systolith.spec.arch import ArchConfig
-from systolith.spec.costs import busy_cycles, cell_cycles, cell_latency, transfer_beats
-from systolith.spec.isa import Destination, Engine, Instr, chained_outputs, isa_for
+from systolith.spec.costs import busy_cycles, transfer_beats
+from systolith.spec.isa import Cell, Destination, Engine, Instr, chained_outputs, isa_for
 from systolith.spec.memory import BURST_BEATS, FETCH_BEATS, FULL_RATE, MemoryTiming
 
 __all__ = ["Timing", "estimate", "transfer_cycles"]
-
-#: Cycles from dispatch to the first request of an engine.
-_ISSUE = 5
-#: Cycles from the end of an instruction to the first request of what waits for its token.
-_TOKEN = 2
-#: Cycles from the end of one instruction to the start of the next, in a unit of a compact core: its beats
-#: come then.
-_COMPACT_ISSUE = 10
-#: Cycles from a MATMUL's first vector to its first accumulator write, beyond the R rows it passes.
-_ARRAY_LATENCY = 12
-#: Cycles from an accumulator read to the write of its result, and to its coming to the vector unit.
-_OUTPUT_LATENCY = 15
-_CHAIN_LATENCY = 15
-#: Cycles from a read by the vector unit to the write of its result.
-_VECTOR_LATENCY = 18
-#: Cycles from the end of one CELL to the last gate of the next, which needs the state.
-_STATE_READ = 10
-#: Cycles of a transfer beyond the memory's latency and its beats.
-_TRANSFER_LATENCY = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +66,7 @@ class _Fetch:
         self._bursts = -(-count * self.word_beats // BURST_BEATS)
         self._arrived: list[int] = []
         self._taken = 0
-        self._ask(_TRANSFER_LATENCY)
+        self._ask(timing.MODEL_TRANSFER)
 
     def next(self) -> int:
         """Cycle in which the next instruction is whole."""
@@ -113,6 +96,7 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
     released: list[tuple[int, int]] = []
     chained: list[tuple[int, int]] = []
     dispatched = 0
+    between = timing.compact_issue(arch) if arch.compact else 0
     result: list[Timing] = []
     for instr in instrs:
         engine = isa.by_mnemonic[instr.mnemonic].engine
@@ -125,58 +109,53 @@ def estimate(instrs: Sequence[Instr], arch: ArchConfig, memory: MemoryTiming = F
         if len(starts[engine]) >= arch.queue_depth:
             dispatched = max(dispatched, starts[engine][-arch.queue_depth])
         fetch.taken(dispatched)
-        start = max(dispatched + _ISSUE, free[engine] + _COMPACT_ISSUE * arch.compact)
+        start = max(dispatched + timing.MODEL_ISSUE, free[engine] + between)
         for producer in Engine:
             if instr.wait >> producer & 1:
-                start = max(start, tokens[producer, engine].pop(0) + _TOKEN)
+                start = max(start, tokens[producer, engine].pop(0) + timing.MODEL_TOKEN)
         # From here on it is the engine that waits, and not the queue.
         starts[engine].append(start)
         busy = busy_cycles(instr, arch)
         if engine is Engine.MATRIX:
-            end = start + busy + arch.rows + _ARRAY_LATENCY
+            passage = arch.rows + timing.MODEL_MATRIX
+            end = start + busy + passage
             free[engine] = start + busy
             if instr.final:
-                released.append(
-                    (
-                        start
-                        + busy
-                        - max(instr.oy * instr.ox, arch.weight_load_cycles)
-                        + arch.rows
-                        + _ARRAY_LATENCY,
-                        end,
-                    )
-                )
+                last_tile = max(instr.oy * instr.ox, arch.weight_load_cycles)
+                released.append((start + busy - last_tile + passage, end))
         elif engine is Engine.OUTPUT:
             first, last = released.pop(0)
             start = max(start, first)
             free[engine] = max(start + busy, last)
-            end = free[engine] + (_OUTPUT_LATENCY if instr.dest == Destination.ACT else _CHAIN_LATENCY)
-            if instr.dest != Destination.ACT:
-                chained.append((start + _CHAIN_LATENCY, end))
+            chains = instr.dest != Destination.ACT
+            end = free[engine] + (timing.MODEL_CHAIN if chains else timing.MODEL_OUTPUT)
+            if chains:
+                chained.append((start + timing.MODEL_CHAIN, end))
         elif engine is Engine.VECTOR:
             operands = [chained.pop(0) for _ in range(chained_outputs(instr))]
             if instr.mnemonic == "CELL":
                 # Its state is read first; its cycles count from the last gate to the next, and include the
                 # writes.
-                taken = max(start + _STATE_READ, operands[-1][0])
-                free[engine] = end = taken + busy - cell_cycles(instr) + cell_latency(instr)
+                taken = max(start + timing.MODEL_STATE, operands[-1][0])
+                cell = Cell(instr.kind), bool(instr.wide)
+                free[engine] = end = taken + busy - timing.cell_chunk(*cell) + timing.cell_write(*cell)
             else:
                 start = max([start, *(first for first, _ in operands)])
                 free[engine] = max([start + busy, *(last for _, last in operands)])
-                end = free[engine] + _VECTOR_LATENCY
+                end = free[engine] + timing.MODEL_VECTOR
         elif engine is Engine.LOAD:
             # Beats that wait for narrow lines hold up the channel; a compact core waits for each burst.
             bursts = max(0, -(-transfer_beats(instr, arch) // BURST_BEATS) - 1) if arch.compact else 0
             end = (
                 bursts * memory.latency
                 + channel.read(start, transfer_cycles(instr, arch, memory))
-                + _TRANSFER_LATENCY
+                + timing.MODEL_TRANSFER
             )
             # The next one asks for its data while this one's are on their way.
             free[engine] = start + -(-transfer_beats(instr, arch) // BURST_BEATS)
         else:
             free[engine] = end = (
-                start + memory.latency + transfer_cycles(instr, arch, memory) + _TRANSFER_LATENCY
+                start + memory.latency + transfer_cycles(instr, arch, memory) + timing.MODEL_TRANSFER
             )
         if arch.compact:
             # No queue: what waits holds up all behind it. LOAD and STORE are one unit.

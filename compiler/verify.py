@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from systolith.compiler.lower.context import Lowering
-from systolith.reference.footprint import footprint
+from systolith.reference.accesses import hulls
 from systolith.reference.graph import QGraph
 from systolith.reference.hazards import HazardError, check_order
 from systolith.spec.image import Image
@@ -89,13 +89,9 @@ def verify_lowering(low: Lowering) -> None:
         "the stream does not end with HALT",
     )
     for number, instr in enumerate(low.instrs):
-        for space, first, end, writes in footprint(instr, arch):
+        for space, first, end, writes in hulls(instr, arch):
             where = f"instruction {number} ({instr.mnemonic}) touches {space} {first} to {end}"
-            # What is read beyond the end meets weights of zero.
-            _require(
-                first >= 0 and (end <= sizes[space] or (space == "act" and not writes)),
-                f"{where}, outside its {sizes[space]}",
-            )
+            _require(first >= 0 and end <= sizes[space], f"{where}, outside its {sizes[space]}")
             if space == "data" and writes:
                 _require(
                     all(end <= low_end or first >= high for low_end, high in inputs),

@@ -8,6 +8,7 @@ from amaranth.hdl import Const, Shape, Value, signed, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from systolith.spec import timing
 from systolith.spec.arch import ArchConfig
 from systolith.spec.cells import GATE
 from systolith.spec.isa import Engine, Field, isa_for
@@ -125,11 +126,11 @@ class ActReadSignature(wiring.Signature):
     valid, addr : Out     request `act_width` bytes from any byte address (modulo the size)
     blocks : Out          `touched_blocks` of the address, best from a register: the arbiter begins with it
     ready : In(1)         granted in this cycle
-    data : In             byte j is act[addr + j], valid exactly `LATENCY` (5) cycles after the grant, for one
+    data : In             byte j is act[addr + j], valid exactly `LATENCY` cycles after the grant, for one
            cycle
     """
 
-    LATENCY = 5
+    LATENCY = timing.ACT_READ
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__(
@@ -147,8 +148,8 @@ class ActWriteSignature(wiring.Signature):
     """A write port of the activation SRAM: byte j goes to act[addr + j] where mask[j] is set, when `valid`
     and `ready`.
 
-    `blocks` is as in `ActReadSignature`. Reads that are granted two cycles later, or after that, see the
-    bytes.
+    `blocks` is as in `ActReadSignature`. Reads that are granted `timing.ACT_WRITE` cycles later, or
+    after that, see the bytes.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -165,8 +166,8 @@ class ActWriteSignature(wiring.Signature):
 
 
 class BeatWriteSignature(wiring.Signature):
-    """A write port for whole beats: weight SRAM, parameter SRAM, tables. Reads whose address comes two cycles
-    after a beat is accepted, or later, see it.
+    """A write port for whole beats: weight SRAM, parameter SRAM, tables. Reads whose address comes
+    `timing.BEAT_WRITE` cycles after a beat is accepted, or later, see it.
 
     Members
     -------
@@ -193,7 +194,7 @@ class WeightReadSignature(wiring.Signature):
     Line ``tile*G + j`` of bank b holds row ``b*G + j`` of that tile (G = arch.weight_load_cycles).
     """
 
-    LATENCY = 3
+    LATENCY = timing.WEIGHT_READ
 
     def __init__(self, arch: ArchConfig) -> None:
         banks = arch.weight_rows_per_cycle
@@ -207,8 +208,10 @@ class WeightReadSignature(wiring.Signature):
 
 
 class ParamReadSignature(wiring.Signature):
-    """A read of the parameter SRAM: one chunk of `lanes` channels, one cycle after `addr`, which is entry *
-    `arch.chunks` + chunk."""
+    """A read of the parameter SRAM: one chunk of `lanes` channels, ``LATENCY`` cycles after `addr`, which is
+    entry * `arch.chunks` + chunk."""
+
+    LATENCY = timing.PARAM_READ
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__(
@@ -235,12 +238,12 @@ class AccReadSignature(wiring.Signature):
     -------
     valid, addr : Out      request one entry
     ready : In(1)          granted in this cycle (the array's own reads of the same bank come first)
-    data : In              C sums, from `LATENCY` (2) cycles after the grant to as many after the next one
+    data : In              C sums, from `LATENCY` cycles after the grant to as many after the next one
     release : In(1)        pulses when the array has written one more final entry; entries are released in the
               order OUTPUT reads them
     """
 
-    LATENCY = 2
+    LATENCY = timing.ACC_READ
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__(

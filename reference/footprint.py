@@ -1,4 +1,8 @@
-"""What an instruction reads and writes: intervals of bytes (or entries) in each memory."""
+"""What an instruction reads and writes: intervals of bytes (or entries) in each memory.
+
+Tokens are made from these. An interval holds all that the functional machine touches there, and is not much
+larger (tests/reference/test_footprint.py says how much). The proof of order has its own list, `accesses`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ Footprint = tuple[str, int, int, bool]
 def footprint(instr: Instr, arch: ArchConfig) -> list[Footprint]:
     """Bounding intervals; an interval that wraps round the end of its memory becomes the whole memory."""
     match instr.mnemonic:
+        case "NOP" | "HALT":
+            return []
         case "LOAD" | "STORE":
             return _transfer(instr, arch)
         case "MATMUL":
@@ -29,7 +35,7 @@ def footprint(instr: Instr, arch: ArchConfig) -> list[Footprint]:
                     (instr.param + 1) * arch.param_line_bytes,
                     False,
                 ),
-                *_table(instr),
+                *(_table(instr) if instr.dest != Destination.CELL else []),
             ]
             if instr.dest == Destination.ACT:
                 prints.append(
@@ -67,7 +73,8 @@ def footprint(instr: Instr, arch: ArchConfig) -> list[Footprint]:
             units = instr.units
             written = [instr.state, instr.state_high, instr.dst, *([instr.dst_low] if instr.wide else [])]
             return [_nest(base, units, (), arch, True) for base in written]
-    return []
+        case _:
+            raise AssertionError(f"{instr.mnemonic} has no rule for what it reads and writes")
 
 
 def _table(instr: Instr) -> list[Footprint]:
@@ -123,12 +130,12 @@ def _window(instr: Instr, arch: ArchConfig, length: int) -> list[Footprint]:
 
 def _matmul(instr: Instr, arch: ArchConfig) -> list[Footprint]:
     tiles = instr.ky * instr.kx * instr.kt
-    entries = instr.oy * (max(0, instr.ox - instr.taps) // instr.stride + 1)
+    entries = instr.oy * ((instr.ox - instr.taps) // instr.stride + 1) if instr.ox >= instr.taps else 0
     width = arch.rows if instr.mode == Mode.DENSE else arch.cols
     return [
         *_window(instr, arch, width),
         ("weight", instr.tile * arch.tile_bytes, (instr.tile + tiles) * arch.tile_bytes, False),
-        ("acc", instr.acc, instr.acc + entries, True),
+        *([("acc", instr.acc, instr.acc + entries, True)] if entries else []),
     ]
 
 

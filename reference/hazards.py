@@ -2,14 +2,14 @@
 
 Simulates the five in-order engines symbolically. `before[j]` is, per engine, how many of its instructions are
 known to be done when instruction j starts; every earlier instruction that conflicts with j must be among
-them.
+them. What conflicts follows from `accesses`, never from the `footprint` with which tokens are made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from systolith.reference.footprint import Footprint, footprint
+from systolith.reference.accesses import Hull, hulls
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Engine, Instr, chained_outputs, isa_for, token_budget
 
@@ -65,10 +65,10 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
                     f"instruction {j} ({instr.mnemonic}) has no OUTPUT to take its operand from"
                 )
             after = _join(after, done[chains.pop(0)])
-        prints = footprint(instr, arch)
+        touched = hulls(instr, arch)
         for other in Engine:
             if other is not engine:
-                for space, low, high, writes in prints:
+                for space, low, high, writes in touched:
                     _check(
                         j,
                         instr,
@@ -93,7 +93,7 @@ def check_order(instrs: Sequence[Instr], arch: ArchConfig) -> None:
                         f"instruction {j} ({instr.mnemonic}) may give {consumer.name} more tokens than its "
                         f"semaphore counts"
                     )
-        for space, low, high, writes in prints:
+        for space, low, high, writes in touched:
             accesses.setdefault((engine, space), []).append((j, low, high, writes))
     for (producer, consumer), given in signals.items():
         if len(given) != taken.get((producer, consumer), 0):
@@ -107,7 +107,7 @@ def _check(
     j: int,
     instr: Instr,
     partner: int | None,
-    access: Footprint,
+    access: Hull,
     earlier: Sequence[tuple[int, int, int, bool]],
     known: int,
     instrs: Sequence[Instr],

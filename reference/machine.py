@@ -283,9 +283,8 @@ class Machine:
                     address = (
                         instr.base + ky * instr.ky_addr + step + oy * instr.oy_addr + ox * instr.ox_x + lane
                     ) % arch.act_bytes
-                    vectors = np.where(
-                        row_ok & (x >= 0) & (x < instr.row_bytes), self.act[address], instr.pad
-                    ).astype(np.float64)
+                    inside = row_ok & (x >= 0) & (x < instr.row_bytes)
+                    vectors = self._windowed(address, inside, instr.pad).astype(np.float64)
                     at = (instr.tile + index) * arch.tile_bytes
                     tile = (
                         self.weight[at : at + arch.tile_bytes][self._tile_order].astype(np.float64) * counts
@@ -314,6 +313,10 @@ class Machine:
         if self.on_instruction:
             rows = (np.stack(partial) + before).astype(np.int32).reshape(-1, arch.cols)
             self._notify(instr, "acc", np.tile(np.arange(instr.acc, instr.acc + entries), tiles), rows)
+
+    def _windowed(self, address: np.ndarray, inside: np.ndarray, pad: int) -> np.ndarray:
+        """Bytes of the activation SRAM where `inside`, `pad` where they are not looked at."""
+        return np.where(inside, self.act[address], np.int8(pad))
 
     def _coordinate(self, field: str, value: np.ndarray) -> np.ndarray:
         """A compact core has no more bits for a coordinate than the operand it starts from."""
@@ -411,7 +414,7 @@ class Machine:
                     instr.ox_x,
                     instr.bytes,
                 )
-                best = np.maximum(best, np.where(inside, self.act[address], np.int8(-128)))
+                best = np.maximum(best, self._windowed(address, inside, -128))
         self._scatter(instr, self._table(instr, best))
 
     def _cell(self, instr: Instr) -> None:

@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
+from systolith.spec import timing
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Cell, Instr, OperandA, Space
 from systolith.spec.memory import BURST_BEATS
 
-__all__ = [
-    "CELL_CYCLES",
-    "CELL_LATENCY",
-    "busy_cycles",
-    "cell_cycles",
-    "cell_latency",
-    "matrix_cycles",
-    "transfer_beats",
-]
-
-#: Cycles of a CELL from the last gate of one chunk of units to that of the next, and to the chunk's last
-#: write.
-CELL_CYCLES = {Cell.LSTM: 18, Cell.GRU: 23, Cell.RNN: 15}
-CELL_LATENCY = {Cell.LSTM: 19, Cell.GRU: 19, Cell.RNN: 11}
-
-
-def cell_cycles(instr: Instr) -> int:
-    """Cycles of a CELL from chunk to chunk; a hidden state of 16 bits is one write more, which GRU and RNN do
-    while they read the next state."""
-    return CELL_CYCLES[Cell(instr.kind)] + (instr.wide and instr.kind == Cell.LSTM)
-
-
-def cell_latency(instr: Instr) -> int:
-    """Cycles of a CELL from the last gate of a chunk to its last write."""
-    return CELL_LATENCY[Cell(instr.kind)] + instr.wide
+__all__ = ["busy_cycles", "matrix_cycles", "transfer_beats"]
 
 
 def matrix_cycles(instr: Instr, arch: ArchConfig) -> int:
     """Cycles of a MATMUL: every tile takes the longer of its vectors and its weight load.
 
-    In a compact core a tile takes two cycles more, a vector at an odd address one more, and OUTPUT takes one
-    per pixel.
+    In a compact core there are cycles between tiles, a vector at an odd address takes one more, and OUTPUT
+    takes one per pixel.
     """
     if arch.compact:
         pixels = instr.oy * instr.ox
         return (
-            instr.ky * instr.kx * instr.kt * (pixels + 2) + _odd_vectors(instr, arch) + pixels * instr.final
+            instr.ky * instr.kx * instr.kt * (pixels + timing.COMPACT_TILE)
+            + _odd_vectors(instr, arch)
+            + pixels * instr.final
         )
     return instr.ky * instr.kx * instr.kt * max(instr.oy * instr.ox, arch.weight_load_cycles)
 
@@ -68,11 +47,12 @@ def transfer_beats(instr: Instr, arch: ArchConfig) -> int:
 
 
 def _compact_transfer_cycles(instr: Instr, arch: ArchConfig) -> int:
-    """One burst at a time, and to or from the activation SRAM 4 cycles a beat; without the latency of
-    memory."""
+    """One burst at a time, to or from the activation SRAM byte by byte; without the memory\'s latency."""
     beats = transfer_beats(instr, arch) // (instr.planes * instr.rows)
-    per_beat = 4 if instr.operands.get("space", Space.ACT) == Space.ACT else 1
-    return instr.planes * instr.rows * (beats * per_beat + 5 * -(-beats // BURST_BEATS) + 1)
+    per_beat = timing.COMPACT_ACT_BEAT if instr.operands.get("space", Space.ACT) == Space.ACT else 1
+    bursts = -(-beats // BURST_BEATS)
+    cycles = beats * per_beat + timing.COMPACT_BURST * bursts + timing.COMPACT_ROW
+    return instr.planes * instr.rows * cycles
 
 
 def busy_cycles(instr: Instr, arch: ArchConfig) -> int:
@@ -81,13 +61,15 @@ def busy_cycles(instr: Instr, arch: ArchConfig) -> int:
         case "MATMUL":
             return matrix_cycles(instr, arch)
         case "OUTPUT":
-            # A compact core spends two cycles on each channel, used or not.
-            return instr.ny * instr.nx * (2 * arch.cols if arch.compact else -(-instr.channels // arch.lanes))
+            # A compact core spends as long on each channel, used or not.
+            chunks = timing.COMPACT_CHANNEL * arch.cols if arch.compact else -(-instr.channels // arch.lanes)
+            return instr.ny * instr.nx * chunks
         case "ADD" | "MUL":
             chunks = instr.ny * instr.nx * -(-instr.bytes // arch.lanes)
             return chunks * (1 if instr.a_source == OperandA.OUTPUT else 2)
         case "CELL":
-            return cell_cycles(instr) * -(-instr.units // arch.lanes)
+            chunks = -(-instr.units // arch.lanes)
+            return timing.cell_chunk(Cell(instr.kind), bool(instr.wide)) * chunks
         case "POOL":
             return instr.ny * instr.nx * -(-instr.bytes // arch.lanes) * instr.ky * instr.kx
         case "LOAD" | "STORE":

@@ -1,4 +1,5 @@
-"""Generated pages of the documentation: instruction set, CSR map, supported operators, host link.
+"""Generated pages of the documentation: instruction set, CSR map, supported operators, host link,
+latencies.
 
 ``python -m systolith.docs_pages`` writes them (`make docs`); a test checks that they are current.
 """
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 from systolith.compiler.frontend import supported_operators
+from systolith.docs_timing import timing_page
 from systolith.host.serial import ATTEMPTS
 from systolith.spec import link
 from systolith.spec.arch import PRESETS
@@ -210,7 +212,13 @@ def link_page() -> str:
 
 
 #: Name of each page and what writes it.
-PAGES = {"isa.md": isa_page, "csr.md": csr_page, "operators.md": operators_page, "host-link.md": link_page}
+PAGES = {
+    "isa.md": isa_page,
+    "csr.md": csr_page,
+    "operators.md": operators_page,
+    "host-link.md": link_page,
+    "timing.md": lambda: timing_page(_NOTE),
+}
 
 
 def main() -> int:

@@ -14,14 +14,11 @@ from systolith.reference.average_pool import AveragePool
 from systolith.reference.conv import Conv
 from systolith.reference.graph import Requant
 from systolith.reference.matmul import MatMul
+from systolith.spec import timing
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Mode, OperandA
 
 __all__ = ["lower_average_pool", "lower_conv", "lower_matmul"]
-
-#: Cycles, beyond the R rows that a vector passes, from the last vector of a layer to the first of one that
-#: needs its result.
-_DRAIN = 16
 
 
 def _chunks(count: int, size: int) -> list[tuple[int, int]]:
@@ -139,7 +136,7 @@ def _lead(low: Lowering, passes: list[Pass], window: Window, pixels: int) -> int
     """
     arch, p = low.arch, passes[0]
     busy = p.kt * max(pixels, arch.weight_load_cycles)
-    drain = arch.rows + _DRAIN
+    drain = arch.rows + timing.DRAIN
     if (
         p.mode is not Mode.DENSE
         or window.kernel != (1, 1)

@@ -14,21 +14,21 @@ from systolith.hw.compact.memory import ReadPort
 from systolith.hw.compact.operands import UnitSignature, capture, operand
 from systolith.hw.interfaces import AccTraceSignature, HwErrorCode
 from systolith.hw.leaf.ice40 import PairMultiplier
+from systolith.spec import timing
 from systolith.spec.arch import ArchConfig
 from systolith.spec.numerics import ACC
 
-__all__ = ["ACC_LATENCY", "AccPort", "CompactMatrix"]
-
-#: Cycles from a granted accumulator read to its data.
-ACC_LATENCY = 3
+__all__ = ["AccPort", "CompactMatrix"]
 
 
 class AccPort(wiring.Signature):
-    """OUTPUT reading accumulators: granted in the cycle of `valid`, `data` for one cycle, `ACC_LATENCY`
+    """OUTPUT reading accumulators: granted in the cycle of `valid`, `data` for one cycle, ``LATENCY``
     cycles later.
 
     `release` pulses when one more final entry has been written.
     """
+
+    LATENCY = timing.COMPACT_ACC_READ
 
     def __init__(self, arch: ArchConfig) -> None:
         super().__init__(
@@ -55,8 +55,8 @@ class CompactMatrix(wiring.Component):
 
     Timing
     ------
-    One vector per cycle where the activation SRAM grants it, two cycles between tiles. `done` comes with the
-    last write.
+    One vector per cycle where the activation SRAM grants it, `timing.COMPACT_TILE` cycles between tiles.
+    `done` comes with the last write.
     """
 
     def __init__(self, arch: ArchConfig) -> None:

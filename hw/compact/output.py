@@ -12,7 +12,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.compact.matrix import ACC_LATENCY, AccPort
+from systolith.hw.compact.matrix import AccPort
 from systolith.hw.compact.memory import WordWritePort
 from systolith.hw.compact.operands import UnitSignature, capture, operand
 from systolith.hw.interfaces import HwErrorCode, param_layout
@@ -98,7 +98,7 @@ class CompactOutput(wiring.Component):
         active, running = Signal(), Signal()
         credits = Signal(range(2 * arch.acc_depth))
         phase = Signal(3)
-        way = Signal(ACC_LATENCY)
+        way = Signal(AccPort.LATENCY)
         fetch, arrives, past = Signal(), Signal(), Signal()
         fetched = Signal(pixel)
         on_way, now = Signal(pixel, reset_less=True), Signal(pixel, reset_less=True)

@@ -35,8 +35,8 @@ class Fetch(wiring.Component):
 
     Timing
     ------
-    One instruction per ``word_bytes / bus_bytes`` cycles. A burst is offered three cycles after the one
-    before it was accepted.
+    One instruction per ``word_bytes / bus_bytes`` cycles. A burst is offered `timing.FETCH_BURST` cycles
+    after the one before it was accepted.
     """
 
     def __init__(self, arch: ArchConfig) -> None:

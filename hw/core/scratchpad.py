@@ -23,10 +23,10 @@ class Scratchpad(wiring.Component):
 
     Timing
     ------
-    The banks lie far apart, so there are registers before and behind each. Data five cycles after the grant:
-    the request at its blocks, the banks' addresses, their data, those in registers, those of the right blocks
-    aligned. A write reaches its banks three cycles after the grant: at its blocks, aligned, at the banks.
-    What a read granted in the same cycle or the next one sees of those bytes is undefined.
+    The banks lie far apart, so there are registers before and behind each. Data `timing.ACT_READ` cycles
+    after the grant: the request at its blocks, the banks' addresses, their data, those in registers, those
+    of the right blocks aligned. A write goes to its blocks, is aligned, and reaches the banks; a read that is
+    granted less than `timing.ACT_WRITE` cycles after it sees undefined bytes there.
     """
 
     def __init__(self, arch: ArchConfig) -> None:

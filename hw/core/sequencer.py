@@ -44,9 +44,10 @@ class Sequencer(wiring.Component):
 
     Timing
     ------
-    Two cycles from dispatch to issue in an idle engine; one instruction per cycle and engine, one in two
-    cycles if both take a token of the same engine. What an engine says of `done` is in a register first: the
-    instruction is done here a cycle later, and what waits for its token is issued in the cycle after that.
+    `timing.QUEUE` cycles from dispatch to issue in an idle engine; one instruction per cycle and engine, one
+    in two cycles if both take a token of the same engine. What an engine says of `done` is in a register
+    first: the instruction is done here a cycle later, and what waits for its token is issued `timing.TOKEN`
+    cycles after `done`.
     """
 
     def __init__(self, arch: ArchConfig) -> None:

@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 from systolith.hw.interfaces import chain_layout, chunk_layout, format_layout
 from systolith.hw.leaf.cell_lane import FACTOR, CellLane
 from systolith.hw.leaf.loop import Loop
+from systolith.spec import timing
 from systolith.spec.arch import ArchConfig
 from systolith.spec.cells import GATE, STATE, UNIT_FRAC
 from systolith.spec.isa import Cell
@@ -64,15 +65,11 @@ class CellUnit(wiring.Component):
     Timing
     ------
     Gates before the last are looked up as they come, one chunk per cycle, and kept. A chunk of the last gate
-    is taken when the state of its units has been read and the chunk before it is nearly made; ``CYCLES``
-    cycles later its hidden state is written. From chunk to chunk those are 18 (LSTM), 18 +
-    `ActReadSignature.LATENCY` (GRU) and 10 + `ActReadSignature.LATENCY` (RNN) cycles where reads are granted
-    at once; an LSTM with a hidden state of 16 bits takes 19.
+    is taken when the state of its units has been read and the chunk before it is nearly made;
+    `timing.CELL_HIDDEN` cycles later its hidden state is written, by an owner that offers a result a cycle
+    later. From chunk to chunk it takes `timing.cell_chunk` cycles where
+    reads are granted at once.
     """
-
-    #: From taking the last gate to the offer of the hidden state to the write port, by an owner that offers a
-    #: result a cycle later.
-    CYCLES = {kind: step + 1 for kind, step in _END.items()}
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
@@ -94,6 +91,7 @@ class CellUnit(wiring.Component):
         )
 
     def elaborate(self, platform):
+        assert {kind: step + 1 for kind, step in _END.items()} == timing.CELL_HIDDEN
         m = Module()
         arch = self._arch
         self._lane_bits = (arch.lanes - 1).bit_length()

@@ -33,8 +33,9 @@ class LoadEngine(wiring.Component):
     Timing
     ------
     One burst begins and one beat moves per cycle; up to `READ_BURSTS` bursts are under way. A beat is written
-    two cycles after it comes; while the port is taken, four wait here and the next one on the bus. `done` is
-    in the cycle of the last write. Errors are reported in order, when all older beats are written.
+    `timing.LOAD_WRITE` cycles after it comes; while the port is taken, four wait here and the next one on
+    the bus. `done` is in the cycle of the last write. Errors are reported in order, when all older beats are
+    written.
     """
 
     def __init__(self, arch: ArchConfig) -> None:

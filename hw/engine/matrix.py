@@ -30,6 +30,7 @@ from systolith.hw.leaf.delay import delayed
 from systolith.hw.leaf.multiplier import registered_product
 from systolith.hw.leaf.nest import Nest
 from systolith.hw.leaf.twins import register_copies, register_twins
+from systolith.spec import timing
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Mode
 from systolith.spec.numerics import ACC
@@ -37,7 +38,7 @@ from systolith.spec.numerics import ACC
 __all__ = ["MatrixEngine"]
 
 #: Cycles from a request to the vector at the array.
-_VECTOR = ActReadSignature.LATENCY + 1
+_VECTOR = timing.MATRIX_VECTOR
 #: Cycles from the beginning of a tile in the weight sequencer to its first weight's address, so that the
 #: weight swaps in step with the vectors.
 _WEIGHT_LEAD = _VECTOR - WeightReadSignature.LATENCY
@@ -75,7 +76,7 @@ class MatrixEngine(wiring.Component):
     """
 
     #: Cycles from a vector's request to its accumulator write, beyond the R rows.
-    LATENCY = _VECTOR + 3
+    LATENCY = timing.MATRIX_WRITE
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch

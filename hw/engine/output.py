@@ -23,6 +23,7 @@ from systolith.hw.leaf.nest import Nest
 from systolith.hw.leaf.rounding import add_clamp, divide_round
 from systolith.hw.leaf.stream_register import StreamRegister
 from systolith.hw.leaf.table import Table
+from systolith.spec import timing
 from systolith.spec.arch import ArchConfig
 from systolith.spec.cells import GATE
 from systolith.spec.isa import Destination, Engine
@@ -54,8 +55,7 @@ class OutputEngine(wiring.Component):
     pipeline.
     """
 
-    LATENCY = 13
-    WRITE_LATENCY = LATENCY + 1
+    LATENCY, WRITE_LATENCY = timing.OUTPUT_CHAIN, timing.OUTPUT_WRITE
     _QUEUE = 16
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -193,10 +193,11 @@ class OutputEngine(wiring.Component):
             ]
 
         # -- pipeline ----------------------------------------------------------------------------------------
-        valid, stage = issue, info
+        valid, stage, steps = issue, info, 0
 
         def advance(step):
-            nonlocal valid, stage
+            nonlocal valid, stage, steps
+            steps += 1
             following_valid = Signal(name=f"valid{step}")
             following = Signal(info_layout, name=f"info{step}", reset_less=True)
             m.d.sync += [following_valid.eq(valid), following.eq(stage)]
@@ -259,6 +260,7 @@ class OutputEngine(wiring.Component):
         plain = Signal(chain_layout(arch), reset_less=True)
         m.d.sync += plain.eq(clamped)
         advance("_plain")
+        assert steps + timing.OUTPUT_QUEUE == self.LATENCY
         plain_valid, plain_stage = valid & ~stage.table, stage
         for step in range(1, Table.LATENCY):
             advance(f"_table{step}")

@@ -88,8 +88,8 @@ class RowWalker(wiring.Component):
 
     Timing
     ------
-    One row per cycle, and behind a piece that does not end its row a cycle more; the first three cycles after
-    its command, with one bubble between commands.
+    One row per cycle, and behind a piece that does not end its row a cycle more; the first `timing.ROW_WALK`
+    cycles after its command, with one bubble between commands.
     """
 
     def __init__(self, arch: ArchConfig, engine: Engine) -> None:

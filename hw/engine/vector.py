@@ -24,6 +24,7 @@ from systolith.hw.leaf.multiplier import registered_product
 from systolith.hw.leaf.request_slot import RequestSlot
 from systolith.hw.leaf.rounding import add_clamp, divide_round
 from systolith.hw.leaf.table import Table
+from systolith.spec import timing
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Engine, Field, OperandA, isa_for
 
@@ -64,7 +65,7 @@ class VectorEngine(wiring.Component):
     queue, so backpressure stops the issue of new chunks and never the pipeline.
     """
 
-    LATENCY = ActReadSignature.LATENCY + 12
+    LATENCY = timing.VECTOR_WRITE
     #: Results for which there is room, and how many of them may be under way when one more is begun; the
     #: count lags behind by four at most.
     _QUEUE, _FULL = 32, 27
@@ -288,7 +289,8 @@ class VectorEngine(wiring.Component):
         ]
         bytes_in = [self.read.data[lane].as_signed() for lane in range(lanes)]
         a, best = Signal(chunk_layout(arch), reset_less=True), Signal(chunk_layout(arch), reset_less=True)
-        flags = [Signal(name=f"valid{i}") for i in range(9 + Table.LATENCY)]
+        # The first one cycle after the bytes, the last one before the result is offered.
+        flags = [Signal(name=f"valid{i}") for i in range(self.LATENCY - ActReadSignature.LATENCY - 1)]
         m.d.sync += [
             flags[0].eq(valid & stage.last),
             *(late.eq(early) for early, late in itertools.pairwise(flags)),
@@ -338,7 +340,8 @@ class VectorEngine(wiring.Component):
                 total.eq(product + wide),
             ]
             rounded.append(divide_round(m, total, b.shift, lane))
-        for i in range(6):
+        # What is compared has spent two cycles so far.
+        for i in range(timing.VECTOR_ARITHMETIC - 2):
             following = Signal(chunk_layout(arch), name=f"pool{i}", reset_less=True)
             m.d.sync += following.eq(pools)
             pools = following

@@ -120,7 +120,7 @@ class ParamMemory(wiring.Component):
     Members
     -------
     write : In(BeatWriteSignature)
-    read : In(ParamReadSignature)    data one cycle after the address
+    read : In(ParamReadSignature)    data ``LATENCY`` cycles after the address
     """
 
     def __init__(self, arch: ArchConfig) -> None:

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from systolith.hw.leaf.multiplier import registered_product
 from systolith.hw.leaf.rounding import add_saturate
+from systolith.spec import timing
 from systolith.spec.cells import GATE, HIDDEN_FRAC, SEGMENT_BITS, SIGMOID, STATE, TANH, UNIT_FRAC
 from systolith.spec.numerics import INT8
 
@@ -39,7 +40,7 @@ class CellLane(wiring.Component):
     product begun one cycle after a lookup would meet it: the owner must not do that.
     """
 
-    LOOKUP, MULTIPLY = 4, 3
+    LOOKUP, MULTIPLY = timing.CELL_LOOKUP, timing.CELL_PRODUCT
 
     def __init__(self) -> None:
         state = signed(STATE.width)

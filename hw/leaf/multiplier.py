@@ -10,7 +10,7 @@ _ECP5_BITS = 18
 
 
 def registered_product(m: Module, platform, a, b, name: str, *, take=None) -> Signal:
-    """``a * b``, two cycles later, one per cycle: the operands are registered, and so is their product.
+    """``a * b``, `timing.PRODUCT` cycles later, one per cycle: operands and product are registered.
 
     Multipliers lie where the device has them, so with these registers a wire there and one from there are on
     no path together.

@@ -93,8 +93,8 @@ def round_saturate(m, shifted: data.View, name: str, bits: int = 11) -> Signal:
 
 
 def divide_round(m, value: Signal, shift: Signal, lane: int, bits: int = 11) -> Signal:
-    """``value / 2**shift`` to the nearest integer, ties to even, saturated to signed(bits); three cycles
-    later, one per cycle."""
+    """``value / 2**shift`` to the nearest integer, ties to even, saturated to signed(bits); `timing.ROUND`
+    cycles later, one per cycle."""
     name = f"lane{lane}"
     coarse = Signal(coarse_layout(len(value)), name=f"coarse{lane}", reset_less=True)
     late_shift = Signal(_FINE, name=f"fine_shift{lane}", reset_less=True)

@@ -6,6 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from systolith.hw.interfaces import BeatWriteSignature, chunk_layout
+from systolith.spec import timing
 from systolith.spec.arch import ArchConfig
 from systolith.spec.numerics import TABLE_SIZE
 
@@ -13,7 +14,7 @@ __all__ = ["Table"]
 
 
 class Table(wiring.Component):
-    """``o[lane] = tables[slot][i[lane] & 255]`` for every lane, two cycles later.
+    """``o[lane] = tables[slot][i[lane] & 255]`` for every lane, ``LATENCY`` cycles later.
 
     Members
     -------
@@ -22,7 +23,7 @@ class Table(wiring.Component):
     o : Out                          latency `LATENCY`, one result per lane and cycle
     """
 
-    LATENCY = 2
+    LATENCY = timing.TABLE
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch

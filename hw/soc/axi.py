@@ -159,7 +159,8 @@ class ReadArbiter(wiring.Component):
 
     Timing
     ------
-    One burst and one beat per cycle, both registered, `ready` too, which takes one cycle each; a beat is
+    One burst and one beat per cycle, both registered, `ready` too, which takes `timing.BUS_ADDRESS` and
+    `timing.BUS_BEAT` cycles; a beat is
     taken in the third cycle after its burst at the earliest. A client that does not take its beats blocks
     those behind them.
     """

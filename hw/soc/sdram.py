@@ -10,6 +10,7 @@ from systolith.hw.soc.axi import Axi4Signature
 from systolith.hw.soc.sdram_chip import SdramSignature, SdramTiming
 from systolith.hw.soc.sdram_engine import SdramEngine, segment_layout
 from systolith.spec.memory import BURST_BEATS
+from systolith.spec.timing import SDRAM_READ
 
 __all__ = ["SdramController"]
 
@@ -58,7 +59,7 @@ class SdramController(wiring.Component):
     t_rcd - 1 (at least one) more, with another row open t_rp more again.
     """
 
-    READ_LATENCY = 8
+    READ_LATENCY = SDRAM_READ
 
     def __init__(self, timing: SdramTiming, *, bus_bits: int, addr_bits: int, pin_cycles: int = 0) -> None:
         self._timing = timing

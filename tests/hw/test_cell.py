@@ -6,12 +6,10 @@ import random
 import numpy as np
 import pytest
 
-from systolith.hw.engine.cell import CellUnit
 from systolith.hw.leaf.cell_lane import FACTOR, PRE, CellLane
 from systolith.reference.machine import Machine
 from systolith.sim.benches.stimulus import edge_bytes, random_cell, random_gates
-from systolith.spec import cells, numerics
-from systolith.spec.costs import CELL_LATENCY, cell_cycles, cell_latency
+from systolith.spec import cells, numerics, timing
 from systolith.spec.isa import Cell, OperandA, isa_for
 from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE
 from tests.hw.kit import simulate
@@ -220,7 +218,6 @@ def test_every_shift_and_both_ends_of_alpha(kind):
 @pytest.mark.parametrize("wide", [0, 1])
 @pytest.mark.parametrize("kind", Cell)
 def test_cycles_from_the_last_gate_and_from_chunk_to_chunk(kind, wide):
-    assert CellUnit.CYCLES[kind] == CELL_LATENCY[kind]
     for arch in (EQUAL, MIXED):
         chunks = arch.cols // arch.lanes
         instr = isa_for(arch).make(
@@ -229,9 +226,9 @@ def test_cycles_from_the_last_gate_and_from_chunk_to_chunk(kind, wide):
         result = run(arch, [instr], seed=1, stall=0.0)
         checker = result.checker
         hidden, last_gates = checker.cycles[2 :: 3 + wide], result.chain[-chunks:]
-        assert [b - a for a, b in zip(last_gates, hidden, strict=True)] == [CellUnit.CYCLES[kind]] * chunks
-        assert all(b - a == cell_cycles(instr) for a, b in itertools.pairwise(last_gates))
-        assert checker.cycles[-1] - last_gates[-1] == cell_latency(instr)
+        assert [b - a for a, b in zip(last_gates, hidden, strict=True)] == [timing.CELL_HIDDEN[kind]] * chunks
+        assert all(b - a == timing.cell_chunk(kind, wide) for a, b in itertools.pairwise(last_gates))
+        assert checker.cycles[-1] - last_gates[-1] == timing.cell_write(kind, wide)
         assert not any(
             a <= cycle <= b for a, b in zip(last_gates, hidden, strict=True) for cycle in result.stalls
         )

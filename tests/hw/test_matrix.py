@@ -10,6 +10,7 @@ from amaranth.back import verilog
 from systolith.hw.engine.matrix import MatrixEngine
 from systolith.hw.interfaces import AccReadSignature, ActReadSignature, WeightReadSignature
 from systolith.sim.benches.stimulus import acc_entries, matmul, random_matmul
+from systolith.spec import timing
 from systolith.spec.arch import PRESETS, ArchConfig
 from systolith.spec.isa import Mode, isa_for
 from systolith.spec.regs import ErrorCode
@@ -370,7 +371,7 @@ def test_batch_one_takes_one_tile_per_weight_load(arch):
     first = run.issued[0]
     assert run.issued == list(range(first, first + tiles * g, g))
     # The sums are written, and the instruction is done, R + LATENCY cycles after its last request.
-    assert run.done == [run.issued[-1] + arch.rows + MatrixEngine.LATENCY]
+    assert run.done == [run.issued[-1] + timing.matrix_write(arch)]
 
 
 @each_arch
@@ -389,8 +390,7 @@ def test_queued_instructions_follow_without_bubble(arch, tiles, vectors):
     else:
         assert starts == list(range(starts[0], starts[0] + len(instrs) * tiles * period, period))
     assert run.done == [
-        run.issued[(n + 1) * tiles * vectors - 1] + arch.rows + MatrixEngine.LATENCY
-        for n in range(len(instrs))
+        run.issued[(n + 1) * tiles * vectors - 1] + timing.matrix_write(arch) for n in range(len(instrs))
     ]
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from systolith.hw.interfaces import WeightReadSignature
+from systolith.hw.interfaces import ParamReadSignature, WeightReadSignature
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
 from systolith.hw.leaf.table import Table
 from systolith.sim.benches.checks import signed8
@@ -65,8 +65,9 @@ def test_parameter_memory_delivers_entries(arch):
             chunk = rng.randrange(arch.chunks)
             ctx.set(dut.read.addr, entry * arch.chunks + chunk)
             ctx.set(dut.read.en, 1)
-            await ctx.tick()
-            ctx.set(dut.read.addr, rng.randrange(arch.param_rows * arch.chunks))
+            for _ in range(ParamReadSignature.LATENCY):
+                await ctx.tick()
+                ctx.set(dut.read.addr, rng.randrange(arch.param_rows * arch.chunks))
             for lane in range(arch.lanes):
                 at = entry * arch.param_line_bytes + 8 * (chunk * arch.lanes + lane)
                 param = dut.read.data[lane]

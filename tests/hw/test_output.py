@@ -8,7 +8,7 @@ from systolith.hw.engine.output import OutputEngine
 from systolith.hw.interfaces import AccReadSignature
 from systolith.sim.benches.checks import EffectChecker, command_bits, signed8, split_bytes
 from systolith.sim.benches.stimulus import random_output
-from systolith.spec import numerics
+from systolith.spec import numerics, timing
 from systolith.spec.cells import GATE
 from systolith.spec.isa import Destination, Engine, isa_for
 from systolith.spec.regs import ErrorCode
@@ -214,13 +214,11 @@ def test_one_chunk_per_cycle_with_one_cycle_between_instructions(arch):
         arch, instrs, contents, seed=5, stall=0.0, release=sum(instr.nx for instr in instrs)
     )
     assert checker.complete
-    at = result["grants"][0][0] + OutputEngine.LATENCY
+    at = result["grants"][0][0] + timing.OUTPUT_CHAIN
     expected = []
     for instr in instrs:
         chunks = instr.nx * arch.cols // arch.lanes
-        begin = at + (
-            OutputEngine.WRITE_LATENCY - OutputEngine.LATENCY if instr.dest == Destination.ACT else 0
-        )
+        begin = at + (timing.OUTPUT_WRITE - timing.OUTPUT_CHAIN if instr.dest == Destination.ACT else 0)
         expected += range(begin, begin + chunks)
         at += chunks + 1
     assert checker.cycles == expected

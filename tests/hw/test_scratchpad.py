@@ -7,6 +7,7 @@ import pytest
 
 from systolith.hw.core.scratchpad import Scratchpad
 from systolith.hw.interfaces import ActReadSignature
+from systolith.spec import timing
 from tests.hw.engine_bench import EQUAL, MIXED, TINY
 from tests.hw.kit import simulate
 
@@ -61,7 +62,7 @@ def test_equals_an_array_of_bytes(arch, idle):
     async def bench(ctx):
         reads, writes = [None] * 3, [None] * 3
         # Bytes under way to their banks: what a read granted meanwhile sees of them is undefined.
-        landing = [set(), set()]
+        landing = [set()] * timing.ACT_WRITE
         pipeline = [[None] * 3 for _ in range(ActReadSignature.LATENCY)]
         for cycle in range(cycles):
             for i, port in enumerate(read_ports):
@@ -110,11 +111,11 @@ def test_equals_an_array_of_bytes(arch, idle):
                 for j in range(arch.act_width)
                 if writes[i][2] >> j & 1
             }
-            landing = [written, landing[0]]
+            landing = [written, *landing[:-1]]
             for i in range(3):
                 if granted[i]:
                     addresses = [(reads[i] + j) % arch.act_bytes for j in range(arch.act_width)]
-                    mask = bytes(0 if a in landing[0] | landing[1] else 255 for a in addresses)
+                    mask = bytes(0 if a in set().union(*landing) else 255 for a in addresses)
                     counts["unknown"] += mask.count(0)
                     answers[i] = (
                         int.from_bytes(bytes(memory[a] for a in addresses), "little"),

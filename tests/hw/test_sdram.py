@@ -11,6 +11,7 @@ from amaranth.hdl import ResetInserter, Signal
 from systolith.hw.soc.sdram import SdramController
 from systolith.hw.soc.sdram_chip import GW2AR_18_SDRAM, ULX3S_SDRAM, SdramError
 from systolith.sim.sdram import SdramChip, SdramRuleError
+from systolith.spec.timing import SDRAM_READ
 from tests.hw.axi_manager import AxiManager, Burst, random_bursts
 from tests.hw.kit import simulate
 from tests.hw.sdram_bench import CONFIGS, drive
@@ -127,7 +128,7 @@ def test_latency(config):
     # The first waits for power-up. Then: its row, a closed bank, another row of the first bank.
     bursts = [Burst(False, addr, 1) for addr in (0, 64, row, 4 * row)]
     run(CONFIGS[config], bursts, alone=True)
-    hit = SdramController.READ_LATENCY + timing.cas_latency + bus_bits // timing.bits + pin_cycles
+    hit = SDRAM_READ + timing.cas_latency + bus_bits // timing.bits + pin_cycles
     closed = hit + max(1, timing.cycles(timing.t_rcd) - 1)
     assert [burst.first - burst.accepted for burst in bursts[1:]] == [
         hit,

@@ -4,10 +4,9 @@ import random
 
 import pytest
 
-from systolith.hw.engine.vector import VectorEngine
 from systolith.sim.benches.checks import signed8
 from systolith.sim.benches.stimulus import random_binary, random_pool
-from systolith.spec import numerics
+from systolith.spec import numerics, timing
 from systolith.spec.isa import OperandA, isa_for
 from tests.hw.engine_bench import EQUAL, MIXED, TINY
 from tests.hw.vector_bench import execute
@@ -167,7 +166,7 @@ def test_one_read_per_cycle_within_an_instruction(arch):
         first = result.reads[0]
         assert len(result.checker.cycles) == 24, instr
         assert result.reads == list(range(first, first + reads)), instr
-        assert result.checker.cycles[-1] - result.reads[-1] == VectorEngine.LATENCY, instr
+        assert result.checker.cycles[-1] - result.reads[-1] == timing.VECTOR_WRITE, instr
 
 
 @ARCHS
