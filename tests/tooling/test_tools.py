@@ -29,7 +29,7 @@ PACKAGED = [name for name in VERSIONS if TOOLS[name].package]
 
 @pytest.fixture
 def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fakes]:
-    monkeypatch.setattr(tools, "_told", set())
+    monkeypatch.setattr(tools, "_found", {})
     choose(None)
     yield Fakes(tmp_path / "bin", monkeypatch)
     choose(None)
