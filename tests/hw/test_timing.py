@@ -22,8 +22,9 @@ from systolith.spec import timing
 from systolith.spec.arch import PRESETS
 from systolith.spec.enums import Cell, Engine
 from systolith.spec.isa import isa_for
-from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE, accepted
+from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE
 from tests.hw.event_log import event_logs
+from tests.hw.kit import accepted
 
 #: A wide bus, and a narrow one that needs twelve beats for an instruction; on one as narrow, a compact core.
 CORES = {"tiny": TINY, "mixed": MIXED}
