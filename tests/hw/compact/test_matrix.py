@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 import pytest
 
-from systolith.hw.compact.matrix import ACC_LATENCY, CompactMatrix
+from systolith.hw.compact.matrix import AccPort, CompactMatrix
 from systolith.sim.benches.stimulus import acc_entries, matmul, random_matmul
 from systolith.spec.regs import ErrorCode
 from tests.hw.compact.bench import BROAD, each_arch, give, random_machine, simulate
@@ -45,7 +45,7 @@ class Run:
         """The activation SRAM, OUTPUT and the observer of all that leaves the unit."""
         dut, arch, rng = self.dut, self.arch, self.rng
         act = self.machine.act.tobytes() * 2
-        data, pending = None, [None] * ACC_LATENCY
+        data, pending = None, [None] * AccPort.LATENCY
         while True:
             ctx.set(dut.act.ready, not self._rests())
             ctx.set(dut.vector, rng.getrandbits(32) if data is None else data)

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from systolith.hw.compact.matrix import ACC_LATENCY
+from systolith.hw.compact.matrix import AccPort
 from systolith.hw.compact.output import CompactOutput
 from systolith.reference.params import pack_params
 from systolith.sim.benches.checks import signed8
@@ -84,7 +84,7 @@ class Run:
 
     async def _accumulators(self, ctx):
         dut, arch, rng = self.dut, self.arch, self.rng
-        coming = [None] * ACC_LATENCY
+        coming = [None] * AccPort.LATENCY
         while True:
             entry = coming.pop(0)
             data = rng.getrandbits(32 * arch.cols)
