@@ -2,10 +2,10 @@
 
 Instructions are fetched and dispatched in order, wait in their engine's queue, for their tokens, and for the
 entries that MATRIX releases. Streaming rates are exact (`costs`); latencies are those of `spec.timing`, and
-those of the full core for a compact one too.
-Fetch and LOAD share the read channel, which answers in the order of the requests; STORE has the write channel
-for itself. What is not modelled: conflicts of engines over a block of the activation SRAM, which cost up to a
-third where operands share the block that the array reads, and stalls of the bus.
+those of the full core for a compact one too. Fetch and LOAD share the read channel, which answers in the
+order of the requests; STORE has the write channel for itself. What is not modelled: conflicts of engines over
+a block of the activation SRAM, which cost up to a third where operands share the block that the array reads,
+and stalls of the bus.
 """
 
 from __future__ import annotations

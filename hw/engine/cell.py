@@ -67,8 +67,7 @@ class CellUnit(wiring.Component):
     Gates before the last are looked up as they come, one chunk per cycle, and kept. A chunk of the last gate
     is taken when the state of its units has been read and the chunk before it is nearly made;
     `timing.CELL_HIDDEN` cycles later its hidden state is written, by an owner that offers a result a cycle
-    later. From chunk to chunk it takes `timing.cell_chunk` cycles where
-    reads are granted at once.
+    later. From chunk to chunk it takes `timing.cell_chunk` cycles where reads are granted at once.
     """
 
     def __init__(self, arch: ArchConfig) -> None:

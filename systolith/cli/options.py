@@ -73,8 +73,7 @@ class _State(click.ParamType):
         if not (output and colon and source):
             self.fail(
                 f"{value!r} is not OUTPUT:INPUT: name an output and the input that it is given as in the "
-                f"next "
-                "run, as in hn:h",
+                "next run, as in hn:h",
                 param,
                 ctx,
             )
