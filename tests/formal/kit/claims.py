@@ -1,0 +1,134 @@
+"""What a proof says of a design: inputs that may be anything, assumptions, claims and covers, each with a name."""
+
+from collections.abc import Iterable, Iterator
+
+from amaranth.hdl import Assert, Assume, Const, Cover, Elaboratable, Fragment, Instance, Module, Shape, Signal, Value
+from amaranth.hdl._mem import MemoryInstance
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+__all__ = ["ASSUMED", "CLAIMED", "COVERED", "INVARIANT", "Claims", "Inside"]
+
+#: Beginnings of the names of the signals that hold a condition.
+ASSUMED, CLAIMED, INVARIANT, COVERED = "assumed__", "claimed__", "invariant__", "covered__"
+
+
+class Claims:
+    """Adds to a module what is assumed and claimed about the designs in it.
+
+    Each condition is a signal whose name the prover gives back, so that a counterexample names the claim that
+    fails.
+
+    Parameters
+    ----------
+    m : Module   the top of the proof
+
+    Attributes
+    ----------
+    ports : dict   name -> signal: what the prover may choose in every cycle
+    """
+
+    def __init__(self, m: Module) -> None:
+        self._m = m
+        self._names: set[str] = set()
+        self.ports: dict[str, tuple[Value, None]] = {}
+
+    def free(self, shape, name: str) -> Signal:
+        """A value that may be another in every cycle."""
+        signal = Signal(shape, name=name)
+        self._port(name, signal)
+        return signal
+
+    def constant(self, shape, name: str) -> Signal:
+        """A value that may be anything and stays as it is."""
+        shape = Shape.cast(shape)
+        signal = Signal(shape, name=name)
+        self._m.submodules[f"any_{name}"] = Instance("$anyconst", p_WIDTH=shape.width, o_Y=signal)
+        return signal
+
+    def design(self, name: str, component: Elaboratable, inputs: Iterable[Signal] = ()) -> "Inside":
+        """Adds a component; those of its inputs that the module does not drive may be anything.
+
+        An input is driven as a whole or not at all. `inputs` are those of what is no `wiring.Component`.
+        Returns the signals inside it, for invariants.
+        """
+        fragment = Fragment.get(component, None)
+        self._m.submodules[name] = fragment
+        if isinstance(component, wiring.Component):
+            for path, member, value in component.signature.flatten(component):
+                if member.flow is In:
+                    self._port(f"{name}__{'__'.join(map(str, path))}", Value.cast(value))
+        for signal in inputs:
+            self._port(f"{name}__{signal.name}", signal)
+        return Inside(name, fragment)
+
+    def assume(self, name: str, condition: Value) -> None:
+        """Only runs in which the condition holds in every cycle are looked at."""
+        self._m.d.comb += Assume(self._named(ASSUMED, name, condition))
+
+    def claim(self, name: str, condition: Value) -> None:
+        """The condition holds in every cycle of every run."""
+        self._m.d.comb += Assert(self._named(CLAIMED, name, condition))
+
+    def invariant(self, name: str, condition: Value) -> None:
+        """A claim about the inside of a design, without which the induction does not see why the others hold."""
+        self._m.d.comb += Assert(self._named(INVARIANT, name, condition))
+
+    def cover(self, name: str, condition: Value) -> None:
+        """The condition holds in some cycle of some run: the claims are about something."""
+        self._m.d.comb += Cover(self._named(COVERED, name, condition))
+
+    def _named(self, kind: str, name: str, condition: Value) -> Signal:
+        assert kind + name not in self._names, f"two conditions are called {name!r}"
+        self._names.add(kind + name)
+        signal = Signal(name=kind + name)
+        self._m.d.comb += signal.eq(Value.cast(condition).bool())
+        return signal
+
+    def _port(self, name: str, signal: Value) -> None:
+        assert name not in self.ports, f"two inputs are called {name!r}"
+        self.ports[name] = (signal, None)
+
+
+class Inside:
+    """Signals inside a component, by the path of submodules and their name: ``inside["register.waits"]``."""
+
+    def __init__(self, name: str, fragment: Fragment) -> None:
+        self._name = name
+        self._signals: dict[str, Signal] = {}
+        self._memories: dict[str, MemoryInstance] = {}
+        for path, found in _walk(fragment, ""):
+            if isinstance(found, MemoryInstance):
+                self._memories[path] = found
+            else:
+                self._signals[path] = found
+
+    def __getitem__(self, path: str) -> Signal:
+        return self._find(self._signals, "signal", path)
+
+    def rows(self, path: str) -> list[Signal]:
+        """What lies in a memory, row by row: read ports that the design does not have."""
+        memory = self._find(self._memories, "memory", path)
+        data, found = memory._data, []
+        for row in range(data.depth):
+            value = Signal(Shape.cast(data.shape), name=f"{path.replace('.', '_')}_row{row}")
+            addr = Const(row, (data.depth - 1).bit_length())
+            memory.read_port(domain="comb", addr=addr, data=value, en=Const(1, 1), transparent_for=())
+            found.append(value)
+        return found
+
+    def _find(self, among: dict, kind: str, path: str):
+        if path not in among:
+            raise KeyError(f"{self._name} has no {kind} {path!r}; it has {', '.join(sorted(among))}")
+        return among[path]
+
+
+def _walk(fragment: Fragment, prefix: str) -> Iterator[tuple[str, Signal | MemoryInstance]]:
+    """Path of every signal that a fragment and those below it drive, and of every memory."""
+    for statements in fragment.statements.values():
+        for signal in statements._lhs_signals():
+            yield prefix + signal.name, signal
+    if isinstance(fragment, MemoryInstance):
+        yield prefix.removesuffix("."), fragment
+    for below, name, _ in fragment.subfragments:
+        yield from _walk(below, f"{prefix}{name}.")

@@ -1,0 +1,129 @@
+"""Bounded model check, k-induction and covers over a `Model`, by the SMT solver Bitwuzla."""
+
+from bitwuzla import Bitwuzla, Option, Options, Parser, Result, Term, TermManager
+
+from tests.formal.kit.claims import CLAIMED, COVERED, INVARIANT
+from tests.formal.kit.model import Model
+from tests.formal.kit.trace import Trace
+
+__all__ = ["Undecided", "induct", "reach", "refute"]
+
+#: Time for one question to the solver.
+_SECONDS = 120
+
+
+class Undecided(AssertionError):
+    """The solver gave up within its time."""
+
+
+class _Unrolled:
+    """States of a run, one after another, and questions about them.
+
+    Parameters
+    ----------
+    initial : bool   the first state is one after power-up, else any state that keeps the assumptions
+    """
+
+    def __init__(self, model: Model, *, initial: bool) -> None:
+        options = Options()
+        options.set(Option.PRODUCE_MODELS, True)
+        options.set(Option.TIME_LIMIT_PER, 1000 * _SECONDS)
+        self._model = model
+        # Kept, since the parser does not own it.
+        self._terms = TermManager()
+        self._parser = Parser(self._terms, options)
+        self._read("(set-logic QF_BV)\n" + model.text)
+        self._solver: Bitwuzla = self._parser.bitwuzla()
+        self._count = 0
+        self._initial = initial
+
+    def _read(self, text: str) -> None:
+        self._parser.parse(text, True, False)
+
+    def _function(self, name: str, *states: int) -> Term:
+        return self._parser.parse_term(f"(|{name}| {' '.join(f's{state}' for state in states)})")
+
+    def extend(self) -> None:
+        """One state more, which keeps the assumptions and follows from the one before."""
+        at = self._count
+        self._count += 1
+        self._read(f"(declare-const s{at} |top_s|)")
+        # `top_is` is yosys's mark of an initial state.
+        first = self._initial and at == 0
+        self._read(f"(assert (= (|top_is| s{at}) {'true' if first else 'false'}))")
+        for name in ["top_u", "top_h", *(["top_i"] if first else [])]:
+            self._read(f"(assert (|{name}| s{at}))")
+        if at:
+            self._read(f"(assert (|top_t| s{at - 1} s{at}))")
+
+    def claims_hold(self) -> None:
+        """All claims hold in the last state."""
+        self._read(f"(assert (|top_a| s{self._count - 1}))")
+
+    def broken(self, claim: str = "") -> Trace | None:
+        """A run whose last state breaks a claim, this one if there is a name."""
+        holds = f"|top_n {CLAIMED}{claim}|" if claim else "|top_a|"
+        return self._trace() if self._possible(f"(not ({holds} s{self._count - 1}))") else None
+
+    def happens(self, wire: str) -> bool:
+        """The wire can be 1 in the last state."""
+        return self._possible(f"(|top_n {wire}| s{self._count - 1})")
+
+    def _possible(self, condition: str) -> bool:
+        result = self._solver.check_sat(self._parser.parse_term(condition))
+        if result is Result.UNKNOWN:
+            raise Undecided(f"no answer within {_SECONDS} s for cycle {self._count - 1}")
+        return result is Result.SAT
+
+    def _trace(self) -> Trace:
+        """What the solver found: the value of every wire in every state."""
+        values = {
+            wire: tuple(self._value(wire, state) for state in range(self._count)) for wire in self._model.wires
+        }
+        conditions = (name for name in values if name.startswith((CLAIMED, INVARIANT)))
+        broken = tuple(name.partition("__")[2] for name in conditions if not values[name][-1])
+        return Trace(broken, self._count, values)
+
+    def _value(self, wire: str, state: int) -> int:
+        value = self._solver.get_value(self._function(f"top_n {wire}", state)).value()
+        return int(value) if isinstance(value, bool) else int(value, 2)
+
+
+def refute(model: Model, cycles: int, claim: str = "") -> Trace | None:
+    """A run of at most so many cycles from power-up in which a claim fails; None if there is none.
+
+    With a `claim`, that one: what the others say does not count.
+    """
+    run = _Unrolled(model, initial=True)
+    for _ in range(cycles):
+        run.extend()
+        if (trace := run.broken(claim)) is not None:
+            return trace
+        if not claim:
+            run.claims_hold()
+    return None
+
+
+def induct(model: Model, depth: int) -> Trace | None:
+    """`depth` cycles in which the claims hold and one in which they do not; None if there are none.
+
+    With `refute(model, depth)` None too, the claims hold in every cycle of every run.
+    """
+    run = _Unrolled(model, initial=False)
+    for _ in range(depth):
+        run.extend()
+        run.claims_hold()
+    run.extend()
+    return run.broken()
+
+
+def reach(model: Model, cycles: int) -> list[str]:
+    """Covers that no run of so many cycles from power-up reaches."""
+    run = _Unrolled(model, initial=True)
+    missing = model.covers
+    for _ in range(cycles):
+        run.extend()
+        missing = [name for name in missing if not run.happens(COVERED + name)]
+        if not missing:
+            break
+    return missing
