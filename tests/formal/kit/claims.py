@@ -2,7 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 
-from amaranth.hdl import Assert, Assume, Const, Cover, Elaboratable, Fragment, Instance, Module, Shape, Signal, Value
+from amaranth.hdl import (
+    Assert,
+    Assume,
+    Const,
+    Cover,
+    Elaboratable,
+    Fragment,
+    Instance,
+    Module,
+    Shape,
+    Signal,
+    Value,
+)
 from amaranth.hdl._mem import MemoryInstance
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In

@@ -50,7 +50,11 @@ class Plant:
                 "write the plant for the text as it is now"
             )
         changed = ModuleType(module.__name__)
-        changed.__file__ = module.__file__
+        changed.__file__, changed.__package__, changed.__spec__ = (
+            module.__file__,
+            module.__package__,
+            module.__spec__,
+        )
         exec(compile(source.replace(self.old, self.new), module.__file__ or "", "exec"), changed.__dict__)
         own = {
             name: value

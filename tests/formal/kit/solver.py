@@ -78,7 +78,8 @@ class _Unrolled:
     def _trace(self) -> Trace:
         """What the solver found: the value of every wire in every state."""
         values = {
-            wire: tuple(self._value(wire, state) for state in range(self._count)) for wire in self._model.wires
+            wire: tuple(self._value(wire, state) for state in range(self._count))
+            for wire in self._model.wires
         }
         conditions = (name for name in values if name.startswith((CLAIMED, INVARIANT)))
         broken = tuple(name.partition("__")[2] for name in conditions if not values[name][-1])

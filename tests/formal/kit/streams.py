@@ -70,7 +70,7 @@ class Passage:
         claims.claim(f"{prefix}nothing_from_nothing", ~leaves | (self.count != 0))
         claims.claim(f"{prefix}no_more_than_fit", (self.count != capacity) | leaves | ~enters)
         claims.claim(f"{prefix}in_order_and_unchanged", ~(turn & leaves) | (exit == self.kept))
-        claims.invariant(f"{prefix}watched_is_inside", ~self.watched | (self.ahead < self.count))
+        claims.invariant(f"{prefix}watched_is_inside", ~self.watched | (seen & (self.ahead < self.count)))
         claims.invariant(f"{prefix}count_is_in_range", self.count <= capacity)
         claims.cover(f"{prefix}watched_leaves_behind_another", turn & leaves & (self.kept != 0) & seen)
         claims.cover(f"{prefix}is_full", self.count == capacity)

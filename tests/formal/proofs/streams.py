@@ -99,9 +99,7 @@ def request_slot(m: Module, claims: Claims) -> None:
         return blocks == touched
 
     claims.claim("blocks_are_those_of_its_bytes", ~slot.valid | right(slot.addr, slot.blocks, "offered"))
-    claims.claim(
-        "offer_stays", stays_offered(m, "offer", slot.valid, slot.ready, Cat(offered, slot.blocks))
-    )
+    claims.claim("offer_stays", stays_offered(m, "offer", slot.valid, slot.ready, Cat(offered, slot.blocks)))
     waits, places = inside["register.waits"], (inside["register.first"], inside["register.second"])
     claims.invariant("holds_what_it_took", passage.count == slot.valid + waits)
     claims.invariant("fills_from_the_front", ~waits | slot.valid)
