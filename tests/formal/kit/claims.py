@@ -103,20 +103,26 @@ class Claims:
 
 
 class Inside:
-    """Signals inside a component, by the path of submodules and their name: ``inside["register.waits"]``."""
+    """Signals inside a component, by the path of submodules and their name: ``inside["register.waits"]``.
+
+    A submodule has the signals that it drives and those that it looks at, its inputs too.
+    """
 
     def __init__(self, name: str, fragment: Fragment) -> None:
         self._name = name
-        self._signals: dict[str, Signal] = {}
+        self._signals: dict[str, list[Signal]] = {}
         self._memories: dict[str, MemoryInstance] = {}
         for path, found in _walk(fragment, ""):
             if isinstance(found, MemoryInstance):
                 self._memories[path] = found
-            else:
-                self._signals[path] = found
+            elif not any(found is known for known in self._signals.setdefault(path, [])):
+                self._signals[path].append(found)
 
     def __getitem__(self, path: str) -> Signal:
-        return self._find(self._signals, "signal", path)
+        found = self._find(self._signals, "signal", path)
+        if len(found) > 1:
+            raise KeyError(f"{self._name} has {len(found)} signals {path!r}")
+        return found[0]
 
     def rows(self, path: str) -> list[Signal]:
         """What lies in a memory, row by row: read ports that the design does not have."""
@@ -136,9 +142,9 @@ class Inside:
 
 
 def _walk(fragment: Fragment, prefix: str) -> Iterator[tuple[str, Signal | MemoryInstance]]:
-    """Path of every signal that a fragment and those below it drive, and of every memory."""
+    """Path of every signal that a fragment and those below it drive or look at, and of every memory."""
     for statements in fragment.statements.values():
-        for signal in statements._lhs_signals():
+        for signal in [*statements._lhs_signals(), *statements._rhs_signals()]:
             yield prefix + signal.name, signal
     if isinstance(fragment, MemoryInstance):
         yield prefix.removesuffix("."), fragment

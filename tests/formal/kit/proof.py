@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """What a proof is, and the list of all of them."""
 
 from collections.abc import Callable

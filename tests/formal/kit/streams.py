@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Module, Mux, Signal, Value
 
-from tests.formal.kit.claims import Claims
+from tests.formal.kit.claims import Claims, Inside
 
 __all__ = ["Passage", "stays_offered"]
 
@@ -18,15 +18,15 @@ def stays_offered(m: Module, name: str, valid: Value, ready: Value, payload: Val
 class Passage:
     """Claims that what enters a design leaves it unchanged, once, in order, and that nothing else does.
 
-    One entry is watched, at whichever time the prover likes: that it leaves in its turn says so of all of
-    them. A reset empties the design.
+    One entry is watched, whichever the prover likes: that it leaves in its turn says so of all of them. A
+    reset empties the design.
 
     Parameters
     ----------
-    capacity : int                entries that it may hold at most
-    enters, leaves : Value        an entry goes in, or out, in this cycle
-    entry, exit : Value           that entry
-    through : bool                an entry may leave in the cycle in which it enters
+    capacity : int           entries that it may hold at most
+    enters, leaves : Value   an entry goes in, or out, in this cycle; not the same one in the same cycle
+    entry, exit : Value      that entry
+    name : str               before the names of the claims, where a proof has several passages
 
     Attributes
     ----------
@@ -34,6 +34,7 @@ class Passage:
     watched : Signal    the watched entry is inside
     ahead : Signal      entries before it
     kept : Signal       that entry
+    turn : Value        it is the next to leave
     """
 
     def __init__(
@@ -48,15 +49,15 @@ class Passage:
         exit: Value,
         name: str = "",
     ) -> None:
-        prefix = f"{name}_" if name else ""
+        self._claims, self._prefix = claims, (prefix := f"{name}_" if name else "")
         entry, exit = Value.cast(entry), Value.cast(exit)
         self.count = Signal(range(capacity + 1), name=f"{prefix}count")
         self.watched = Signal(name=f"{prefix}watched")
         self.ahead = Signal(range(capacity + 1), name=f"{prefix}ahead")
         self.kept = Signal(len(entry), name=f"{prefix}kept")
-        seen = Signal(name=f"{prefix}seen")
+        self.turn = turn = self.watched & (self.ahead == 0)
+        seen, behind = Signal(name=f"{prefix}seen"), Signal(name=f"{prefix}behind")
         begins = claims.free(1, f"{prefix}watch")
-        turn = self.watched & (self.ahead == 0)
         m.d.sync += self.count.eq(self.count + enters - leaves)
         with m.If(begins & enters & ~seen):
             m.d.sync += [
@@ -64,6 +65,7 @@ class Passage:
                 self.watched.eq(1),
                 self.kept.eq(entry),
                 self.ahead.eq(self.count - leaves),
+                behind.eq(self.count != leaves),
             ]
         with m.If(self.watched & leaves):
             m.d.sync += [self.watched.eq(~turn), self.ahead.eq(Mux(turn, 0, self.ahead - 1))]
@@ -72,9 +74,18 @@ class Passage:
         claims.claim(f"{prefix}in_order_and_unchanged", ~(turn & leaves) | (exit == self.kept))
         claims.invariant(f"{prefix}watched_is_inside", ~self.watched | (seen & (self.ahead < self.count)))
         claims.invariant(f"{prefix}count_is_in_range", self.count <= capacity)
-        claims.cover(f"{prefix}watched_leaves_behind_another", turn & leaves & (self.kept != 0) & seen)
-        claims.cover(f"{prefix}is_full", self.count == capacity)
+        claims.cover(f"{prefix}leaves_behind_another", turn & leaves & behind & (self.kept != 0))
 
     def lies(self, place: Value | int, value: Value) -> Value:
         """If the watched entry has so many before it, it is this value; for an invariant."""
         return ~(self.watched & (self.ahead == place)) | (Value.cast(value) == self.kept)
+
+    def in_register(self, inside: Inside, path: str, taken: slice = slice(None)) -> None:
+        """Invariants of a passage through one `StreamRegister`, whose payload has the entry at `taken`."""
+        path = f"{path}." if path else ""
+        valid, waits = inside[f"{path}o__valid"], inside[f"{path}waits"]
+        claims, prefix = self._claims, self._prefix
+        claims.invariant(f"{prefix}are_in_the_register", self.count == valid + waits)
+        claims.invariant(f"{prefix}fill_from_the_front", ~waits | valid)
+        claims.invariant(f"{prefix}first", self.lies(0, inside[f"{path}first"][taken]))
+        claims.invariant(f"{prefix}second", self.lies(1, inside[f"{path}second"][taken]))

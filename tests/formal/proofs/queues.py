@@ -1,25 +1,17 @@
 """The queues of Amaranth, on which the engines and arbiters stand."""
 
-from amaranth.hdl import Module, Mux
+from amaranth.hdl import Module
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 
 from tests.formal.kit.claims import Claims
 from tests.formal.kit.plant import Plant
 from tests.formal.kit.proof import proof
+from tests.formal.kit.rings import Ring
 from tests.formal.kit.streams import Passage, stays_offered
-
-__all__ = ["queued"]
 
 _FIFO = "amaranth.lib.fifo"
 #: As deep as the shallowest in use; a deeper one is the same text with more rows.
 _DEPTH, _BITS = 4, 3
-
-
-def queued(produce, consume, level, depth: int):
-    """Whether the pointers into a ring and its level agree."""
-    distance = Mux(produce >= consume, produce - consume, produce + depth - consume)
-    in_range = (produce < depth) & (consume < depth) & (level <= depth)
-    return in_range & ((distance == level) | ((distance == 0) & (level == depth)))
 
 
 def _pass(m: Module, claims: Claims, fifo) -> Passage:
@@ -34,6 +26,7 @@ def _pass(m: Module, claims: Claims, fifo) -> Passage:
     )
     claims.claim("offer_stays", stays_offered(m, "offer", fifo.r_rdy, fifo.r_en, fifo.r_data))
     claims.claim("levels_count", (fifo.level == passage.count) & (fifo.w_level == fifo.r_level))
+    claims.cover("is_full", passage.count == _DEPTH)
     return passage
 
 
@@ -62,10 +55,7 @@ def sync_fifo(m: Module, claims: Claims) -> None:
     passage = _pass(m, claims, fifo)
     claims.claim("takes_unless_full", fifo.w_rdy == (passage.count != _DEPTH))
     claims.claim("offers_unless_empty", fifo.r_rdy == (passage.count != 0))
-    consume = inside["consume"]
-    claims.invariant("pointers", queued(inside["produce"], consume, inside["level"], _DEPTH))
-    for at, row in enumerate(inside.rows("storage")):
-        claims.invariant(f"row{at}", passage.lies((at - consume)[: len(consume)], row))
+    Ring(claims, inside, "", _DEPTH, buffered=False).holds(passage)
 
 
 @proof(
@@ -91,12 +81,8 @@ def sync_fifo_buffered(m: Module, claims: Claims) -> None:
     fifo = SyncFIFOBuffered(width=_BITS, depth=_DEPTH)
     inside = claims.design("fifo", fifo, (fifo.w_data, fifo.w_en, fifo.r_en))
     passage = _pass(m, claims, fifo)
-    consume, level, waits = inside["consume"], inside["inner_level"], fifo.r_rdy
+    ring = Ring(claims, inside, "", _DEPTH, buffered=True)
     claims.claim("takes_while_two_fit", fifo.w_rdy | (passage.count >= _DEPTH - 1))
-    claims.claim("offers_what_has_come", fifo.r_rdy | (passage.count == level))
-    claims.invariant("holds_what_it_took", passage.count == level + waits)
-    claims.invariant("pointers", queued(inside["produce"], consume, level, _DEPTH - 1))
-    claims.invariant("exit", ~waits | passage.lies(0, fifo.r_data))
-    for at, row in enumerate(inside.rows("storage")):
-        before = Mux(at >= consume, at - consume, at + _DEPTH - 1 - consume)
-        claims.invariant(f"row{at}", passage.lies((before + waits)[:3], row))
+    claims.claim("offers_what_has_come", fifo.r_rdy | (passage.count <= 1))
+    claims.invariant("holds_what_it_took", passage.count == ring.level)
+    ring.holds(passage)

@@ -48,10 +48,7 @@ def stream_register(m: Module, claims: Claims) -> None:
     )
     claims.claim("offer_stays", stays_offered(m, "offer", o.valid, o.ready, o.payload))
     claims.claim("takes_unless_full", i.ready | (passage.count == RequestSlot.DEPTH))
-    claims.invariant("holds_what_it_took", passage.count == o.valid + inside["waits"])
-    claims.invariant("fills_from_the_front", ~inside["waits"] | o.valid)
-    claims.invariant("first", passage.lies(0, inside["first"]))
-    claims.invariant("second", passage.lies(1, inside["second"]))
+    passage.in_register(inside, "")
 
 
 #: An activation SRAM whose vectors of four bytes may lie in two of its four blocks.
@@ -100,10 +97,7 @@ def request_slot(m: Module, claims: Claims) -> None:
 
     claims.claim("blocks_are_those_of_its_bytes", ~slot.valid | right(slot.addr, slot.blocks, "offered"))
     claims.claim("offer_stays", stays_offered(m, "offer", slot.valid, slot.ready, Cat(offered, slot.blocks)))
-    waits, places = inside["register.waits"], (inside["register.first"], inside["register.second"])
-    claims.invariant("holds_what_it_took", passage.count == slot.valid + waits)
-    claims.invariant("fills_from_the_front", ~waits | slot.valid)
-    for at, place in enumerate(places):
-        addr, entry, blocks = place[: len(slot.addr)], place[: len(offered)], place[len(offered) :]
-        claims.invariant(f"place{at}", passage.lies(at, entry))
+    passage.in_register(inside, "register", slice(len(offered)))
+    for at, place in enumerate((inside["register.first"], inside["register.second"])):
+        addr, blocks = place[: len(slot.addr)], place[len(offered) :]
         claims.invariant(f"blocks{at}", (passage.count <= at) | right(addr, blocks, str(at)))
