@@ -124,6 +124,11 @@ class Inside:
             raise KeyError(f"{self._name} has {len(found)} signals {path!r}")
         return found[0]
 
+    def unnamed(self, prefix: str = "") -> list[Signal]:
+        """Signals that have no name, in the order in which they were made."""
+        found = self._find(self._signals, "signal", f"{prefix}$signal")
+        return sorted(found, key=lambda signal: signal.duid)
+
     def rows(self, path: str) -> list[Signal]:
         """What lies in a memory, row by row: read ports that the design does not have."""
         memory = self._find(self._memories, "memory", path)

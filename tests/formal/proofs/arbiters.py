@@ -44,10 +44,9 @@ def _returns(
     first, second = inside[f"{register}.first"], inside[f"{register}.second"]
     ends_first, ends_second = (valid, waits) if last is None else (valid & first[last], waits & second[last])
     ended = ends_first + ends_second
-    claims.invariant(f"{register}_fills_from_the_front", ~waits | valid)
     claims.invariant("bursts_are_owned", passage.count == owners.level + ended)
-    claims.invariant(f"{register}_first", ~valid | passage.lies(0, first[owner]))
-    claims.invariant(f"{register}_second", ~waits | passage.lies(ends_first, second[owner]))
+    claims.invariant(f"{register}_first_owner", ~valid | passage.lies(0, first[owner]))
+    claims.invariant(f"{register}_second_owner", ~waits | passage.lies(ends_first, second[owner]))
     # A beat lies in the register only while its burst is under way.
     claims.invariant(f"{register}_is_of_a_burst", ~valid | (passage.count != 0))
     claims.invariant(f"{register}_second_is_of_a_burst", ~waits | (passage.count > ends_first))
@@ -141,3 +140,283 @@ def read_arbiter(m: Module, claims: Claims) -> None:
     _returns(
         claims, inside, owners, owners=ring, register="beat", owner=slice(width, width + 2), last=width - 1
     )
+
+
+_ADDRESS = ("addr", "len", "size", "burst", "lock", "cache", "prot")
+_BUS = {"bus_bits": 32, "addr_bits": 8}
+
+
+def _fields(manager, channel: str, names: tuple[str, ...]) -> Value:
+    return Cat(getattr(manager, channel + name) for name in names)
+
+
+def _addresses(m: Module, claims: Claims, inside: Inside, arbiter: MemoryArbiter, channel: str):
+    """Claims of one address channel; returns when a burst is taken, and whether it is the link's."""
+
+    def of(manager, name: str) -> Signal:
+        return getattr(manager, channel + name)
+
+    core, link, memory = arbiter.core, arbiter.link, arbiter.memory
+    core_taken, link_taken = (of(who, "valid") & of(who, "ready") for who in (core, link))
+    claims.claim(f"{channel}_one_at_a_time", ~(core_taken & link_taken))
+    claims.claim(f"{channel}_the_core_goes_first", ~link_taken | ~of(core, "valid"))
+    offered = _fields(memory, channel, _ADDRESS)
+    stays = stays_offered(m, channel, of(memory, "valid"), of(memory, "ready"), offered)
+    claims.claim(f"{channel}_offer_stays", stays)
+    passage = Passage(
+        m,
+        claims,
+        capacity=2,
+        enters=core_taken | link_taken,
+        entry=Mux(core_taken, _fields(core, channel, _ADDRESS), _fields(link, channel, _ADDRESS)),
+        leaves=of(memory, "valid") & of(memory, "ready"),
+        exit=offered,
+        name=channel,
+    )
+    passage.in_register(inside, channel)
+    return core_taken | link_taken, link_taken
+
+
+def _back(m: Module, claims: Claims, inside: Inside, arbiter, channel: str, names, begun, is_link) -> Passage:
+    """Claims of what comes back over one channel, for the bursts that were taken."""
+
+    def of(manager, name: str) -> Signal:
+        return getattr(manager, channel + name)
+
+    core, link, memory = arbiter.core, arbiter.link, arbiter.memory
+    to_core, to_link = (of(who, "valid") & of(who, "ready") for who in (core, link))
+    last = core.rlast if "last" in names else Const(1, 1)
+    owners = Passage(
+        m,
+        claims,
+        capacity=18,
+        enters=begun,
+        entry=is_link,
+        leaves=(to_core | to_link) & last,
+        exit=to_link,
+        name=f"{channel}_owners",
+    )
+    claims.claim(f"{channel}_to_one_at_a_time", ~(of(core, "valid") & of(link, "valid")))
+    ours = ~(owners.turn & (to_core | to_link)) | (to_link == owners.kept)
+    claims.claim(f"{channel}_goes_to_its_owner", ours)
+    passage = Passage(
+        m,
+        claims,
+        capacity=2,
+        enters=of(memory, "valid") & of(memory, "ready"),
+        entry=_fields(memory, channel, names),
+        leaves=to_core | to_link,
+        exit=Mux(to_core, _fields(core, channel, names), _fields(link, channel, names)),
+        name=channel,
+    )
+    # The owner lies before the fields.
+    passage.in_register(inside, channel, slice(1, None))
+    return owners
+
+
+@proof(
+    Plant(
+        "beats go to whose burst is taken now",
+        "systolith.hw.soc.memory_arbiter",
+        "given.payload.owner.eq(owners.r_data)",
+        "given.payload.owner.eq(owners.w_data)",
+        "r_goes_to_its_owner",
+    ),
+    Plant(
+        "the link's address with the core's burst",
+        "systolith.hw.soc.memory_arbiter",
+        'Mux(of(self.core, "valid"), of(self.core, name), of(self.link, name))',
+        'Mux(of(self.link, "valid"), of(self.link, name), of(self.core, name))',
+        "ar_in_order_and_unchanged",
+    ),
+    cycles=8,
+)
+def memory_arbiter_reads(m: Module, claims: Claims) -> None:
+    """Core and host link share a memory's reads: one burst at a time is taken, the core's first; bursts go out
+    once, in order and unchanged; each beat comes back once, unchanged, to whose burst it is, up to the burst's
+    last; no owner is lost; offers stay."""
+    arbiter = MemoryArbiter(**_BUS)
+    inside = claims.design("arbiter", arbiter)
+    begun, is_link = _addresses(m, claims, inside, arbiter, "ar")
+    names = ("data", "resp", "last")
+    owners = _back(m, claims, inside, arbiter, "r", names, begun, is_link)
+    ring = Ring(claims, inside, "reads", 16, buffered=True)
+    claims.claim("no_owner_is_lost", ~inside["reads.w_en"] | inside["reads.w_rdy"])
+    claims.invariant("room", (ring.level < 16) | ~inside["ar_room"])
+    last = 1 + len(arbiter.memory.rdata) + len(arbiter.memory.rresp)
+    _returns(claims, inside, owners, owners=ring, register="r", owner=slice(0, 1), last=last)
+
+
+@proof(
+    Plant(
+        "the other's beats, between a burst's",
+        "systolith.hw.soc.memory_arbiter",
+        "owners.r_en.eq(valid & memory.wready & memory.wlast)",
+        "owners.r_en.eq(valid & memory.wready)",
+        "w_is_of_whose_turn_it_is",
+    ),
+    Plant(
+        "a response goes to the other",
+        "systolith.hw.soc.memory_arbiter",
+        "with m.If(held.payload.owner == index)",
+        "with m.If(held.payload.owner != index)",
+        "b_goes_to_its_owner",
+    ),
+    cycles=8,
+)
+def memory_arbiter_writes(m: Module, claims: Claims) -> None:
+    """Core and host link share a memory's writes: addresses as of the reads; each one's beats come once, unchanged
+    and in order, all of a burst before any of the next, in the order of the bursts; each response goes to whose
+    burst it is; no owner is lost; offers stay. Assumed: the memory responds after a burst's last beat."""
+    arbiter = MemoryArbiter(**_BUS)
+    inside = claims.design("arbiter", arbiter)
+    core, link, memory = arbiter.core, arbiter.link, arbiter.memory
+    begun, is_link = _addresses(m, claims, inside, arbiter, "aw")
+    owners = _back(m, claims, inside, arbiter, "b", ("resp",), begun, is_link)
+    names = ("data", "strb", "last")
+    moved = memory.wvalid & memory.wready
+    offered = _fields(memory, "w", names)
+    leaves = {}
+    for name, manager in (("core", core), ("link", link)):
+        leaves[name] = inside[f"{name}_w.o__valid"] & inside[f"{name}_w.o__ready"]
+        Passage(
+            m,
+            claims,
+            capacity=2,
+            enters=manager.wvalid & manager.wready,
+            entry=_fields(manager, "w", names),
+            leaves=leaves[name],
+            exit=offered,
+            name=f"{name}_w",
+        ).in_register(inside, f"{name}_w")
+    claims.claim("each_beat_is_of_one", moved == (leaves["core"] ^ leaves["link"]))
+    claims.claim("w_offer_stays", stays_offered(m, "w", memory.wvalid, memory.wready, offered))
+    turns = Passage(
+        m,
+        claims,
+        capacity=17,
+        enters=begun,
+        entry=is_link,
+        leaves=moved & memory.wlast,
+        exit=leaves["link"],
+        name="w_turns",
+    )
+    ours = ~(turns.turn & moved) | (leaves["link"] == turns.kept)
+    claims.claim("w_is_of_whose_turn_it_is", ours)
+    #: Bursts whose last beat the memory has, and to which it has not responded.
+    whole = Signal(range(19))
+    m.d.sync += whole.eq(whole + (moved & memory.wlast) - (memory.bvalid & memory.bready))
+    claims.assume("responds_after_the_last_beat", ~memory.bvalid | (whole != 0))
+    writes = Ring(claims, inside, "writes", 16, buffered=True)
+    responses = Ring(claims, inside, "responses", 16, buffered=True)
+    lost = (inside[f"{name}.w_en"] & ~inside[f"{name}.w_rdy"] for name in ("writes", "responses"))
+    claims.claim("no_owner_is_lost", ~next(lost) & ~next(lost))
+    claims.invariant("room", (responses.level < 16) | ~inside["aw_room"])
+    claims.invariant("response_owners", responses.level == writes.level + whole)
+    claims.invariant("turns", turns.count == writes.level)
+    claims.invariant("few", whole <= 16)
+    writes.holds(turns)
+    _returns(claims, inside, owners, owners=responses, register="b", owner=slice(0, 1), last=None)
+
+
+@proof(
+    Plant(
+        "the turn ends with the address",
+        "systolith.hw.soc.turn_arbiter",
+        "with m.If((memory.rvalid & memory.rready & memory.rlast)",
+        "with m.If((memory.rvalid & memory.rready)",
+        "a_burst_at_a_time",
+    ),
+    Plant(
+        "both are given the beat",
+        "systolith.hw.soc.turn_arbiter",
+        "manager.rvalid.eq(mine & memory.rvalid)",
+        "manager.rvalid.eq(memory.rvalid)",
+        "answers_go_to_the_owner",
+    ),
+    Plant(
+        "the address is offered again",
+        "systolith.hw.soc.turn_arbiter",
+        "m.d.sync += accepted.eq(1)",
+        "m.d.sync += accepted.eq(0)",
+        "a_burst_at_a_time",
+    ),
+)
+def turn_arbiter(m: Module, claims: Claims) -> None:
+    """Core and host link share a memory that serves a burst at a time: a burst is offered when the one before is
+    over, unchanged, the core's first; its beats and answers pass between its owner and the memory alone, and
+    those of a write end with its last beat; offers stay. Assumed: managers keep their offers, and the memory
+    answers what it has accepted, a write after its last beat."""
+    arbiter = TurnArbiter(**_BUS)
+    inside = claims.design("arbiter", arbiter)
+    core, link, memory = arbiter.core, arbiter.link, arbiter.memory
+    channels = {"ar": _ADDRESS, "aw": _ADDRESS, "w": ("data", "strb", "last")}
+
+    def moves(who, channel: str) -> Value:
+        return getattr(who, f"{channel}valid") & getattr(who, f"{channel}ready")
+
+    for channel, names in channels.items():
+        for name, who in (("core", core), ("link", link), ("memory", memory)):
+            valid, ready = getattr(who, f"{channel}valid"), getattr(who, f"{channel}ready")
+            stays = stays_offered(m, f"{name}_{channel}", valid, ready, _fields(who, channel, names))
+            if who is memory:
+                claims.claim(f"{channel}_offer_stays", stays)
+            else:
+                claims.assume(f"{name}_{channel}_stays", stays)
+    #: The burst that the memory has accepted, and what of it is still to come.
+    reads, writes, beats, links = Signal(), Signal(), Signal(), Signal()
+    accepts = moves(memory, "ar") | moves(memory, "aw")
+    sent = moves(memory, "w") & memory.wlast
+    over = (moves(memory, "r") & memory.rlast) | moves(memory, "b")
+    claims.assume("answers_what_it_accepted", (~memory.rvalid | reads) & (~memory.bvalid | (writes & ~beats)))
+    #: The last beat may come before the address is accepted.
+    early = Signal()
+    with m.If(accepts):
+        m.d.sync += [
+            reads.eq(memory.arvalid),
+            writes.eq(memory.awvalid),
+            links.eq(moves(link, "ar") | moves(link, "aw")),
+            beats.eq(memory.awvalid & ~early & ~sent),
+            early.eq(0),
+        ]
+    with m.Elif(sent):
+        m.d.sync += [beats.eq(0), early.eq(~writes)]
+    with m.If(over):
+        m.d.sync += [reads.eq(0), writes.eq(0)]
+    claims.claim("a_burst_at_a_time", ~accepts | (~(memory.arvalid & memory.awvalid) & ~reads & ~writes))
+    whole = []
+    for channel in ("ar", "aw", "w"):
+        by_core, by_link = moves(core, channel), moves(link, channel)
+        names = channels[channel]
+        given = Mux(by_core, _fields(core, channel, names), _fields(link, channel, names))
+        whole += [
+            moves(memory, channel) == (by_core ^ by_link),
+            ~(by_core & by_link),
+            ~moves(memory, channel) | (_fields(memory, channel, names) == given),
+        ]
+    claims.claim("what_moves_is_of_one", Cat(whole).all())
+    answers = []
+    for channel, names in (("r", ("data", "resp", "last")), ("b", ("resp",))):
+        for who, mine in ((core, ~links), (link, links)):
+            same = _fields(who, channel, names) == _fields(memory, channel, names)
+            answers += [moves(who, channel) == (mine & moves(memory, channel)), ~moves(who, channel) | same]
+    claims.claim("answers_go_to_the_owner", Cat(answers).all())
+    claims.claim("a_write_ends_with_its_last_beat", ~moves(memory, "w") | ((~writes | beats) & ~early))
+    late = ~(writes & moves(memory, "w")) | (moves(link, "w") == links)
+    claims.claim("beats_of_the_owner", late)
+    busy, is_link, direction, accepted, has_sent = inside.unnamed()
+    offers = core.arvalid | core.awvalid
+    first = Signal()
+    m.d.sync += first.eq(~busy & offers)
+    claims.claim("the_core_goes_first", ~first | ~(link.arready | link.awready | link.wready))
+    claims.invariant("under_way", (reads | writes) == (busy & accepted))
+    claims.invariant("one_direction", ~(reads & writes) & (~accepted | ~busy | (writes == direction)))
+    claims.invariant("owner", ~(reads | writes) | (links == is_link))
+    claims.invariant("to_come", ~writes | (beats == ~has_sent))
+    claims.invariant("came_early", early == (busy & direction & ~accepted & has_sent))
+    claims.invariant("core_first", ~first | (busy & ~is_link))
+    # Whoever's turn it is has offered, and has not taken the offer back.
+    of_core, of_link = (Mux(direction, who.awvalid, who.arvalid) for who in (core, link))
+    claims.invariant("offers", ~(busy & ~accepted) | Mux(is_link, of_link, of_core))
+    claims.cover("a_link_write", moves(link, "b"))
+    claims.cover("a_core_read_of_two", moves(core, "r") & core.rlast & ~first)
