@@ -38,11 +38,12 @@ class Claims:
     Attributes
     ----------
     ports : dict   name -> signal: what the prover may choose in every cycle
+    names : list   of all conditions, with their kind before them
     """
 
     def __init__(self, m: Module) -> None:
         self._m = m
-        self._names: set[str] = set()
+        self.names: list[str] = []
         self.ports: dict[str, tuple[Value, None]] = {}
 
     def free(self, shape, name: str) -> Signal:
@@ -91,8 +92,8 @@ class Claims:
         self._m.d.comb += Cover(self._named(COVERED, name, condition))
 
     def _named(self, kind: str, name: str, condition: Value) -> Signal:
-        assert kind + name not in self._names, f"two conditions are called {name!r}"
-        self._names.add(kind + name)
+        assert kind + name not in self.names, f"two conditions are called {name!r}"
+        self.names.append(kind + name)
         signal = Signal(name=kind + name)
         self._m.d.comb += signal.eq(Value.cast(condition).bool())
         return signal

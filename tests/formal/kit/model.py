@@ -11,7 +11,7 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.hdl import Module
 
-from tests.formal.kit.claims import CLAIMED, COVERED, Claims
+from tests.formal.kit.claims import Claims
 
 __all__ = ["Model", "ModelError"]
 
@@ -35,10 +35,12 @@ class Model:
     Parameters
     ----------
     text : str   SMT-LIB of yosys's `write_smt2`: ``top_i`` (initial), ``top_t`` (step), ``top_u`` (assumptions),
-                 ``top_a`` (claims) and ``top_n NAME`` (wires) are functions of states ``top_s``
+                 and ``top_n NAME`` (wires) are functions of states ``top_s``
+    conditions : tuple   names of assumptions, claims, invariants and covers, in the order of the proof
     """
 
     text: str
+    conditions: tuple[str, ...]
 
     @classmethod
     def of(cls, m: Module, claims: Claims) -> "Model":
@@ -46,7 +48,7 @@ class Model:
 
         Raises
         ------
-        ModelError   If yosys refuses it.
+        ModelError   If yosys refuses it, or loses a condition.
         """
         # Amaranth writes the name of a cell as a user's; this one is yosys's own.
         source = rtlil.convert(m, ports=claims.ports, name="top").replace("cell \\$any", "cell $any")
@@ -61,12 +63,10 @@ class Model:
             )
             if done.returncode:
                 raise ModelError(f"yosys ended with status {done.returncode}: {done.stdout}{done.stderr}")
-            return cls(Path(folder, "top.smt2").read_text())
-
-    @cached_property
-    def state_bits(self) -> int:
-        """Width of a state."""
-        return int(re.search(r"^\(define-sort \|top_s\| \(\) \(_ BitVec (\d+)\)\)", self.text, re.M)[1])
+            model = cls(Path(folder, "top.smt2").read_text(), tuple(claims.names))
+        if lost := set(model.conditions) - set(model.wires):
+            raise ModelError(f"yosys lost {', '.join(sorted(lost))}")
+        return model
 
     @cached_property
     def wires(self) -> dict[str, int]:
@@ -74,15 +74,6 @@ class Model:
         found = re.findall(r"^; yosys-smt2-wire (\S+) (\d+)$", self.text, re.M)
         return {name: int(bits) for name, bits in found}
 
-    @property
-    def claims(self) -> list[str]:
-        """Names of the claims."""
-        return self._named(CLAIMED)
-
-    @property
-    def covers(self) -> list[str]:
-        """Names of the covers."""
-        return self._named(COVERED)
-
-    def _named(self, kind: str) -> list[str]:
-        return sorted(name.removeprefix(kind) for name in self.wires if name.startswith(kind))
+    def named(self, kind: str) -> list[str]:
+        """Conditions of a kind, without it."""
+        return [name.removeprefix(kind) for name in self.conditions if name.startswith(kind)]

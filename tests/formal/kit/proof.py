@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from amaranth.hdl import Module
 
-from tests.formal.kit.claims import Claims
+from tests.formal.kit.claims import CLAIMED, COVERED, Claims
 from tests.formal.kit.model import Model
 from tests.formal.kit.plant import Plant
 from tests.formal.kit.solver import induct, reach, refute
@@ -59,7 +59,7 @@ class Proof:
         ProofError   With a counterexample.
         """
         model = self.model()
-        if not model.claims or not model.covers:
+        if not model.named(CLAIMED) or not model.named(COVERED):
             raise ProofError(f"{self.name} has no claim, or no cover")
         if (trace := refute(model, self.depth)) is not None:
             raise ProofError(f"{self.name}, from power-up: {trace}")
@@ -77,8 +77,8 @@ class Proof:
         """
         with plant.planted():
             model = self.model()
-        if plant.claim not in model.claims:
-            raise ProofError(f"{self.name} has no claim {plant.claim!r}; it has {', '.join(model.claims)}")
+        if plant.claim not in (known := model.named(CLAIMED)):
+            raise ProofError(f"{self.name} has no claim {plant.claim!r}; it has {', '.join(known)}")
         if refute(model, self.cycles, plant.claim) is None:
             raise ProofError(f"{self.name}: {plant.name!r} keeps {plant.claim!r} for {self.cycles} cycles")
 
