@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from amaranth.hdl import (
     Assert,
     Assume,
+    Cat,
     Const,
     Cover,
     Elaboratable,
@@ -110,7 +111,7 @@ class Inside:
     """
 
     def __init__(self, name: str, fragment: Fragment) -> None:
-        self._name = name
+        self._name, self._fragment = name, fragment
         self._signals: dict[str, list[Signal]] = {}
         self._memories: dict[str, MemoryInstance] = {}
         for path, found in _walk(fragment, ""):
@@ -124,6 +125,11 @@ class Inside:
         if len(found) > 1:
             raise KeyError(f"{self._name} has {len(found)} signals {path!r}")
         return found[0]
+
+    def state(self, *states: str) -> Value:
+        """The component's own state machine, called ``fsm``, is in one of these states."""
+        fsm = self._fragment.find_generated("fsm")
+        return Cat(fsm.state == fsm.encoding[state] for state in states).any()
 
     def unnamed(self, prefix: str = "") -> list[Signal]:
         """Signals that have no name, in the order in which they were made."""

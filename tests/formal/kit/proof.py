@@ -9,7 +9,7 @@ from amaranth.hdl import Module
 from tests.formal.kit.claims import CLAIMED, COVERED, Claims
 from tests.formal.kit.model import Model
 from tests.formal.kit.plant import Plant
-from tests.formal.kit.solver import induct, reach, refute
+from tests.formal.kit.solver import find, induct, reach, refute
 
 __all__ = ["PROOFS", "Proof", "ProofError", "proof"]
 
@@ -31,7 +31,8 @@ class Proof:
     plants : tuple          bugs that it finds
     depth : int             cycles that the induction looks back, or, if bounded, cycles from power-up
     bounded : str           why it holds for the first `depth` cycles only; empty: it holds for ever
-    cycles : int            within which each cover is reached and each plant is found
+    cycles : int            within which each cover is reached and each plant is found, from power-up
+    settled : int           if not 0, from so many cycles in which all claims hold, where power-up is too far away
     slow : bool             left to `make test-all`
     """
 
@@ -42,6 +43,7 @@ class Proof:
     depth: int
     bounded: str
     cycles: int
+    settled: int
     slow: bool
 
     def model(self) -> Model:
@@ -65,11 +67,11 @@ class Proof:
             raise ProofError(f"{self.name}, from power-up: {trace}")
         if not self.bounded and (trace := induct(model, self.depth)) is not None:
             raise ProofError(f"{self.name}, in {self.depth} cycles from a state that claims allow: {trace}")
-        if missing := reach(model, self.cycles):
+        if missing := reach(model, self.cycles, self.settled):
             raise ProofError(f"{self.name}: never within {self.cycles} cycles: {', '.join(missing)}")
 
     def find(self, plant: Plant) -> None:
-        """The proof finds a bug: from power-up, there is a run that breaks the claim that the plant names.
+        """The proof finds a bug: there is a run that breaks the claim that the plant names.
 
         Raises
         ------
@@ -79,7 +81,7 @@ class Proof:
             model = self.model()
         if plant.claim not in (known := model.named(CLAIMED)):
             raise ProofError(f"{self.name} has no claim {plant.claim!r}; it has {', '.join(known)}")
-        if refute(model, self.cycles, plant.claim) is None:
+        if find(model, plant.claim, self.cycles, self.settled) is None:
             raise ProofError(f"{self.name}: {plant.name!r} keeps {plant.claim!r} for {self.cycles} cycles")
 
 
@@ -88,7 +90,7 @@ PROOFS: dict[str, Proof] = {}
 
 
 def proof(
-    *plants: Plant, depth: int = 1, bounded: str = "", cycles: int = 6, slow: bool = False
+    *plants: Plant, depth: int = 1, bounded: str = "", cycles: int = 6, settled: int = 0, slow: bool = False
 ) -> Callable[[Build], Build]:
     """Enters a function that builds a proof in the list; its name is the proof's, its docstring the statement."""
 
@@ -96,7 +98,7 @@ def proof(
         name, statement = build.__name__, " ".join((build.__doc__ or "").split())
         assert statement and plants, f"the proof {name} needs a statement and a planted bug"
         assert name not in PROOFS, f"two proofs are called {name}"
-        PROOFS[name] = Proof(name, statement, build, plants, depth, bounded, cycles, slow)
+        PROOFS[name] = Proof(name, statement, build, plants, depth, bounded, cycles, settled, slow)
         return build
 
     return enter

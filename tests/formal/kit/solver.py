@@ -8,7 +8,7 @@ from tests.formal.kit.claims import CLAIMED, COVERED, INVARIANT
 from tests.formal.kit.model import Model
 from tests.formal.kit.trace import Trace
 
-__all__ = ["Undecided", "induct", "reach", "refute"]
+__all__ = ["Undecided", "find", "induct", "reach", "refute"]
 
 #: Processor time for one question to the solver: a busy machine does not make a proof fail.
 _SECONDS = 60
@@ -95,19 +95,37 @@ class _Unrolled:
         return int(value) if isinstance(value, bool) else int(value, 2)
 
 
-def refute(model: Model, cycles: int, claim: str = "") -> Trace | None:
-    """A run of at most so many cycles from power-up in which a claim or an invariant fails; None if there is none.
-
-    With a `claim`, that one: what the others say does not count.
-    """
+def refute(model: Model, cycles: int) -> Trace | None:
+    """A run of so many cycles from power-up in which a claim or an invariant fails; None if there is none."""
     run = _Unrolled(model, initial=True)
-    wanted = (CLAIMED + claim,) if claim else _conditions(model)
+    wanted = _conditions(model)
     for _ in range(cycles):
         run.extend()
         if (trace := run.broken(*wanted)) is not None:
             return trace
         run.require(*wanted)
     return None
+
+
+def find(model: Model, claim: str, cycles: int, settled: int = 0) -> Trace | None:
+    """A run of at most so many cycles whose last breaks a claim, whatever becomes of the others; None if there is none.
+
+    It begins at power-up, or, if `settled`, with so many cycles in which all claims and invariants hold.
+    """
+    run = _started(model, settled)
+    for _ in range(cycles):
+        run.extend()
+        if (trace := run.broken(CLAIMED + claim)) is not None:
+            return trace
+    return None
+
+
+def _started(model: Model, settled: int) -> _Unrolled:
+    run = _Unrolled(model, initial=not settled)
+    for _ in range(settled):
+        run.extend()
+        run.require(*_conditions(model))
+    return run
 
 
 def induct(model: Model, depth: int) -> Trace | None:
@@ -134,9 +152,9 @@ def _conditions(model: Model) -> tuple[str, ...]:
     return tuple(kind + name for kind in (INVARIANT, CLAIMED) for name in model.named(kind))
 
 
-def reach(model: Model, cycles: int) -> list[str]:
-    """Covers that no run of so many cycles from power-up reaches."""
-    run = _Unrolled(model, initial=True)
+def reach(model: Model, cycles: int, settled: int = 0) -> list[str]:
+    """Covers that no run of so many cycles reaches, which begins as in `find`."""
+    run = _started(model, settled)
     missing = model.named(COVERED)
     for _ in range(cycles):
         run.extend()
