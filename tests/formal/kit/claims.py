@@ -50,7 +50,7 @@ class Claims:
     def free(self, shape, name: str) -> Signal:
         """A value that may be another in every cycle."""
         signal = Signal(shape, name=name)
-        self._port(name, signal)
+        self.open(name, signal)
         return signal
 
     def constant(self, shape, name: str) -> Signal:
@@ -71,10 +71,13 @@ class Claims:
         if isinstance(component, wiring.Component):
             for path, member, value in component.signature.flatten(component):
                 if member.flow is In:
-                    self._port(f"{name}__{'__'.join(map(str, path))}", Value.cast(value))
+                    self.open(f"{name}__{'__'.join(map(str, path))}", Value.cast(value))
         for signal in inputs:
-            self._port(f"{name}__{signal.name}", signal)
-        return Inside(name, fragment)
+            self.open(f"{name}__{signal.name}", signal)
+        ports: list[Value] = []
+        if isinstance(component, wiring.Component):
+            ports = [Value.cast(value) for _, _, value in component.signature.flatten(component)]
+        return Inside(name, fragment, ports)
 
     def assume(self, name: str, condition: Value) -> None:
         """Only runs in which the condition holds in every cycle are looked at."""
@@ -99,7 +102,8 @@ class Claims:
         self._m.d.comb += signal.eq(Value.cast(condition).bool())
         return signal
 
-    def _port(self, name: str, signal: Value) -> None:
+    def open(self, name: str, signal: Value) -> None:
+        """A signal that nothing drives may be anything."""
         assert name not in self.ports, f"two inputs are called {name!r}"
         self.ports[name] = (signal, None)
 
@@ -110,8 +114,8 @@ class Inside:
     A submodule has the signals that it drives and those that it looks at, its inputs too.
     """
 
-    def __init__(self, name: str, fragment: Fragment) -> None:
-        self._name, self._fragment = name, fragment
+    def __init__(self, name: str, fragment: Fragment, ports: list[Value]) -> None:
+        self._name, self._fragment, self._ports = name, fragment, ports
         self._signals: dict[str, list[Signal]] = {}
         self._memories: dict[str, MemoryInstance] = {}
         for path, found in _walk(fragment, ""):
@@ -131,10 +135,18 @@ class Inside:
         fsm = self._fragment.find_generated("fsm")
         return Cat(fsm.state == fsm.encoding[state] for state in states).any()
 
-    def unnamed(self, prefix: str = "") -> list[Signal]:
-        """Signals that have no name, in the order in which they were made."""
-        found = self._find(self._signals, "signal", f"{prefix}$signal")
-        return sorted(found, key=lambda signal: signal.duid)
+    def own(self) -> list[Signal]:
+        """The component's own signals, without its ports, in the order in which they are made. For those that
+        Python gives no name: which of ``a, b = Signal(), Signal()`` has one, depends on its version."""
+        found = [signal for path, signals in self._signals.items() if "." not in path for signal in signals]
+        ports = [id(port) for port in self._ports]
+        return sorted((signal for signal in found if id(signal) not in ports), key=lambda s: s.duid)
+
+    def ports(self, path: str) -> tuple[Value, Value, Value, Value]:
+        """Address and data of a memory's first write port, and of its first read port."""
+        memory = self._find(self._memories, "memory", path)
+        write, read = memory._write_ports[0], memory._read_ports[0]
+        return write._addr, write._data, read._addr, read._data
 
     def rows(self, path: str) -> list[Signal]:
         """What lies in a memory, row by row: read ports that the design does not have."""

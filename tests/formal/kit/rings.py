@@ -47,16 +47,26 @@ class Ring:
             # What lies in the memory goes to the exit as soon as that is free.
             claims.invariant(f"{self._path}_exit_is_filled", self._waits | (inner <= 1))
 
-    def holds(self, passage: Passage, before: Value | int = 0) -> None:
-        """The watched entry lies here if it has `before` or more ahead of it, each row in its place."""
+    def live(self) -> list[tuple[Value, Value]]:
+        """Each row of the memory, behind whether there is an entry in it."""
+        inner = self.level - self._waits
+        return [
+            (Mux(at >= self._consume, at - self._consume, at + self._depth - self._consume) < inner, row)
+            for at, row in enumerate(self._rows)
+        ]
+
+    def holds(self, passage: Passage, before: Value | int = 0, taken: slice = slice(None)) -> None:
+        """The watched entry lies here if it has from `before` to `before + level` others ahead of it, at `taken` of
+        its row."""
+        name = f"{self._path}_{passage.prefix}"
         if self._exit is not None:
             self._claims.invariant(
-                f"{self._path}_exit", ~self._waits | passage.lies(Value.cast(before), self._exit)
+                f"{name}exit", ~self._waits | passage.lies(Value.cast(before), self._exit[taken])
             )
         # Where the watched entry lies in the memory.
         inner = before + self._waits
         behind = self._consume + (passage.ahead - inner)
         place = Mux(behind >= self._depth, behind - self._depth, behind)
-        here = passage.watched & (passage.ahead >= inner)
+        here = passage.watched & (passage.ahead >= inner) & (passage.ahead < before + self.level)
         for at, row in enumerate(self._rows):
-            self._claims.invariant(f"{self._path}_row{at}", ~(here & (place == at)) | (row == passage.kept))
+            self._claims.invariant(f"{name}row{at}", ~(here & (place == at)) | (row[taken] == passage.kept))

@@ -35,6 +35,7 @@ class Passage:
     ahead : Signal      entries before it
     kept : Signal       that entry
     turn : Value        it is the next to leave
+    prefix : str        of the names of the claims
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Passage:
         exit: Value,
         name: str = "",
     ) -> None:
-        self._claims, self._prefix = claims, (prefix := f"{name}_" if name else "")
+        self._claims, self.prefix = claims, (prefix := f"{name}_" if name else "")
         entry, exit = Value.cast(entry), Value.cast(exit)
         self.count = Signal(range(capacity + 1), name=f"{prefix}count")
         self.watched = Signal(name=f"{prefix}watched")
@@ -84,7 +85,7 @@ class Passage:
         """Invariants of a passage through one `StreamRegister`, whose payload has the entry at `taken`."""
         path = f"{path}." if path else ""
         valid, waits = inside[f"{path}o__valid"], inside[f"{path}waits"]
-        claims, prefix = self._claims, self._prefix
+        claims, prefix = self._claims, self.prefix
         claims.invariant(f"{prefix}are_in_the_register", self.count == valid + waits)
         claims.invariant(f"{prefix}fill_from_the_front", ~waits | valid)
         claims.invariant(f"{prefix}first", self.lies(0, inside[f"{path}first"][taken]))

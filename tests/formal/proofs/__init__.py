@@ -1,31 +1,9 @@
-"""The proofs, a file per subject; all are entered in `kit.proof.PROOFS`."""
+"""The proofs, a file per subject: importing this package enters them all in `kit.proof.PROOFS`."""
 
-from tests.formal.proofs import (
-    arbiters,
-    cell,
-    csr,
-    link_answers,
-    link_checksum,
-    link_requests,
-    loops,
-    queues,
-    rounding,
-    sequencer,
-    streams,
-    walker,
-)
+import importlib
+import pkgutil
 
-__all__ = [
-    "arbiters",
-    "cell",
-    "csr",
-    "link_answers",
-    "link_checksum",
-    "link_requests",
-    "loops",
-    "queues",
-    "rounding",
-    "sequencer",
-    "streams",
-    "walker",
-]
+__all__: list[str] = []
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -405,7 +405,7 @@ def turn_arbiter(m: Module, claims: Claims) -> None:
     claims.claim("a_write_ends_with_its_last_beat", ~moves(memory, "w") | ((~writes | beats) & ~early))
     late = ~(writes & moves(memory, "w")) | (moves(link, "w") == links)
     claims.claim("beats_of_the_owner", late)
-    busy, is_link, direction, accepted, has_sent = inside.unnamed()
+    busy, is_link, direction, accepted, has_sent = inside.own()
     offers = core.arvalid | core.awvalid
     first = Signal()
     m.d.sync += first.eq(~busy & offers)
