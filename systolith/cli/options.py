@@ -11,7 +11,7 @@ import click
 from systolith.options import HIDDEN, Importing
 from systolith.spec.arch import PRESETS
 from systolith.spec.memory import FULL_RATE, MemoryTiming
-from systolith.tooling.tools import POLICIES, choose
+from systolith.tooling.policy import POLICIES, choose
 
 __all__ = [
     "ARCH_HELP",
