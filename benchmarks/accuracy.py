@@ -29,7 +29,7 @@ from systolith.report import Reporter, shortened, write_json
 
 TABLE = Path(__file__).with_name("mlperf_tiny.json")
 LEAST_EQUAL, LEAST_TOP1 = 0.995, 0.99
-#: Of the samples, every second one calibrates; the others measure what came of it.
+#: Every second sample calibrates; the others measure what came of it.
 CALIBRATE_EVERY = 2
 NO_TFLITE = (
     "tflite-micro is not installed, so nothing is compared with the .tflite files: "

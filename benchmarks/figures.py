@@ -11,8 +11,7 @@ A page says where a figure stands, in comments that no reader sees:
 
 A path names a value of a record; a number gets commas between thousands, a share of 1 is a percentage where
 the path ends in `:%`. `table NAME` is a function of this file, `lines PATH FIRST LAST` a part of a recorded
-output.
-`--check` writes nothing and fails where a page differs or a record is stale.
+output. `--check` writes nothing and fails where a page differs or a record is stale.
 """
 
 import argparse

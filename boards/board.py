@@ -59,7 +59,7 @@ class Board:
 
     @property
     def clock_hz(self) -> int:
-        """Of the one clock domain."""
+        """Clock frequency of the one clock domain, in Hz."""
         return self.memory.clock_hz
 
     @property

@@ -2,10 +2,10 @@
 
 Instructions are fetched and dispatched in order, wait in their engine's queue, for their tokens, and for the
 entries that MATRIX releases. Streaming rates are exact (`costs`); latencies are those of `spec.timing`, and
-those of the full core for a compact one too.
-Fetch and LOAD share the read channel, which answers in the order of the requests; STORE has the write channel
-for itself. What is not modelled: conflicts of engines over a block of the activation SRAM, which cost up to a
-third where operands share the block that the array reads, and stalls of the bus.
+those of the full core for a compact one too. Fetch and LOAD share the read channel, which answers in the
+order of the requests; STORE has the write channel for itself. What is not modelled: conflicts of engines over
+a block of the activation SRAM, which cost up to a third where operands share the block that the array reads,
+and stalls of the bus.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _ReadChannel:
     """The read side of the bus: beats come in the order in which their bursts were asked for."""
 
     def __init__(self, arch: ArchConfig, memory: MemoryTiming) -> None:
-        #: Of one beat.
+        #: Cycles per beat.
         self.beat_cycles = arch.bus_bytes / memory.rate(arch)
         self._latency = memory.latency
         self._requests: list[tuple[int, float]] = []
@@ -60,7 +60,7 @@ class _Fetch:
 
     def __init__(self, count: int, arch: ArchConfig, channel: _ReadChannel) -> None:
         self._channel = channel
-        #: Of one instruction, which is put together while the one before is dispatched.
+        #: Beats per instruction word; assembled while the previous one is dispatched.
         self.word_beats = -(-isa_for(arch).word_bytes // arch.bus_bytes)
         # The stream ends somewhere inside the PROGRAM region, behind which nothing is read.
         self._bursts = -(-count * self.word_beats // BURST_BEATS)

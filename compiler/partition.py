@@ -48,8 +48,7 @@ _QUANTISER_SUFFIXES = ("_QuantizeLinear", "_DequantizeLinear", "_quantized")
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Cut:
     """Node names of the two segments. `heads` are those nodes of `before` that the core cannot run; the core
-    repeats
-    the others where it needs them, so that it starts as early as it can.
+    repeats the others where it needs them, so that it starts as early as it can.
     """
 
     before: frozenset[str]

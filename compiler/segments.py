@@ -119,8 +119,7 @@ def host_nodes(
     after: tuple[Collection[str], Collection[str]],
 ) -> tuple[HostNode, ...]:
     """What the reports say of each node on the host; `before` and `after` are the segments' nodes and the
-    tensors that
-    cross between segment and core.
+    tensors that cross between segment and core.
     """
     found = []
     for segment, (names, crossing) in (("before", before), ("after", after)):

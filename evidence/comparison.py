@@ -113,8 +113,8 @@ class Comparison:
         self._reads: deque[tuple[_Task, np.ndarray, np.ndarray]] = deque()
         self._done: dict[Engine, list[int]] = {engine: [] for engine in Engine}
         self._pending: dict[Engine, np.ndarray | None] = dict.fromkeys(Engine)
-        # Of the instruction that STORE, or OUTPUT as a reader, is at: how much has been compared, and where
-        # it began.
+        # How much of the current instruction of STORE, and of OUTPUT as a reader, has been compared, and
+        # where STORE's began.
         self._stored = self._read = 0
         self._stored_task = 0
         self._last = 0

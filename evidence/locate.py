@@ -343,7 +343,7 @@ def _astray(
     writes: Mapping[int, tuple[np.ndarray, np.ndarray]],
     mine: Sequence[int],
 ) -> int:
-    """Of the layer whose result has holes: the first instruction that writes beside it, else its last."""
+    """First instruction that writes beside the result of the layer whose result has holes, else its last."""
     tensors = {layer.tensor: number for number, layer in enumerate(image.layers)}
     owned = [index for index in mine if image.owners[index] == tensors.get(residence.name, -1)]
     low, high = residence.address, residence.address + residence.bytes

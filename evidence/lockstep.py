@@ -57,20 +57,20 @@ class Lockstep:
         return min(self.rtl.memory_bytes, self._machine.memory_bytes)
 
     def write(self, addr: int, data: bytes) -> None:
-        """To both memories."""
+        """Write to both memories."""
         self.rtl.write(addr, data)
         self._machine.write(addr, data)
 
     def read(self, addr: int, size: int) -> bytes:
-        """Of the RTL's memory."""
+        """Bytes of the RTL's memory."""
         return self.rtl.read(addr, size)
 
     def csr_read(self, name: str) -> int:
-        """Of the RTL."""
+        """A register of the RTL."""
         return self.rtl.csr_read(name)
 
     def csr_write(self, name: str, value: int) -> None:
-        """To both."""
+        """Write to both cores."""
         self.rtl.csr_write(name, value)
         self._machine.csr_write(name, value)
 

@@ -44,9 +44,8 @@ def budget_of(image: Image, memory: MemoryTiming, max_cycles: int | None = None)
         return Budget(max_cycles, max_cycles)
     if image.cycles > MOST_CYCLES:
         raise DeviceError(
-            f"one run takes {image.cycles:,} cycles by the image's own estimate, and nobody waits for "
-            f"more than "
-            f"{MOST_CYCLES:,} unasked: give --max-cycles (in Python max_cycles) to allow it"
+            f"one run takes {image.cycles:,} cycles by the image's own estimate, and nobody waits for more "
+            f"than {MOST_CYCLES:,} unasked: give --max-cycles (in Python max_cycles) to allow it"
         )
     wait = memory.latency + -(-image.arch.bus_bytes // memory.rate(image.arch))
     words = len(image.program) // isa_for(image.arch).word_bytes

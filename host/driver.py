@@ -213,9 +213,8 @@ class Driver:
         if digest != self.image.digest:
             raise DeviceError(
                 f"the image was compiled for another core (digest {self.image.digest.hex()[:12]}, "
-                f"architecture "
-                f"{self.image.arch.name!r}) than this device (digest {digest.hex()[:12]}): compile the "
-                f"model for this device"
+                f"architecture {self.image.arch.name!r}) than this device (digest {digest.hex()[:12]}): "
+                "compile the model for this device"
             )
 
     def _check_memory(self) -> None:

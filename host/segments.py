@@ -50,8 +50,7 @@ class HostSegments:
             if value.dtype.kind == "f" and not np.isfinite(value).all():
                 raise SegmentError(
                     f"the nodes before the core give NaN or infinity in {name!r}, which int8 cannot "
-                    f"represent: "
-                    "give inputs for which it is finite"
+                    "represent: give inputs for which it is finite"
                 )
             values[name] = value
         return values

@@ -101,9 +101,8 @@ class SerialPort:
             self._serial = serial.Serial(port, baud, timeout=self._SLICE, exclusive=True)
         except (serial.SerialException, ValueError, OSError) as error:
             raise LinkDown(
-                f"cannot open the port {port!r} at {baud:,} baud ({_reason(error)}): is the board "
-                f"connected, is the name "
-                "right, may this user use it, and does no other program?"
+                f"cannot open the port {port!r} at {baud:,} baud ({_reason(error)}): is the board connected, "
+                "is the name right, may this user use it, and does no other program?"
             ) from error
         self._ask_for_low_latency()
 
@@ -350,13 +349,13 @@ class SerialDevice:
         if damaged:
             raise LinkDown(
                 f"too many errors on the line {self._transport.name!r}: {ATTEMPTS} attempts gave {damaged} "
-                f"damaged answers and "
-                f"{silent} times none; use a shorter cable or a lower rate than {self._transport.baud:,} baud"
+                f"damaged answers and {silent} times none; use a shorter cable or a lower rate than "
+                f"{self._transport.baud:,} baud"
             )
         raise LinkDown(
             f"no board answers on {self._transport.name!r}: {ATTEMPTS} attempts at {self._transport.baud:,} "
-            f"baud gave nothing; is it the "
-            "right port, is the bitstream loaded, and is it built for this rate?"
+            "baud gave nothing; is it the right port, is the bitstream loaded, and is it built for this "
+            "rate?"
         )
 
     def _answer(self, sent: int, size: int) -> Answer | None:

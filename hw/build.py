@@ -33,7 +33,8 @@ __all__ = [
 ]
 
 #: The one behavioural RAM: a write port with lane enables, a read port. With the macro
-#: ``SYSTOLITH_COLLISIONS`` a collision delivers what nobody wants, for the test that nothing depends on it.
+#: ``SYSTOLITH_COLLISIONS`` a read-during-write collision returns inverted data, so that a test can show that
+#: nothing relies on it.
 RAM_VERILOG = """\
 // One write port with one enable per lane, one registered read port. On a collision the read delivers \
 anything, or, with

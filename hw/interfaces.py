@@ -188,8 +188,7 @@ class BeatWriteSignature(wiring.Signature):
 
 class WeightReadSignature(wiring.Signature):
     """Reads of the weight SRAM: one line address per bank; each bank delivers one row of C weights
-    ``LATENCY`` cycles after one with its `en`,
-    and anything in other cycles.
+    ``LATENCY`` cycles after one with its `en`, and anything in other cycles.
 
     Line ``tile*G + j`` of bank b holds row ``b*G + j`` of that tile (G = arch.weight_load_cycles).
     """

@@ -47,8 +47,7 @@ class Meter:
         if elements > self._most:
             raise DeviceError(
                 f"{instr.mnemonic} moves {elements:,} elements at once, more than the {self._most:,} that "
-                f"the "
-                "machine holds for one instruction: run the image on rtl, or compile the model again"
+                "the machine holds for one instruction: run the image on rtl, or compile the model again"
             )
 
 

@@ -254,7 +254,7 @@ class _Tools:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """Of all that they read beside the design: their versions, Verilator's headers, ours, the flags."""
+        """All that the tools read beside the design: their versions, Verilator's headers, ours, the flags."""
         ours = [(path.name, path.read_bytes()) for path in sorted(_FST.glob("*.h"))]
         return (
             *(self.verilator.identity, self.gxx.identity, _headers(self.include)),

@@ -101,8 +101,7 @@ class Image:
         where = "" if self.host is None else f", {len(self.host.nodes)} nodes on the host"
         return (
             f"{excerpt(self.model)} for {self.arch.name}: {len(self.layers)} layers{where}, {self.cycles:,} "
-            f"cycles "
-            f"(estimated), {len(self.program):,} bytes of program"
+            f"cycles (estimated), {len(self.program):,} bytes of program"
         )
 
     @property

@@ -512,14 +512,11 @@ def isa_for(arch: ArchConfig) -> Isa:
                 ),
             ),
             "for ky, kx, kt (each with the next weight tile W): i = acc; for oy: for ox: v = the R (DENSE) "
-            "or C (DEPTHWISE) bytes at "
-            "base + ky*ky_addr + kx*kx_x + kt*R + oy*oy_addr + ox*ox_x, with bytes outside the window "
-            "replaced by pad; "
-            "if ox >= taps-1 and (ox-taps+1) % stride == 0: acc[i] (+)= (high ? 256 : 1) * sums(v, W); i += "
-            "1",
-            "Byte j of a vector lies at y = y0 + ky*ky_y + oy*oy_y and x = x0 + kx*kx_x + kt*R + ox*ox_x + "
-            "j. "
-            "In DEPTHWISE mode kt must be 1. " + steps,
+            "or C (DEPTHWISE) bytes at base + ky*ky_addr + kx*kx_x + kt*R + oy*oy_addr + ox*ox_x, with bytes "
+            "outside the window replaced by pad; if ox >= taps-1 and (ox-taps+1) % stride == 0: acc[i] (+)= "
+            "(high ? 256 : 1) * sums(v, W); i += 1",
+            "Byte j of a vector lies at y = y0 + ky*ky_y + oy*oy_y and x = x0 + kx*kx_x + kt*R + "
+            "ox*ox_x + j. In DEPTHWISE mode kt must be 1. " + steps,
         ),
         Format(
             "OUTPUT",
@@ -543,8 +540,8 @@ def isa_for(arch: ArchConfig) -> Isa:
                 *requantised,
             ),
             "for y < ny, x < nx, c < channels: q = clamp(zero + round_half_even((acc[i][c] + bias[c]) * "
-            "mult[c] / 2**shift[c]), low, high); "
-            "act[dst + y*dst_row + x*dst_px + c] = table ? tables[slot][q & 255] : q; i += 1 per pixel",
+            "mult[c] / 2**shift[c]), low, high); act[dst + y*dst_row + x*dst_px + c] = table ? "
+            "tables[slot][q & 255] : q; i += 1 per pixel",
             "Takes one released accumulator entry per pixel, so it may start while MATMUL still runs. "
             "`dst`, `dst_row`, `dst_px` are unused with VECTOR.",
         ),
@@ -554,8 +551,7 @@ def isa_for(arch: ArchConfig) -> Isa:
             Engine.VECTOR,
             binary,
             "q = clamp(zero + round_half_even(((a - a_zero)*a_mult + (b - b_zero)*b_mult) / 2**shift), low, "
-            "high); "
-            "dst = table ? tables[slot][q & 255] : q",
+            "high); dst = table ? tables[slot][q & 255] : q",
             "With a_source = OUTPUT, a, a_row and a_px are unused.",
         ),
         Format(
@@ -591,8 +587,8 @@ def isa_for(arch: ArchConfig) -> Isa:
                 *table,
             ),
             "q = the maximum over ky, kx of the bytes at base + oy*oy_addr + ox*ox_x + ky*ky_addr + kx*kx_x "
-            "+ (0..bytes-1) whose y and x "
-            "(of byte 0) lie in the window, or -128; dst = table ? tables[slot][q & 255] : q",
+            "+ (0..bytes-1) whose y and x (of byte 0) lie in the window, or -128; dst = table ? "
+            "tables[slot][q & 255] : q",
             "With ky = kx = 1 it copies; with a table it is any function of one int8. " + steps,
         ),
         Format(
@@ -610,14 +606,12 @@ def isa_for(arch: ArchConfig) -> Isa:
                 Field("shift", 3, "LSTM: 12 minus the fractional bits of the cell state", unit="bits"),
                 Field("alpha", 16, "RNN: how far the state moves, in units of 2**-15, up to 2**15"),
             ),
-            "for u < units: (state[u], h) = the cell's rule on the gates and state[u]; act[dst + u] = wide "
-            "? (h + 128) >> 8 : h; "
-            "if wide: act[dst_low + u] = h - 256 * act[dst + u]; see docs/numerics.md",
+            "for u < units: (state[u], h) = the cell's rule on the gates and state[u]; act[dst + u] = wide ? "
+            "(h + 128) >> 8 : h; if wide: act[dst_low + u] = h - 256 * act[dst + u]; see docs/numerics.md",
             "Takes the results of as many OUTPUT instructions with destination CELL as the rule has gates, "
-            "in order. state[u] is int16: its low byte lies at "
-            "state + u, its high byte at state_high + u. `shift` is for LSTM, `alpha` for RNN; the others "
-            "ignore them. "
-            "dst_low is unused without wide. The ranges must not overlap.",
+            "in order. state[u] is int16: its low byte lies at state + u, its high byte at state_high + u. "
+            "`shift` is for LSTM, `alpha` for RNN; the others ignore them. dst_low is unused without wide. "
+            "The ranges must not overlap.",
         ),
     )
     return Isa(

@@ -55,7 +55,7 @@ SYNC = 0xA5
 ESCAPE = SYNC ^ 1
 FLIP = 0x80
 
-#: Of the protocol; the host refuses another.
+#: Protocol version; the host refuses any other.
 LINK_VERSION = 1
 #: Bytes of payload at most, where a board does not choose another power of two.
 PAYLOAD_BYTES = 512

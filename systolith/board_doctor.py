@@ -80,8 +80,7 @@ def _check_link(device: SerialDevice, board: Board) -> str:
     if 100 * repeated > _PERCENT_REPEATED * _REQUESTS:
         raise _Fault(
             f"{repeated} of {_REQUESTS} requests had to be repeated: the line is bad; use a shorter cable, "
-            f"or build with a lower baud rate "
-            f"than {device.transport.baud:,}"
+            f"or build with a lower baud rate than {device.transport.baud:,}"
         )
     return f"{_REQUESTS} requests, {repeated} repeated, {1e3 * seconds / _REQUESTS:.3f} ms each"
 
@@ -90,8 +89,7 @@ def _check_core(device: SerialDevice, board: Board) -> str:
     if (magic := device.csr_read("MAGIC")) != MAGIC:
         raise _Fault(
             f"MAGIC reads 0x{magic:08x} instead of 0x{MAGIC:08x}: the link works, but there is no Systolith "
-            f"core behind it; load the bitstream "
-            "again"
+            "core behind it; load the bitstream again"
         )
     if (version := device.csr_read("VERSION")) >> 16 != VERSION >> 16:
         raise _Fault(
@@ -110,8 +108,8 @@ def _check_digest(device: SerialDevice, board: Board) -> str:
         )
         raise _Fault(
             f"the core ({shape}) has digest {digest.hex()[:12]}, and that of {board.name} is "
-            f"{expected.hex()[:12]}: the bitstream is of another "
-            f"board or version; systolith build --board {board.name}, and load it"
+            f"{expected.hex()[:12]}: the bitstream is of another board or version; systolith build --board "
+            f"{board.name}, and load it"
         )
     return digest.hex()[:12]
 
@@ -227,8 +225,7 @@ def _check_clock(device: SerialDevice, board: Board) -> str:
     if abs(measured / board.clock_hz - 1) > _CLOCK_TOLERANCE:
         raise _Fault(
             f"the core runs at {text} instead of {board.clock_hz / 1e6:.2f} MHz: is the oscillator or the "
-            f"PLL another than that of "
-            f"{board.name}, or has the core stopped?"
+            f"PLL another than that of {board.name}, or has the core stopped?"
         )
     return f"{text} by this computer's time, {board.clock_hz / 1e6:.2f} MHz expected"
 
@@ -264,9 +261,8 @@ def _check_program(device: SerialDevice, board: Board) -> str:
     expected, found = graph.run({"x": x})["y"], driver.run_int8({"x": x})["y"]
     if wrong := int((expected != found).sum()):
         raise _Fault(
-            f"{wrong} of {expected.size} results of the built-in convolution are wrong, though the memory "
-            f"is good: the core does not keep its "
-            "clock; build it again, or for a slower one"
+            f"{wrong} of {expected.size} results of the built-in convolution are wrong, though the memory is "
+            "good: the core does not keep its clock; build it again, or for a slower one"
         )
     return f"a convolution of {expected.size} results, bit for bit, in {driver.cycles:,} cycles"
 

@@ -119,14 +119,13 @@ def operators_page() -> str:
     text = "# Supported operators\n\n" + _NOTE
     text += (
         "What the core runs of an ONNX model: quantised (QDQ or QLinear operators), or float with "
-        "calibration data. Any "
-        "other node, one that breaks a condition, and one that has an attribute which is not listed runs on "
-        "the host, in "
-        "ONNX Runtime, if it lies before the core's first layer or after its last; "
-        "[architecture](architecture.md) says how "
-        "models are cut. Such a node between layers takes one side of the model along, whichever costs "
-        "fewer MACs.\n\n"
-        "| operator | domain | conditions |\n|---|---|---|\n"
+        "calibration data. Any other node, one that breaks a condition, and one that has an attribute which "
+        "is not listed runs on the host, in ONNX Runtime, if it lies before the core's first layer or after "
+        "its last; [architecture](architecture.md) says how models are cut. Such a node between layers takes "
+        "one side of the model along, whichever costs fewer MACs.\n"
+        "\n"
+        "| operator | domain | conditions |\n"
+        "|---|---|---|\n"
     )
     for row in supported_operators():
         text += f"| {row.name} | {row.domain or 'ai.onnx'} | {_cell('; '.join(row.constraints)) or '-'} |\n"

@@ -6,9 +6,10 @@ import importlib.metadata
 import sys
 from dataclasses import dataclass
 
+from systolith.tooling.kinds import TOOLS
 from systolith.tooling.location import CacheError, cache_root, is_writable
 from systolith.tooling.process import ToolError
-from systolith.tooling.tools import TOOLS, find
+from systolith.tooling.tools import find
 
 __all__ = ["Check", "check_installation"]
 

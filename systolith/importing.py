@@ -58,9 +58,9 @@ def _loaded(model: object) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         if uses_external_data(tensor):
             raise ApiError(
-                f"the weights {tensor.name!r} lie in a file of their own, and a ModelProto does not say "
-                f"in which "
-                "folder: give the path of the model, or load them with onnx.load_external_data_for_model"
+                f"the weights {tensor.name!r} lie in a file of their own, and a ModelProto does not say in "
+                "which folder: give the path of the model, or load them with "
+                "onnx.load_external_data_for_model"
             )
     return model
 
@@ -84,8 +84,7 @@ def import_file(model: ModelFile, importing: Importing, progress: Progress = Non
         if data is None:
             raise ApiError(
                 "hidden 'auto' compares with the float model on calibration data: give a float model and "
-                "that "
-                "data, or 8 or 16"
+                "that data, or 8 or 16"
             )
         chosen = chosen_hidden(path, data, states, percentile, lambda text: tell(progress, text))
         return _titled(chosen, path)

@@ -25,12 +25,10 @@ class Importing:
                  axis
     states     : output -> input of the model: state that stays on the core from run to run, zero at first
     hidden     : bits that the recurrence of recurrent layers sees of their hidden states: 8, 16, or 'auto',
-                 which
-                 takes 16 where that brings the worst output 1 dB nearer to the float model on the
+                 which takes 16 where that brings the worst output 1 dB nearer to the float model on the
                  calibration data
     percentile : share of the calibration data's values, tensor by tensor, that int8 covers; where few values
-                 are
-                 far from the others, less than 100 leaves more steps for the rest
+                 are far from the others, less than 100 leaves more steps for the rest
 
     Raises
     ------

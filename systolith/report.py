@@ -130,8 +130,7 @@ def skipped_lines(layers: Iterable[dict[str, Any]]) -> list[str]:
     """What each layer saves by leaving out tiles of its weights."""
     return [
         f"{layer['name']}: {layer['skipped_tiles']:,} tiles of the weights are all zero and skipped, "
-        f"{layer['skipped_macs']:,} of "
-        f"{layer['macs']:,} MACs"
+        f"{layer['skipped_macs']:,} of {layer['macs']:,} MACs"
         for layer in layers
         if layer["skipped_tiles"]
     ]

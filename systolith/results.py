@@ -192,8 +192,7 @@ class Description(dict[str, Any]):
     def _headline(self) -> str:
         return (
             f"{excerpt(self['model'])} on {self['arch']}: {len(self['layers'])} layers, {self['cycles']:,} "
-            f"cycles, "
-            f"{self['utilisation']:.1%} of peak"
+            f"cycles, {self['utilisation']:.1%} of peak"
         )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from systolith.cli.cache import size_text
-from systolith.tooling import tools
 from systolith.tooling.cache import Cache
+from systolith.tooling.policy import policy
 from tests.test_cli import invoke, refused
 from tests.tooling.fakes import Fakes
 from tests.tooling.test_cache import Made
@@ -94,7 +94,7 @@ def test_the_command_line_chooses_the_tools_of_one_command(
     key = ("cache", "key", "--arch", "tiny")
     sentence = refused(capsys, *key, "--tools", "native")
     assert f"{path} has version 5.006, and 5.036 or later is needed" in sentence
-    assert tools.policy() == "auto", "the choice outlives its command"
+    assert policy() == "auto", "the choice outlives its command"
     assert invoke(capsys, *key, "--tools", "pypi")[0] == 0
     monkeypatch.setenv("SYSTOLITH_TOOLS", "native")
     refused(capsys, *key)

@@ -37,10 +37,10 @@ def fault(folder: Path) -> str | None:
             state = path.lstat()
             if state.st_uid not in trusted:
                 return f"{path.name} belongs to another user"
-            if state.st_mode & stat.S_IWOTH:
-                return f"{path.name} can be written by everybody"
             if path != folder and not stat.S_ISREG(state.st_mode):
                 return f"{path.name} is no plain file"
+            if state.st_mode & stat.S_IWOTH:
+                return f"{path.name} can be written by everybody"
         if (folder / RECORD).stat().st_size > _RECORD_BYTES:
             return f"{RECORD} is no record"
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))

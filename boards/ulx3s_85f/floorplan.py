@@ -24,8 +24,8 @@ _ROWS = _COLUMNS = 2
 #: Bits of a block RAM, and of its widest word, which has nine to eight.
 _RAM_BITS, _WORD_BITS = 1 << 14, 36
 
-#: For each two columns the row of DSP blocks, and the four blocks in the order of the array's rows. Either
-#: half of the columns, which has its vectors and weights by itself, lies together.
+#: For each two columns the row of DSP blocks, and the four blocks in the order of the array's rows. Each
+#: half of the columns has its own copies of vectors and weights, and lies together.
 _PAIRS = (
     (10, range(0, 4)),
     (10, range(4, 8)),

@@ -23,7 +23,7 @@ __all__ = ["Constants"]
 class _Entry:
     data: bytes
     offset: int
-    #: Of the array, and how often it begins to use this one, in the dry pass.
+    #: Array cycles spent on this block, and number of uses, counted in the dry walk.
     cycles: int = 0
     uses: int = 0
     resident: int | None = None

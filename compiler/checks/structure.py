@@ -65,7 +65,7 @@ _TYPES: Mapping[str, int] = {
 
 def blame(text: str, remedy: str = _EXPORT) -> ModelError:
     """A message of onnx's checker or inference as an error that names the node or tensor it speaks of."""
-    # Of several errors the first: the others follow from it.
+    # The first of several errors: the others follow from it.
     text = " ".join(text.partition("\n(op_type:")[0].split())
     for pattern, kind in ((_NODE, ModelError), (_TENSOR, TensorError)):
         found = pattern.search(text)

@@ -65,8 +65,7 @@ class Drawing:
         """A dashed frame round a group, with its name at the top left."""
         self._frames.append(
             f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="10" fill="#f7f8fa" '
-            f'stroke="#8a93a5" stroke-width="1.4" '
-            'stroke-dasharray="6 4"/>'
+            'stroke="#8a93a5" stroke-width="1.4" stroke-dasharray="6 4"/>'
         )
         self.text(x + 12, y + 21, label, bold=True, size=15, colour=FAINT)
 
@@ -87,8 +86,8 @@ class Drawing:
         weight = ' font-weight="bold"' if bold else ""
         self._texts.append(
             f'<text x="{x:g}" y="{y:g}" font-family="{escape(family)}" '
-            f'font-size="{size if family is FONT else size - 1}" '
-            f'fill="{colour}" text-anchor="{anchor}"{weight}>{escape(text)}</text>'
+            f'font-size="{size if family is FONT else size - 1}" fill="{colour}" '
+            f'text-anchor="{anchor}"{weight}>{escape(text)}</text>'
         )
 
     def arrow(
@@ -111,9 +110,8 @@ class Drawing:
         """The file."""
         heads = "".join(
             f'<marker id="head-{colour.strip("#")}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="9" '
-            f'markerHeight="9" '
-            f'markerUnits="userSpaceOnUse" orient="auto-start-reverse"><path d="M0,0 L10,5 L0,10 z" '
-            f'fill="{colour}"/></marker>'
+            'markerHeight="9" markerUnits="userSpaceOnUse" orient="auto-start-reverse"><path d="M0,0 L10,5 '
+            f'L0,10 z" fill="{colour}"/></marker>'
             for colour in (INSTRUCTIONS, CONSTANTS, ACTIVATIONS, SUMS)
         )
         body = "\n".join([*self._frames, *self._lines, *self._boxes, *self._texts])

@@ -40,7 +40,7 @@ class Value:
         )
 
     def __matmul__(self, other: Value) -> Value:
-        """Of two matrices."""
+        """Product of two matrices."""
         return Value(
             self.data @ other.data, [(self, lambda g: g @ other.data.T), (other, lambda g: self.data.T @ g)]
         )

@@ -62,8 +62,7 @@ class Core(wiring.Component):
         self._stop = Signal()
         self._halted = Signal()
 
-        # It has far to go, so all but what begins in the next cycle have it a cycle later, the array by
-        # itself.
+        # High fan-out: every block but FETCH gets a registered copy one cycle later; the array gets its own.
         array_wipe, late_wipe = register_twins(m, wipe, "wipe")
 
         def add(name: str, component, reset: Signal = late_wipe):
@@ -260,8 +259,7 @@ class Core(wiring.Component):
         """Start, stop, errors, watchdog, counters."""
         csrs, sequencer, state = self._csrs, self._sequencer, self._state
         values = csrs.values
-        # Late: nothing begins any more once they are true. What has no instruction left has no transaction
-        # under way either.
+        # Registered one cycle late, which is safe: once true, these stay true until the next START.
         finished, drained = Signal(), Signal()
         quiet, stopped = Signal(), Signal()
         running = Signal()

@@ -201,7 +201,7 @@ class Scratchpad(wiring.Component):
                 port.ready.eq(grant),
                 select.eq(Mux(port.valid & grant, needed, 0)),
             ]
-            # Also what it does not get, so that a grant does not depend on the grants before it.
+            # A port without a grant counts too, so that a grant does not depend on the grants before it.
             taken = taken | Mux(port.valid, needed, 0)
             selects.append(select)
         return selects

@@ -67,8 +67,7 @@ class CellUnit(wiring.Component):
     Gates before the last are looked up as they come, one chunk per cycle, and kept. A chunk of the last gate
     is taken when the state of its units has been read and the chunk before it is nearly made;
     `timing.CELL_HIDDEN` cycles later its hidden state is written, by an owner that offers a result a cycle
-    later. From chunk to chunk it takes `timing.cell_chunk` cycles where
-    reads are granted at once.
+    later. From chunk to chunk it takes `timing.cell_chunk` cycles where reads are granted at once.
     """
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -149,7 +148,7 @@ class CellUnit(wiring.Component):
         with m.If(self.done):
             m.d.sync += self.active.eq(0)
         with m.If(~self.active):
-            # Also what is no command yet, so that nothing wide waits for one.
+            # Latched even when `valid` is low, which keeps the token logic off the operand path.
             m.d.sync += [
                 c.eq(operands),
                 self.active.eq(self._begin),
@@ -239,7 +238,7 @@ class CellUnit(wiring.Component):
                 *(write.data[lane].eq(self._lanes[lane].o) for lane in range(arch.lanes)),
             ]
             kept.append([read.data[lane] for lane in range(arch.lanes)])
-        # Of the last gate, one chunk at a time: its results are used as they come.
+        # The last gate is kept one chunk at a time: its results are used as they come.
         last = Signal(row, name="last_gate", reset_less=True)
         with m.If(self._steps[LOOKUP - 1]):
             m.d.sync += [last[lane].eq(self._lanes[lane].o) for lane in range(arch.lanes)]

@@ -120,7 +120,8 @@ class MatrixEngine(wiring.Component):
         m.d.comb += shadow_full_next.eq(begin | (shadow_full & ~swap))
         m.d.sync += [shadow_full.eq(shadow_full_next), dead.eq(dead | fault)]
 
-        # A command waits for either sequencer by itself; the weights' part of an illegal one is dropped.
+        # A command waits for each of the two sequencers separately; the weights' part of an illegal one is
+        # dropped.
         tiles = Signal(
             data.StructLayout({name: command[name].shape() for name in ("kt", "kx", "ky", "tile")})
         )
@@ -238,7 +239,7 @@ class MatrixEngine(wiring.Component):
             m.d.sync += tile.eq(following_tile)
             nest.step(counts)
         with m.If(free):
-            # Also what is no command yet. The line is 0: the last tile was read to its end.
+            # Latched even when `valid` is low. The line is 0: the last tile was read to its end.
             m.d.sync += [tile.eq(command.tile), *(count.eq(command[name]) for name, count in counts.items())]
             nest.begin(command)
         # Bank b sees the address sequence b*G cycles after bank 0.
@@ -375,7 +376,7 @@ class MatrixEngine(wiring.Component):
         with m.If(go & ends["kx"]):
             m.d.sync += [ky_address.eq(new_address), ky_y.eq(new_y)]
         with m.If(free):
-            # Also what is no command yet.
+            # Latched even when `valid` is low.
             m.d.comb += ends_next.eq(nest.begin(pending))
             m.d.sync += [
                 c.eq(pending),
@@ -437,8 +438,8 @@ class MatrixEngine(wiring.Component):
         rows, cols = arch.rows, arch.cols
 
         # Nothing is reset here: what moves down the array is in order, so nothing stale comes after what
-        # follows a reset. The columns lie as wide as the device's multipliers, so each half has the bytes
-        # that go to all columns by itself, and each quarter the flags; either half of the rows has the
+        # follows a reset. The array spans the die: each half of the columns has its own copy of the
+        # activations, each quarter its own copy of the flags, each half of the rows its own copy of the
         # weights.
         half_of = [2 * c // cols for c in range(cols)]
         flags = Cat(
@@ -491,8 +492,8 @@ class MatrixEngine(wiring.Component):
         """Read, add, write; `again`: the entry is the one that is written just before, so that it need not be
         read."""
         arch = self._arch
-        # The columns lie as wide as the array, so either half of them has its memories, and what these are
-        # told, by itself.
+        # The accumulators span the die like the array: each half of the columns has memories, addresses and
+        # enables of its own.
         cols = arch.cols // 2
         row = data.ArrayLayout(signed(ACC.width), cols)
         # There are registers behind and before the memories, and nothing enables their reads.

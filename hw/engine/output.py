@@ -181,7 +181,7 @@ class OutputEngine(wiring.Component):
         with m.If(issue & last_px):
             m.d.sync += row_addr.eq(following)
         with m.If(self.engine.cmd.ready):
-            # Also what is no command yet, so that its tokens are on no path but that to `active`.
+            # Latched even when `valid` is low, which keeps the token logic off the operand path.
             command = self.engine.cmd.payload.body.OUTPUT
             nest.begin(counts(command))
             m.d.sync += [

@@ -129,7 +129,7 @@ class RowWalker(wiring.Component):
         self._final = final = Signal()
         m.d.comb += [self.cmd.ready.eq(~active), final.eq(row.last & plane.last)]
         with m.If(self.cmd.ready):
-            # Also what is no command yet, so that its tokens are on no path but that to `active`.
+            # Latched even when `valid` is low, which keeps the token logic off the operand path.
             row.begin(body.rows)
             plane.begin(body.planes)
             m.d.sync += [
@@ -163,7 +163,7 @@ class RowWalker(wiring.Component):
         lane_bits = (arch.bus_bytes - 1).bit_length()
         self._row = row = Signal(row_layout(arch), name="measured_row", reset_less=True)
         self._beat = beat = Signal(arch.addr_bits - lane_bits, name="measured_beat", reset_less=True)
-        # Of the last byte.
+        # Where the last byte lies in external memory and on chip.
         self._last_offset = last_offset = Signal(33, reset_less=True)
         self._last_sram = last_sram = Signal(_sram_bits(arch) + 1, reset_less=True)
         self._program = program = Signal(reset_less=True)

@@ -178,7 +178,7 @@ class VectorEngine(wiring.Component):
             at_begin &= count == 0
             with m.If(step):
                 m.d.sync += flag.eq(Mux(active, end | at_end, at_begin))
-        # Each level of the nest by itself, so that its registers are one step behind `step`.
+        # The registers of each level of the nest are one step behind `step`.
         with m.If(step):
             m.d.sync += [
                 first.eq(last),
@@ -243,7 +243,7 @@ class VectorEngine(wiring.Component):
         with m.If(self.engine.done):
             m.d.sync += busy.eq(0)
         with m.If(~busy):
-            # Also what is no command yet, so that its tokens are on no path but those to `busy` and `starts`.
+            # Latched even when `valid` is low, which keeps the token logic off the operand path.
             add, window = command.body.ADD, command.body.POOL
             fused = ~is_pool & (add.a_source == OperandA.OUTPUT)
             m.d.sync += [

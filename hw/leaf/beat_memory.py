@@ -107,7 +107,7 @@ class WeightMemory(wiring.Component):
         for bank, line in enumerate(self.read.line):
             of_bank = ports[parts * bank : parts * (bank + 1)]
             for port, address in zip(of_bank, register_copies(m, line, parts, f"line{bank}"), strict=True):
-                # Always read: an enable would have as far to go as the address.
+                # Read enable tied high: a gated enable would be as timing-critical as the address.
                 m.d.comb += [port.en.eq(1), port.addr.eq(address)]
             m.d.comb += self.read.data[bank].eq(Cat(port.data.as_value() for port in of_bank))
         return m

@@ -7,8 +7,7 @@ __all__ = ["Loop"]
 
 class Loop:
     """Counts a loop of `count` + 1 rounds; `last` says that this is the last one, without a comparison on the
-    way, and `nears` that the
-    next one is.
+    way, and `nears` that the next one is.
 
     Parameters
     ----------

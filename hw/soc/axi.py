@@ -160,9 +160,8 @@ class ReadArbiter(wiring.Component):
     Timing
     ------
     One burst and one beat per cycle, both registered, `ready` too, which takes `timing.BUS_ADDRESS` and
-    `timing.BUS_BEAT` cycles; a beat is
-    taken in the third cycle after its burst at the earliest. A client that does not take its beats blocks
-    those behind them.
+    `timing.BUS_BEAT` cycles; a beat is taken in the third cycle after its burst at the earliest. A client
+    that does not take its beats blocks those behind them.
     """
 
     def __init__(self, arch: ArchConfig, count: int) -> None:

@@ -144,7 +144,7 @@ class CsrBlock(wiring.Component):
         """The bits of a setting that can be written."""
         if not self._arch.compact:
             return (1 << 32) - 1
-        # Of WATCHDOG one bit; the others are multiples of 16, but for the sizes of data.
+        # WATCHDOG keeps one bit. Sizes keep all; the others are multiples of 16.
         return {"WATCHDOG": 1 << WATCHDOG_BIT, "DATA_SIZE": -1, "PROGRAM_SIZE": -1}.get(name, -16)
 
     def _write(self, m: Module, register, kept: int) -> None:

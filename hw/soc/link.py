@@ -34,7 +34,7 @@ _WORD = 4
 class _Phase(enum.Enum, shape=2):
     """What the next byte of a request is."""
 
-    #: Of no frame: SYNC is awaited.
+    #: Between frames: SYNC is awaited.
     HUNT = 0
     HEADER = 1
     PAYLOAD = 2

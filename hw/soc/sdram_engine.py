@@ -54,9 +54,8 @@ class _State(enum.Enum, shape=4):
 
 class SdramEngine(wiring.Component):
     """Executes segments in order. Two parts work at the same time: the *opener* has the row of a segment open
-    before the *streamer* is
-    done with the segment before, wherever that is in another bank or in the same row. A row stays open until
-    another of its bank is needed or a refresh is due.
+    before the *streamer* is done with the segment before, wherever that is in another bank or in the same
+    row. A row stays open until another of its bank is needed or a refresh is due.
 
     A beat is one READ or WRITE with a burst length of `words`, so column commands leave `words` - 1 slots of
     the command bus to the opener.

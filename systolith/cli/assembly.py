@@ -73,8 +73,7 @@ def disasm(source: str, arch: str | None, stream: str, json_path: str | None) ->
         if len(data) % isa.word_bytes:
             raise IsaError(
                 f"{source} has {len(data)} bytes, which is no whole number of {isa.word_bytes}-byte "
-                f"instructions: "
-                "is --arch the one it was assembled for?"
+                "instructions: is --arch the one it was assembled for?"
             )
         for offset in range(0, len(data), isa.word_bytes):
             try:

@@ -11,7 +11,7 @@ import click
 from systolith.options import HIDDEN, Importing
 from systolith.spec.arch import PRESETS
 from systolith.spec.memory import FULL_RATE, MemoryTiming
-from systolith.tooling.tools import POLICIES, choose
+from systolith.tooling.policy import POLICIES, choose
 
 __all__ = [
     "ARCH_HELP",
@@ -73,8 +73,7 @@ class _State(click.ParamType):
         if not (output and colon and source):
             self.fail(
                 f"{value!r} is not OUTPUT:INPUT: name an output and the input that it is given as in the "
-                f"next "
-                "run, as in hn:h",
+                "next run, as in hn:h",
                 param,
                 ctx,
             )

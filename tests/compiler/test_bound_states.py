@@ -29,8 +29,8 @@ def voice_model(
     **attributes,
 ):
     """A small one of a voice detector's shape: a front end that the core cannot run, a convolution, a cell
-    whose state comes in
-    and goes out, and a dense layer behind it. With `squeezed` the states have no axis for the directions.
+    whose state comes in and goes out, and a dense layer behind it. With `squeezed` the states have no axis
+    for the directions.
     """
     rng = np.random.default_rng(seed)
     gates = {"LSTM": 4, "GRU": 3}[op_type]

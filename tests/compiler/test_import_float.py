@@ -174,7 +174,7 @@ def test_operators_without_a_rule_are_supported_where_they_compute_constants():
         codes = np.clip(np.rint(sample[None] / x.scale) + x.zero_point, -128, 127).astype(np.int8)
         ours = (graph.run({"x": codes})["y"].astype(float) - y.zero_point) * y.scale
         assert np.abs(ours - session.run(None, {"x": sample[None]})[0]).max() < 0.06
-    # Of what is computed, the same operator is refused.
+    # The same operator over a computed value is refused.
     model.graph.node.insert(2, helper.make_node("Det", ["a"], ["d"], "det"))
     assert [error.node for error in unsupported_nodes(model)] == ["det"]
 

@@ -160,9 +160,8 @@ def test_an_image_that_does_not_fit_is_refused_before_anything_is_written(image)
         ),
         (
             {"DIGEST2": 0},
-            f"the image was compiled for another core (digest [0-9a-f]{{12}}, architecture "
-            f"'{ARCH.name}') than this device "
-            "(digest [0-9a-f]{12}): compile the model for this device",
+            f"the image was compiled for another core (digest [0-9a-f]{{12}}, architecture '{ARCH.name}') "
+            f"than this device (digest [0-9a-f]{{12}}): compile the model for this device",
         ),
     ],
 )

@@ -16,7 +16,7 @@ from systolith.spec.arch import PRESETS
 
 
 def cpu_seconds() -> float:
-    """Of this process and those it waited for; a busy machine does not change them."""
+    """Processor seconds of this process and those it waited for; a busy machine does not change them."""
     return sum(os.times()[:4])
 
 

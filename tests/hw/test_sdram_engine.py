@@ -37,7 +37,7 @@ def random_segments(config, rng, count):
 
 
 def address(config, segment):
-    """Of the first byte: row, bank and column from the top."""
+    """Address of the first byte: row, bank and column from the top."""
     timing, bus_bits, _ = config
     row = segment["row"] * timing.banks + segment["bank"]
     return row * timing.columns * timing.bits // 8 + segment["column"] * bus_bits // 8

@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import pytest
 from amaranth.hdl import Module, Signal, signed
-from amaranth.sim import Simulator
 
 from systolith.hw.engine.transfer import RowWalker
 from systolith.hw.leaf.beat_memory import ParamMemory, WeightMemory
@@ -24,7 +23,7 @@ from systolith.spec.enums import Cell, Engine
 from systolith.spec.isa import isa_for
 from tests.hw.engine_bench import EQUAL, MIXED, TINY, WIDE
 from tests.hw.event_log import event_logs
-from tests.hw.kit import accepted
+from tests.hw.kit import accepted, simulate
 
 #: A wide bus, and a narrow one that needs twelve beats for an instruction; on one as narrow, a compact core.
 CORES = {"tiny": TINY, "mixed": MIXED}
@@ -217,13 +216,6 @@ def test_transfers_of_a_compact_core(compact, line):
 
 
 # -- leaves --------------------------------------------------------------------------------------------------
-def simulate(dut, bench):
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
-
-
 def pulse(make, value):
     """The cycle in which a pipeline shows what it was given in cycle 0 alone."""
     m, source, seen = Module(), Signal(signed(16)), []

@@ -124,7 +124,7 @@ def too_large(instr, arch, interval, hulls):
         whole = space == "act" and (low, high) == (0, arch.act_bytes) and both_ends
         if whole or (low <= first and end <= high and high - low <= end - first + 2 * step):
             return False
-    # Of a window that is all padding, nothing is touched: its interval is a vector with a step at each end.
+    # A window that is all padding touches nothing: its interval is a vector with a step at each end.
     vector = instr.operands.get("bytes", max(arch.rows, arch.cols))
     return not window or bool(hulls) or high - low > 2 * step + vector
 

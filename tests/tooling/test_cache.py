@@ -141,6 +141,7 @@ def test_a_damaged_entry_is_made_again(
     assert make.count == 2
     assert read(cache, "kind-a", make) == TEXT and make.count == 2, "the new entry is not good"
     if damage is not _no_record:
+        assert damage is not _linked or "two.txt is no plain file" in caplog.text
         assert "kind-a is not used" in caplog.text and "built again" in caplog.text
 
 

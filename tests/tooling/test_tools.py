@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from systolith.tooling import tools
+from systolith.tooling.kinds import TOOLS
+from systolith.tooling.policy import POLICIES, choose, policy
 from systolith.tooling.process import ToolError
-from systolith.tooling.tools import POLICIES, TOOLS, choose, describe, find, policy, recorded
+from systolith.tooling.tools import describe, find, recorded
 from tests.tooling.fakes import SAID, Fakes
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -9,14 +9,12 @@ import random
 
 import numpy as np
 import pytest
-from amaranth.hdl import Elaboratable
-from amaranth.sim import Simulator
 
 from systolith.reference.machine import Machine
 from systolith.spec.arch import COMPACT, ArchConfig
 from systolith.spec.isa import Instr, isa_for
 
-__all__ = ["ARCHS", "BROAD", "SMALL", "beats", "each_arch", "give", "random_machine", "simulate"]
+__all__ = ["ARCHS", "BROAD", "SMALL", "beats", "each_arch", "give", "random_machine"]
 
 
 def _compact(name: str, **sizes: int) -> ArchConfig:
@@ -74,13 +72,3 @@ def random_machine(arch: ArchConfig, rng: random.Random, region_bytes: int = 1 <
     for memory in (machine.act, machine.weight, machine.param):
         memory[:] = draw.integers(0, 256, len(memory), np.uint8).view(memory.dtype)
     return machine
-
-
-def simulate(dut: Elaboratable, bench, *background) -> None:
-    """Run the coroutine function `bench` on a component to its end, and those of `background` beside it."""
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    for process in background:
-        simulator.add_testbench(process, background=True)
-    simulator.add_testbench(bench)
-    simulator.run()

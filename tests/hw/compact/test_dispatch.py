@@ -8,7 +8,8 @@ import pytest
 from systolith.hw.compact.dispatch import CompactDispatch
 from systolith.spec.isa import Engine, isa_for, semaphore_bits
 from systolith.spec.regs import ErrorCode
-from tests.hw.compact.bench import BROAD, SMALL, beats, each_arch, simulate
+from tests.hw.compact.bench import BROAD, SMALL, beats, each_arch
+from tests.hw.kit import simulate
 
 BASE = 0x1000
 UNITS = {
@@ -74,7 +75,7 @@ class Run:
         self.begun, self.at, self.ended, self.error = [], {}, {}, None
         self.retired = self.bursts = self.cycle = 0
         self.finished = False
-        simulate(self.dut, self._bench, self._bus, *(self._unit(name) for name in UNITS))
+        simulate(self.dut, self._bench, beside=[self._bus, *(self._unit(name) for name in UNITS)])
 
     async def _bus(self, ctx):
         """One burst at a time, as the core's arbiter gives it; beats are always taken."""

@@ -10,7 +10,8 @@ import pytest
 from systolith.hw.compact.matrix import AccPort, CompactMatrix
 from systolith.sim.benches.stimulus import acc_entries, matmul, random_matmul
 from systolith.spec.regs import ErrorCode
-from tests.hw.compact.bench import BROAD, SMALL, each_arch, give, random_machine, simulate
+from tests.hw.compact.bench import BROAD, SMALL, each_arch, give, random_machine
+from tests.hw.kit import simulate
 
 
 class Run:
@@ -36,7 +37,7 @@ class Run:
         self.releases = self.cycle = 0
         self.loaded = False
         self.reads: deque[int] = deque()
-        simulate(self.dut, self._bench, self._memory, *((self._reload,) if reload else ()))
+        simulate(self.dut, self._bench, beside=[self._memory, *((self._reload,) if reload else ())])
 
     def _rests(self):
         return self.rng.random() < self.stall

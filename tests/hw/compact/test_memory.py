@@ -5,7 +5,8 @@ import random
 import pytest
 
 from systolith.hw.compact.memory import CompactActMemory
-from tests.hw.compact.bench import SMALL, each_arch, simulate
+from tests.hw.compact.bench import SMALL, each_arch
+from tests.hw.kit import simulate
 
 READERS = ("store_read", "matrix_read")
 

@@ -9,7 +9,8 @@ from amaranth.lib.wiring import In
 
 from systolith.hw.compact.operands import UnitSignature, capture, operand
 from systolith.spec.isa import isa_for
-from tests.hw.compact.bench import each_arch, give, simulate
+from tests.hw.compact.bench import each_arch, give
+from tests.hw.kit import simulate
 
 #: Bits by which every second register is wider than its operand.
 EXTRA = 3

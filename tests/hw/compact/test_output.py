@@ -11,7 +11,8 @@ from systolith.reference.params import pack_params
 from systolith.sim.benches.checks import signed8
 from systolith.spec.isa import isa_for
 from systolith.spec.regs import ErrorCode
-from tests.hw.compact.bench import BROAD, SMALL, each_arch, give, random_machine, simulate
+from tests.hw.compact.bench import BROAD, SMALL, each_arch, give, random_machine
+from tests.hw.kit import simulate
 
 INT32 = (-(1 << 31), (1 << 31) - 1)
 #: Cycles of one pixel in the unit, whatever its channels.
@@ -80,7 +81,7 @@ class Run:
         self.results, self.reads, self.granted, self.done, self.errors = [], [], [], [], []
         self.released = self.cycle = self.written = 0
         self.loaded = False
-        simulate(self.dut, self._bench, self._accumulators)
+        simulate(self.dut, self._bench, beside=[self._accumulators])
 
     async def _accumulators(self, ctx):
         dut, arch, rng = self.dut, self.arch, self.rng

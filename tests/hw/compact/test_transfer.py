@@ -13,7 +13,8 @@ from systolith.sim.benches.stimulus import random_load, random_store
 from systolith.spec.isa import Region, Space, isa_for
 from systolith.spec.regs import ErrorCode
 from tests.hw.axi_memory import AxiMemory
-from tests.hw.compact.bench import SMALL, each_arch, give, random_machine, simulate
+from tests.hw.compact.bench import SMALL, each_arch, give, random_machine
+from tests.hw.kit import simulate
 
 PROGRAM, DATA, SIZE = 0x1000, 0x3000, 0x2000
 
@@ -81,7 +82,7 @@ class Run:
             bytearray(memory.tobytes()) for memory in (machine.act, machine.weight, machine.param)
         )
         self.done, self.errors, self.stopped, self.cycle = 0, [], 0, 0
-        simulate(self.top, self._bench, self.memory.run, self._srams)
+        simulate(self.top, self._bench, beside=[self.memory.run, self._srams])
 
     @property
     def data(self):
