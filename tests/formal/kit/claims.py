@@ -1,4 +1,5 @@
-"""What a proof says of a design: inputs that may be anything, assumptions, claims and covers, each with a name."""
+"""What a proof says of a design: inputs that may be anything, assumptions, claims and covers, each with a
+name."""
 
 from collections.abc import Iterable, Iterator
 

@@ -108,7 +108,8 @@ def refute(model: Model, cycles: int) -> Trace | None:
 
 
 def find(model: Model, claim: str, cycles: int, settled: int = 0) -> Trace | None:
-    """A run of at most so many cycles whose last breaks a claim, whatever becomes of the others; None if there is none.
+    """A run of at most so many cycles whose last breaks a claim, whatever becomes of the others; None if
+    there is none.
 
     It begins at power-up, or, if `settled`, with so many cycles in which all claims and invariants hold.
     """
@@ -129,10 +130,12 @@ def _started(model: Model, settled: int) -> _Unrolled:
 
 
 def induct(model: Model, depth: int) -> Trace | None:
-    """`depth` cycles in which all claims and invariants hold, and one in which one does not; None if there are none.
+    """`depth` cycles in which all claims and invariants hold, and one in which one does not; None if there
+    are none.
 
-    With `refute(model, depth)` None too, they hold in every cycle of every run. In the last cycle one is shown
-    after another, each by those before it: first the invariants, then the claims, in the order of the proof.
+    With `refute(model, depth)` None too, they hold in every cycle of every run. In the last cycle one is
+    shown after another, each by those before it: first the invariants, then the claims, in the order of the
+    proof.
     """
     run = _Unrolled(model, initial=False)
     wanted = _conditions(model)

@@ -79,7 +79,8 @@ def _returns(
     cycles=9,
 )
 def read_arbiter(m: Module, claims: Claims) -> None:
-    """Three clients of the core's read channel: the first that offers a burst is served, alone; bursts go out once,
+    """Three clients of the core's read channel: the first that offers a burst is served, alone; bursts go out
+    once,
     in order and unchanged; each beat comes back to the client whose burst it is, up to the burst's last, and
     beats keep their order; no owner is lost."""
     arbiter = ReadArbiter(_BUS32, 3)
@@ -233,9 +234,10 @@ def _back(m: Module, claims: Claims, inside: Inside, arbiter, channel: str, name
     cycles=8,
 )
 def memory_arbiter_reads(m: Module, claims: Claims) -> None:
-    """Core and host link share a memory's reads: one burst at a time is taken, the core's first; bursts go out
-    once, in order and unchanged; each beat comes back once, unchanged, to whose burst it is, up to the burst's
-    last; no owner is lost; offers stay."""
+    """Core and host link share a memory's reads: one burst at a time is taken, the core's first; bursts go
+    out
+    once, in order and unchanged; each beat comes back once, unchanged, to whose burst it is, up to the
+    burst's last; no owner is lost; offers stay."""
     arbiter = MemoryArbiter(**_BUS)
     inside = claims.design("arbiter", arbiter)
     begun, is_link = _addresses(m, claims, inside, arbiter, "ar")
@@ -266,9 +268,11 @@ def memory_arbiter_reads(m: Module, claims: Claims) -> None:
     cycles=8,
 )
 def memory_arbiter_writes(m: Module, claims: Claims) -> None:
-    """Core and host link share a memory's writes: addresses as of the reads; each one's beats come once, unchanged
-    and in order, all of a burst before any of the next, in the order of the bursts; each response goes to whose
-    burst it is; no owner is lost; offers stay. Assumed: the memory responds after a burst's last beat."""
+    """Core and host link share a memory's writes: addresses as of the reads; each one's beats come once,
+    unchanged
+    and in order, all of a burst before any of the next, in the order of the bursts; each response goes to
+    whose burst it is; no owner is lost; offers stay. Assumed: the memory responds after a burst's last
+    beat."""
     arbiter = MemoryArbiter(**_BUS)
     inside = claims.design("arbiter", arbiter)
     core, link, memory = arbiter.core, arbiter.link, arbiter.memory
@@ -344,7 +348,8 @@ def memory_arbiter_writes(m: Module, claims: Claims) -> None:
     ),
 )
 def turn_arbiter(m: Module, claims: Claims) -> None:
-    """Core and host link share a memory that serves a burst at a time: a burst is offered when the one before is
+    """Core and host link share a memory that serves a burst at a time: a burst is offered when the one before
+    is
     over, unchanged, the core's first; its beats and answers pass between its owner and the memory alone, and
     those of a write end with its last beat; offers stay. Assumed: managers keep their offers, and the memory
     answers what it has accepted, a write after its last beat."""
@@ -444,7 +449,8 @@ _BLOCKS = dataclasses.replace(PRESETS["tiny"], act_bytes=1024, act_blocks=4)
     ),
 )
 def scratchpad_ports(m: Module, claims: Claims) -> None:
-    """The activation SRAM grants a block to one read and one write in a cycle; a port waits only for one before it
+    """The activation SRAM grants a block to one read and one write in a cycle; a port waits only for one
+    before it
     that wants a block of its own; reads of the array, and writes of the output stage, never wait."""
     pad = Scratchpad(_BLOCKS)
     inside = claims.design("pad", pad)

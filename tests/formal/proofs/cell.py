@@ -14,7 +14,8 @@ _LANE = "systolith.hw.leaf.cell_lane"
 
 
 def _half_to_even(m: Module, value: Value, point: int, name: str) -> Signal:
-    """``value / 2**point`` to the nearest integer, ties to even: floor(value + half), less one for an odd tie."""
+    """``value / 2**point`` to the nearest integer, ties to even: floor(value + half), less one for an odd
+    tie."""
     shifted = Signal(signed(len(value) + 1 - point), name=f"{name}_shifted")
     tie = value[:point] == 1 << (point - 1)
     m.d.comb += shifted.eq((value + (1 << (point - 1))) >> point)
@@ -24,7 +25,8 @@ def _half_to_even(m: Module, value: Value, point: int, name: str) -> Signal:
 
 
 def _multiplies(m: Module, claims: Claims, inside: Inside) -> None:
-    """The lane's product is that of its factors a cycle before. What comes of it is claimed of any product, so
+    """The lane's product is that of its factors a cycle before. What comes of it is claimed of any product,
+    so
     that no solver has to compare multipliers."""
     product = Signal(signed(2 * FACTOR.width))
     m.d.comb += product.eq(inside["product_a"] * inside["product_b"])
@@ -56,7 +58,8 @@ def _multiplies(m: Module, claims: Claims, inside: Inside) -> None:
     depth=5,
 )
 def cell_product(m: Module, claims: Claims) -> None:
-    """The cell's products, three cycles later, one per cycle: `post + (pre + a*b) / 2**15`, nearest, ties to even,
+    """The cell's products, three cycles later, one per cycle: `post + (pre + a*b) / 2**15`, nearest, ties to
+    even,
     saturated to int16; and where `pre` and `post` are 0, `a*b / 2**23` saturated to int8; for all inputs."""
     lane = CellLane()
     inside = claims.design("lane", lane)

@@ -48,10 +48,11 @@ _LINK = "systolith.hw.soc.link"
     cycles=12,
 )
 def link_answers(m: Module, claims: Claims) -> None:
-    """Every answer, taken apart as a host does it: SYNC begins it and stands nowhere else; then seq and status, the
+    """Every answer, taken apart as a host does it: SYNC begins it and stands nowhere else; then seq and
+    status, the
     payload of a read that went well, byte by byte, and the CRC-32 of all that; it is whole before the link
-    listens again; offers stay. For all requests, payloads and pauses of the line. Assumed: a byte comes in eleven
-    cycles."""
+    listens again; offers stay. For all requests, payloads and pauses of the line. Assumed: a byte comes in
+    eleven cycles."""
     link = LinkEngine(**BENCH)
     inside = claims.design("link", link)
     bytes_are_apart(m, claims, link)

@@ -20,7 +20,8 @@ _MASK = (1 << 32) - 1
 
 
 def crc_byte(crc, byte):
-    """The checksum after one byte more, of integers or of values: the eight steps of the definition. That it is
+    """The checksum after one byte more, of integers or of values: the eight steps of the definition. That it
+    is
     `zlib_byte`, a test shows for all."""
     crc = crc ^ byte
     for _ in range(8):
@@ -81,7 +82,8 @@ def one_bit(crc: Value, work: Value, flush: Value, damaged: Value) -> tuple[Valu
     cycles=24,
 )
 def link_checksum(m: Module, claims: Claims) -> None:
-    """The link's checksum is CRC-32 as zlib has it, over any bytes; and where it is compared with what comes, any
+    """The link's checksum is CRC-32 as zlib has it, over any bytes; and where it is compared with what comes,
+    any
     difference in any bit of the four bytes is seen, and nothing else. For messages of any length."""
     unit = _Checksum()
     inside = claims.design("unit", unit, (unit.begin, unit.byte, unit.take, unit.flush))

@@ -20,7 +20,8 @@ _SPACING = 11
 
 
 def bytes_are_apart(m: Module, claims: Claims, link: LinkEngine) -> Signal:
-    """Assumes what a serial line does; returns the cycles since the last byte, which stop at the least of them."""
+    """Assumes what a serial line does; returns the cycles since the last byte, which stop at the least of
+    them."""
     gap = Signal(range(_SPACING), init=_SPACING - 1, name="gap")
     claims.assume("bytes_are_apart", ~link.i.valid | (gap == _SPACING - 1))
     with m.If(link.i.valid):
@@ -276,10 +277,12 @@ def _answers_follow(m: Module, claims: Claims, link: LinkEngine, inside: Inside)
     cycles=16,
 )
 def link_requests(m: Module, claims: Claims) -> None:
-    """Whatever comes over the line: a bus is offered something only for a frame whose CRC-32 was right, and of a
+    """Whatever comes over the line: a bus is offered something only for a frame whose CRC-32 was right, and
+    of a
     right one nothing is lost while the link listens; only what the request asks for, each byte of the payload
     to its own address; nothing before a request was answered since reset; no CSR_WRITE with the seq of the
-    request before it. Offers of both buses stay. Assumed: a byte in eleven cycles, buses answer by the rules."""
+    request before it. Offers of both buses stay. Assumed: a byte in eleven cycles, buses answer by the
+    rules."""
     link = LinkEngine(**BENCH)
     inside = claims.design("link", link)
     ghost = _Receiver(m, claims, link, inside.state("RECEIVE"))

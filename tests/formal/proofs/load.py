@@ -64,7 +64,8 @@ def _engine(m: Module, claims: Claims) -> tuple[LoadEngine, Inside, AnyWalk]:
     cycles=12,
 )
 def load_bus(m: Module, claims: Claims) -> None:
-    """LOAD's AXI side and its writes, where nothing fails: each piece of the walk becomes one burst, with its address
+    """LOAD's AXI side and its writes, where nothing fails: each piece of the walk becomes one burst, with its
+    address
     and length, in order; each beat that comes is written once, unchanged, in order, to the memory of its row,
     to the next address of the row, in the row's lanes alone; `done` is with the last write of an instruction;
     offers stay; no queue overflows. With `load_walk`: nothing outside the SRAM. Queues of 4."""
@@ -267,7 +268,8 @@ def _writes(m, claims, inside, engine, taken, given) -> None:
     cycles=12,
 )
 def load_stops(m: Module, claims: Claims) -> None:
-    """From the cycle after an error or a stop on LOAD writes nothing and begins no burst, and takes what still comes
+    """From the cycle after an error or a stop on LOAD writes nothing and begins no burst, and takes what
+    still comes
     from the bus; a beat that the bus reports as bad is never written, and is reported once all older ones are
     written."""
     engine, inside, walk = _engine(m, claims)

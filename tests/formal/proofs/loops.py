@@ -73,7 +73,8 @@ def loop_counter(m: Module, claims: Claims) -> None:
     cycles=10,
 )
 def nest_of_loops(m: Module, claims: Claims) -> None:
-    """Three nested loops of any 8-bit counts go through their rounds as an odometer: for each, `last` is 1 in its
+    """Three nested loops of any 8-bit counts go through their rounds as an odometer: for each, `last` is 1 in
+    its
     last round, `ends` where all inside it are in theirs too; `begin` and `step` say whether the next round is
     the last of all."""
     bits = {"x": 8, "y": 8, "z": 8}
@@ -147,7 +148,8 @@ def nest_of_loops(m: Module, claims: Claims) -> None:
     cycles=8,
 )
 def delay_lines(m: Module, claims: Claims) -> None:
-    """`delayed` gives a value 0 to 4 cycles later, `register_twins` one cycle later and `register_copies` two,
+    """`delayed` gives a value 0 to 4 cycles later, `register_twins` one cycle later and `register_copies`
+    two,
     each copy the same."""
     value, mark = claims.free(4, "value"), claims.free(1, "mark")
     kept, age = Signal(4), Signal(range(8), init=7)

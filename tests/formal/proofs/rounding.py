@@ -86,14 +86,16 @@ _DIVIDE_PLANTS = (
 
 @proof(*_DIVIDE_PLANTS, depth=5)
 def divide_round_output(m: Module, claims: Claims) -> None:
-    """The output stage's division of a 49-bit product by 2**0 to 2**63: nearest, ties to even, saturated to 16
+    """The output stage's division of a 49-bit product by 2**0 to 2**63: nearest, ties to even, saturated to
+    16
     bits, three cycles later; for all inputs."""
     _divide(m, claims, ACC.width + 1 + MULT_BITS, GATE.width)
 
 
 @proof(*_DIVIDE_PLANTS, depth=5)
 def divide_round_vector(m: Module, claims: Claims) -> None:
-    """The vector unit's division of a 36-bit sum by 2**0 to 2**63: nearest, ties to even, saturated to 11 bits,
+    """The vector unit's division of a 36-bit sum by 2**0 to 2**63: nearest, ties to even, saturated to 11
+    bits,
     three cycles later; for all inputs."""
     _divide(m, claims, 36, 11)
 
@@ -109,7 +111,8 @@ def divide_round_vector(m: Module, claims: Claims) -> None:
     ),
 )
 def add_clamp(m: Module, claims: Claims) -> None:
-    """Zero point and bounds of output stage and vector unit: `min(max(value + zero, low), high)`, whichever of the
+    """Zero point and bounds of output stage and vector unit: `min(max(value + zero, low), high)`, whichever
+    of the
     bounds is the greater; for all inputs."""
     right = []
     for bits, bound in ((GATE.width, GATE.width), (11, 8)):
@@ -140,7 +143,8 @@ def add_clamp(m: Module, claims: Claims) -> None:
     depth=5,
 )
 def compact_output_round(m: Module, claims: Claims) -> None:
-    """A compact core's rounding, on 48-bit magnitudes and signs: nearest, ties to even, zero point added, clamped
+    """A compact core's rounding, on 48-bit magnitudes and signs: nearest, ties to even, zero point added,
+    clamped
     to int8 bounds, two cycles later; for all inputs."""
     magnitude, shift = claims.free(48, "magnitude"), claims.free(SHIFT_BITS, "shift")
     sign, valid = claims.free(1, "sign"), claims.free(1, "valid")

@@ -61,7 +61,8 @@ def _under_way(m: Module, claims: Claims, sequencer: Sequencer, engine: Engine) 
     cycles=12,
 )
 def semaphores(m: Module, claims: Claims) -> None:
-    """No semaphore goes below zero: each token that an issued instruction waits for was given before, and is taken
+    """No semaphore goes below zero: each token that an issued instruction waits for was given before, and is
+    taken
     once; none wraps above its bits without an error, three cycles later. For all programs and all pairs of
     engines; semaphores of two bits."""
     sequencer = Sequencer(_ARCH)
@@ -123,9 +124,10 @@ def semaphores(m: Module, claims: Claims) -> None:
     cycles=14,
 )
 def sequencer_queue(m: Module, claims: Claims) -> None:
-    """An engine is given each instruction that was dispatched to it once, in order and unchanged, with its own waits;
-    when it is done, the tokens are given that this instruction signals. Assumed: an engine is done with nothing
-    that it was not given before. For OUTPUT; the queues of all engines are the same text."""
+    """An engine is given each instruction that was dispatched to it once, in order and unchanged, with its
+    own waits;
+    when it is done, the tokens are given that this instruction signals. Assumed: an engine is done with
+    nothing that it was not given before. For OUTPUT; the queues of all engines are the same text."""
     sequencer = Sequencer(_ARCH)
     inside = claims.design("sequencer", sequencer)
     engine, name = Engine.OUTPUT, Engine.OUTPUT.name.lower()

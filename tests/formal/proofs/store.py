@@ -94,7 +94,8 @@ def _beat(piece, index: Value) -> tuple[Value, Value]:
     cycles=20,
 )
 def store_bus(m: Module, claims: Claims) -> None:
-    """STORE's AXI side: each piece of the walk becomes one burst, with its address and length, in order; its beats
+    """STORE's AXI side: each piece of the walk becomes one burst, with its address and length, in order; its
+    beats
     carry the strobes of its lanes alone, WLAST with the last of them, read from its SRAM addresses; no beat
     before its address was accepted; offers stay; no queue overflows; `done` is with the response of an
     instruction's last burst. With `store_walk`: never a byte outside DATA. Queues of 4 bursts and 8 beats.

@@ -60,7 +60,8 @@ class _Row:
 
 
 def hold_regions(m: Module, claims: Claims, regions) -> dict[str, tuple[Signal, Signal]]:
-    """Drives a `RegionSignature` with any regions that a driver may set: they stay, bases are multiples of the
+    """Drives a `RegionSignature` with any regions that a driver may set: they stay, bases are multiples of
+    the
     bus's width, and they end within the address space. Returns base and size of each."""
     bounds = {}
     for name in ("program", "data"):
@@ -213,7 +214,8 @@ def _walk(m: Module, claims: Claims, engine: Engine) -> None:
 def _offered(
     m: Module, claims: Claims, inside: Inside, walker: RowWalker, at: _Row, moved, code, base, silent
 ):
-    """Invariants of the row that is offered. What the walker knows of it follows from what it does; two cycles tell."""
+    """Invariants of the row that is offered. What the walker knows of it follows from what it does; two
+    cycles tell."""
     piece, known, ready = walker.pieces.payload, walker.pieces.valid, walker.pieces.ready
     row, left = piece.row, inside["left"]
     #: There is a row; its next piece is about to be known.
@@ -295,7 +297,8 @@ _PLANTS = (
 
 @proof(*_PLANTS, depth=2, cycles=8)
 def load_walk(m: Module, claims: Claims) -> None:
-    """LOAD's bursts: all bytes that one moves lie in the region that the instruction names and in the SRAM that it
+    """LOAD's bursts: all bytes that one moves lie in the region that the instruction names and in the SRAM
+    that it
     names, whole beats but for the activation SRAM; a burst lies in a page of 4 KiB; a row comes whole, in
     pieces that follow each other; one that does not fit is refused with its code, and nothing comes after it.
     For all instructions and regions."""
@@ -315,6 +318,7 @@ def load_walk(m: Module, claims: Claims) -> None:
     cycles=8,
 )
 def store_walk(m: Module, claims: Claims) -> None:
-    """STORE's bursts: all bytes that one moves lie in DATA and in the activation SRAM, never in PROGRAM; the rest as
+    """STORE's bursts: all bytes that one moves lie in DATA and in the activation SRAM, never in PROGRAM; the
+    rest as
     of LOAD. For all instructions and regions."""
     _walk(m, claims, Engine.STORE)
