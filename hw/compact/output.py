@@ -242,13 +242,13 @@ class CompactOutput(wiring.Component):
     def _gather(self, m: Module, ready, tag, result) -> None:
         """Puts results where they belong in their word, and writes it when it is full or the pixel ends."""
         o, px, row = self._o, self._px, self._row
-        kept, ends, flush = Signal(), Signal(), Signal()
+        kept, ends, flush, ended = Signal(), Signal(), Signal(), Signal()
         lane = Signal(3)
         word, mask = Signal(32, reset_less=True), Signal(4)
         with_this, with_mask = Signal(32), Signal(4)
         following = Signal.like(px)
         m.d.comb += [
-            kept.eq(ready & (tag.channel <= o["channels"])),
+            kept.eq(ready & (tag.channel <= o["channels"]) & ~ended),
             ends.eq(tag.channel == o["channels"]),
             lane.eq(px[:2] + tag.channel),
             following.eq(Mux(tag.pixel.row_end, row, px) + Mux(tag.pixel.row_end, o["dst_row"], o["dst_px"])),
@@ -267,6 +267,10 @@ class CompactOutput(wiring.Component):
         for i in range(4):
             with m.If(lane[:2] == i):
                 m.d.comb += [with_this[8 * i : 8 * i + 8].eq(result), with_mask[i].eq(1)]
+        # Behind `done` the unused channels of the last pixel still come; by then the operands may be those of
+        # the next instruction.
+        with m.If(ready):
+            m.d.sync += ended.eq((ended | (ends & tag.pixel.last)) & (tag.channel != 3))
         with m.If(kept):
             m.d.sync += [word.eq(with_this), mask.eq(Mux(flush, 0, with_mask))]
             with m.If(ends):

@@ -207,15 +207,9 @@ def test_random_instructions_equal_the_machine(arch, seed):
     for _ in range(8):
         acc = rng.randrange(arch.acc_depth)
         instrs.append(random_output(arch, rng, acc, arch.acc_depth - acc))
-    check(machine, instrs, seed=seed, stall=(0.0, 0.6)[seed % 2], rest=PIXEL_CYCLES)
+    check(machine, instrs, seed=seed, stall=(0.0, 0.6)[seed % 2])
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="known fault of hw/compact/output.py: it keeps the unused channels of the last pixel where the "
-    "operands of the next OUTPUT, of more channels, come at once",
-)
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_an_output_of_more_channels_may_follow_at_once(channels):
     machine, rng = prepared(BROAD, 34)
