@@ -33,7 +33,8 @@ STREAM = 64
 
 def decibels(signal: float, noise: float) -> float | None:
     """None where there is no noise at all."""
-    return None if noise == 0 else float(10 * np.log10(max(signal, 1e-300) / min(noise, 1e300)))
+    ratio = max(float(signal), 1e-300) / min(float(noise), 1e300) if noise else None
+    return None if ratio is None else float(10 * np.log10(ratio))
 
 
 def signal_to_noise(

@@ -12,6 +12,7 @@ from systolith.compiler.base.arena import Arena
 from systolith.compiler.base.constants import Constants
 from systolith.compiler.base.errors import AllocationError, UnsupportedError
 from systolith.compiler.base.layout import Layout
+from systolith.compiler.base.limits import MAX_INSTRUCTIONS
 from systolith.reference.graph import QGraph, QNode, Requant
 from systolith.reference.params import pack_params
 from systolith.spec.arch import ArchConfig
@@ -170,7 +171,7 @@ class Lowering:
         except IsaError as error:
             raise UnsupportedError(
                 "lower",
-                self.node.name,
+                self.node.name if self.node else "",
                 f"it is too large for architecture {self.arch.name!r}: {error}",
                 "use an architecture with wider operands, or a smaller layer",
             ) from error
@@ -199,7 +200,19 @@ class Lowering:
         return found
 
     def append(self, instr: Instr) -> None:
-        """Append a finished instruction of the current node."""
+        """Append a finished instruction of the current node.
+
+        Raises
+        ------
+        AllocationError   If the program gets longer than `MAX_INSTRUCTIONS`.
+        """
+        if len(self.instrs) >= MAX_INSTRUCTIONS:
+            raise AllocationError(
+                "lower",
+                self.node.name if self.node else "",
+                f"the program would have more than {MAX_INSTRUCTIONS:,} instructions",
+                "use a larger architecture, smaller inputs or a smaller batch",
+            )
         self.instrs.append(instr)
         self.owners.append(self.owner)
 

@@ -269,7 +269,7 @@ def compile_picture() -> str:
         CONTROL,
         "lower: place tensors, cut, emit",
         "`compiler/lower/ base/layout.py`",
-        "`compiler/base/arena.py constants.py`",
+        "`compiler/base/arena.py base/constants.py`",
     )
     d.box(centre, 608, wide, 62, CONTROL, "order: tokens between engines", "`compiler/tokens.py`")
     d.box(centre, 706, wide, 62, CONTROL, "link, and estimate cycles", "`compiler/driver.py cycles.py`")

@@ -13,9 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from systolith.compiler.base.errors import CompileError
 from systolith.compiler.base.limits import MAX_ELEMENTS, MAX_TOTAL
+from systolith.compiler.driver import compile_levels
 from systolith.compiler.importer import load_model
 from systolith.compiler.ops.lookup import evaluate
 from systolith.compiler.partition import partition_model
+from systolith.spec.arch import load_arch
 from tests.compiler.qdq import QdqModel
 from tests.fuzz.onnx_seeds import seeds
 
@@ -202,6 +204,16 @@ def test_tensors_that_are_too_many_together_are_refused() -> None:
     model = helper.make_model(helper.make_graph(nodes, "g", [x], [y]), ir_version=10)
     with pytest.raises(CompileError, match="together"):
         load_model(model)
+
+
+def test_a_program_that_gets_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, arch = partition_model(net()).graph, load_arch("array8")
+    length = len(compile_levels(graph, arch).lowering.instrs)
+    monkeypatch.setattr("systolith.compiler.lower.context.MAX_INSTRUCTIONS", length)
+    compile_levels(graph, arch)
+    monkeypatch.setattr("systolith.compiler.lower.context.MAX_INSTRUCTIONS", length - 1)
+    with pytest.raises(CompileError, match="more than .* instructions"):
+        compile_levels(graph, arch)
 
 
 @pytest.mark.parametrize("place", ["node", "operator", "output", "input", "dimension", "metadata"])

@@ -83,6 +83,26 @@ def test_conv_is_the_sum_over_the_window(seed):
     assert op.macs(x.shape) == macs
 
 
+def test_conv_in_pieces_is_the_same(monkeypatch):
+    """Patches that take much memory are multiplied a few rows at a time."""
+    rng = np.random.default_rng(3)
+    op = Conv(
+        weights=int8(rng, 4, 3, 3, 2),
+        bias=np.arange(4, dtype=np.int32),
+        strides=(2, 1),
+        dilations=(1, 2),
+        pads=(1, 0, 2, 1),
+        group=2,
+        x_zero=7,
+        requant=requant(rng, 4),
+    )
+    x = int8(rng, 2, 6, 11, 9)
+    whole = op.sums(x)
+    for patches in (1, 400, 1000):
+        monkeypatch.setattr("systolith.reference.conv._PATCHES", patches)
+        np.testing.assert_array_equal(op.sums(x), whole)
+
+
 def test_conv_in_one_dimension_is_the_same_with_height_one():
     rng = np.random.default_rng(0)
     op = Conv(
