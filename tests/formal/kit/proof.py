@@ -32,7 +32,7 @@ class Proof:
     depth : int             cycles that the induction looks back, or, if bounded, cycles from power-up
     bounded : str           why it holds for the first `depth` cycles only; empty: it holds for ever
     cycles : int            within which each cover is reached and each plant is found, from power-up
-    settled : int           if not 0, from so many cycles in which all claims hold, where power-up is too far away
+    settled : int           if not 0, behind so many cycles in which all claims hold: power-up is far away
     slow : bool             left to `make test-all`
     """
 
@@ -92,7 +92,8 @@ PROOFS: dict[str, Proof] = {}
 def proof(
     *plants: Plant, depth: int = 1, bounded: str = "", cycles: int = 6, settled: int = 0, slow: bool = False
 ) -> Callable[[Build], Build]:
-    """Enters a function that builds a proof in the list; its name is the proof's, its docstring the statement."""
+    """Enters a function that builds a proof in the list; its name is the proof's, its docstring the
+    statement."""
 
     def enter(build: Build) -> Build:
         name, statement = build.__name__, " ".join((build.__doc__ or "").split())

@@ -35,8 +35,9 @@ class _Unrolled:
         self._parser = Parser(self._terms, options)
         self._read("(set-logic QF_BV)\n" + model.text)
         self._solver: Bitwuzla = self._parser.bitwuzla()
-        self._end = 0.0
-        self._solver.configure_terminator(lambda: time.process_time() > self._end)
+        # Not of `self`, which the solver would keep alive.
+        self._end = end = [0.0]
+        self._solver.configure_terminator(lambda: time.process_time() > end[0])
         self._count = 0
         self._initial = initial
 
@@ -75,7 +76,7 @@ class _Unrolled:
         return self._possible(f"(|top_n {wire}| s{self._count - 1})")
 
     def _possible(self, condition: str) -> bool:
-        self._end = time.process_time() + _SECONDS
+        self._end[0] = time.process_time() + _SECONDS
         result = self._solver.check_sat(self._parser.parse_term(condition))
         if result is Result.UNKNOWN:
             raise Undecided(f"no answer to {condition} within {_SECONDS} s of processor time")
@@ -108,7 +109,8 @@ def refute(model: Model, cycles: int) -> Trace | None:
 
 
 def find(model: Model, claim: str, cycles: int, settled: int = 0) -> Trace | None:
-    """A run of at most so many cycles whose last breaks a claim, whatever becomes of the others; None if there is none.
+    """A run of at most so many cycles whose last breaks a claim, whatever becomes of the others; None if
+    there is none.
 
     It begins at power-up, or, if `settled`, with so many cycles in which all claims and invariants hold.
     """
@@ -129,11 +131,12 @@ def _started(model: Model, settled: int) -> _Unrolled:
 
 
 def induct(model: Model, depth: int) -> Trace | None:
-    """`depth` cycles in which all claims and invariants hold, and one in which one does not; None if there are none.
+    """`depth` cycles in which all claims and invariants hold, and one in which one does not; None if there
+    are none.
 
-    With `refute(model, depth)` None too, they hold in every cycle of every run. In the last cycle one is shown
-    after another, each by those before it: first the invariants, then the claims, in the order of the proof.
-    """
+    With `refute(model, depth)` None too, they hold in every cycle of every run. In the last cycle one is
+    shown after another, each by those before it: first the invariants, then the claims, in the order of the
+    proof."""
     run = _Unrolled(model, initial=False)
     wanted = _conditions(model)
     for _ in range(depth):

@@ -1,114 +1,29 @@
 """The link's requests: nothing takes effect but what came whole, and a START never twice."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 
 from systolith.hw.soc.link import LinkEngine
-from systolith.spec.link import CRC_BYTES, CRC_INIT, ESCAPE, FLIP, REQUEST_FIELDS, SYNC, Op
+from systolith.spec.link import CRC_BYTES, Op
 from tests.formal.kit.claims import Claims, Inside
+from tests.formal.kit.link import LINK, SPACING, settles
 from tests.formal.kit.plant import Plant
 from tests.formal.kit.proof import proof
+from tests.formal.kit.receiver import HEADER_BYTES, Receiver
 from tests.formal.kit.streams import stays_offered
-from tests.formal.proofs.link_checksum import BENCH, crc_byte, one_bit
-
-__all__ = ["bytes_are_apart", "settles"]
 
 _LINK = "systolith.hw.soc.link"
-_HEADER_BYTES = sum(bits for _, bits, _ in REQUEST_FIELDS) // 8
-_LIMIT = BENCH["payload_bytes"]
-#: Cycles from one byte of the line to the next at least.
-_SPACING = 11
 
 
-def bytes_are_apart(m: Module, claims: Claims, link: LinkEngine) -> Signal:
-    """Assumes what a serial line does; returns the cycles since the last byte, which stop at the least of them."""
-    gap = Signal(range(_SPACING), init=_SPACING - 1, name="gap")
-    claims.assume("bytes_are_apart", ~link.i.valid | (gap == _SPACING - 1))
-    with m.If(link.i.valid):
-        m.d.sync += gap.eq(0)
-    with m.Elif(gap != _SPACING - 1):
-        m.d.sync += gap.eq(gap + 1)
-    return gap
-
-
-class _Receiver:
-    """The protocol of requests, byte by byte, as `spec.link` has it, a cycle behind the line.
-
-    Attributes
-    ----------
-    active, whole : Signal   a frame has begun, and is not over; it is over
-    count : Signal           bytes of its body so far, checksum included
-    header, crc : Signal     its header; the checksum of its body
-    bad : Signal             the checksum that came is another
-    kept, place : Signal     the byte of the payload at any one place
-    came : Signal            a byte is looked at
-    """
-
-    def __init__(self, m: Module, claims: Claims, link: LinkEngine, listens: Value) -> None:
-        self.came, raw = Signal(name="came"), Signal(8, name="raw")
-        self.active, self.whole = Signal(name="active"), Signal(name="whole")
-        self.count = Signal(5, name="count")
-        self.header, self.crc = Signal(8 * _HEADER_BYTES, name="header"), Signal(32, name="crc")
-        self.bad, self.escaped = Signal(name="bad"), Signal(name="escaped")
-        self.place, self.kept = claims.constant(4, "place"), Signal(8, name="kept")
-        self.gap = bytes_are_apart(m, claims, link)
-        m.d.sync += [self.came.eq(link.i.valid & listens), raw.eq(link.i.payload)]
-        fields, at = {}, 0
-        for name, bits, _ in REQUEST_FIELDS:
-            fields[name] = self.header[at : at + bits]
-            at += bits
-        self.seq, self.op, self.last, self.addr = fields.values()
-        #: The limit is a power of two; what is longer is refused.
-        self.size = Signal(5, name="size")
-        m.d.comb += self.size.eq(Mux(self.op[0], self.last[:4] + 1, 0))
-        value = raw ^ Mux(self.escaped, FLIP, 0)
-        body = _HEADER_BYTES + self.size
-        with m.If(self.came):
-            m.d.sync += self.escaped.eq(raw == ESCAPE)
-            with m.If(raw == SYNC):
-                m.d.sync += [self.active.eq(1), self.whole.eq(0), self.count.eq(0)]
-                m.d.sync += [self.crc.eq(CRC_INIT), self.bad.eq(0)]
-            with m.Elif((raw != ESCAPE) & self.active):
-                m.d.sync += self.count.eq(self.count + 1)
-                with m.If(self.count < _HEADER_BYTES):
-                    m.d.sync += self.header.word_select(self.count[:3], 8).eq(value)
-                with m.Elif((self.count - _HEADER_BYTES == self.place) & (self.count < body)):
-                    m.d.sync += self.kept.eq(value)
-                with m.If((self.count < _HEADER_BYTES) | (self.count < body)):
-                    m.d.sync += self.crc.eq(crc_byte(self.crc, value))
-                with m.Else():
-                    wanted = ~self.crc.word_select((self.count - body)[:2], 8)
-                    m.d.sync += self.bad.eq(self.bad | (value != wanted))
-                    with m.If(self.count == body + CRC_BYTES - 1):
-                        m.d.sync += [self.active.eq(0), self.whole.eq(1)]
-
-    @property
-    def compared(self) -> Value:
-        """Bytes of the checksum that came."""
-        return self.count - _HEADER_BYTES - self.size
-
-
-def settles(m: Module, inside: Inside) -> tuple[Value, Value]:
-    """The link's checksum, and whether another came, when what is still to come of a byte is taken in."""
-    crc, damaged, work = inside["_crc"], inside["_damaged"], inside["work"]
-    for at in range(8):
-        now, rest, seen = one_bit(crc, work, inside["_flush"], damaged)
-        more = inside["_bits"] > at
-        here, after = Signal(32, name=f"crc_after{at}"), Signal(name=f"damaged_after{at}")
-        m.d.comb += [here.eq(Mux(more, now, crc)), after.eq(Mux(more, seen, damaged))]
-        crc, work, damaged = here, rest, after
-    return crc, damaged
-
-
-def _receiving(m: Module, claims: Claims, inside: Inside, ghost: _Receiver) -> None:
+def _receiving(m: Module, claims: Claims, inside: Inside, ghost: Receiver) -> None:
     """Invariants of what the link knows of a frame while it comes, and while its checksum is looked at."""
     phase, step, index = inside["_phase"], inside["_step"], inside["_index"]
     listens, checks = inside.state("RECEIVE"), inside.state("CHECK")
     bits = inside["_bits"]
-    in_header = ghost.active & (ghost.count < _HEADER_BYTES)
-    in_crc = ghost.active & ~in_header & (ghost.count >= _HEADER_BYTES + ghost.size)
+    in_header = ghost.active & (ghost.count < HEADER_BYTES)
+    in_crc = ghost.active & ~in_header & (ghost.count >= HEADER_BYTES + ghost.size)
     in_payload = ghost.active & ~in_header & ~in_crc
     claims.invariant("came_while_listening", ~ghost.came | (listens & (ghost.gap == 0)))
-    claims.invariant("gap", ghost.gap < _SPACING)
+    claims.invariant("gap", ghost.gap < SPACING)
     claims.invariant("header_index", ~in_header | (index == 0))
     claims.invariant("escape", ~listens | (ghost.escaped == inside["_escaped"]))
     claims.invariant("no_escape_at_the_end", ~ghost.whole | ~ghost.escaped | listens)
@@ -116,9 +31,9 @@ def _receiving(m: Module, claims: Claims, inside: Inside, ghost: _Receiver) -> N
     claims.invariant("no_escape_but_sent", listens | sends | ~inside["_escaped"])
     claims.invariant("hunts", (phase == 0) == ~ghost.active)
     claims.invariant("header_phase", ~in_header | ((phase == 1) & (step == ghost.count)))
-    claims.invariant("payload_phase", ~in_payload | ((phase == 2) & (step == _HEADER_BYTES)))
-    claims.invariant("payload_index", ~in_payload | (index == (ghost.count - _HEADER_BYTES)[:4]))
-    compared = _HEADER_BYTES + ghost.compared
+    claims.invariant("payload_phase", ~in_payload | ((phase == 2) & (step == HEADER_BYTES)))
+    claims.invariant("payload_index", ~in_payload | (index == (ghost.count - HEADER_BYTES)[:4]))
+    compared = HEADER_BYTES + ghost.compared
     claims.invariant("crc_phase", ~in_crc | ((phase == 3) & (step == compared)))
     claims.invariant("crc_count", ~in_crc | (ghost.compared < CRC_BYTES))
     claims.invariant("check_is_of_a_frame", ~checks | (ghost.whole & ~ghost.active))
@@ -126,9 +41,9 @@ def _receiving(m: Module, claims: Claims, inside: Inside, ghost: _Receiver) -> N
     claims.invariant("not_both", ~(ghost.whole & ghost.active))
     last = inside["last_byte"] == (index == ghost.last[:4])
     claims.invariant("last_is_known", ~(in_payload & listens) | (ghost.gap == 1) | last)
-    for count in range(1, _HEADER_BYTES + 1):
-        so_far = (ghost.count == count) if count < _HEADER_BYTES else ~in_header
-        same = inside["_header"][8 * (_HEADER_BYTES - count) :] == ghost.header[: 8 * count]
+    for count in range(1, HEADER_BYTES + 1):
+        so_far = (ghost.count == count) if count < HEADER_BYTES else ~in_header
+        same = inside["_header"][8 * (HEADER_BYTES - count) :] == ghost.header[: 8 * count]
         claims.invariant(f"header{count}", ~((ghost.active | ghost.whole) & so_far) | same)
     # While no frame has begun, what an answer has left there goes on.
     coming = listens & ghost.active & (bits != 0)
@@ -142,7 +57,7 @@ def _receiving(m: Module, claims: Claims, inside: Inside, ghost: _Receiver) -> N
     claims.invariant("damage", ~framed | (damaged == ghost.bad))
 
 
-def _claims(m: Module, claims: Claims, link: LinkEngine, inside: Inside, ghost: _Receiver) -> None:
+def _claims(m: Module, claims: Claims, link: LinkEngine, inside: Inside, ghost: Receiver) -> None:
     """What the buses see of a request."""
     header = inside["_header"]
     runs = ("EXECUTE", "BEAT", "LOAD", "WRITE", "READ")
@@ -183,13 +98,13 @@ def _claims(m: Module, claims: Claims, link: LinkEngine, inside: Inside, ghost: 
     claims.cover("a_csr_write", link.csr.awvalid)
 
 
-def _payload(m: Module, claims: Claims, link: LinkEngine, inside: Inside, ghost: _Receiver) -> None:
+def _payload(m: Module, claims: Claims, link: LinkEngine, inside: Inside, ghost: Receiver) -> None:
     """What is written is the payload, each byte to its address."""
     index, rows = inside["_index"], Array(inside.rows("buffer"))
     held = Signal(8, name="held")
     m.d.comb += held.eq(rows[ghost.place])
-    came = Mux(ghost.active, ghost.count - _HEADER_BYTES, ghost.size) > ghost.place
-    came = came & ~(ghost.active & (ghost.count < _HEADER_BYTES)) & ghost.op[0]
+    came = Mux(ghost.active, ghost.count - HEADER_BYTES, ghost.size) > ghost.place
+    came = came & ~(ghost.active & (ghost.count < HEADER_BYTES)) & ghost.op[0]
     here = came & (ghost.place < ghost.size)
     framed = (ghost.active & inside.state("RECEIVE")) | (ghost.whole & ~inside.state("RECEIVE"))
     claims.invariant("payload_is_held", ~(framed & here) | (held == ghost.kept))
@@ -276,13 +191,14 @@ def _answers_follow(m: Module, claims: Claims, link: LinkEngine, inside: Inside)
     cycles=16,
 )
 def link_requests(m: Module, claims: Claims) -> None:
-    """Whatever comes over the line: a bus is offered something only for a frame whose CRC-32 was right, and of a
-    right one nothing is lost while the link listens; only what the request asks for, each byte of the payload
-    to its own address; nothing before a request was answered since reset; no CSR_WRITE with the seq of the
-    request before it. Offers of both buses stay. Assumed: a byte in eleven cycles, buses answer by the rules."""
-    link = LinkEngine(**BENCH)
+    """Whatever comes over the line: a bus is offered something only for a frame whose CRC-32 was right, and
+    of a right one nothing is lost while the link listens; only what the request asks for, each byte of the
+    payload to its own address; nothing before a request was answered since reset; no CSR_WRITE with the seq
+    of the request before it. Offers of both buses stay. Assumed: a byte in eleven cycles, buses answer by the
+    rules."""
+    link = LinkEngine(**LINK)
     inside = claims.design("link", link)
-    ghost = _Receiver(m, claims, link, inside.state("RECEIVE"))
+    ghost = Receiver(m, claims, link, inside.state("RECEIVE"))
     _answers_follow(m, claims, link, inside)
     _receiving(m, claims, inside, ghost)
     _claims(m, claims, link, inside, ghost)

@@ -14,7 +14,7 @@ _FIFO = "amaranth.lib.fifo"
 _DEPTH, _BITS = 4, 3
 
 
-def _pass(m: Module, claims: Claims, fifo) -> Passage:
+def _pass(m: Module, claims: Claims, fifo: SyncFIFO | SyncFIFOBuffered) -> Passage:
     passage = Passage(
         m,
         claims,
@@ -48,8 +48,8 @@ def _pass(m: Module, claims: Claims, fifo) -> Passage:
     cycles=8,
 )
 def sync_fifo(m: Module, claims: Claims) -> None:
-    """Passes on what it takes, once, in order and unchanged; an offer stays; its levels are the entries in it; it
-    takes one wherever it is not full and offers one wherever it is not empty."""
+    """Passes on what it takes, once, in order and unchanged; an offer stays; its levels are the entries in
+    it; it takes one wherever it is not full and offers one wherever it is not empty."""
     fifo = SyncFIFO(width=_BITS, depth=_DEPTH)
     inside = claims.design("fifo", fifo, (fifo.w_data, fifo.w_en, fifo.r_en))
     passage = _pass(m, claims, fifo)
@@ -76,8 +76,8 @@ def sync_fifo(m: Module, claims: Claims) -> None:
     cycles=8,
 )
 def sync_fifo_buffered(m: Module, claims: Claims) -> None:
-    """Passes on what it takes, once, in order and unchanged; an offer stays; its levels are the entries in it; two
-    cycles after one was written it offers one."""
+    """Passes on what it takes, once, in order and unchanged; an offer stays; its levels are the entries in
+    it; two cycles after one was written it offers one."""
     fifo = SyncFIFOBuffered(width=_BITS, depth=_DEPTH)
     inside = claims.design("fifo", fifo, (fifo.w_data, fifo.w_en, fifo.r_en))
     passage = _pass(m, claims, fifo)
