@@ -9,7 +9,7 @@ from tests.formal.kit.proof import PROOFS, Proof
 assert proofs, "importing them enters them in the list"
 
 
-def _marks(proof: Proof) -> tuple:
+def _marks(proof: Proof) -> tuple[pytest.MarkDecorator, ...]:
     return (pytest.mark.slow,) if proof.slow else ()
 
 

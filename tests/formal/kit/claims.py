@@ -2,6 +2,7 @@
 name."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from amaranth.hdl import (
     Assert,
@@ -20,6 +21,8 @@ from amaranth.hdl import (
 from amaranth.hdl._mem import MemoryInstance
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
+
+_T = TypeVar("_T")
 
 __all__ = ["ASSUMED", "CLAIMED", "COVERED", "INVARIANT", "Claims", "Inside"]
 
@@ -48,13 +51,13 @@ class Claims:
         self.names: list[str] = []
         self.ports: dict[str, tuple[Value, None]] = {}
 
-    def free(self, shape, name: str) -> Signal:
+    def free(self, shape: Any, name: str) -> Signal:
         """A value that may be another in every cycle."""
         signal = Signal(shape, name=name)
         self.open(name, signal)
         return signal
 
-    def constant(self, shape, name: str) -> Signal:
+    def constant(self, shape: Any, name: str) -> Signal:
         """A value that may be anything and stays as it is."""
         shape = Shape.cast(shape)
         signal = Signal(shape, name=name)
@@ -89,7 +92,8 @@ class Claims:
         self._m.d.comb += Assert(self._named(CLAIMED, name, condition))
 
     def invariant(self, name: str, condition: Value) -> None:
-        """A claim about the inside of a design, without which the induction does not see why the others hold."""
+        """A claim about the inside of a design, without which the induction does not see why the others
+        hold."""
         self._m.d.comb += Assert(self._named(INVARIANT, name, condition))
 
     def cover(self, name: str, condition: Value) -> None:
@@ -160,7 +164,7 @@ class Inside:
             found.append(value)
         return found
 
-    def _find(self, among: dict, kind: str, path: str):
+    def _find(self, among: dict[str, _T], kind: str, path: str) -> _T:
         if path not in among:
             raise KeyError(f"{self._name} has no {kind} {path!r}; it has {', '.join(sorted(among))}")
         return among[path]

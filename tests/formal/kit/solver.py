@@ -35,8 +35,9 @@ class _Unrolled:
         self._parser = Parser(self._terms, options)
         self._read("(set-logic QF_BV)\n" + model.text)
         self._solver: Bitwuzla = self._parser.bitwuzla()
-        self._end = 0.0
-        self._solver.configure_terminator(lambda: time.process_time() > self._end)
+        # Not of `self`, which the solver would keep alive.
+        self._end = end = [0.0]
+        self._solver.configure_terminator(lambda: time.process_time() > end[0])
         self._count = 0
         self._initial = initial
 
@@ -75,7 +76,7 @@ class _Unrolled:
         return self._possible(f"(|top_n {wire}| s{self._count - 1})")
 
     def _possible(self, condition: str) -> bool:
-        self._end = time.process_time() + _SECONDS
+        self._end[0] = time.process_time() + _SECONDS
         result = self._solver.check_sat(self._parser.parse_term(condition))
         if result is Result.UNKNOWN:
             raise Undecided(f"no answer to {condition} within {_SECONDS} s of processor time")
@@ -135,8 +136,12 @@ def induct(model: Model, depth: int) -> Trace | None:
 
     With `refute(model, depth)` None too, they hold in every cycle of every run. In the last cycle one is
     shown after another, each by those before it: first the invariants, then the claims, in the order of the
+<<<<<<< HEAD
     proof.
     """
+=======
+    proof."""
+>>>>>>> formal
     run = _Unrolled(model, initial=False)
     wanted = _conditions(model)
     for _ in range(depth):

@@ -1,18 +1,19 @@
 """The arithmetic of a recurrent cell."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 
 from systolith.hw.leaf.cell_lane import FACTOR, CellLane
 from systolith.spec.cells import HIDDEN_FRAC, SEGMENT_BITS, SIGMOID, STATE, TANH, UNIT_FRAC
 from systolith.spec.numerics import INT8
+from tests.formal.kit.arithmetic import half_to_even, later, saturated
 from tests.formal.kit.claims import Claims, Inside
 from tests.formal.kit.plant import Plant
 from tests.formal.kit.proof import proof
-from tests.formal.proofs.rounding import later, saturated
 
 _LANE = "systolith.hw.leaf.cell_lane"
 
 
+<<<<<<< HEAD
 def _half_to_even(m: Module, value: Value, point: int, name: str) -> Signal:
     """``value / 2**point`` to the nearest integer, ties to even: floor(value + half), less one for an odd
     tie."""
@@ -28,6 +29,11 @@ def _multiplies(m: Module, claims: Claims, inside: Inside) -> None:
     """The lane's product is that of its factors a cycle before. What comes of it is claimed of any product,
     so
     that no solver has to compare multipliers."""
+=======
+def _multiplies(m: Module, claims: Claims, inside: Inside) -> None:
+    """The lane's product is that of its factors a cycle before. What comes of it is claimed of any product,
+    so that no solver has to compare multipliers."""
+>>>>>>> formal
     product = Signal(signed(2 * FACTOR.width))
     m.d.comb += product.eq(inside["product_a"] * inside["product_b"])
     claims.claim("product", ~later(m, 1, 1, "awake") | (inside["product"] == later(m, product, 1, "factors")))
@@ -55,12 +61,17 @@ def _multiplies(m: Module, claims: Claims, inside: Inside) -> None:
         "up.eq((bits != INT8.width) & total[point - 1] &",
         "hidden",
     ),
-    depth=5,
+    depth=3,
 )
 def cell_product(m: Module, claims: Claims) -> None:
     """The cell's products, three cycles later, one per cycle: `post + (pre + a*b) / 2**15`, nearest, ties to
+<<<<<<< HEAD
     even,
     saturated to int16; and where `pre` and `post` are 0, `a*b / 2**23` saturated to int8; for all inputs."""
+=======
+    even, saturated to int16; and where `pre` and `post` are 0, `a*b / 2**23` saturated to int8; for all
+    inputs."""
+>>>>>>> formal
     lane = CellLane()
     inside = claims.design("lane", lane)
     looked_up = later(m, lane.lookup, 1, "lookup")
@@ -77,10 +88,10 @@ def cell_product(m: Module, claims: Claims) -> None:
     total = Signal(signed(2 * FACTOR.width + 1))
     m.d.comb += total.eq(product + pre)
     state = saturated(
-        m, _half_to_even(m, total, UNIT_FRAC, "state") + post, STATE.min, STATE.max, "wanted_state"
+        m, half_to_even(m, total, UNIT_FRAC, "state") + post, STATE.min, STATE.max, "wanted_state"
     )
     point = 2 * UNIT_FRAC - HIDDEN_FRAC
-    hidden = saturated(m, _half_to_even(m, product, point, "hidden"), INT8.min, INT8.max, "wanted_hidden")
+    hidden = saturated(m, half_to_even(m, product, point, "hidden"), INT8.min, INT8.max, "wanted_hidden")
     good = later(m, taken, 2, "good")
     alone = later(m, (pre == 0) & (post == 0), 1, "alone")
     claims.claim("state", ~good | (lane.o == later(m, state, 1, "wanted_state")))
@@ -104,7 +115,7 @@ def cell_product(m: Module, claims: Claims) -> None:
         "<< (UNIT_FRAC - SEGMENT_BITS - 1)",
         "factors",
     ),
-    depth=6,
+    depth=4,
 )
 def cell_lookup(m: Module, claims: Claims) -> None:
     """The cell's lookups, four cycles later, one per cycle: sigmoid or tanh of any int16 by the segments of
@@ -127,7 +138,7 @@ def cell_lookup(m: Module, claims: Claims) -> None:
     right = (inside["product_a"] == rise) & (inside["product_b"] == aligned)
     claims.claim("factors", ~taken | right)
     base = later(m, Mux(plain, x, value), 2, "base")
-    share = _half_to_even(m, inside["product"], UNIT_FRAC, "share")
+    share = half_to_even(m, inside["product"], UNIT_FRAC, "share")
     wanted = saturated(m, base + share, STATE.min, STATE.max, "wanted")
     good = later(m, taken, 2, "good")
     claims.claim("interpolated", ~good | (lane.o == later(m, wanted, 1, "wanted")))

@@ -5,11 +5,10 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from systolith.hw.soc.link import LinkEngine
 from systolith.spec.link import CRC_BYTES, CRC_INIT, ESCAPE, FLIP, SYNC, LinkStatus
 from tests.formal.kit.claims import Claims
+from tests.formal.kit.link import LINK, bytes_are_apart, crc_byte, settles
 from tests.formal.kit.plant import Plant
 from tests.formal.kit.proof import proof
 from tests.formal.kit.streams import stays_offered
-from tests.formal.proofs.link_checksum import BENCH, crc_byte
-from tests.formal.proofs.link_requests import bytes_are_apart, settles
 
 _LINK = "systolith.hw.soc.link"
 
@@ -49,11 +48,18 @@ _LINK = "systolith.hw.soc.link"
 )
 def link_answers(m: Module, claims: Claims) -> None:
     """Every answer, taken apart as a host does it: SYNC begins it and stands nowhere else; then seq and
+<<<<<<< HEAD
     status, the
     payload of a read that went well, byte by byte, and the CRC-32 of all that; it is whole before the link
     listens again; offers stay. For all requests, payloads and pauses of the line. Assumed: a byte comes in
     eleven cycles."""
     link = LinkEngine(**BENCH)
+=======
+    status, the payload of a read that went well, byte by byte, and the CRC-32 of all that; it is whole before
+    the link listens again; offers stay. For all requests, payloads and pauses of the line. Assumed: a byte
+    comes in eleven cycles."""
+    link = LinkEngine(**LINK)
+>>>>>>> formal
     inside = claims.design("link", link)
     bytes_are_apart(m, claims, link)
     header, status, index = inside["_header"], inside["_status"], inside["_index"]

@@ -1,24 +1,20 @@
 """The link's requests: nothing takes effect but what came whole, and a START never twice."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 
 from systolith.hw.soc.link import LinkEngine
-from systolith.spec.link import CRC_BYTES, CRC_INIT, ESCAPE, FLIP, REQUEST_FIELDS, SYNC, Op
+from systolith.spec.link import CRC_BYTES, Op
 from tests.formal.kit.claims import Claims, Inside
+from tests.formal.kit.link import LINK, SPACING, settles
 from tests.formal.kit.plant import Plant
 from tests.formal.kit.proof import proof
+from tests.formal.kit.receiver import HEADER_BYTES, Receiver
 from tests.formal.kit.streams import stays_offered
-from tests.formal.proofs.link_checksum import BENCH, crc_byte, one_bit
-
-__all__ = ["bytes_are_apart", "settles"]
 
 _LINK = "systolith.hw.soc.link"
-_HEADER_BYTES = sum(bits for _, bits, _ in REQUEST_FIELDS) // 8
-_LIMIT = BENCH["payload_bytes"]
-#: Cycles from one byte of the line to the next at least.
-_SPACING = 11
 
 
+<<<<<<< HEAD
 def bytes_are_apart(m: Module, claims: Claims, link: LinkEngine) -> Signal:
     """Assumes what a serial line does; returns the cycles since the last byte, which stop at the least of
     them."""
@@ -101,15 +97,18 @@ def settles(m: Module, inside: Inside) -> tuple[Value, Value]:
 
 
 def _receiving(m: Module, claims: Claims, inside: Inside, ghost: _Receiver) -> None:
+=======
+def _receiving(m: Module, claims: Claims, inside: Inside, ghost: Receiver) -> None:
+>>>>>>> formal
     """Invariants of what the link knows of a frame while it comes, and while its checksum is looked at."""
     phase, step, index = inside["_phase"], inside["_step"], inside["_index"]
     listens, checks = inside.state("RECEIVE"), inside.state("CHECK")
     bits = inside["_bits"]
-    in_header = ghost.active & (ghost.count < _HEADER_BYTES)
-    in_crc = ghost.active & ~in_header & (ghost.count >= _HEADER_BYTES + ghost.size)
+    in_header = ghost.active & (ghost.count < HEADER_BYTES)
+    in_crc = ghost.active & ~in_header & (ghost.count >= HEADER_BYTES + ghost.size)
     in_payload = ghost.active & ~in_header & ~in_crc
     claims.invariant("came_while_listening", ~ghost.came | (listens & (ghost.gap == 0)))
-    claims.invariant("gap", ghost.gap < _SPACING)
+    claims.invariant("gap", ghost.gap < SPACING)
     claims.invariant("header_index", ~in_header | (index == 0))
     claims.invariant("escape", ~listens | (ghost.escaped == inside["_escaped"]))
     claims.invariant("no_escape_at_the_end", ~ghost.whole | ~ghost.escaped | listens)
@@ -117,9 +116,9 @@ def _receiving(m: Module, claims: Claims, inside: Inside, ghost: _Receiver) -> N
     claims.invariant("no_escape_but_sent", listens | sends | ~inside["_escaped"])
     claims.invariant("hunts", (phase == 0) == ~ghost.active)
     claims.invariant("header_phase", ~in_header | ((phase == 1) & (step == ghost.count)))
-    claims.invariant("payload_phase", ~in_payload | ((phase == 2) & (step == _HEADER_BYTES)))
-    claims.invariant("payload_index", ~in_payload | (index == (ghost.count - _HEADER_BYTES)[:4]))
-    compared = _HEADER_BYTES + ghost.compared
+    claims.invariant("payload_phase", ~in_payload | ((phase == 2) & (step == HEADER_BYTES)))
+    claims.invariant("payload_index", ~in_payload | (index == (ghost.count - HEADER_BYTES)[:4]))
+    compared = HEADER_BYTES + ghost.compared
     claims.invariant("crc_phase", ~in_crc | ((phase == 3) & (step == compared)))
     claims.invariant("crc_count", ~in_crc | (ghost.compared < CRC_BYTES))
     claims.invariant("check_is_of_a_frame", ~checks | (ghost.whole & ~ghost.active))
@@ -127,9 +126,9 @@ def _receiving(m: Module, claims: Claims, inside: Inside, ghost: _Receiver) -> N
     claims.invariant("not_both", ~(ghost.whole & ghost.active))
     last = inside["last_byte"] == (index == ghost.last[:4])
     claims.invariant("last_is_known", ~(in_payload & listens) | (ghost.gap == 1) | last)
-    for count in range(1, _HEADER_BYTES + 1):
-        so_far = (ghost.count == count) if count < _HEADER_BYTES else ~in_header
-        same = inside["_header"][8 * (_HEADER_BYTES - count) :] == ghost.header[: 8 * count]
+    for count in range(1, HEADER_BYTES + 1):
+        so_far = (ghost.count == count) if count < HEADER_BYTES else ~in_header
+        same = inside["_header"][8 * (HEADER_BYTES - count) :] == ghost.header[: 8 * count]
         claims.invariant(f"header{count}", ~((ghost.active | ghost.whole) & so_far) | same)
     # While no frame has begun, what an answer has left there goes on.
     coming = listens & ghost.active & (bits != 0)
@@ -143,7 +142,7 @@ def _receiving(m: Module, claims: Claims, inside: Inside, ghost: _Receiver) -> N
     claims.invariant("damage", ~framed | (damaged == ghost.bad))
 
 
-def _claims(m: Module, claims: Claims, link: LinkEngine, inside: Inside, ghost: _Receiver) -> None:
+def _claims(m: Module, claims: Claims, link: LinkEngine, inside: Inside, ghost: Receiver) -> None:
     """What the buses see of a request."""
     header = inside["_header"]
     runs = ("EXECUTE", "BEAT", "LOAD", "WRITE", "READ")
@@ -184,13 +183,13 @@ def _claims(m: Module, claims: Claims, link: LinkEngine, inside: Inside, ghost: 
     claims.cover("a_csr_write", link.csr.awvalid)
 
 
-def _payload(m: Module, claims: Claims, link: LinkEngine, inside: Inside, ghost: _Receiver) -> None:
+def _payload(m: Module, claims: Claims, link: LinkEngine, inside: Inside, ghost: Receiver) -> None:
     """What is written is the payload, each byte to its address."""
     index, rows = inside["_index"], Array(inside.rows("buffer"))
     held = Signal(8, name="held")
     m.d.comb += held.eq(rows[ghost.place])
-    came = Mux(ghost.active, ghost.count - _HEADER_BYTES, ghost.size) > ghost.place
-    came = came & ~(ghost.active & (ghost.count < _HEADER_BYTES)) & ghost.op[0]
+    came = Mux(ghost.active, ghost.count - HEADER_BYTES, ghost.size) > ghost.place
+    came = came & ~(ghost.active & (ghost.count < HEADER_BYTES)) & ghost.op[0]
     here = came & (ghost.place < ghost.size)
     framed = (ghost.active & inside.state("RECEIVE")) | (ghost.whole & ~inside.state("RECEIVE"))
     claims.invariant("payload_is_held", ~(framed & here) | (held == ghost.kept))
@@ -278,14 +277,22 @@ def _answers_follow(m: Module, claims: Claims, link: LinkEngine, inside: Inside)
 )
 def link_requests(m: Module, claims: Claims) -> None:
     """Whatever comes over the line: a bus is offered something only for a frame whose CRC-32 was right, and
+<<<<<<< HEAD
     of a
     right one nothing is lost while the link listens; only what the request asks for, each byte of the payload
     to its own address; nothing before a request was answered since reset; no CSR_WRITE with the seq of the
     request before it. Offers of both buses stay. Assumed: a byte in eleven cycles, buses answer by the
     rules."""
     link = LinkEngine(**BENCH)
+=======
+    of a right one nothing is lost while the link listens; only what the request asks for, each byte of the
+    payload to its own address; nothing before a request was answered since reset; no CSR_WRITE with the seq
+    of the request before it. Offers of both buses stay. Assumed: a byte in eleven cycles, buses answer by the
+    rules."""
+    link = LinkEngine(**LINK)
+>>>>>>> formal
     inside = claims.design("link", link)
-    ghost = _Receiver(m, claims, link, inside.state("RECEIVE"))
+    ghost = Receiver(m, claims, link, inside.state("RECEIVE"))
     _answers_follow(m, claims, link, inside)
     _receiving(m, claims, inside, ghost)
     _claims(m, claims, link, inside, ghost)

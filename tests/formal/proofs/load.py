@@ -1,5 +1,6 @@
 """LOAD on the bus and at the memories: what comes is written where the walk says, and nothing else."""
 
+from typing import Any
 from unittest.mock import patch
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
@@ -13,12 +14,9 @@ from tests.formal.kit.plant import Plant
 from tests.formal.kit.proof import proof
 from tests.formal.kit.rings import Ring
 from tests.formal.kit.streams import Passage, stays_offered
-from tests.formal.proofs.store import AnyWalk, lanes_of
-from tests.formal.proofs.walker import TINY
+from tests.formal.kit.transfer import BUS, LANES, TINY, AnyWalk, lanes_of
 
 _LOAD = "systolith.hw.engine.load"
-_BUS = TINY.bus_bytes
-_LANES = (_BUS - 1).bit_length()
 #: Places in the queues of rows and of bursts, fewer than there are.
 _ROWS, _OFFERS = 4, 4
 
@@ -65,10 +63,16 @@ def _engine(m: Module, claims: Claims) -> tuple[LoadEngine, Inside, AnyWalk]:
 )
 def load_bus(m: Module, claims: Claims) -> None:
     """LOAD's AXI side and its writes, where nothing fails: each piece of the walk becomes one burst, with its
+<<<<<<< HEAD
     address
     and length, in order; each beat that comes is written once, unchanged, in order, to the memory of its row,
     to the next address of the row, in the row's lanes alone; `done` is with the last write of an instruction;
     offers stay; no queue overflows. With `load_walk`: nothing outside the SRAM. Queues of 4."""
+=======
+    address and length, in order; each beat that comes is written once, unchanged, in order, to the memory of
+    its row, to the next address of the row, in the row's lanes alone; `done` is with the last write of an
+    instruction; offers stay; no queue overflows. With `load_walk`: nothing outside the SRAM. Queues of 4."""
+>>>>>>> formal
     engine, inside, walk = _engine(m, claims)
     bus, piece = engine.bus, walk.pieces.payload
     claims.assume("nothing_fails", ~engine.engine.stop & ~walk.failed & ~bus.beats.payload.error)
@@ -97,26 +101,28 @@ def load_bus(m: Module, claims: Claims) -> None:
     _writes(m, claims, inside, engine, taken, given)
 
 
-def _rows(m, claims, inside, engine, enters, row, offers) -> tuple[Value, data.View]:
+def _rows(
+    m: Module, claims: Claims, inside: Inside, engine: LoadEngine, enters: Value, row: Any, offers: Ring
+) -> tuple[Value, Any]:
     """From rows to writes; returns when one is asked for, and which."""
     beats = engine.bus.beats
     taken = inside["slot.register.i__valid"] & inside["slot.register.i__ready"]
     asked = inside["slot.register.i__payload"]
     _, tag, _, _ = inside.ports("tags")
-    lines = len(tag) - TINY.bus_bits - _BUS - 1
+    lines = len(tag) - TINY.bus_bits - BUS - 1
     written = data.View(
         data.StructLayout(
             {
                 "beat": lines,
                 "data": TINY.bus_bits,
-                "mask": _BUS,
+                "mask": BUS,
                 "final": 1,
-                "addr": lines + _LANES,
+                "addr": lines + LANES,
                 "space": 2,
                 "to_act": 1,
             }
         ),
-        Cat(tag, asked[: lines + _LANES + 3]),
+        Cat(tag, asked[: lines + LANES + 3]),
     )
     #: The beat of the row.
     index, held = Signal(13, name="beat_index"), data.View(row_layout(TINY), inside["row"])
@@ -142,11 +148,11 @@ def _rows(m, claims, inside, engine, enters, row, offers) -> tuple[Value, data.V
     layout = row_layout(TINY)
     watched = data.View(layout, rows.kept)
     first = Mux(index == 0, watched.first, 0)
-    last = Mux(index == watched.beats, watched.last, _BUS - 1)
-    address = (watched.sram + (index << _LANES))[: lines + _LANES]
+    last = Mux(index == watched.beats, watched.last, BUS - 1)
+    address = (watched.sram + (index << LANES))[: lines + LANES]
     right = [
         written.addr == address,
-        written.beat == address >> _LANES,
+        written.beat == address >> LANES,
         written.mask == lanes_of(first, last),
         written.space == watched.space,
         written.to_act == (watched.space == Space.ACT),
@@ -195,7 +201,7 @@ def _rows(m, claims, inside, engine, enters, row, offers) -> tuple[Value, data.V
     return taken, written
 
 
-def _writes(m, claims, inside, engine, taken, given) -> None:
+def _writes(m: Module, claims: Claims, inside: Inside, engine: LoadEngine, taken: Value, given: Any) -> None:
     """From what was asked for to the memories."""
     ports = {Space.WEIGHT: engine.weights, Space.PARAM: engine.params, Space.TABLE: engine.tables}
     moves = {Space.ACT: engine.act.valid & engine.act.ready}
@@ -269,9 +275,14 @@ def _writes(m, claims, inside, engine, taken, given) -> None:
 )
 def load_stops(m: Module, claims: Claims) -> None:
     """From the cycle after an error or a stop on LOAD writes nothing and begins no burst, and takes what
+<<<<<<< HEAD
     still comes
     from the bus; a beat that the bus reports as bad is never written, and is reported once all older ones are
     written."""
+=======
+    still comes from the bus; a beat that the bus reports as bad is never written, and is reported once all
+    older ones are written."""
+>>>>>>> formal
     engine, inside, walk = _engine(m, claims)
     claims.assume("an_error_has_its_row", walk.failed == (walk.pieces.payload.row.error != 0))
     halted = Signal()

@@ -1,9 +1,10 @@
 """Loop counters, nests of them, and delay lines."""
 
+from collections.abc import Iterable
 from itertools import accumulate
 from operator import and_
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 
 from systolith.hw.leaf import delay, loop, nest, twins
 from tests.formal.kit.claims import Claims
@@ -74,9 +75,14 @@ def loop_counter(m: Module, claims: Claims) -> None:
 )
 def nest_of_loops(m: Module, claims: Claims) -> None:
     """Three nested loops of any 8-bit counts go through their rounds as an odometer: for each, `last` is 1 in
+<<<<<<< HEAD
     its
     last round, `ends` where all inside it are in theirs too; `begin` and `step` say whether the next round is
     the last of all."""
+=======
+    its last round, `ends` where all inside it are in theirs too; `begin` and `step` say whether the next
+    round is the last of all."""
+>>>>>>> formal
     bits = {"x": 8, "y": 8, "z": 8}
     begins, steps = claims.free(1, "begins"), claims.free(1, "steps")
     given = {name: claims.free(width, f"given_{name}") for name, width in bits.items()}
@@ -115,17 +121,14 @@ def nest_of_loops(m: Module, claims: Claims) -> None:
         for name in bits
     ]
 
-    def while_running(conditions):
-        return ~running | accumulate_all(conditions)
-
-    def accumulate_all(conditions):
-        return list(accumulate(conditions, and_))[-1]
+    def while_running(conditions: list[Value]) -> Value:
+        return ~running | Cat(conditions).all()
 
     claims.claim("last_in_the_last_round", while_running(same))
     claims.claim("ends_with_all_inside", while_running(ends))
     claims.claim("says_the_last_of_all", ~(running & begun) | (said == all_inside["z"]))
     claims.invariant("left", while_running(left))
-    several = accumulate_all(count != 0 for count in held.values())
+    several = Cat(count != 0 for count in held.values()).all()
     claims.cover("last_of_eight", running & all_inside["z"] & several & (rounds["z"] == 1))
 
 
@@ -149,8 +152,12 @@ def nest_of_loops(m: Module, claims: Claims) -> None:
 )
 def delay_lines(m: Module, claims: Claims) -> None:
     """`delayed` gives a value 0 to 4 cycles later, `register_twins` one cycle later and `register_copies`
+<<<<<<< HEAD
     two,
     each copy the same."""
+=======
+    two, each copy the same."""
+>>>>>>> formal
     value, mark = claims.free(4, "value"), claims.free(1, "mark")
     kept, age = Signal(4), Signal(range(8), init=7)
     now = Signal(range(8))
@@ -165,12 +172,11 @@ def delay_lines(m: Module, claims: Claims) -> None:
     two = twins.register_copies(m, value, 2, "two")
     four = twins.register_copies(m, value, 4, "four")
 
-    def due(cycles, values):
-        hits = [(now != cycles) | (found == wanted) for found in values]
-        return list(accumulate(hits, and_))[-1]
+    def due(cycles: int, values: Iterable[Value]) -> Value:
+        return Cat((now != cycles) | (found == wanted) for found in values).all()
 
     late = [due(cycles, [line]) for cycles, line in enumerate(lines)]
-    claims.claim("so_many_cycles_later", list(accumulate(late, and_))[-1])
+    claims.claim("so_many_cycles_later", Cat(late).all())
     claims.claim("twins_a_cycle_later", due(1, twins.register_twins(m, value, "twin")))
     claims.claim("copies_two_cycles_later", due(2, [*two, *four]))
     claims.cover("something_arrives", (now == 4) & (kept != 0))

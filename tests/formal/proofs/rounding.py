@@ -1,6 +1,7 @@
 """Rounding and clamping, for all inputs, beside the arithmetic that they stand for, in wide numbers."""
 
 from types import SimpleNamespace
+from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed
 
@@ -8,47 +9,12 @@ from systolith.hw.compact.output import CompactOutput
 from systolith.hw.leaf import rounding
 from systolith.spec.cells import GATE
 from systolith.spec.numerics import ACC, MULT_BITS, SHIFT_BITS
+from tests.formal.kit.arithmetic import later, nearest_even, saturated
 from tests.formal.kit.claims import Claims
 from tests.formal.kit.plant import Plant
 from tests.formal.kit.proof import proof
 
-__all__ = ["later", "nearest_even", "saturated"]
-
 _ROUNDING = "systolith.hw.leaf.rounding"
-
-
-def nearest_even(m: Module, value: Value, shift: Value, name: str) -> Signal:
-    """``value / 2**shift`` to the nearest integer, ties to even: by the remainder of the division."""
-    bits = len(value)
-    wide = bits + (1 << len(shift))
-    floor = Signal(signed(bits), name=f"{name}_floor")
-    twice, one = Signal(wide, name=f"{name}_twice"), Signal(wide, name=f"{name}_one")
-    nearest = Signal(signed(bits + 1), name=f"{name}_nearest")
-    m.d.comb += [
-        floor.eq(value >> shift),
-        one.eq(1 << shift),
-        # Twice the remainder, against the divisor.
-        twice.eq((value - (floor << shift)) << 1),
-        nearest.eq(floor + Mux(twice == one, floor[0], twice > one)),
-    ]
-    return nearest
-
-
-def saturated(m: Module, value: Value, low: Value | int, high: Value | int, name: str) -> Signal:
-    """``min(max(value, low), high)``."""
-    least, result = Signal(signed(len(value)), name=f"{name}_least"), Signal(signed(len(value)), name=name)
-    m.d.comb += [least.eq(Mux(value < low, low, value)), result.eq(Mux(least > high, high, least))]
-    return result
-
-
-def later(m: Module, value: Value | int, cycles: int, name: str) -> Value:
-    """The value so many cycles later, through any reset; 0 where there is none yet."""
-    value = Value.cast(value)
-    for cycle in range(cycles):
-        register = Signal.like(value, name=f"{name}_later{cycle}", reset_less=True)
-        m.d.sync += register.eq(value)
-        value = register
-    return value
 
 
 def _divide(m: Module, claims: Claims, bits: int, result_bits: int) -> None:
@@ -84,19 +50,27 @@ _DIVIDE_PLANTS = (
 )
 
 
-@proof(*_DIVIDE_PLANTS, depth=5)
+@proof(*_DIVIDE_PLANTS, depth=3)
 def divide_round_output(m: Module, claims: Claims) -> None:
     """The output stage's division of a 49-bit product by 2**0 to 2**63: nearest, ties to even, saturated to
+<<<<<<< HEAD
     16
     bits, three cycles later; for all inputs."""
+=======
+    16 bits, three cycles later; for all inputs."""
+>>>>>>> formal
     _divide(m, claims, ACC.width + 1 + MULT_BITS, GATE.width)
 
 
-@proof(*_DIVIDE_PLANTS, depth=5)
+@proof(*_DIVIDE_PLANTS, depth=3)
 def divide_round_vector(m: Module, claims: Claims) -> None:
     """The vector unit's division of a 36-bit sum by 2**0 to 2**63: nearest, ties to even, saturated to 11
+<<<<<<< HEAD
     bits,
     three cycles later; for all inputs."""
+=======
+    bits, three cycles later; for all inputs."""
+>>>>>>> formal
     _divide(m, claims, 36, 11)
 
 
@@ -112,8 +86,12 @@ def divide_round_vector(m: Module, claims: Claims) -> None:
 )
 def add_clamp(m: Module, claims: Claims) -> None:
     """Zero point and bounds of output stage and vector unit: `min(max(value + zero, low), high)`, whichever
+<<<<<<< HEAD
     of the
     bounds is the greater; for all inputs."""
+=======
+    of the bounds is the greater; for all inputs."""
+>>>>>>> formal
     right = []
     for bits, bound in ((GATE.width, GATE.width), (11, 8)):
         value = claims.free(signed(bits), f"value{bits}")
@@ -140,18 +118,22 @@ def add_clamp(m: Module, claims: Claims) -> None:
         "over",
         "rounded_and_clamped",
     ),
-    depth=5,
+    depth=2,
 )
 def compact_output_round(m: Module, claims: Claims) -> None:
     """A compact core's rounding, on 48-bit magnitudes and signs: nearest, ties to even, zero point added,
+<<<<<<< HEAD
     clamped
     to int8 bounds, two cycles later; for all inputs."""
+=======
+    clamped to int8 bounds, two cycles later; for all inputs."""
+>>>>>>> formal
     magnitude, shift = claims.free(48, "magnitude"), claims.free(SHIFT_BITS, "shift")
     sign, valid = claims.free(1, "sign"), claims.free(1, "valid")
     o = {name: claims.constant(signed(8), name) for name in ("zero", "low", "high")}
-    gathered = {}
+    gathered: dict[str, Value] = {}
 
-    def gather(_, ready, __, result) -> None:
+    def gather(_: Module, ready: Value, __: Any, result: Value) -> None:
         gathered.update(ready=ready, result=result)
 
     tag = Signal(1)

@@ -62,9 +62,14 @@ def _under_way(m: Module, claims: Claims, sequencer: Sequencer, engine: Engine) 
 )
 def semaphores(m: Module, claims: Claims) -> None:
     """No semaphore goes below zero: each token that an issued instruction waits for was given before, and is
+<<<<<<< HEAD
     taken
     once; none wraps above its bits without an error, three cycles later. For all programs and all pairs of
     engines; semaphores of two bits."""
+=======
+    taken once; none wraps above its bits without an error, three cycles later. For all programs and all pairs
+    of engines; semaphores of two bits."""
+>>>>>>> formal
     sequencer = Sequencer(_ARCH)
     with patch.dict(Sequencer.elaborate.__globals__, semaphore_bits=lambda arch: _BITS):
         inside = claims.design("sequencer", sequencer)
@@ -125,9 +130,14 @@ def semaphores(m: Module, claims: Claims) -> None:
 )
 def sequencer_queue(m: Module, claims: Claims) -> None:
     """An engine is given each instruction that was dispatched to it once, in order and unchanged, with its
+<<<<<<< HEAD
     own waits;
     when it is done, the tokens are given that this instruction signals. Assumed: an engine is done with
     nothing that it was not given before. For OUTPUT; the queues of all engines are the same text."""
+=======
+    own waits; when it is done, the tokens are given that this instruction signals. Assumed: an engine is done
+    with nothing that it was not given before. For OUTPUT; the queues of all engines are the same text."""
+>>>>>>> formal
     sequencer = Sequencer(_ARCH)
     inside = claims.design("sequencer", sequencer)
     engine, name = Engine.OUTPUT, Engine.OUTPUT.name.lower()
@@ -161,10 +171,12 @@ def sequencer_queue(m: Module, claims: Claims) -> None:
     )
     claims.claim("gives_what_it_signals", inside[f"gives_{name}"] == Mux(done, signal, 0))
     claims.claim("done_a_cycle_late", done == _next(m, port.done, "done"))
-    _flight(m, claims, inside, name, signals, commands, given, done, signal, issue)
+    _flight(m, claims, inside, name, signals, commands, given, issue)
 
 
-def _queue(claims: Claims, inside: Inside, name: str, passage: Passage, wait: int, command: int, depth: int):
+def _queue(
+    claims: Claims, inside: Inside, name: str, passage: Passage, wait: int, command: int, depth: int
+) -> None:
     """Invariants of the queue: its pointers, its rows, and the waits of the oldest in a register."""
     first, end, held = inside[f"{name}_first"], inside[f"{name}_end"], inside[f"{name}_held"]
     valid, next_wait = inside[f"{name}_valid"], inside[f"{name}_next_wait"]
@@ -188,8 +200,18 @@ def _queue(claims: Claims, inside: Inside, name: str, passage: Passage, wait: in
         claims.invariant(f"waits{at}", ~here | oldest | (waits == passage.kept[:wait]))
 
 
-def _flight(m, claims, inside, name, signals, commands, given, done, signal, issue) -> None:
+def _flight(
+    m: Module,
+    claims: Claims,
+    inside: Inside,
+    name: str,
+    signals: Passage,
+    commands: Passage,
+    given: Value,
+    issue: Value,
+) -> None:
     """Invariants of the list of what is issued and not done."""
+    done, signal = inside[f"{name}_done"], inside[f"{name}_signal"]
     first, end = inside[f"{name}_flight_first"], inside[f"{name}_flight_end"]
     flight = Signal(range(IN_FLIGHT), name="flight")
     m.d.comb += flight.eq(end - first)

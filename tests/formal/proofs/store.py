@@ -1,63 +1,30 @@
 """STORE on the bus: what the walk found goes out as it is."""
 
+from typing import Any
 from unittest.mock import patch
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import data
 
 from systolith.hw.engine.store import StoreEngine
-from systolith.hw.engine.transfer import RowWalker
 from systolith.hw.interfaces import ActReadSignature
-from systolith.spec.isa import Engine
 from tests.formal.kit.claims import Claims, Inside
 from tests.formal.kit.plant import Plant
 from tests.formal.kit.proof import proof
 from tests.formal.kit.rings import Ring
 from tests.formal.kit.streams import Passage, stays_offered
-from tests.formal.proofs.walker import TINY
-
-__all__ = ["AnyWalk", "lanes_of"]
+from tests.formal.kit.transfer import BUS, LANES, TINY, AnyWalk, lanes_of
 
 _STORE = "systolith.hw.engine.store"
-_BUS = TINY.bus_bytes
-_LANES = (_BUS - 1).bit_length()
 #: Places in the queues of bursts and of beats, fewer than there are.
 _BURSTS, _BEATS, _OFFERS = 4, 8, 4
 
 
-class AnyWalk(RowWalker):
-    """In the place of a `RowWalker`: offers whatever the prover likes."""
-
-    def __init__(self, arch, engine: Engine) -> None:
-        super().__init__(arch, engine)
-        AnyWalk.last = self
-
-    def elaborate(self, platform) -> Module:
-        return Module()
-
-    @staticmethod
-    def free(m: Module, claims: Claims) -> "AnyWalk":
-        """The one that was made last, with outputs that may be anything that a stream may offer."""
-        walk = AnyWalk.last
-        for path, member, value in walk.signature.flatten(walk):
-            if member.flow is wiring.Out:
-                claims.open(f"walk__{'__'.join(map(str, path))}", Value.cast(value))
-        pieces = walk.pieces
-        stays = stays_offered(m, "pieces", pieces.valid, pieces.ready, Cat(pieces.payload, walk.failed))
-        claims.assume("pieces_stay", stays)
-        return walk
-
-
-def lanes_of(first: Value, last: Value) -> Value:
-    """Mask of the lanes from the first to the last."""
-    return Cat((first <= lane) & (last >= lane) for lane in range(_BUS))
-
-
-def _beat(piece, index: Value) -> tuple[Value, Value]:
+def _beat(piece: Any, index: Value) -> tuple[Value, Value]:
     """Strobes of a piece's beat, and whether it is the last, from its number."""
     is_last = index == piece.len
     first = Mux(piece.begins & (index == 0), piece.first, 0)
-    last = Mux(piece.ends & is_last, piece.last, _BUS - 1)
+    last = Mux(piece.ends & is_last, piece.last, BUS - 1)
     return lanes_of(first, last), is_last
 
 
@@ -95,11 +62,16 @@ def _beat(piece, index: Value) -> tuple[Value, Value]:
 )
 def store_bus(m: Module, claims: Claims) -> None:
     """STORE's AXI side: each piece of the walk becomes one burst, with its address and length, in order; its
-    beats
-    carry the strobes of its lanes alone, WLAST with the last of them, read from its SRAM addresses; no beat
-    before its address was accepted; offers stay; no queue overflows; `done` is with the response of an
-    instruction's last burst. With `store_walk`: never a byte outside DATA. Queues of 4 bursts and 8 beats.
-    Assumed: a response follows its burst's last beat."""
+    <<<<<<< HEAD
+        beats
+        carry the strobes of its lanes alone, WLAST with the last of them, read from its SRAM addresses; no beat
+        before its address was accepted; offers stay; no queue overflows; `done` is with the response of an
+    =======
+        beats carry the strobes of its lanes alone, WLAST with the last of them, read from its SRAM addresses; no
+        beat before its address was accepted; offers stay; no queue overflows; `done` is with the response of an
+    >>>>>>> formal
+        instruction's last burst. With `store_walk`: never a byte outside DATA. Queues of 4 bursts and 8 beats.
+        Assumed: a response follows its burst's last beat."""
     constants = {"WRITE_BURSTS": _BURSTS, "WRITE_BEATS": _BEATS, "BURST_OFFERS": _OFFERS}
     engine = StoreEngine(TINY)
     with patch.dict(StoreEngine.elaborate.__globals__, **constants, RowWalker=AnyWalk):
@@ -135,19 +107,22 @@ def store_bus(m: Module, claims: Claims) -> None:
 
 
 def _asks(inside: Inside) -> tuple[Value, Value]:
-    """A read is asked for, with its address, strobes and whether it is the last; behind them come the blocks."""
+    """A read is asked for, with its address, strobes and whether it is the last; behind them come the
+    blocks."""
     takes = inside["slot.register.i__valid"] & inside["slot.register.i__ready"]
     return takes, inside["slot.register.i__payload"][: -TINY.act_blocks]
 
 
-def _pieces(m: Module, claims: Claims, inside: Inside, engine: StoreEngine, walk, begin: Value) -> Passage:
+def _pieces(
+    m: Module, claims: Claims, inside: Inside, engine: StoreEngine, walk: AnyWalk, begin: Value
+) -> Passage:
     """From pieces to reads of the SRAM, each with the strobes of its beat."""
     piece = walk.pieces.payload
     names = ("sram", "len", "first", "last", "begins", "ends")
     row = {"sram": piece.row.sram, "first": piece.row.first, "last": piece.row.last}
     fields = {name: Value.cast(row.get(name, getattr(piece, name, None))) for name in names}
     slot_takes, asked = _asks(inside)
-    width = len(asked) - _BUS - 1
+    width = len(asked) - BUS - 1
     addr, strobe, last = asked[:width], asked[width:-1], asked[-1]
     pieces = Passage(
         m,
@@ -169,20 +144,21 @@ def _pieces(m: Module, claims: Claims, inside: Inside, engine: StoreEngine, walk
     layout = data.StructLayout({name: len(value) for name, value in fields.items()})
     watched = data.View(layout, pieces.kept)
     mask, is_last = _beat(watched, index)
-    right = (strobe == mask) & (last == is_last) & (addr == (watched.sram + (index << _LANES))[:width])
+    right = (strobe == mask) & (last == is_last) & (addr == (watched.sram + (index << LANES))[:width])
     claims.claim("beats_of_the_piece", ~(pieces.turn & slot_takes) | right)
     claims.invariant("index", index == inside["index"])
     there, held = inside["bursts.r_rdy"], data.View(layout, inside["bursts.r_data"])
     claims.invariant("index_in_a_piece", Mux(there, index <= held.len, index == 0))
-    claims.cover("second_beat", pieces.turn & slot_takes & (index == 1) & (strobe != (1 << _BUS) - 1))
+    claims.cover("second_beat", pieces.turn & slot_takes & (index == 1) & (strobe != (1 << BUS) - 1))
     return pieces
 
 
 def _beats(m: Module, claims: Claims, inside: Inside, engine: StoreEngine) -> Value:
-    """From reads of the SRAM to beats on the bus; returns how many between them are the last of their burst."""
+    """From reads of the SRAM to beats on the bus; returns how many between them are the last of their
+    burst."""
     bus, latency = engine.bus, ActReadSignature.LATENCY
     slot_takes, asked = _asks(inside)
-    width = _BUS + 1
+    width = BUS + 1
     sent = bus.beats.valid & bus.beats.ready
     payload = bus.beats.payload.as_value()
     beats = Passage(
@@ -254,7 +230,17 @@ def _beats(m: Module, claims: Claims, inside: Inside, engine: StoreEngine) -> Va
     return sum(there & entry[-1] for there, entry in places)
 
 
-def _responses(m, claims, inside, engine, walk, begin, pieces: Passage, offers: Ring, ends) -> None:
+def _responses(
+    m: Module,
+    claims: Claims,
+    inside: Inside,
+    engine: StoreEngine,
+    walk: AnyWalk,
+    begin: Value,
+    pieces: Passage,
+    offers: Ring,
+    ends: Value,
+) -> None:
     """Bursts that were accepted, and those that were answered."""
     bus, beats = engine.bus, engine.bus.beats
     sent_last = beats.valid & beats.ready & beats.payload.last

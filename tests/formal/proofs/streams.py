@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Signal, Value
 
 from systolith.hw.leaf.request_slot import RequestSlot
 from systolith.hw.leaf.stream_register import StreamRegister
@@ -88,7 +88,7 @@ def request_slot(m: Module, claims: Claims) -> None:
         exit=offered,
     )
 
-    def right(addr, blocks, name):
+    def right(addr: Value, blocks: Value, name: str) -> Value:
         """`blocks` has the bits of those in which the bytes from `addr` on lie, wrapped at the SRAM's end."""
         touched = Signal(arch.act_blocks, name=f"touched_{name}")
         hits = [((addr + byte)[: len(slot.addr)] // arch.act_block_bytes) for byte in range(arch.act_width)]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data
@@ -9,20 +10,15 @@ from amaranth.lib import data
 from systolith.hw.engine.transfer import RowWalker, row_layout
 from systolith.hw.interfaces import HwErrorCode
 from systolith.hw.soc.axi import PAGE_BYTES
-from systolith.spec.arch import PRESETS
 from systolith.spec.isa import Engine, Region, Space
 from systolith.spec.memory import BURST_BEATS
 from tests.formal.kit.claims import Claims, Inside
 from tests.formal.kit.plant import Plant
 from tests.formal.kit.proof import proof
 from tests.formal.kit.streams import stays_offered
+from tests.formal.kit.transfer import BUS, LANES, TINY, hold_regions
 
-__all__ = ["TINY", "hold_regions"]
-
-TINY = dataclasses.replace(PRESETS["tiny"], bus_bits=32)
 _TRANSFER = "systolith.hw.engine.transfer"
-_BUS = TINY.bus_bytes
-_LANES = (_BUS - 1).bit_length()
 _CAPACITY = {
     Space.ACT: TINY.act_bytes,
     Space.WEIGHT: TINY.weight_bytes,
@@ -46,16 +42,17 @@ class _Row:
         widths = {"offset": 32, "sram": 13, "bytes": 13, "program": 1, "space": 2}
         return cls(**{of: Signal(bits, name=f"{name}_{of}") for of, bits in widths.items()})
 
-    def follows(self, before: "_Row") -> list:
+    def follows(self, before: "_Row") -> list[Any]:
         return [getattr(self, f.name).eq(getattr(before, f.name)) for f in dataclasses.fields(self)]
 
     @property
     def lane(self) -> Value:
-        return self.offset[:_LANES]
+        return self.offset[:LANES]
 
     @property
     def beats(self) -> Value:
         """Beats minus 1."""
+<<<<<<< HEAD
         return (self.lane + self.bytes) >> _LANES
 
 
@@ -73,6 +70,9 @@ def hold_regions(m: Module, claims: Claims, regions) -> dict[str, tuple[Signal, 
         claims.assume(f"{name}_region", aligned & ((base + size) <= (1 << len(base))))
         bounds[name] = (base, size)
     return bounds
+=======
+        return (self.lane + self.bytes) >> LANES
+>>>>>>> formal
 
 
 def _capacity(m: Module, space: Value, name: str) -> Signal:
@@ -85,7 +85,7 @@ def _capacity(m: Module, space: Value, name: str) -> Signal:
     return found
 
 
-def _follow(m: Module, inside: Inside, engine: Engine, layout) -> tuple[_Row, _Row]:
+def _follow(m: Module, inside: Inside, engine: Engine, layout: Any) -> tuple[_Row, _Row]:
     """The row that is measured and the one that is offered, as they come from the instruction."""
     op = data.View(layout, inside["op"])
     measured, taken = inside["measured"], inside["taken"]
@@ -104,15 +104,17 @@ def _follow(m: Module, inside: Inside, engine: Engine, layout) -> tuple[_Row, _R
     return first, second
 
 
-def _measured(m: Module, claims: Claims, inside: Inside, at: _Row, base: Value, size: Value, engine) -> None:
+def _measured(
+    m: Module, claims: Claims, inside: Inside, at: _Row, base: Value, size: Value, engine: Engine
+) -> None:
     """Invariants of the registers in which a row is measured."""
     row = data.View(row_layout(TINY), inside["measured_row"])
     last = at.lane + at.bytes
     right = [
-        inside["measured_beat"] == ((base >> _LANES) + (at.offset >> _LANES))[: 32 - _LANES],
+        inside["measured_beat"] == ((base >> LANES) + (at.offset >> LANES))[: 32 - LANES],
         row.sram == (at.sram - at.lane)[:13],
         row.first == at.lane,
-        row.last == last[:_LANES],
+        row.last == last[:LANES],
         row.beats == at.beats,
         inside["_last_offset"] == at.offset + at.bytes,
         inside["_last_sram"] == at.sram + at.bytes,
@@ -120,7 +122,7 @@ def _measured(m: Module, claims: Claims, inside: Inside, at: _Row, base: Value, 
         inside["size"] == size,
     ]
     if engine is Engine.LOAD:
-        odd = (at.lane | at.sram[:_LANES] | ~at.bytes[:_LANES]).any()
+        odd = (at.lane | at.sram[:LANES] | ~at.bytes[:LANES]).any()
         right += [row.space == at.space, inside["_misaligned"] == ((at.space != Space.ACT) & odd)]
     else:
         piece = data.View(row_layout(TINY), inside["row"])
@@ -136,19 +138,20 @@ def _walk(m: Module, claims: Claims, engine: Engine) -> None:
     first, at = _follow(m, inside, engine, walker.cmd.payload.body[engine.name].shape())
 
     def window(row: _Row) -> tuple[Value, Value]:
-        return tuple(Mux(row.program, *pair) for pair in zip(bounds["program"], bounds["data"], strict=True))
+        (base, size), (data_base, data_size) = bounds["program"], bounds["data"]
+        return Mux(row.program, base, data_base), Mux(row.program, size, data_size)
 
     _measured(m, claims, inside, first, *window(first), engine)
     piece, offered, failed = walker.pieces.payload, walker.pieces.valid, walker.failed
     row, moves = piece.row, walker.pieces.valid & walker.pieces.ready
     base, size = window(at) if engine is Engine.LOAD else bounds["data"]
     # The bytes of the piece that are moved, first and last, in external memory and in the SRAM.
-    skipped, end = Signal(_LANES), Signal(_LANES)
+    skipped, end = Signal(LANES), Signal(LANES)
     span, low, high, there = Signal(14), Signal(34), Signal(34), Signal(13)
     m.d.comb += [
         skipped.eq(Mux(piece.begins, row.first, 0)),
-        end.eq(Mux(piece.ends, row.last, _BUS - 1)),
-        span.eq((piece.len << _LANES) + end - skipped),
+        end.eq(Mux(piece.ends, row.last, BUS - 1)),
+        span.eq((piece.len << LANES) + end - skipped),
         low.eq(piece.addr + skipped),
         high.eq(low + span),
         there.eq(row.sram + skipped),
@@ -162,21 +165,21 @@ def _walk(m: Module, claims: Claims, engine: Engine) -> None:
         m.d.sync += moved.eq(moved + piece.len + 1)
     # From the region's base on: the piece's first beat, and its last byte.
     start, stop = Signal(34, name="start"), Signal(34, name="stop")
-    m.d.comb += [start.eq(at.offset - at.lane + (moved << _LANES)), stop.eq(start + skipped + span)]
+    m.d.comb += [start.eq(at.offset - at.lane + (moved << LANES)), stop.eq(start + skipped + span)]
     claims.claim("inside_its_region", ~good | ((low >= base) & (high < base + size)))
     claims.claim("inside_its_sram", ~good | (there + span < capacity))
-    whole = (skipped == 0) & (end == _BUS - 1) & (row.sram[:_LANES] == 0)
+    whole = (skipped == 0) & (end == BUS - 1) & (row.sram[:LANES] == 0)
     claims.claim("whole_beats_but_to_act", ~good | (row.space == Space.ACT) | whole)
     in_page = piece.addr[: (PAGE_BYTES - 1).bit_length()]
-    claims.claim("inside_a_page", ~offered | (in_page + ((piece.len + 1) << _LANES) <= PAGE_BYTES))
-    claims.claim("whole_beats_of_the_bus", ~offered | (piece.addr[:_LANES] == 0))
+    claims.claim("inside_a_page", ~offered | (in_page + ((piece.len + 1) << LANES) <= PAGE_BYTES))
+    claims.claim("whole_beats_of_the_bus", ~offered | (piece.addr[:LANES] == 0))
     stays = stays_offered(m, "piece", offered, walker.pieces.ready, piece.as_value())
     claims.claim("offer_stays", stays)
     if engine is Engine.STORE:
         claims.claim("no_store_to_program", ~good | ~at.program)
     # What is refused, and with which code.
     lies_out = at.offset + at.bytes >= size
-    odd = (at.lane | at.sram[:_LANES] | ~at.bytes[:_LANES]).any()
+    odd = (at.lane | at.sram[:LANES] | ~at.bytes[:LANES]).any()
     odd = (at.space != Space.ACT) & odd if engine is Engine.LOAD else 0
     lies_out = lies_out | (at.program if engine is Engine.STORE else 0)
     own = _capacity(m, at.space, "own_capacity")
@@ -192,10 +195,10 @@ def _walk(m: Module, claims: Claims, engine: Engine) -> None:
         m.d.sync += silent.eq(1)
     claims.claim("silent_after_a_failure", ~(silent & offered))
     # The pieces of a row follow each other, and are all of it.
-    done = (moved << _LANES) + (piece.len << _LANES) + end - at.lane
+    done = (moved << LANES) + (piece.len << LANES) + end - at.lane
     claims.claim("a_row_is_whole", ~(good & piece.ends) | (done == at.bytes))
     claims.claim("a_row_begins_once", ~offered | (piece.begins == (moved == 0)))
-    follows = piece.addr == (base + at.offset - at.lane + (moved << _LANES))[:32]
+    follows = piece.addr == (base + at.offset - at.lane + (moved << LANES))[:32]
     claims.claim("pieces_follow_each_other", ~good | follows)
     _offered(m, claims, inside, walker, at, moved, code, window(at)[0], silent)
     # Steps to the claims of region and SRAM, one by one.
@@ -212,8 +215,21 @@ def _walk(m: Module, claims: Claims, engine: Engine) -> None:
 
 
 def _offered(
+<<<<<<< HEAD
     m: Module, claims: Claims, inside: Inside, walker: RowWalker, at: _Row, moved, code, base, silent
 ):
+=======
+    m: Module,
+    claims: Claims,
+    inside: Inside,
+    walker: RowWalker,
+    at: _Row,
+    moved: Value,
+    code: Value,
+    base: Value,
+    silent: Value,
+) -> None:
+>>>>>>> formal
     """Invariants of the row that is offered. What the walker knows of it follows from what it does; two
     cycles tell."""
     piece, known, ready = walker.pieces.payload, walker.pieces.valid, walker.pieces.ready
@@ -225,16 +241,16 @@ def _offered(
         m.d.sync += valid.eq(0)
     with m.If(inside["measured"] & inside["taken"]):
         m.d.sync += valid.eq(1)
-    beat = piece.addr >> _LANES
-    to_page = (PAGE_BYTES // _BUS - 1) - (beat & (PAGE_BYTES // _BUS - 1))
+    beat = piece.addr >> LANES
+    to_page = (PAGE_BYTES // BUS - 1) - (beat & (PAGE_BYTES // BUS - 1))
     fits = (left <= to_page) & (left < BURST_BEATS)
     last = at.lane + at.bytes
     right = {
-        "beat": beat == ((base >> _LANES) + (at.offset >> _LANES) + moved)[: 32 - _LANES],
+        "beat": beat == ((base >> LANES) + (at.offset >> LANES) + moved)[: 32 - LANES],
         "left": left == (at.beats - moved)[:13],
         "moved": moved <= at.beats,
-        "sram": row.sram == (at.sram - at.lane + (moved << _LANES))[:13],
-        "lanes": (row.first == at.lane) & (row.last == last[:_LANES]),
+        "sram": row.sram == (at.sram - at.lane + (moved << LANES))[:13],
+        "lanes": (row.first == at.lane) & (row.last == last[:LANES]),
         "space": row.space == at.space,
         "code": row.error == code,
         "failed": walker.failed == (row.error != HwErrorCode.NONE),
@@ -298,10 +314,17 @@ _PLANTS = (
 @proof(*_PLANTS, depth=2, cycles=8)
 def load_walk(m: Module, claims: Claims) -> None:
     """LOAD's bursts: all bytes that one moves lie in the region that the instruction names and in the SRAM
+<<<<<<< HEAD
     that it
     names, whole beats but for the activation SRAM; a burst lies in a page of 4 KiB; a row comes whole, in
     pieces that follow each other; one that does not fit is refused with its code, and nothing comes after it.
     For all instructions and regions."""
+=======
+    that it names, whole beats but for the activation SRAM; a burst lies in a page of 4 KiB; a row comes
+    whole, in pieces that follow each other; one that does not fit is refused with its code, and nothing comes
+    after it. For all instructions, and all regions that a
+    driver may set: bases are multiples of the bus's width, ends within the address space."""
+>>>>>>> formal
     _walk(m, claims, Engine.LOAD)
 
 
@@ -319,6 +342,11 @@ def load_walk(m: Module, claims: Claims) -> None:
 )
 def store_walk(m: Module, claims: Claims) -> None:
     """STORE's bursts: all bytes that one moves lie in DATA and in the activation SRAM, never in PROGRAM; the
+<<<<<<< HEAD
     rest as
     of LOAD. For all instructions and regions."""
+=======
+    rest as of LOAD. For all instructions, and all regions that a
+    driver may set: bases are multiples of the bus's width, ends within the address space."""
+>>>>>>> formal
     _walk(m, claims, Engine.STORE)
