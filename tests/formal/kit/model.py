@@ -15,12 +15,7 @@ from tests.formal.kit.claims import Claims
 
 __all__ = ["Model", "ModelError"]
 
-<<<<<<< HEAD
-#: Memories become registers, and the one clock the step of the transition relation; a state is one bit
-#: vector.
-=======
 #: Memories become registers, and the one clock the step of the transition relation; a state is a bit vector.
->>>>>>> formal
 _SCRIPT = (
     "read_rtlil top.il; prep -top top -flatten; async2sync; chformal -lower; dffunmap; "
     "memory_map -formal; formalff -clk2ff -ff2anyinit; opt -fast; write_smt2 -stbv -wires top.smt2"
@@ -40,12 +35,7 @@ class Model:
     Parameters
     ----------
     text : str   SMT-LIB of yosys's `write_smt2`: ``top_i`` (initial), ``top_t`` (step), ``top_u``
-<<<<<<< HEAD
-           (assumptions),
-                 and ``top_n NAME`` (wires) are functions of states ``top_s``
-=======
                  (assumptions) and ``top_n NAME`` (wires) are functions of states ``top_s``
->>>>>>> formal
     conditions : tuple   names of assumptions, claims, invariants and covers, in the order of the proof
     """
 

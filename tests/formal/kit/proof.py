@@ -24,21 +24,16 @@ class ProofError(AssertionError):
 class Proof:
     """Claims about a design.
 
-        Parameters
-        ----------
-        name, statement : str   how it is called, and what is proved
-        build : function        adds the design and its claims to a module
-        plants : tuple          bugs that it finds
-        depth : int             cycles that the induction looks back, or, if bounded, cycles from power-up
-        bounded : str           why it holds for the first `depth` cycles only; empty: it holds for ever
-        cycles : int            within which each cover is reached and each plant is found, from power-up
-    <<<<<<< HEAD
-        settled : int           if not 0, from so many cycles in which all claims hold, where power-up is too far
-                  away
-    =======
-        settled : int           if not 0, behind so many cycles in which all claims hold: power-up is far away
-    >>>>>>> formal
-        slow : bool             left to `make test-all`
+    Parameters
+    ----------
+    name, statement : str   how it is called, and what is proved
+    build : function        adds the design and its claims to a module
+    plants : tuple          bugs that it finds
+    depth : int             cycles that the induction looks back, or, if bounded, cycles from power-up
+    bounded : str           why it holds for the first `depth` cycles only; empty: it holds for ever
+    cycles : int            within which each cover is reached and each plant is found, from power-up
+    settled : int           if not 0, behind so many cycles in which all claims hold: power-up is far away
+    slow : bool             left to `make test-all`
     """
 
     name: str

@@ -57,12 +57,7 @@ class Ring:
 
     def holds(self, passage: Passage, before: Value | int = 0, taken: slice = slice(None)) -> None:
         """The watched entry lies here if it has from `before` to `before + level` others ahead of it, at
-<<<<<<< HEAD
-        `taken` of
-        its row."""
-=======
         `taken` of its row."""
->>>>>>> formal
         name = f"{self._path}_{passage.prefix}"
         if self._exit is not None:
             self._claims.invariant(

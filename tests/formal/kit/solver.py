@@ -136,12 +136,7 @@ def induct(model: Model, depth: int) -> Trace | None:
 
     With `refute(model, depth)` None too, they hold in every cycle of every run. In the last cycle one is
     shown after another, each by those before it: first the invariants, then the claims, in the order of the
-<<<<<<< HEAD
-    proof.
-    """
-=======
     proof."""
->>>>>>> formal
     run = _Unrolled(model, initial=False)
     wanted = _conditions(model)
     for _ in range(depth):

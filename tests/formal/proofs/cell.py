@@ -13,27 +13,9 @@ from tests.formal.kit.proof import proof
 _LANE = "systolith.hw.leaf.cell_lane"
 
 
-<<<<<<< HEAD
-def _half_to_even(m: Module, value: Value, point: int, name: str) -> Signal:
-    """``value / 2**point`` to the nearest integer, ties to even: floor(value + half), less one for an odd
-    tie."""
-    shifted = Signal(signed(len(value) + 1 - point), name=f"{name}_shifted")
-    tie = value[:point] == 1 << (point - 1)
-    m.d.comb += shifted.eq((value + (1 << (point - 1))) >> point)
-    nearest = Signal(signed(len(shifted) + 1), name=f"{name}_nearest")
-    m.d.comb += nearest.eq(shifted - (tie & shifted[0]))
-    return nearest
-
-
-def _multiplies(m: Module, claims: Claims, inside: Inside) -> None:
-    """The lane's product is that of its factors a cycle before. What comes of it is claimed of any product,
-    so
-    that no solver has to compare multipliers."""
-=======
 def _multiplies(m: Module, claims: Claims, inside: Inside) -> None:
     """The lane's product is that of its factors a cycle before. What comes of it is claimed of any product,
     so that no solver has to compare multipliers."""
->>>>>>> formal
     product = Signal(signed(2 * FACTOR.width))
     m.d.comb += product.eq(inside["product_a"] * inside["product_b"])
     claims.claim("product", ~later(m, 1, 1, "awake") | (inside["product"] == later(m, product, 1, "factors")))
@@ -65,13 +47,8 @@ def _multiplies(m: Module, claims: Claims, inside: Inside) -> None:
 )
 def cell_product(m: Module, claims: Claims) -> None:
     """The cell's products, three cycles later, one per cycle: `post + (pre + a*b) / 2**15`, nearest, ties to
-<<<<<<< HEAD
-    even,
-    saturated to int16; and where `pre` and `post` are 0, `a*b / 2**23` saturated to int8; for all inputs."""
-=======
     even, saturated to int16; and where `pre` and `post` are 0, `a*b / 2**23` saturated to int8; for all
     inputs."""
->>>>>>> formal
     lane = CellLane()
     inside = claims.design("lane", lane)
     looked_up = later(m, lane.lookup, 1, "lookup")

@@ -95,14 +95,9 @@ def _reads(m: Module, claims: Claims, block: CsrBlock) -> None:
 )
 def csr_block(m: Module, claims: Claims) -> None:
     """AXI4-Lite by its rules: an access of each kind at a time, each answered once, an answer stays until it
-    <<<<<<< HEAD
-        is
-        taken, SLVERR where there is no register; a setting is what was written last, byte by byte, and nothing
-    =======
-        is taken, SLVERR where there is no register; a setting is what was written last, byte by byte, and nothing
-    >>>>>>> formal
-        changes it while the core runs; a register reads as what it is; `start` and `reset` pulse with CONTROL's
-        bits, RESET wins."""
+    is taken, SLVERR where there is no register; a setting is what was written last, byte by byte, and nothing
+    changes it while the core runs; a register reads as what it is; `start` and `reset` pulse with CONTROL's
+    bits, RESET wins."""
     block = CsrBlock(PRESETS["tiny"])
     claims.design("block", block)
     bus = block.bus

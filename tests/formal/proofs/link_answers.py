@@ -48,18 +48,10 @@ _LINK = "systolith.hw.soc.link"
 )
 def link_answers(m: Module, claims: Claims) -> None:
     """Every answer, taken apart as a host does it: SYNC begins it and stands nowhere else; then seq and
-<<<<<<< HEAD
-    status, the
-    payload of a read that went well, byte by byte, and the CRC-32 of all that; it is whole before the link
-    listens again; offers stay. For all requests, payloads and pauses of the line. Assumed: a byte comes in
-    eleven cycles."""
-    link = LinkEngine(**BENCH)
-=======
     status, the payload of a read that went well, byte by byte, and the CRC-32 of all that; it is whole before
     the link listens again; offers stay. For all requests, payloads and pauses of the line. Assumed: a byte
     comes in eleven cycles."""
     link = LinkEngine(**LINK)
->>>>>>> formal
     inside = claims.design("link", link)
     bytes_are_apart(m, claims, link)
     header, status, index = inside["_header"], inside["_status"], inside["_index"]

@@ -14,27 +14,7 @@ from tests.formal.kit.proof import proof
 _LINK = "systolith.hw.soc.link"
 
 
-<<<<<<< HEAD
-def crc_byte(crc, byte):
-    """The checksum after one byte more, of integers or of values: the eight steps of the definition. That it
-    is
-    `zlib_byte`, a test shows for all."""
-    crc = crc ^ byte
-    for _ in range(8):
-        crc = (crc >> 1) ^ (-(crc & 1) & CRC_POLYNOMIAL)
-        crc = crc & _MASK if isinstance(crc, int) else crc[:32]
-    return crc
-
-
-def zlib_byte(crc: int, byte: int) -> int:
-    """The checksum of zlib after one byte more, which keeps it inverted."""
-    return zlib.crc32(bytes((byte,)), crc ^ _MASK) ^ _MASK
-
-
-class _Checksum(Elaboratable):
-=======
 class _Checksum(Elaboratable):  # type: ignore[misc]
->>>>>>> formal
     """The part of the link that holds the checksum."""
 
     def __init__(self) -> None:
@@ -75,12 +55,7 @@ class _Checksum(Elaboratable):  # type: ignore[misc]
 )
 def link_checksum(m: Module, claims: Claims) -> None:
     """The link's checksum is CRC-32 as zlib has it, over any bytes; and where it is compared with what comes,
-<<<<<<< HEAD
-    any
-    difference in any bit of the four bytes is seen, and nothing else. For messages of any length."""
-=======
     any difference in any bit of the four bytes is seen, and nothing else. For messages of any length."""
->>>>>>> formal
     unit = _Checksum()
     inside = claims.design("unit", unit, (unit.begin, unit.byte, unit.take, unit.flush))
     bits, crc, work, damaged = (inside[name] for name in ("_bits", "_crc", "work", "_damaged"))

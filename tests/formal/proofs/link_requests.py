@@ -14,92 +14,7 @@ from tests.formal.kit.streams import stays_offered
 _LINK = "systolith.hw.soc.link"
 
 
-<<<<<<< HEAD
-def bytes_are_apart(m: Module, claims: Claims, link: LinkEngine) -> Signal:
-    """Assumes what a serial line does; returns the cycles since the last byte, which stop at the least of
-    them."""
-    gap = Signal(range(_SPACING), init=_SPACING - 1, name="gap")
-    claims.assume("bytes_are_apart", ~link.i.valid | (gap == _SPACING - 1))
-    with m.If(link.i.valid):
-        m.d.sync += gap.eq(0)
-    with m.Elif(gap != _SPACING - 1):
-        m.d.sync += gap.eq(gap + 1)
-    return gap
-
-
-class _Receiver:
-    """The protocol of requests, byte by byte, as `spec.link` has it, a cycle behind the line.
-
-    Attributes
-    ----------
-    active, whole : Signal   a frame has begun, and is not over; it is over
-    count : Signal           bytes of its body so far, checksum included
-    header, crc : Signal     its header; the checksum of its body
-    bad : Signal             the checksum that came is another
-    kept, place : Signal     the byte of the payload at any one place
-    came : Signal            a byte is looked at
-    """
-
-    def __init__(self, m: Module, claims: Claims, link: LinkEngine, listens: Value) -> None:
-        self.came, raw = Signal(name="came"), Signal(8, name="raw")
-        self.active, self.whole = Signal(name="active"), Signal(name="whole")
-        self.count = Signal(5, name="count")
-        self.header, self.crc = Signal(8 * _HEADER_BYTES, name="header"), Signal(32, name="crc")
-        self.bad, self.escaped = Signal(name="bad"), Signal(name="escaped")
-        self.place, self.kept = claims.constant(4, "place"), Signal(8, name="kept")
-        self.gap = bytes_are_apart(m, claims, link)
-        m.d.sync += [self.came.eq(link.i.valid & listens), raw.eq(link.i.payload)]
-        fields, at = {}, 0
-        for name, bits, _ in REQUEST_FIELDS:
-            fields[name] = self.header[at : at + bits]
-            at += bits
-        self.seq, self.op, self.last, self.addr = fields.values()
-        #: The limit is a power of two; what is longer is refused.
-        self.size = Signal(5, name="size")
-        m.d.comb += self.size.eq(Mux(self.op[0], self.last[:4] + 1, 0))
-        value = raw ^ Mux(self.escaped, FLIP, 0)
-        body = _HEADER_BYTES + self.size
-        with m.If(self.came):
-            m.d.sync += self.escaped.eq(raw == ESCAPE)
-            with m.If(raw == SYNC):
-                m.d.sync += [self.active.eq(1), self.whole.eq(0), self.count.eq(0)]
-                m.d.sync += [self.crc.eq(CRC_INIT), self.bad.eq(0)]
-            with m.Elif((raw != ESCAPE) & self.active):
-                m.d.sync += self.count.eq(self.count + 1)
-                with m.If(self.count < _HEADER_BYTES):
-                    m.d.sync += self.header.word_select(self.count[:3], 8).eq(value)
-                with m.Elif((self.count - _HEADER_BYTES == self.place) & (self.count < body)):
-                    m.d.sync += self.kept.eq(value)
-                with m.If((self.count < _HEADER_BYTES) | (self.count < body)):
-                    m.d.sync += self.crc.eq(crc_byte(self.crc, value))
-                with m.Else():
-                    wanted = ~self.crc.word_select((self.count - body)[:2], 8)
-                    m.d.sync += self.bad.eq(self.bad | (value != wanted))
-                    with m.If(self.count == body + CRC_BYTES - 1):
-                        m.d.sync += [self.active.eq(0), self.whole.eq(1)]
-
-    @property
-    def compared(self) -> Value:
-        """Bytes of the checksum that came."""
-        return self.count - _HEADER_BYTES - self.size
-
-
-def settles(m: Module, inside: Inside) -> tuple[Value, Value]:
-    """The link's checksum, and whether another came, when what is still to come of a byte is taken in."""
-    crc, damaged, work = inside["_crc"], inside["_damaged"], inside["work"]
-    for at in range(8):
-        now, rest, seen = one_bit(crc, work, inside["_flush"], damaged)
-        more = inside["_bits"] > at
-        here, after = Signal(32, name=f"crc_after{at}"), Signal(name=f"damaged_after{at}")
-        m.d.comb += [here.eq(Mux(more, now, crc)), after.eq(Mux(more, seen, damaged))]
-        crc, work, damaged = here, rest, after
-    return crc, damaged
-
-
-def _receiving(m: Module, claims: Claims, inside: Inside, ghost: _Receiver) -> None:
-=======
 def _receiving(m: Module, claims: Claims, inside: Inside, ghost: Receiver) -> None:
->>>>>>> formal
     """Invariants of what the link knows of a frame while it comes, and while its checksum is looked at."""
     phase, step, index = inside["_phase"], inside["_step"], inside["_index"]
     listens, checks = inside.state("RECEIVE"), inside.state("CHECK")
@@ -277,20 +192,11 @@ def _answers_follow(m: Module, claims: Claims, link: LinkEngine, inside: Inside)
 )
 def link_requests(m: Module, claims: Claims) -> None:
     """Whatever comes over the line: a bus is offered something only for a frame whose CRC-32 was right, and
-<<<<<<< HEAD
-    of a
-    right one nothing is lost while the link listens; only what the request asks for, each byte of the payload
-    to its own address; nothing before a request was answered since reset; no CSR_WRITE with the seq of the
-    request before it. Offers of both buses stay. Assumed: a byte in eleven cycles, buses answer by the
-    rules."""
-    link = LinkEngine(**BENCH)
-=======
     of a right one nothing is lost while the link listens; only what the request asks for, each byte of the
     payload to its own address; nothing before a request was answered since reset; no CSR_WRITE with the seq
     of the request before it. Offers of both buses stay. Assumed: a byte in eleven cycles, buses answer by the
     rules."""
     link = LinkEngine(**LINK)
->>>>>>> formal
     inside = claims.design("link", link)
     ghost = Receiver(m, claims, link, inside.state("RECEIVE"))
     _answers_follow(m, claims, link, inside)

@@ -63,16 +63,9 @@ def _engine(m: Module, claims: Claims) -> tuple[LoadEngine, Inside, AnyWalk]:
 )
 def load_bus(m: Module, claims: Claims) -> None:
     """LOAD's AXI side and its writes, where nothing fails: each piece of the walk becomes one burst, with its
-<<<<<<< HEAD
-    address
-    and length, in order; each beat that comes is written once, unchanged, in order, to the memory of its row,
-    to the next address of the row, in the row's lanes alone; `done` is with the last write of an instruction;
-    offers stay; no queue overflows. With `load_walk`: nothing outside the SRAM. Queues of 4."""
-=======
     address and length, in order; each beat that comes is written once, unchanged, in order, to the memory of
     its row, to the next address of the row, in the row's lanes alone; `done` is with the last write of an
     instruction; offers stay; no queue overflows. With `load_walk`: nothing outside the SRAM. Queues of 4."""
->>>>>>> formal
     engine, inside, walk = _engine(m, claims)
     bus, piece = engine.bus, walk.pieces.payload
     claims.assume("nothing_fails", ~engine.engine.stop & ~walk.failed & ~bus.beats.payload.error)
@@ -275,14 +268,8 @@ def _writes(m: Module, claims: Claims, inside: Inside, engine: LoadEngine, taken
 )
 def load_stops(m: Module, claims: Claims) -> None:
     """From the cycle after an error or a stop on LOAD writes nothing and begins no burst, and takes what
-<<<<<<< HEAD
-    still comes
-    from the bus; a beat that the bus reports as bad is never written, and is reported once all older ones are
-    written."""
-=======
     still comes from the bus; a beat that the bus reports as bad is never written, and is reported once all
     older ones are written."""
->>>>>>> formal
     engine, inside, walk = _engine(m, claims)
     claims.assume("an_error_has_its_row", walk.failed == (walk.pieces.payload.row.error != 0))
     halted = Signal()

@@ -75,14 +75,8 @@ def loop_counter(m: Module, claims: Claims) -> None:
 )
 def nest_of_loops(m: Module, claims: Claims) -> None:
     """Three nested loops of any 8-bit counts go through their rounds as an odometer: for each, `last` is 1 in
-<<<<<<< HEAD
-    its
-    last round, `ends` where all inside it are in theirs too; `begin` and `step` say whether the next round is
-    the last of all."""
-=======
     its last round, `ends` where all inside it are in theirs too; `begin` and `step` say whether the next
     round is the last of all."""
->>>>>>> formal
     bits = {"x": 8, "y": 8, "z": 8}
     begins, steps = claims.free(1, "begins"), claims.free(1, "steps")
     given = {name: claims.free(width, f"given_{name}") for name, width in bits.items()}
@@ -152,12 +146,7 @@ def nest_of_loops(m: Module, claims: Claims) -> None:
 )
 def delay_lines(m: Module, claims: Claims) -> None:
     """`delayed` gives a value 0 to 4 cycles later, `register_twins` one cycle later and `register_copies`
-<<<<<<< HEAD
-    two,
-    each copy the same."""
-=======
     two, each copy the same."""
->>>>>>> formal
     value, mark = claims.free(4, "value"), claims.free(1, "mark")
     kept, age = Signal(4), Signal(range(8), init=7)
     now = Signal(range(8))

@@ -49,12 +49,7 @@ def _pass(m: Module, claims: Claims, fifo: SyncFIFO | SyncFIFOBuffered) -> Passa
 )
 def sync_fifo(m: Module, claims: Claims) -> None:
     """Passes on what it takes, once, in order and unchanged; an offer stays; its levels are the entries in
-<<<<<<< HEAD
-    it; it
-    takes one wherever it is not full and offers one wherever it is not empty."""
-=======
     it; it takes one wherever it is not full and offers one wherever it is not empty."""
->>>>>>> formal
     fifo = SyncFIFO(width=_BITS, depth=_DEPTH)
     inside = claims.design("fifo", fifo, (fifo.w_data, fifo.w_en, fifo.r_en))
     passage = _pass(m, claims, fifo)
@@ -82,12 +77,7 @@ def sync_fifo(m: Module, claims: Claims) -> None:
 )
 def sync_fifo_buffered(m: Module, claims: Claims) -> None:
     """Passes on what it takes, once, in order and unchanged; an offer stays; its levels are the entries in
-<<<<<<< HEAD
-    it; two
-    cycles after one was written it offers one."""
-=======
     it; two cycles after one was written it offers one."""
->>>>>>> formal
     fifo = SyncFIFOBuffered(width=_BITS, depth=_DEPTH)
     inside = claims.design("fifo", fifo, (fifo.w_data, fifo.w_en, fifo.r_en))
     passage = _pass(m, claims, fifo)

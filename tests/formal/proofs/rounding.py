@@ -53,24 +53,14 @@ _DIVIDE_PLANTS = (
 @proof(*_DIVIDE_PLANTS, depth=3)
 def divide_round_output(m: Module, claims: Claims) -> None:
     """The output stage's division of a 49-bit product by 2**0 to 2**63: nearest, ties to even, saturated to
-<<<<<<< HEAD
-    16
-    bits, three cycles later; for all inputs."""
-=======
     16 bits, three cycles later; for all inputs."""
->>>>>>> formal
     _divide(m, claims, ACC.width + 1 + MULT_BITS, GATE.width)
 
 
 @proof(*_DIVIDE_PLANTS, depth=3)
 def divide_round_vector(m: Module, claims: Claims) -> None:
     """The vector unit's division of a 36-bit sum by 2**0 to 2**63: nearest, ties to even, saturated to 11
-<<<<<<< HEAD
-    bits,
-    three cycles later; for all inputs."""
-=======
     bits, three cycles later; for all inputs."""
->>>>>>> formal
     _divide(m, claims, 36, 11)
 
 
@@ -86,12 +76,7 @@ def divide_round_vector(m: Module, claims: Claims) -> None:
 )
 def add_clamp(m: Module, claims: Claims) -> None:
     """Zero point and bounds of output stage and vector unit: `min(max(value + zero, low), high)`, whichever
-<<<<<<< HEAD
-    of the
-    bounds is the greater; for all inputs."""
-=======
     of the bounds is the greater; for all inputs."""
->>>>>>> formal
     right = []
     for bits, bound in ((GATE.width, GATE.width), (11, 8)):
         value = claims.free(signed(bits), f"value{bits}")
@@ -122,12 +107,7 @@ def add_clamp(m: Module, claims: Claims) -> None:
 )
 def compact_output_round(m: Module, claims: Claims) -> None:
     """A compact core's rounding, on 48-bit magnitudes and signs: nearest, ties to even, zero point added,
-<<<<<<< HEAD
-    clamped
-    to int8 bounds, two cycles later; for all inputs."""
-=======
     clamped to int8 bounds, two cycles later; for all inputs."""
->>>>>>> formal
     magnitude, shift = claims.free(48, "magnitude"), claims.free(SHIFT_BITS, "shift")
     sign, valid = claims.free(1, "sign"), claims.free(1, "valid")
     o = {name: claims.constant(signed(8), name) for name in ("zero", "low", "high")}

@@ -62,14 +62,8 @@ def _under_way(m: Module, claims: Claims, sequencer: Sequencer, engine: Engine) 
 )
 def semaphores(m: Module, claims: Claims) -> None:
     """No semaphore goes below zero: each token that an issued instruction waits for was given before, and is
-<<<<<<< HEAD
-    taken
-    once; none wraps above its bits without an error, three cycles later. For all programs and all pairs of
-    engines; semaphores of two bits."""
-=======
     taken once; none wraps above its bits without an error, three cycles later. For all programs and all pairs
     of engines; semaphores of two bits."""
->>>>>>> formal
     sequencer = Sequencer(_ARCH)
     with patch.dict(Sequencer.elaborate.__globals__, semaphore_bits=lambda arch: _BITS):
         inside = claims.design("sequencer", sequencer)
@@ -130,14 +124,8 @@ def semaphores(m: Module, claims: Claims) -> None:
 )
 def sequencer_queue(m: Module, claims: Claims) -> None:
     """An engine is given each instruction that was dispatched to it once, in order and unchanged, with its
-<<<<<<< HEAD
-    own waits;
-    when it is done, the tokens are given that this instruction signals. Assumed: an engine is done with
-    nothing that it was not given before. For OUTPUT; the queues of all engines are the same text."""
-=======
     own waits; when it is done, the tokens are given that this instruction signals. Assumed: an engine is done
     with nothing that it was not given before. For OUTPUT; the queues of all engines are the same text."""
->>>>>>> formal
     sequencer = Sequencer(_ARCH)
     inside = claims.design("sequencer", sequencer)
     engine, name = Engine.OUTPUT, Engine.OUTPUT.name.lower()

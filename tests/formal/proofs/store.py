@@ -62,16 +62,10 @@ def _beat(piece: Any, index: Value) -> tuple[Value, Value]:
 )
 def store_bus(m: Module, claims: Claims) -> None:
     """STORE's AXI side: each piece of the walk becomes one burst, with its address and length, in order; its
-    <<<<<<< HEAD
-        beats
-        carry the strobes of its lanes alone, WLAST with the last of them, read from its SRAM addresses; no beat
-        before its address was accepted; offers stay; no queue overflows; `done` is with the response of an
-    =======
-        beats carry the strobes of its lanes alone, WLAST with the last of them, read from its SRAM addresses; no
-        beat before its address was accepted; offers stay; no queue overflows; `done` is with the response of an
-    >>>>>>> formal
-        instruction's last burst. With `store_walk`: never a byte outside DATA. Queues of 4 bursts and 8 beats.
-        Assumed: a response follows its burst's last beat."""
+    beats carry the strobes of its lanes alone, WLAST with the last of them, read from its SRAM addresses; no
+    beat before its address was accepted; offers stay; no queue overflows; `done` is with the response of an
+    instruction's last burst. With `store_walk`: never a byte outside DATA. Queues of 4 bursts and 8 beats.
+    Assumed: a response follows its burst's last beat."""
     constants = {"WRITE_BURSTS": _BURSTS, "WRITE_BEATS": _BEATS, "BURST_OFFERS": _OFFERS}
     engine = StoreEngine(TINY)
     with patch.dict(StoreEngine.elaborate.__globals__, **constants, RowWalker=AnyWalk):

@@ -52,27 +52,7 @@ class _Row:
     @property
     def beats(self) -> Value:
         """Beats minus 1."""
-<<<<<<< HEAD
-        return (self.lane + self.bytes) >> _LANES
-
-
-def hold_regions(m: Module, claims: Claims, regions) -> dict[str, tuple[Signal, Signal]]:
-    """Drives a `RegionSignature` with any regions that a driver may set: they stay, bases are multiples of
-    the
-    bus's width, and they end within the address space. Returns base and size of each."""
-    bounds = {}
-    for name in ("program", "data"):
-        window = getattr(regions, name)
-        base = claims.constant(len(window.base), f"{name}_base")
-        size = claims.constant(32, f"{name}_size")
-        m.d.comb += [window.base.eq(base), window.size.eq(size)]
-        aligned = (base & (_BUS - 1)) == 0
-        claims.assume(f"{name}_region", aligned & ((base + size) <= (1 << len(base))))
-        bounds[name] = (base, size)
-    return bounds
-=======
         return (self.lane + self.bytes) >> LANES
->>>>>>> formal
 
 
 def _capacity(m: Module, space: Value, name: str) -> Signal:
@@ -215,10 +195,6 @@ def _walk(m: Module, claims: Claims, engine: Engine) -> None:
 
 
 def _offered(
-<<<<<<< HEAD
-    m: Module, claims: Claims, inside: Inside, walker: RowWalker, at: _Row, moved, code, base, silent
-):
-=======
     m: Module,
     claims: Claims,
     inside: Inside,
@@ -229,7 +205,6 @@ def _offered(
     base: Value,
     silent: Value,
 ) -> None:
->>>>>>> formal
     """Invariants of the row that is offered. What the walker knows of it follows from what it does; two
     cycles tell."""
     piece, known, ready = walker.pieces.payload, walker.pieces.valid, walker.pieces.ready
@@ -314,17 +289,10 @@ _PLANTS = (
 @proof(*_PLANTS, depth=2, cycles=8)
 def load_walk(m: Module, claims: Claims) -> None:
     """LOAD's bursts: all bytes that one moves lie in the region that the instruction names and in the SRAM
-<<<<<<< HEAD
-    that it
-    names, whole beats but for the activation SRAM; a burst lies in a page of 4 KiB; a row comes whole, in
-    pieces that follow each other; one that does not fit is refused with its code, and nothing comes after it.
-    For all instructions and regions."""
-=======
     that it names, whole beats but for the activation SRAM; a burst lies in a page of 4 KiB; a row comes
     whole, in pieces that follow each other; one that does not fit is refused with its code, and nothing comes
     after it. For all instructions, and all regions that a
     driver may set: bases are multiples of the bus's width, ends within the address space."""
->>>>>>> formal
     _walk(m, claims, Engine.LOAD)
 
 
@@ -342,11 +310,6 @@ def load_walk(m: Module, claims: Claims) -> None:
 )
 def store_walk(m: Module, claims: Claims) -> None:
     """STORE's bursts: all bytes that one moves lie in DATA and in the activation SRAM, never in PROGRAM; the
-<<<<<<< HEAD
-    rest as
-    of LOAD. For all instructions and regions."""
-=======
     rest as of LOAD. For all instructions, and all regions that a
     driver may set: bases are multiples of the bus's width, ends within the address space."""
->>>>>>> formal
     _walk(m, claims, Engine.STORE)
