@@ -210,8 +210,9 @@ class Comparison:
             at = cycle
         if task is None:
             # An instruction that no engine executes: HALT, or an illegal word.
+            offset = self._next if error is None else error
             raise Found(
-                Finding(kind=kind, offset=error, instr=None, engine=None, ordinal=0, begin=at, cycle=at)
+                Finding(kind=kind, offset=offset, instr=None, engine=None, ordinal=0, begin=at, cycle=at)
             )
         pending = self._pending[task.engine]
         writes = 0 if pending is None else int((pending["ordinal"] == task.ordinal).sum())
@@ -415,7 +416,7 @@ class Comparison:
         at = 0
         while at < len(row):
             task = self._task(Engine.STORE, self._stored_task)
-            if task is None:
+            if task is None or task.effect is None:
                 return None
             want, right = _expected_bytes(task.effect, self._machine)
             left = slice(self._stored, self._stored + len(row) - at)
@@ -457,7 +458,7 @@ class Comparison:
                 task.effect, self._stored, self._stored_task = None, 0, self._stored_task + 1
         if len(done) and before + len(done) > self._stored_task:
             task = self._task(Engine.STORE, self._stored_task)
-            if task is not None:
+            if task is not None and task.effect is not None:
                 want, right = _expected_bytes(task.effect, self._machine)
                 return self._finding(
                     task,

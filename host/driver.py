@@ -48,7 +48,8 @@ def quantise(value: np.ndarray, io: Quantised) -> np.ndarray:
             scaled = (
                 np.rint(value.astype(np.float32) / np.float32(io.scale)).astype(np.float64) + io.zero_point
             )
-        return scaled.clip(-128, 127).astype(np.int8)
+        clipped: np.ndarray = scaled.clip(-128, 127)
+        return clipped.astype(np.int8)
     if io.dtype == "uint8":
         return (value.astype(np.int16) - 128).astype(np.int8)
     return value.astype(np.int8)

@@ -129,7 +129,7 @@ class SerialPort:
                 pass
         except (self._error, OSError) as error:
             raise self._lost(error) from error
-        return data
+        return bytes(data)
 
     def discard(self) -> None:
         """Forget what has come, until the line is quiet."""

@@ -80,6 +80,6 @@ def busy_cycles(instr: Instr, arch: ArchConfig) -> int:
                 Space.WEIGHT: arch.weight_line_bytes,
                 Space.PARAM: arch.param_chunk_bytes,
                 Space.TABLE: 1,
-            }.get(instr.operands.get("space"))
+            }.get(Space(instr.operands.get("space", Space.ACT)))
             return transfer_beats(instr, arch) * (max(1, arch.bus_bytes // line) if line is not None else 1)
     return 0

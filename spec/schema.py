@@ -53,7 +53,7 @@ def number(low: float, high: float) -> Rule:
 
     def rule(value: object, path: str) -> float:
         # Neither NaN nor infinity lies between two numbers.
-        if type(value) not in (int, float) or not low <= value <= high:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
             raise _refuse(path, f"a number from {low:g} to {high:g}", value)
         return float(value)
 
