@@ -97,6 +97,10 @@ bitstreams: env  ## of all boards, one after another (an hour)
 fuzz: env  ## hostile images, models, arrays, TOML and assembly: nothing may crash, hang or take much memory
 	$(BIN)/python -m tests.fuzz $(if $(CASES),--cases $(CASES)) $(if $(HOURS),--hours $(HOURS)) --seed $(or $(SEED),0) --jobs $(JOBS)
 
+# SLOW=1: beside Bitwuzla, yosys's own prover shows each, a quarter of an hour.
+formal: env  ## proofs of the hardware for all inputs and runs, each seen to find its planted bugs
+	$(BIN)/python -m pytest -q -n $(JOBS) $(if $(SLOW),,-m "not slow") tests/formal
+
 lint: types  ## ruff (rules and formatting) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -106,8 +110,9 @@ types: env  ## mypy, strict, where the project has got so far
 	cd build/__editable__.* && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache \
 	    -p systolith.spec -p systolith.tooling -p systolith.reference -p systolith.host -p systolith.evidence
 
-docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md, docs/host-link.md
+docs: env  ## regenerate docs/isa.md, docs/csr.md, docs/operators.md, docs/host-link.md, the list of proofs
 	$(BIN)/python -m systolith.docs_pages
+	$(BIN)/python -m tests.formal
 
 clean:  ## remove builds and caches, keep .venv
 	find build -mindepth 1 -maxdepth 1 -not -name '__editable__.*' -exec rm -rf {} + 2>/dev/null || true

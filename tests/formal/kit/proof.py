@@ -29,11 +29,9 @@ class Proof:
     name, statement : str   how it is called, and what is proved
     build : function        adds the design and its claims to a module
     plants : tuple          bugs that it finds
-    depth : int             cycles that the induction looks back, or, if bounded, cycles from power-up
-    bounded : str           why it holds for the first `depth` cycles only; empty: it holds for ever
+    depth : int             cycles that the induction looks back
     cycles : int            within which each cover is reached and each plant is found, from power-up
     settled : int           if not 0, behind so many cycles in which all claims hold: power-up is far away
-    slow : bool             left to `make test-all`
     """
 
     name: str
@@ -41,20 +39,22 @@ class Proof:
     build: Build
     plants: tuple[Plant, ...]
     depth: int
-    bounded: str
     cycles: int
     settled: int
-    slow: bool
 
-    def model(self) -> Model:
-        """The design and its claims as formulas."""
+    def built(self) -> tuple[Module, Claims]:
+        """The design and its claims."""
         m = Module()
         claims = Claims(m)
         self.build(m, claims)
-        return Model.of(m, claims)
+        return m, claims
+
+    def model(self) -> Model:
+        """The design and its claims as formulas."""
+        return Model.of(*self.built())
 
     def check(self) -> None:
-        """All claims hold, and all covers are reached.
+        """All claims hold in every cycle of every run, and all covers are reached.
 
         Raises
         ------
@@ -65,7 +65,7 @@ class Proof:
             raise ProofError(f"{self.name} has no claim, or no cover")
         if (trace := refute(model, self.depth)) is not None:
             raise ProofError(f"{self.name}, from power-up: {trace}")
-        if not self.bounded and (trace := induct(model, self.depth)) is not None:
+        if (trace := induct(model, self.depth)) is not None:
             raise ProofError(f"{self.name}, in {self.depth} cycles from a state that claims allow: {trace}")
         if missing := reach(model, self.cycles, self.settled):
             raise ProofError(f"{self.name}: never within {self.cycles} cycles: {', '.join(missing)}")
@@ -89,9 +89,7 @@ class Proof:
 PROOFS: dict[str, Proof] = {}
 
 
-def proof(
-    *plants: Plant, depth: int = 1, bounded: str = "", cycles: int = 6, settled: int = 0, slow: bool = False
-) -> Callable[[Build], Build]:
+def proof(*plants: Plant, depth: int = 1, cycles: int = 6, settled: int = 0) -> Callable[[Build], Build]:
     """Enters a function that builds a proof in the list; its name is the proof's, its docstring the
     statement."""
 
@@ -99,7 +97,9 @@ def proof(
         name, statement = build.__name__, " ".join((build.__doc__ or "").split())
         assert statement and plants, f"the proof {name} needs a statement and a planted bug"
         assert name not in PROOFS, f"two proofs are called {name}"
-        PROOFS[name] = Proof(name, statement, build, plants, depth, bounded, cycles, settled, slow)
+        # Else a plant could be found in a state that the unchanged design breaks as well.
+        assert not settled or settled >= depth, f"the proof {name} must settle for {depth} cycles"
+        PROOFS[name] = Proof(name, statement, build, plants, depth, cycles, settled)
         return build
 
     return enter
