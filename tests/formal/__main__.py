@@ -1,4 +1,4 @@
-"""Writes the list of proofs in docs/verification.md, with the time that each takes: ``python -m tests.formal``."""
+"""Writes the list of proofs in docs/verification.md, with the time that each takes."""
 
 import os
 import sys

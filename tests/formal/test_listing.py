@@ -12,7 +12,9 @@ assert proofs, "importing them enters them in the list"
 def test_the_documentation_lists_every_proof_and_every_plant() -> None:
     any_time = dict.fromkeys(PROOFS, (0.0, 0.0))
     found = without_times(table(PAGE.read_text(encoding="utf-8")))
-    assert found == without_times(rows(PROOFS.values(), any_time)), "run `make docs`"
+    assert found == without_times(rows(PROOFS.values(), any_time)), (
+        "run `python -m tests.formal`, which proves all and lists it"
+    )
 
 
 def test_no_text_breaks_the_table() -> None:
