@@ -4,7 +4,7 @@ be."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import onnx
 
@@ -121,25 +121,36 @@ def typed_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     known = _expanded(model)
     _fold_extents(known)
     graph = _inferred(model, known)
-    inferred = {value.name for value in graph.value_info if known_shape(value)}
-    hints = [
-        value
-        for value in model.graph.value_info
-        if value.name not in inferred and min(known_shape(value) or (0,)) > 0
-    ]
+    hints = _hints(model, _by_name(graph))
     if hints:
         # What onnx cannot tell is taken from the model; the rest follows from it.
         made = {name for node in known.graph.node for name in node.output}
-        kept = {value.name for value in known.graph.value_info}
-        known.graph.value_info.extend(
-            value for value in hints if value.name in made and value.name not in kept
-        )
+        outputs = {value.name: value for value in known.graph.output}
+        kept = {value.name for value in known.graph.value_info} | outputs.keys()
+        for value in hints:
+            if value.name in outputs:
+                outputs[value.name].CopyFrom(value)
+            elif value.name in made and value.name not in kept:
+                known.graph.value_info.append(value)
         graph = _inferred(model, known)
     constants = {
         tensor.name: onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         for tensor in graph.initializer
     }
     return constants | _by_name(graph)
+
+
+def _hints(model: onnx.ModelProto, inferred: Mapping[str, onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
+    """What the model declares of tensors whose type or shape onnx cannot infer."""
+    found = []
+    for value in (*model.graph.value_info, *model.graph.output):
+        given = inferred.get(value.name)
+        untyped = given is None or given.type.WhichOneof("value") is None
+        if untyped and value.type.WhichOneof("value") is not None:
+            found.append(value)
+        elif not untyped and not known_shape(given) and min(known_shape(value) or (0,)) > 0:
+            found.append(value)
+    return found
 
 
 def _by_name(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from systolith.compiler.base.errors import CompileError
 from systolith.compiler.base.limits import MAX_ELEMENTS, MAX_TOTAL
+from systolith.compiler.checks.shapes import known_shape, typed_values
 from systolith.compiler.driver import compile_levels
 from systolith.compiler.importer import load_model
 from systolith.compiler.ops.lookup import evaluate
@@ -253,6 +254,19 @@ def test_wrong_shapes_declared_inside_are_hints() -> None:
     assert {name: tensor.shape for name, tensor in given.tensors.items()} == {
         name: tensor.shape for name, tensor in right.tensors.items()
     }
+
+
+def test_what_onnx_cannot_infer_is_taken_from_the_model() -> None:
+    """Behind an operator that onnx does not know, the declaration is all there is."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.INT32, [1, 4]) for name in "xy")
+    nodes = [
+        helper.make_node("Unheard", ["x"], ["t"], domain="com.microsoft"),
+        helper.make_node("Abs", ["t"], ["y"]),
+    ]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=opsets, ir_version=9)
+    value = typed_values(model)["y"]
+    assert value.type.tensor_type.elem_type == TensorProto.INT32 and known_shape(value) == (1, 4)
 
 
 @pytest.mark.parametrize("kind", [seed.name for seed in seeds()])

@@ -329,6 +329,38 @@ def _values(rng: random.Random, model: onnx.ModelProto) -> None:
         tensor.raw_data = bytes([rng.choice([0, 127, 128, 255])]) * len(tensor.raw_data)
 
 
+def _extents(rng: random.Random, model: onnx.ModelProto) -> None:
+    """Inputs of other extents, and nothing declared that contradicts them."""
+    for value in model.graph.input:
+        for dim in value.type.tensor_type.shape.dim[rng.randint(0, 2) :]:
+            if rng.random() < 0.5:
+                dim.dim_value = rng.randint(1, 12)
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+
+
+def _small_numbers(rng: random.Random, model: onnx.ModelProto) -> None:
+    """Attributes that a node has, with other small numbers; also those of windows, which it might have."""
+    node = rng.choice(model.graph.node)
+    if node.op_type in ("Conv", "QLinearConv", "MaxPool", "AveragePool") and rng.random() < 0.7:
+        name = rng.choice(["strides", "dilations", "pads", "kernel_shape", "auto_pad", "ceil_mode", "group"])
+        numbers = [rng.randint(0 if name == "pads" else 1, 4) for _ in range(4 if name == "pads" else 2)]
+        kinds = ["SAME_UPPER", "SAME_LOWER", "VALID"]
+        single = rng.choice(kinds) if name == "auto_pad" else rng.randint(0, 2)
+        value = numbers if name in ("strides", "dilations", "pads", "kernel_shape") else single
+        kept = [attribute for attribute in node.attribute if attribute.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute(name, value)])
+    for attribute in node.attribute:
+        if attribute.ints and rng.random() < 0.3:
+            attribute.ints[rng.randrange(len(attribute.ints))] = rng.randint(0, 4)
+        elif attribute.type == onnx.AttributeProto.INT and rng.random() < 0.3:
+            attribute.i = rng.randint(-2, 4)
+    for value in (*model.graph.output, *model.graph.value_info):
+        value.type.tensor_type.ClearField("shape")
+
+
 def _not_utf8(rng: random.Random, model: onnx.ModelProto) -> None:
     """A name that `damage_meaning` replaces in the bytes."""
     node = rng.choice(model.graph.node)
@@ -349,6 +381,7 @@ _MEANINGS: tuple[Callable[[random.Random, onnx.ModelProto], None], ...] = (
     *(_repeat_output, _huge_extent, _declare, _constant_type, _external, _opset, _subgraph, _not_utf8),
     # What makes models that are nearly right comes more often.
     *(_attribute, _operator, _constant_shape, _wire, _node, _values) * 2,
+    *(_extents, _small_numbers) * 4,
 )
 
 
