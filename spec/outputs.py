@@ -98,7 +98,7 @@ def check_folder(what: str, path: str | Path | None) -> None:
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
-        raise OutputError(f"cannot write {what} to {str(path)!r}: {str(there)!r} is no folder")
+        raise OutputError(f"cannot write {what} to {str(path)!r}: {str(there)!r} is no folder; name another")
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {what} to {str(path)!r}: {str(there)!r} is read-only; name another")
 

@@ -93,10 +93,10 @@ def test_auto_takes_16_bits_where_they_are_worth_it(tmp_path, capsys):
     model, samples = float_model("RNN", outputs=("Y",))
     onnx.save(model, path)
     np.savez(tmp_path / "c.npz", x=samples)
-    status, out, _ = invoke(
+    status, _, told = invoke(
         capsys, "explain", path, "--arch", "tiny", "--calib", tmp_path / "c.npz", "--hidden", "auto"
     )
-    assert status == 0 and "hidden states have 8 bits" in out
+    assert status == 0 and "hidden states have 8 bits" in told
 
 
 def test_an_accumulator_that_could_overflow_is_refused():

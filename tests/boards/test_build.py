@@ -194,7 +194,7 @@ def test_the_report_says_what_models_do_and_which_tools_were_taken(tmp_path, mon
 def test_a_folder_that_cannot_be_written_is_refused(small, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     sentence = refused(capsys, "build", "--board", small.name, "--out", tmp_path / "file" / "b")
-    assert "cannot write to " in sentence and "give another folder with --out" in sentence
+    assert "cannot write the build to " in sentence and "is no folder; name another" in sentence
 
 
 @pytest.mark.parametrize("name", BOARDS)
