@@ -9,7 +9,7 @@ from __future__ import annotations
 from systolith.evidence.comparison import TRACES, Comparison
 from systolith.host.device import DeviceError
 from systolith.reference.machine_device import MachineDevice
-from systolith.sim.native import RtlBench
+from systolith.sim.native import RtlDevice
 from systolith.sim.verilator import SimulationError
 from systolith.spec.regs import CSRS, ErrorCode, Status
 
@@ -28,7 +28,7 @@ class Lockstep:
 
     Parameters
     ----------
-    rtl     : `RtlBench`
+    rtl     : `RtlDevice`
     machine : `MachineDevice` without `on_instruction`
 
     Members
@@ -41,7 +41,7 @@ class Lockstep:
     Found         From `wait`, at the first difference; everything else as the RTL's own.
     """
 
-    def __init__(self, rtl: RtlBench, machine: MachineDevice) -> None:
+    def __init__(self, rtl: RtlDevice, machine: MachineDevice) -> None:
         self.rtl, self._machine = rtl, machine
         self.begin = 0
         missing = [name for name in TRACES if name not in rtl.sources]
@@ -127,7 +127,7 @@ class Lockstep:
 class Replay(Lockstep):
     """The same core again, cycle by cycle, up to a cycle and without comparing: for its waveform."""
 
-    def __init__(self, rtl: RtlBench, machine: MachineDevice, last: int) -> None:
+    def __init__(self, rtl: RtlDevice, machine: MachineDevice, last: int) -> None:
         super().__init__(rtl, machine)
         self._end = last
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -214,7 +215,7 @@ class RtlBench:
         if handle:
             self._lib.sim_delete(handle)
 
-    def __enter__(self) -> RtlBench:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
