@@ -57,7 +57,7 @@ def divide_round_output(m: Module, claims: Claims) -> None:
     _divide(m, claims, ACC.width + 1 + MULT_BITS, GATE.width)
 
 
-@proof(*_DIVIDE_PLANTS, depth=3)
+@proof(_DIVIDE_PLANTS[0], depth=3)
 def divide_round_vector(m: Module, claims: Claims) -> None:
     """The vector unit's division of a 36-bit sum by 2**0 to 2**63: nearest, ties to even, saturated to 11
     bits, three cycles later; for all inputs."""

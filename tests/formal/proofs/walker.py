@@ -297,7 +297,7 @@ def load_walk(m: Module, claims: Claims) -> None:
 
 
 @proof(
-    *_PLANTS,
+    _PLANTS[0],
     Plant(
         "a store to PROGRAM is let through",
         _TRANSFER,
