@@ -11,7 +11,7 @@ from systolith.reference.requantise import requantise
 
 __all__ = ["Conv", "windows"]
 
-#: Numbers of float64 in the patches that are multiplied at once.
+#: Numbers of 64 bits in what is multiplied, or requantised, at once.
 _PATCHES = 1 << 23
 
 
@@ -55,7 +55,8 @@ class Conv(Op):
         n, c, h, w = x.shape
         top, left, bottom, right = self.pads
         padded = np.zeros((n, c, h + top + bottom, w + left + right), np.float64)
-        padded[:, :, top : top + h, left : left + w] = x.astype(np.float64) - self.x_zero
+        inside = padded[:, :, top : top + h, left : left + w]
+        np.subtract(x, self.x_zero, out=inside, dtype=np.float64)
         m, per_group, kh, kw = self.weights.shape
         view = windows(padded, (kh, kw), self.strides, self.dilations)
         oh, ow = view.shape[2:4]
@@ -71,12 +72,17 @@ class Conv(Op):
                 # Exact: every product and partial sum is an integer far below 2**53.
                 sums = (patch @ kernel.T).astype(np.int64).reshape(n, -1, ow, mg)
                 out[:, g * mg : (g + 1) * mg, top : top + rows] = sums.transpose(0, 3, 1, 2)
-        return out + self.bias.astype(np.int64).reshape(1, -1, 1, 1)
+        out += self.bias.astype(np.int64).reshape(1, -1, 1, 1)
+        return out
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """int8 [N, M, OH, OW], or [N, M, OL] for a 3-D input."""
         x4 = x[:, :, None, :] if x.ndim == 3 else x
-        y = requantise(self.sums(x4), self.requant, axis=1)
+        sums = self.sums(x4)
+        y = np.empty(sums.shape, np.int8)
+        rows = max(1, _PATCHES // max(1, sums[:, :, 0].size))
+        for top in range(0, sums.shape[2], rows):
+            y[:, :, top : top + rows] = requantise(sums[:, :, top : top + rows], self.requant, axis=1)
         return y[:, :, 0, :] if x.ndim == 3 else y
 
     def macs(self, *shapes: tuple[int, ...]) -> int:

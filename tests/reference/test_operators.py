@@ -97,10 +97,11 @@ def test_conv_in_pieces_is_the_same(monkeypatch):
         requant=requant(rng, 4),
     )
     x = int8(rng, 2, 6, 11, 9)
-    whole = op.sums(x)
+    whole, codes = op.sums(x), op.run(x)
     for patches in (1, 400, 1000):
         monkeypatch.setattr("systolith.reference.conv._PATCHES", patches)
         np.testing.assert_array_equal(op.sums(x), whole)
+        np.testing.assert_array_equal(op.run(x), codes)
 
 
 def test_conv_in_one_dimension_is_the_same_with_height_one():
