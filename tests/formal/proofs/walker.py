@@ -234,7 +234,7 @@ def _offered(
         | (piece.len == Mux(fits, left, Mux(to_page < BURST_BEATS, to_page, BURST_BEATS - 1))),
         "ends": ~known | (piece.ends == (fits & (row.error == HwErrorCode.NONE))),
     }
-    # Of a row that failed, what is behind its one piece does not matter.
+    # What is behind the one piece of a row that failed does not matter.
     live = valid & (known | (row.error == HwErrorCode.NONE))
     for name, condition in right.items():
         claims.invariant(f"offered_{name}", ~live | condition)
