@@ -1,4 +1,4 @@
-"""A second prover: yosys's own `sat`, which shares neither formulas nor solver with the first."""
+"""A second prover: yosys's own `sat`, which unrolls by itself and asks MiniSat."""
 
 import tempfile
 from pathlib import Path
