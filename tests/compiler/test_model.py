@@ -59,7 +59,8 @@ def test_a_part_has_the_constants_that_it_reads() -> None:
     model = Model.from_proto(proto())
     part = model.part([model.by_name["product"]], ["x"], ["h"])
     assert set(part.constants) == {"w"} and part.to_proto().ir_version >= 4
-    onnx.checker.check_model(part.to_proto())
+    assert part.to_proto().graph.output[0].name == "h"
+    onnxruntime.InferenceSession(part.to_proto().SerializeToString())
 
 
 def test_added_constants_are_typed_and_unread_ones_go() -> None:
