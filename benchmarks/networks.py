@@ -8,7 +8,7 @@ from systolith.reference.graph import Op, QGraph, QNode, QTensor, Requant
 from systolith.reference.matmul import MatMul
 from systolith.reference.max_pool import MaxPool
 from systolith.reference.recurrent import Recurrent
-from systolith.reference.shape import Reshape
+from systolith.reference.reshape import Reshape
 from systolith.spec import numerics
 from systolith.spec.isa import Cell
 

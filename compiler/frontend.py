@@ -27,18 +27,6 @@ __all__ = ["import_model", "import_quantised", "supported_operators", "supported
 _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT8: "int8", onnx.TensorProto.UINT8: "uint8"}
 #: Above it, products with the steps between two codes of int8 pass float32.
 _LARGEST_SCALE = np.finfo(np.float32).max / 512
-#: Operators that hand on their operand's integers, so that the scale may be stated behind them.
-_MOVERS = (
-    "Concat",
-    "Dropout",
-    "Flatten",
-    "Identity",
-    "MaxPool",
-    "Reshape",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-)
 
 
 def import_model(
@@ -187,7 +175,8 @@ class _Importer:
                 if node.op_type == "DequantizeLinear" and node.input[0] == current:
                     scale, zero, _ = self._parameters(node, dtype == "uint8")
                     return scale.item(), int(zero.item())
-                if node.op_type in _MOVERS:
+                rule = rule_of(node)
+                if rule is not None and rule.moves:
                     waiting.append(node.output[0])
         return 1.0, -128 if dtype == "uint8" else 0
 

@@ -10,7 +10,6 @@ import numpy as np
 from systolith.host.driver import dequantise, quantise
 from systolith.host.segments import HostSegments
 from systolith.reference.partition import Partition
-from systolith.reference.recurrent import Recurrent
 
 __all__ = [
     "SAMPLES",
@@ -71,7 +70,7 @@ def signal_to_noise(
             [*samples[0]],
             [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLES).astype(int))],
         )
-    on_core = {source for node in graph.nodes if isinstance(node.op, Recurrent) for source in node.sources}
+    on_core = {source for node in graph.nodes if node.op.stateful for source in node.sources}
     layers = {
         name: node.name
         for node in loaded.graph.node
@@ -124,7 +123,7 @@ def gain(before: dict[str, dict[str, float | None]], after: dict[str, dict[str, 
 
 def has_recurrent_layers(partition: Partition) -> bool:
     """Whether a recurrent layer runs on the core."""
-    return any(isinstance(node.op, Recurrent) for node in partition.graph.nodes)
+    return any(node.op.stateful for node in partition.graph.nodes)
 
 
 def chosen_hidden(

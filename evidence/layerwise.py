@@ -10,8 +10,6 @@ import onnx
 import onnxruntime
 
 from systolith.compiler.base.runtime import session, session_options
-from systolith.reference.average_pool import AveragePool
-from systolith.reference.conv import windows
 from systolith.reference.graph import QGraph, QNode, QTensor
 
 __all__ = ["LayerDifference", "OrtLayers", "held", "literal_session"]
@@ -136,13 +134,6 @@ def held(array: np.ndarray, tensor: QTensor) -> np.ndarray:
 def _ties(node: QNode, graph: QGraph, x: np.ndarray) -> np.ndarray:
     """Where the result is a mean of integers in the scale of its operand, and lies exactly between two
     codes."""
-    op, source, result = node.op, graph.tensors[node.inputs[0]], graph.tensors[node.output]
-    if not isinstance(op, AveragePool) or source.scale != result.scale:
-        return np.zeros(result.shape, bool)
-    x4 = x[:, :, None, :] if x.ndim == 3 else x
-    top, left, bottom, right = op.pads
-    padded = np.pad(x4.astype(np.int64) - op.x_zero, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    doubled = 2 * windows(padded, op.kernel, op.strides, op.dilations).sum(axis=(4, 5))
-    counts = np.multiply.outer(op.counts_y, op.counts_x)
-    ties: np.ndarray = (doubled % counts == 0) & (doubled // counts % 2 == 1)
-    return ties.reshape(result.shape)
+    source, result = graph.tensors[node.inputs[0]], graph.tensors[node.output]
+    ties = node.op.ties(x) if source.scale == result.scale else None
+    return np.zeros(result.shape, bool) if ties is None else ties

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,14 +37,19 @@ class AveragePool(Op):
     x_zero: int
     requants: dict[int, Requant]
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        """int8 [N, C, OH, OW], or [N, C, OL] for a 3-D input."""
+    def sums(self, x: np.ndarray) -> np.ndarray:
+        """int64 sums [N, C, OH, OW]."""
         x4 = x[:, :, None, :] if x.ndim == 3 else x
         n, c, h, w = x4.shape
         top, left, bottom, right = self.pads
         padded = np.zeros((n, c, h + top + bottom, w + left + right), np.int64)
         padded[:, :, top : top + h, left : left + w] = x4.astype(np.int64) - self.x_zero
-        sums = windows(padded, self.kernel, self.strides, self.dilations).sum(axis=(4, 5))
+        sums: np.ndarray = windows(padded, self.kernel, self.strides, self.dilations).sum(axis=(4, 5))
+        return sums
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """int8 [N, C, OH, OW], or [N, C, OL] for a 3-D input."""
+        sums = self.sums(x)
         counts = np.multiply.outer(self.counts_y, self.counts_x)
         y = np.empty(sums.shape, np.int8)
         for count, requant in self.requants.items():
@@ -56,3 +61,16 @@ class AveragePool(Op):
         """Additions, counted as multiply-accumulates by one."""
         (x,) = shapes
         return int(x[0] * x[1] * len(self.counts_y) * len(self.counts_x) * np.prod(self.kernel))
+
+    def with_table(self, table: np.ndarray) -> Op:
+        """The same operator, its result looked up."""
+        return replace(
+            self, requants={count: requant.with_table(table) for count, requant in self.requants.items()}
+        )
+
+    def ties(self, x: np.ndarray) -> np.ndarray:
+        """Where a sum divides to a half."""
+        sums = self.sums(x)
+        counts = np.multiply.outer(self.counts_y, self.counts_x)
+        ties: np.ndarray = (2 * sums % counts == 0) & (2 * sums // counts % 2 == 1)
+        return ties[:, :, 0, :] if x.ndim == 3 else ties

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,3 +93,7 @@ class Conv(Op):
         oh = (h + self.pads[0] + self.pads[2] - (kh - 1) * self.dilations[0] - 1) // self.strides[0] + 1
         ow = (w + self.pads[1] + self.pads[3] - (kw - 1) * self.dilations[1] - 1) // self.strides[1] + 1
         return int(x[0] * m * oh * ow * per_group * kh * kw)
+
+    def with_table(self, table: np.ndarray) -> Op:
+        """The same operator, its result looked up."""
+        return replace(self, requant=self.requant.with_table(table))

@@ -8,7 +8,7 @@ the model's own axis order; how a tensor lies in memory is the back end's busine
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -57,15 +57,23 @@ class Requant:
     high: int = 127
     table: np.ndarray | None = None
 
+    def with_table(self, table: np.ndarray) -> Requant:
+        """The same, its result looked up once more."""
+        return replace(self, table=table if self.table is None else table[self.table.astype(np.uint8)])
+
 
 class Op:
     """Base class of operators. A subclass is a frozen dataclass of attributes with ``run(*arrays) -> array``.
 
-    Where `carried` is set, ``step(*arrays, state) -> (array, state)`` continues from the state that the run
-    before left.
+    What other levels must know of an operator are its traits: the methods and properties below, with what
+    holds for most. Where `carried` is set, ``step(*arrays, state) -> (array, state)`` continues from the
+    state that the run before left.
     """
 
+    #: Its state continues from run to run.
     carried: bool = False
+    #: It may be made to carry a state, by `carrying`.
+    stateful: bool = False
     #: The output for int8 inputs, exactly; each operator says how many it takes.
     run: Callable[..., np.ndarray]
     #: Output and new state for int8 inputs and the former state, of an operator that is `carried`.
@@ -74,6 +82,34 @@ class Op:
     def macs(self, *shapes: tuple[int, ...]) -> int:
         """Multiply-accumulates for inputs of these shapes."""
         return 0
+
+    @property
+    def as_table(self) -> np.ndarray | None:
+        """The table of 256 entries, of an operator that is nothing else."""
+        return None
+
+    def with_table(self, table: np.ndarray) -> Op | None:
+        """The operator with its result looked up in a table; None where it cannot do that."""
+        return None
+
+    def carrying(self) -> Op:
+        """The operator with its state carried from run to run.
+
+        Raises
+        ------
+        ValueError   If it has no state, or cannot carry it; says why.
+        """
+        raise ValueError("it has no state")
+
+    @property
+    def first_bytes(self) -> np.ndarray:
+        """int8 state before the first run, of an operator that is `carried`."""
+        raise TypeError(f"{type(self).__name__} has no state")
+
+    def ties(self, x: np.ndarray) -> np.ndarray | None:
+        """Where the exact result lies between two codes, of an operator that takes the mean of integers and
+        gives it in their scale; None of any other operator."""
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,3 +39,7 @@ class MatMul(Op):
         """Multiply-accumulates."""
         (x,) = shapes
         return math.prod(x[:-1]) * self.weights.size
+
+    def with_table(self, table: np.ndarray) -> Op:
+        """The same operator, its result looked up."""
+        return replace(self, requant=self.requant.with_table(table))

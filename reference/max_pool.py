@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from systolith.reference.conv import windows
 from systolith.reference.graph import Op
-from systolith.reference.requantise import lookup
+from systolith.reference.requantise import joined, lookup
 
 __all__ = ["MaxPool"]
 
@@ -37,3 +37,7 @@ class MaxPool(Op):
         padded = np.pad(x4, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=-128)
         y = lookup(windows(padded, self.kernel, self.strides, self.dilations).max(axis=(4, 5)), self.table)
         return y[:, :, 0, :] if x.ndim == 3 else y
+
+    def with_table(self, table: np.ndarray) -> Op:
+        """The same operator, its result looked up."""
+        return replace(self, table=joined(self.table, table))

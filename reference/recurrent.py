@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -59,6 +60,7 @@ class Recurrent(Op):
     hidden: np.ndarray
     state: np.ndarray
     carried: bool = False
+    stateful: ClassVar[bool] = True
 
     @property
     def planes(self) -> int:
@@ -117,6 +119,12 @@ class Recurrent(Op):
                 state, h = cells.rnn(gates[0], state, self.alpha, self.wide)
             result[t, 0] = cells.split(h)[0] if self.wide else h
         return result, (h, state)
+
+    def carrying(self) -> Op:
+        """The same layer, continuing where the run before ended."""
+        if self.reverse:
+            raise ValueError("it runs from the end of the sequence, which a stream does not have")
+        return replace(self, carried=True)
 
     @property
     def first_bytes(self) -> np.ndarray:

@@ -8,12 +8,17 @@ import numpy as np
 from systolith.reference.graph import Requant
 from systolith.spec import numerics
 
-__all__ = ["lookup", "requantise"]
+__all__ = ["joined", "lookup", "requantise"]
 
 
 def lookup(q: np.ndarray, table: np.ndarray | None) -> np.ndarray:
     """``table[q & 255]`` as int8; `q` itself where there is no table."""
     return q if table is None else table[q.astype(np.uint8)]
+
+
+def joined(first: np.ndarray | None, second: np.ndarray) -> np.ndarray:
+    """One table that does what both do, `first` before `second`; None changes nothing."""
+    return second if first is None else lookup(first, second)
 
 
 def requantise(sums: np.ndarray, requant: Requant, axis: int = -1) -> np.ndarray:

@@ -14,15 +14,22 @@ from collections.abc import Callable
 import numpy as np
 from hypothesis import strategies as st
 
+from systolith.reference.add import Add
 from systolith.reference.average_pool import AveragePool
+from systolith.reference.concat import Concat
 from systolith.reference.conv import Conv
-from systolith.reference.elementwise import Add, Lookup, Mul
 from systolith.reference.graph import QGraph, QNode, QTensor, Requant
+from systolith.reference.lookup import Lookup
 from systolith.reference.matmul import MatMul
 from systolith.reference.max_pool import MaxPool
-from systolith.reference.shape import Concat, Reshape, Transpose
+from systolith.reference.mul import Mul
+from systolith.reference.recurrent import Recurrent
+from systolith.reference.reshape import Reshape
+from systolith.reference.take import Take
+from systolith.reference.transpose import Transpose
 from systolith.spec import numerics
 from systolith.spec.arch import PRESETS, ArchConfig
+from systolith.spec.isa import Cell
 
 __all__ = [
     "ARCHS",
@@ -371,6 +378,61 @@ class GraphBuilder:
             Reshape(shape=(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])), x
         )
 
+    def take(self, x: str) -> str:
+        """One index of an axis that is not the batch."""
+        axis = self.integer(1, len(self.shape(x)) - 1)
+        return self.append(Take(axis=axis, index=self.integer(0, self.shape(x)[axis] - 1)), x)
+
+    def recurrent(
+        self,
+        x: str,
+        kind: Cell,
+        units: int,
+        reverse: bool,
+        planes: int | None = None,
+        wide: bool = False,
+    ) -> str:
+        """A layer with random weights, scales and initial state; the input's weights are of so many int8
+        planes, or of 1 to 3."""
+        _, batch, inputs = self.tensors[x].shape
+        count = kind.gates
+        weights, recurrent = (
+            self.weights(count, units, inputs).astype(np.int16),
+            self.weights(count, units, units),
+        )
+        weights = weights * self.integer(1, 3) if planes is None else np.clip(weights, -127, 127) * planes
+        if kind is Cell.GRU:
+            weights[3], recurrent[2] = 0, 0
+        spread = (
+            2.0 ** self.rng.uniform(-2, 2, count * units)
+            * 4096
+            / (74 * 74 * np.sqrt(inputs + units))
+            / (256 if wide else 1)
+        )
+        pairs = [numerics.approximate_scale(float(s)) for s in spread]
+        return self.append(
+            Recurrent(
+                kind=kind,
+                weights=weights,
+                recurrent=recurrent,
+                bias=(self.rng.integers(-20000, 20000, (count, units)) * (256 if wide else 1)).astype(
+                    np.int32
+                ),
+                mult=np.array([m for m, _ in pairs]).reshape(count, units),
+                shift=np.array([s for _, s in pairs]).reshape(count, units),
+                x_zero=self.tensors[x].zero_point,
+                cell_shift=self.integer(0, 7),
+                alpha=self.integer(1, 1 << 15),
+                reverse=reverse,
+                wide=wide,
+                hidden=self.rng.integers(-32768, 32640, (batch, units)).astype(np.int16)
+                if wide
+                else self.rng.integers(-128, 128, (batch, units)).astype(np.int8),
+                state=self.rng.integers(-32768, 32768, (batch, units)).astype(np.int16),
+            ),
+            x,
+        )
+
     def depthwise(self, x: str) -> str:
         return self.conv(x, channels=self.shape(x)[1], group=self.shape(x)[1])
 
@@ -384,6 +446,7 @@ class GraphBuilder:
             else [self.matmul, self.matmul]
         )
         steps += [self.max_pool, self.average_pool] if rank == 4 else []
+        steps += [self.take] if rank > 2 else []
         return self.choose(*steps)(x)
 
     def grow(self, steps: int, largest: int) -> QGraph:

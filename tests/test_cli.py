@@ -13,8 +13,8 @@ from systolith.cli import program
 from systolith.evidence import locate
 from systolith.host.device import DeviceError
 from systolith.options import Running
-from systolith.reference.elementwise import Lookup
 from systolith.reference.graph import QGraph
+from systolith.reference.lookup import Lookup
 from systolith.spec.arch import PRESETS, load_arch
 from systolith.spec.image import Image
 from systolith.spec.isa import isa_for

@@ -14,7 +14,7 @@ from systolith.host.driver import InputError
 from systolith.reference.partition import Partition
 from systolith.spec.image import Image
 from systolith.spec.isa import Cell
-from tests.compiler.test_recurrent import float_model, random_layer
+from tests.compiler.test_recurrent import float_model
 from tests.graphs import ARCHS, GraphBuilder
 
 STEPS = 5
@@ -24,7 +24,7 @@ def networks(kind):
     """The same layer over one step, and over a whole sequence."""
     b = GraphBuilder(31)
     x = b.input((STEPS, 2, 11))
-    whole = b.finish(random_layer(b, x, kind, 13, reverse=False))
+    whole = b.finish(b.recurrent(x, kind, 13, reverse=False))
     (node,) = whole.nodes
     tensors = {
         name: dataclasses.replace(tensor, shape=(1, *tensor.shape[1:]))
@@ -60,7 +60,7 @@ def test_the_cells_of_a_frame_keep_up_with_the_array():
     """The array reads the hidden state in every cycle; the cells find their own state in another block."""
     units, arch = 64, ARCHS["array8"]
     b = GraphBuilder(32)
-    frame = b.finish(random_layer(b, b.input((1, 1, units)), Cell.LSTM, units, reverse=False))
+    frame = b.finish(b.recurrent(b.input((1, 1, units)), Cell.LSTM, units, reverse=False))
     (node,) = frame.nodes
     image = api.compile(Partition(graph=frame), arch, streaming=True)
     with systolith.Session("rtl", image) as session:

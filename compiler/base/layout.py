@@ -12,16 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from systolith.reference.average_pool import AveragePool
-from systolith.reference.conv import Conv
-from systolith.reference.elementwise import Lookup
-from systolith.reference.graph import QGraph
-from systolith.reference.matmul import MatMul
-from systolith.reference.max_pool import MaxPool
-from systolith.reference.recurrent import Recurrent
-from systolith.reference.shape import Reshape, Take, Transpose
-
-__all__ = ["Layout", "channels_last", "is_linear", "input_orders", "row_major"]
+__all__ = ["Layout", "channels_last", "is_linear", "row_major", "same_bytes"]
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -56,41 +47,3 @@ class Layout:
 
     order: tuple[int, ...]
     flatten: np.ndarray | None = field(default=None, compare=False)
-
-
-def input_orders(graph: QGraph) -> dict[str, tuple[int, ...]]:
-    """The order in which each graph input serves its first reader without a copy."""
-    readers: dict[str, list] = {}
-    for node in graph.nodes:
-        for name in node.inputs:
-            readers.setdefault(name, []).append(node)
-
-    def wanted(name: str) -> tuple[int, ...]:
-        shape = graph.tensors[name].shape
-        for node in readers.get(name, ()):
-            if isinstance(node.op, Conv | MaxPool | AveragePool):
-                return channels_last(shape)
-            if isinstance(node.op, Reshape | MatMul | Recurrent | Take):
-                return row_major(shape)
-            after = wanted(node.output)
-            if isinstance(node.op, Transpose):
-                return tuple(node.op.perm[i] for i in after)
-            if graph.tensors[node.output].shape == shape:
-                return after
-        return row_major(shape)
-
-    return {name: wanted(name) for name in graph.inputs}
-
-
-def only_matmuls_read(graph: QGraph, name: str) -> bool:
-    """Every path from the tensor leads through look-ups to matrix products, and it is no output."""
-    readers = [node for node in graph.nodes if name in node.inputs]
-    return (
-        bool(readers)
-        and name not in graph.outputs
-        and all(
-            isinstance(node.op, MatMul)
-            or (isinstance(node.op, Lookup) and only_matmuls_read(graph, node.output))
-            for node in readers
-        )
-    )

@@ -16,6 +16,7 @@ import numpy as np
 
 from systolith.compiler.lower.context import Lowering
 from systolith.compiler.lower.passes import kept_runs
+from systolith.compiler.lower.registry import Order, Temporary, lowering
 from systolith.reference.recurrent import Recurrent
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Region, Space
@@ -23,7 +24,8 @@ from systolith.spec.isa import Destination, Region, Space
 __all__ = ["lower_recurrent"]
 
 
-def lower_recurrent(low: Lowering, op: Recurrent) -> list[tuple[int, int]]:
+@lowering(Recurrent, order=Order.ROW_MAJOR)
+def lower_recurrent(low: Lowering, op: Recurrent) -> Temporary:
     """One layer; x and the result lie row-major. Returns ranges of the activation SRAM to release.
 
     Raises

@@ -1,31 +1,11 @@
 """One file per operator family; importing this package fills `registry.RULES`."""
 
-from systolith.compiler.ops import (
-    add,
-    average_pool,
-    concat,
-    conv,
-    lookup,
-    matmul,
-    max_pool,
-    mul,
-    recurrent,
-    scan,
-    shape,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from systolith.compiler.ops.registry import RULES
 
-__all__ = [
-    "RULES",
-    "add",
-    "average_pool",
-    "concat",
-    "conv",
-    "lookup",
-    "matmul",
-    "max_pool",
-    "mul",
-    "recurrent",
-    "scan",
-    "shape",
-]
+__all__ = ["RULES"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

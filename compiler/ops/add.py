@@ -8,7 +8,7 @@ from systolith.compiler.base.errors import QuantiseError
 from systolith.compiler.ops.arithmetic import binary_operands, special_case
 from systolith.compiler.ops.registry import NodeView, register
 from systolith.compiler.ops.values import Builder, Pending, Value
-from systolith.reference.elementwise import Add
+from systolith.reference.add import Add
 from systolith.spec import numerics
 
 __all__ = ["convert_add"]

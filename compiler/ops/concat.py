@@ -5,7 +5,7 @@ from __future__ import annotations
 from systolith.compiler.base.errors import QuantiseError, UnsupportedError
 from systolith.compiler.ops.registry import NodeView, register
 from systolith.compiler.ops.values import Builder, FloatInput, Pending, Quant, Value
-from systolith.reference.shape import Concat
+from systolith.reference.concat import Concat
 
 __all__ = ["convert_concat"]
 
@@ -19,7 +19,7 @@ def shapes_agree(node: NodeView) -> bool:
     return len({value.shape[:axis] + value.shape[axis + 1 :] for value in node.values}) == 1
 
 
-@register("Concat", attributes=("axis",), constraints=(shapes_agree,))
+@register("Concat", attributes=("axis",), constraints=(shapes_agree,), moves=True)
 def convert_concat(builder: Builder, node: NodeView) -> Value:
     """Operands that wait for the scale of the result."""
     axis = node.attrs["axis"] % len(node.values[0].shape)

@@ -64,6 +64,7 @@ def _convert(builder: Builder, node: NodeView, kernel: tuple[int, ...]) -> Value
         pads_not_negative,
         pads_below_kernel,
     ),
+    moves=True,
 )
 def convert_max_pool(builder: Builder, node: NodeView) -> Value:
     """A window maximum."""

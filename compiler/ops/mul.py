@@ -8,7 +8,7 @@ from systolith.compiler.ops.arithmetic import binary_operands, special_case
 from systolith.compiler.ops.registry import NodeView, register
 from systolith.compiler.ops.values import Builder, Pending, Value
 from systolith.compiler.ops.weighted import scalar_requant
-from systolith.reference.elementwise import Mul
+from systolith.reference.mul import Mul
 
 __all__ = ["convert_mul"]
 

@@ -8,8 +8,9 @@ import numpy as np
 from systolith.compiler.base.errors import QuantiseError, UnsupportedError
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
 from systolith.compiler.ops.values import Builder, Const, Func, Value, dequantised
+from systolith.reference.concat import Concat
 from systolith.reference.recurrent import Recurrent
-from systolith.reference.shape import Concat, Take
+from systolith.reference.take import Take
 from systolith.spec import cells, numerics
 from systolith.spec.isa import Cell
 

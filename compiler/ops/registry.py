@@ -44,13 +44,18 @@ Constraint = Callable[[NodeView], bool]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Rule:
-    """How one operator is imported. The docstrings of `constraints` are both messages and documentation."""
+    """How one operator is imported. The docstrings of `constraints` are both messages and documentation.
+
+    `moves` is true of an operator that hands on its operands' integers, so that a scale may be stated behind
+    it.
+    """
 
     name: str
     attributes: frozenset[str]
     constraints: tuple[Constraint, ...]
     convert: Callable[[Builder, NodeView], Value | tuple[Value, ...]]
     domain: str = ""
+    moves: bool = False
 
     def check(self, node: NodeView) -> None:
         """Raise `UnsupportedError` for the first attribute or constraint that does not hold."""
@@ -91,7 +96,11 @@ def unsupported(node: onnx.NodeProto) -> UnsupportedError:
 
 
 def register(
-    *names: str, attributes: tuple[str, ...] = (), constraints: tuple[Constraint, ...] = (), domain: str = ""
+    *names: str,
+    attributes: tuple[str, ...] = (),
+    constraints: tuple[Constraint, ...] = (),
+    domain: str = "",
+    moves: bool = False,
 ):
     """Decorator: the function imports these operators."""
 
@@ -103,6 +112,7 @@ def register(
                 constraints=constraints,
                 convert=convert,
                 domain=domain,
+                moves=moves,
             )
         return convert
 

@@ -17,7 +17,8 @@ from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.ops.recurrent import HIDDEN_SCALE, hidden_is_wide, quantised_layer
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
 from systolith.compiler.ops.values import Builder, Const, Func, Value, dequantised
-from systolith.reference.shape import Reshape, Take
+from systolith.reference.reshape import Reshape
+from systolith.reference.take import Take
 from systolith.spec import cells
 from systolith.spec.isa import Cell
 

@@ -11,7 +11,9 @@ import numpy as np
 from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.ops.registry import NodeView, constant, register
 from systolith.compiler.ops.values import Builder, Const, Quant, Value
-from systolith.reference.shape import Reshape, Take, Transpose
+from systolith.reference.reshape import Reshape
+from systolith.reference.take import Take
+from systolith.reference.transpose import Transpose
 
 __all__ = ["convert_reshape", "convert_transpose"]
 
@@ -25,7 +27,7 @@ def _reshape(builder: Builder, node: NodeView, shape: tuple[int, ...]) -> Value:
     return builder.move(value, node.name, node.op_type, Reshape(shape=shape), shape, node.outputs[0])
 
 
-@register("Reshape", attributes=("allowzero", "shape"))
+@register("Reshape", attributes=("allowzero", "shape"), moves=True)
 def convert_reshape(builder: Builder, node: NodeView) -> Value:
     """Zeros copy an extent (unless allowzero is 1), one -1 is inferred."""
     wanted = node.attrs["shape"] if "shape" in node.attrs else constant(node, 1).tolist()
@@ -42,7 +44,7 @@ def convert_reshape(builder: Builder, node: NodeView) -> Value:
     )
 
 
-@register("Flatten", attributes=("axis",))
+@register("Flatten", attributes=("axis",), moves=True)
 def convert_flatten(builder: Builder, node: NodeView) -> Value:
     """Two axes: those before `axis`, and the rest."""
     old = node.values[0].shape
@@ -58,7 +60,7 @@ def _axes(node: NodeView) -> list[int] | None:
     return None if axes is None else axes.reshape(-1).tolist()
 
 
-@register("Squeeze", attributes=("axes",))
+@register("Squeeze", attributes=("axes",), moves=True)
 def convert_squeeze(builder: Builder, node: NodeView) -> Value:
     """Axes of extent 1 go: those named, or all."""
     old, axes = node.values[0].shape, _axes(node)
@@ -70,7 +72,7 @@ def convert_squeeze(builder: Builder, node: NodeView) -> Value:
     return _reshape(builder, node, tuple(extent for axis, extent in enumerate(old) if axis not in gone))
 
 
-@register("Unsqueeze", attributes=("axes",))
+@register("Unsqueeze", attributes=("axes",), moves=True)
 def convert_unsqueeze(builder: Builder, node: NodeView) -> Value:
     """Axes of extent 1 come."""
     old, axes = list(node.values[0].shape), _axes(node)
@@ -79,7 +81,7 @@ def convert_unsqueeze(builder: Builder, node: NodeView) -> Value:
     return _reshape(builder, node, tuple(1 if axis in new else old.pop(0) for axis in range(rank)))
 
 
-@register("Transpose", attributes=("perm",))
+@register("Transpose", attributes=("perm",), moves=True)
 def convert_transpose(builder: Builder, node: NodeView) -> Value:
     """Axes permuted; reversed where perm is left out."""
     old = node.values[0].shape
@@ -102,13 +104,13 @@ def inference_only(node: NodeView) -> bool:
     )
 
 
-@register("Identity")
+@register("Identity", moves=True)
 def convert_identity(builder: Builder, node: NodeView) -> Value:
     """The value itself."""
     return node.values[0]
 
 
-@register("Dropout", attributes=("ratio", "seed"), constraints=(inference_only,))
+@register("Dropout", attributes=("ratio", "seed"), constraints=(inference_only,), moves=True)
 def convert_dropout(builder: Builder, node: NodeView) -> Value:
     """The value itself."""
     return node.values[0]

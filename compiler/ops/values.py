@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from systolith.compiler.base.errors import QuantiseError, UnsupportedError
-from systolith.reference.elementwise import Lookup
 from systolith.reference.graph import Op, QNode, QTensor
-from systolith.reference.shape import Reshape
+from systolith.reference.lookup import Lookup
+from systolith.reference.reshape import Reshape
 
 __all__ = ["Builder", "Const", "FloatInput", "Func", "Pending", "Quant", "Value", "dequantised", "quantised"]
 
@@ -121,12 +121,14 @@ class Pending:
              folded into
     parts : tuple of values       operands to be quantised like the result (Concat); replaces `inputs`
     made : tuple of int           shape before `then`, where that is not empty
+    compose : function            (builder, name, scale, zero, low, high) -> tensor, of a result that takes
+              several operators: it appends them, the last to give `name`, and replaces `build`
     """
 
     node: str
     op_type: str
     shape: tuple[int, ...]
-    build: Callable[[float, int, int, int], Op]
+    build: Callable[[float, int, int, int], Op] | None
     inputs: tuple[str, ...]
     sources: tuple[str, ...]
     clamps: tuple[tuple[float, float], ...] = ()
@@ -134,6 +136,7 @@ class Pending:
     linear: object | None = None
     parts: tuple[object, ...] = ()
     made: tuple[int, ...] = ()
+    compose: Callable[[Builder, str, float, int, int, int], str] | None = None
 
 
 Value = Const | FloatInput | Quant | Func | Pending
@@ -301,7 +304,6 @@ class Builder:
         for lower, upper in value.clamps:
             low, high = np.clip([low, high], lower, max(lower, upper)) if lower <= upper else (upper, upper)
         low, high = (int(q) for q in quantised(np.array([low, high]), scale, zero))
-        op = value.build(scale, zero, low, high)
         inputs = value.inputs
         sources = (*value.sources, node)
         if value.parts:
@@ -309,10 +311,18 @@ class Builder:
                 self._part(part, value, f"{name}_part{index}", scale, zero)
                 for index, part in enumerate(value.parts)
             )
-        steps = [(op, value.made or value.shape, value.op_type), *value.then]
+        steps = list(value.then)
+        if value.compose is not None:
+            made = value.compose(self, f"{name}_made" if steps else name, scale, zero, low, high)
+            if not steps:
+                return made
+            inputs = (made,)
+        else:
+            op = value.build(scale, zero, low, high)
+            steps.insert(0, (op, value.made or value.shape, value.op_type))
         for index, (step, shape, op_type) in enumerate(steps):
             last = index == len(steps) - 1
-            label = value.node if index == 0 else f"{value.node}_{op_type}"
+            label = value.node if index == 0 and value.compose is None else f"{value.node}_{op_type}"
             output = name if last else f"{name}_{index}"
             inputs = (
                 self.append(

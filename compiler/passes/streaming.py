@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from systolith.compiler.base.errors import UnsupportedError
 from systolith.reference.graph import QGraph
-from systolith.reference.recurrent import Recurrent
 
 __all__ = ["carry_states"]
 
@@ -21,15 +20,13 @@ def carry_states(graph: QGraph, names: frozenset[str] | None = None) -> QGraph:
     """
     nodes = []
     for node in graph.nodes:
-        if isinstance(node.op, Recurrent) and (names is None or names.intersection(node.sources)):
-            if node.op.reverse:
+        if node.op.stateful and (names is None or names.intersection(node.sources)):
+            try:
+                node = replace(node, op=node.op.carrying())
+            except ValueError as error:
                 raise UnsupportedError(
-                    "import",
-                    node.name,
-                    "it runs from the end of the sequence, which a stream does not have",
-                    "compile the model without streaming",
-                )
-            node = replace(node, op=replace(node.op, carried=True))
+                    "import", node.name, str(error), "compile the model without streaming"
+                ) from error
         nodes.append(node)
     if not any(node.op.carried for node in nodes):
         raise UnsupportedError(

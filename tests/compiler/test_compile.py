@@ -7,9 +7,9 @@ import pytest
 
 from systolith.compiler.driver import compile_graph
 from systolith.host.driver import Driver
+from systolith.reference.concat import Concat
 from systolith.reference.hazards import HazardError, check_order
 from systolith.reference.machine_device import MachineDevice
-from systolith.reference.shape import Concat
 from systolith.spec.arch import PRESETS
 from systolith.spec.image import Image
 from systolith.spec.isa import OperandA, Space

@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 
 from systolith.compiler.frontend import import_model
 from systolith.reference.conv import Conv
-from systolith.reference.elementwise import Lookup
+from systolith.reference.lookup import Lookup
 from tests.compiler.qdq import QdqModel, layer_differences
 
 

@@ -13,59 +13,12 @@ from systolith.compiler.base.errors import QuantiseError
 from systolith.compiler.driver import compile_graph
 from systolith.compiler.frontend import import_model
 from systolith.host.driver import Driver
-from systolith.reference.elementwise import Lookup
+from systolith.reference.lookup import Lookup
 from systolith.reference.machine_device import MachineDevice
 from systolith.reference.recurrent import Recurrent
-from systolith.reference.shape import Reshape
-from systolith.spec import numerics
+from systolith.reference.reshape import Reshape
 from systolith.spec.isa import Cell
 from tests.graphs import ARCHS, GraphBuilder, assert_same_bits
-
-
-def random_layer(
-    b: GraphBuilder,
-    x: str,
-    kind: Cell,
-    units: int,
-    reverse: bool,
-    planes: int | None = None,
-    wide: bool = False,
-) -> str:
-    """A layer with random weights, scales and initial state; the input's weights are of so many int8 planes,
-    or of 1 to 3."""
-    _, batch, inputs = b.tensors[x].shape
-    count = kind.gates
-    weights, recurrent = b.weights(count, units, inputs).astype(np.int16), b.weights(count, units, units)
-    weights = weights * b.integer(1, 3) if planes is None else np.clip(weights, -127, 127) * planes
-    if kind is Cell.GRU:
-        weights[3], recurrent[2] = 0, 0
-    spread = (
-        2.0 ** b.rng.uniform(-2, 2, count * units)
-        * 4096
-        / (74 * 74 * np.sqrt(inputs + units))
-        / (256 if wide else 1)
-    )
-    pairs = [numerics.approximate_scale(float(s)) for s in spread]
-    return b.append(
-        Recurrent(
-            kind=kind,
-            weights=weights,
-            recurrent=recurrent,
-            bias=(b.rng.integers(-20000, 20000, (count, units)) * (256 if wide else 1)).astype(np.int32),
-            mult=np.array([m for m, _ in pairs]).reshape(count, units),
-            shift=np.array([s for _, s in pairs]).reshape(count, units),
-            x_zero=b.tensors[x].zero_point,
-            cell_shift=b.integer(0, 7),
-            alpha=b.integer(1, 1 << 15),
-            reverse=reverse,
-            wide=wide,
-            hidden=b.rng.integers(-32768, 32640, (batch, units)).astype(np.int16)
-            if wide
-            else b.rng.integers(-128, 128, (batch, units)).astype(np.int8),
-            state=b.rng.integers(-32768, 32768, (batch, units)).astype(np.int16),
-        ),
-        x,
-    )
 
 
 def random_network(seed: int):
@@ -73,8 +26,8 @@ def random_network(seed: int):
     b = GraphBuilder(seed)
     x = b.input((b.integer(1, 7), b.integer(1, 2), b.integer(1, 40)))
     for depth in range(b.integer(1, 2)):
-        x = random_layer(
-            b, x, list(Cell)[(seed + depth) % 3], b.integer(1, 40), bool(b.integer(0, 1)), wide=seed % 4 == 3
+        x = b.recurrent(
+            x, list(Cell)[(seed + depth) % 3], b.integer(1, 40), bool(b.integer(0, 1)), wide=seed % 4 == 3
         )
         b.tensors[x] = dataclasses.replace(b.tensors[x], scale=1 / 128, zero_point=0)
         if depth == 0:
@@ -86,7 +39,7 @@ def random_network(seed: int):
 def plain_network(kind: Cell, steps: int, inputs: int, units: int):
     """One layer over one sequence, whose weights are all int8."""
     b = GraphBuilder(5)
-    return b.finish(random_layer(b, b.input((steps, 1, inputs)), kind, units, reverse=False, planes=1))
+    return b.finish(b.recurrent(b.input((steps, 1, inputs)), kind, units, reverse=False, planes=1))
 
 
 @pytest.mark.parametrize("arch", ["tiny", "array8", "wide", "bus32"])

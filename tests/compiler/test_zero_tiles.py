@@ -12,7 +12,6 @@ from systolith.reference.machine_device import MachineDevice
 from systolith.reference.matmul import MatMul
 from systolith.reference.recurrent import Recurrent
 from systolith.spec.isa import Cell, Space
-from tests.compiler.test_recurrent import random_layer
 from tests.graphs import ARCHS, GraphBuilder, assert_same_bits
 
 
@@ -44,7 +43,7 @@ def thinned_network(seed):
     kind = seed % 3
     if kind == 0:
         x = b.input((b.integer(1, 5), 1, b.integer(20, 60)))
-        y = random_layer(b, x, list(Cell)[seed % 2], b.integer(20, 40), False)
+        y = b.recurrent(x, list(Cell)[seed % 2], b.integer(20, 40), False)
         node = b.nodes[-1]
         node.op.weights[:] = thinned(b, node.op.weights, (1, 2))
         node.op.recurrent[:] = thinned(b, node.op.recurrent, (1, 2))

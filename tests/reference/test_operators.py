@@ -6,13 +6,17 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from systolith.reference.add import Add
 from systolith.reference.average_pool import AveragePool
+from systolith.reference.concat import Concat
 from systolith.reference.conv import Conv
-from systolith.reference.elementwise import Add, Lookup, Mul
 from systolith.reference.graph import Requant
+from systolith.reference.lookup import Lookup
 from systolith.reference.matmul import MatMul
 from systolith.reference.max_pool import MaxPool
-from systolith.reference.shape import Concat, Reshape, Transpose
+from systolith.reference.mul import Mul
+from systolith.reference.reshape import Reshape
+from systolith.reference.transpose import Transpose
 
 SEEDS = range(8)
 

@@ -7,10 +7,9 @@ import pytest
 from systolith import api
 from systolith.reference.conv import Conv
 from systolith.reference.graph import QGraph
-from systolith.reference.shape import Reshape
+from systolith.reference.reshape import Reshape
 from systolith.spec.isa import Cell
 from systolith.spec.memory import FULL_RATE, MemoryTiming
-from tests.compiler.test_recurrent import random_layer
 from tests.graphs import ARCHS, GraphBuilder
 
 #: A 16-bit SDRAM.
@@ -75,9 +74,9 @@ def perceptron() -> QGraph:
 def recurrent(kind: Cell, inputs: int, units: int) -> QGraph:
     """Two layers over a sequence; of few units, so that the cells are the limit, or of many."""
     b = GraphBuilder(4)
-    x = random_layer(b, b.input((9, 1, inputs)), kind, units, reverse=False)
+    x = b.recurrent(b.input((9, 1, inputs)), kind, units, reverse=False)
     x = b.append(Reshape(shape=(9, 1, units)), x)
-    return b.finish(random_layer(b, x, kind, units, reverse=True))
+    return b.finish(b.recurrent(x, kind, units, reverse=True))
 
 
 @pytest.mark.parametrize("memory", [FULL_RATE, SLOW], ids=["full", "slow"])

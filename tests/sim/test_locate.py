@@ -23,8 +23,8 @@ from systolith.evidence.locate import AFTER, BEFORE, Location
 from systolith.evidence.lockstep import Lockstep
 from systolith.host.driver import Driver
 from systolith.hw.build import generate
+from systolith.reference.add import Add
 from systolith.reference.conv import Conv
-from systolith.reference.elementwise import Add
 from systolith.reference.graph import QGraph
 from systolith.reference.machine_device import MachineDevice
 from systolith.reference.max_pool import MaxPool

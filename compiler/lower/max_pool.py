@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from systolith.compiler.lower.context import Lowering
+from systolith.compiler.lower.registry import Order, lowering
 from systolith.compiler.lower.spatial import Views, over_images, spatial_window
 from systolith.reference.max_pool import MaxPool
 
 __all__ = ["lower_max_pool"]
 
 
+@lowering(MaxPool, order=Order.CHANNELS_LAST, streams=True)
 def lower_max_pool(low: Lowering, op: MaxPool) -> None:
     """MaxPool; input and output lie channels last."""
     window, _ = spatial_window(low, op.kernel, op.strides, op.dilations, op.pads)

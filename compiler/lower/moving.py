@@ -1,20 +1,18 @@
-"""Moving elements: concatenation, and the change of memory order that no relabelling can save."""
+"""Moving elements: strided copies between places, and the change of memory order that no relabelling can
+save."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from systolith.compiler.base.layout import Layout
 from systolith.compiler.lower.context import Lowering, Place
-from systolith.compiler.lower.elementwise import copy
 from systolith.compiler.lower.nest import whole_strides
 from systolith.compiler.lower.pieces import relay, transfer
-from systolith.reference.shape import Concat, Take
+from systolith.compiler.lower.vector import copy
 from systolith.spec.isa import Region
 
-__all__ = ["lower_concat", "lower_take", "reorder", "strides_of"]
+__all__ = ["move", "reorder", "strides_of"]
 
 
 def strides_of(shape: tuple[int, ...], order: tuple[int, ...]) -> list[int]:
@@ -26,36 +24,7 @@ def strides_of(shape: tuple[int, ...], order: tuple[int, ...]) -> list[int]:
     return strides
 
 
-def lower_concat(low: Lowering, op: Concat) -> None:
-    """Concat: each input is copied to its place; all lie in the result's order."""
-    y = low.places[low.node.output]
-    order = y.layout.order
-    out = strides_of(low.graph.tensors[low.node.output].shape, order)
-    target = [out[axis] for axis in order]
-    at = 0
-    for name in low.node.inputs:
-        shape, place = low.graph.tensors[name].shape, low.places[name]
-        extents = [shape[axis] for axis in order]
-        source = place.address, whole_strides(extents)
-        into = y.address + at * out[op.axis], target
-        _move(low, extents, source, place.external, into, y.external)
-        at += shape[op.axis]
-
-
-def lower_take(low: Lowering, op: Take) -> None:
-    """Take; both lie row-major."""
-    x, y = (low.places[name] for name in (low.node.inputs[0], low.node.output))
-    shape = low.graph.tensors[low.node.inputs[0]].shape
-    strides = whole_strides(shape)
-    extents = [extent for axis, extent in enumerate(shape) if axis != op.axis]
-    source = (
-        x.address + op.index * strides[op.axis],
-        [step for axis, step in enumerate(strides) if axis != op.axis],
-    )
-    _move(low, extents, source, x.external, (y.address, whole_strides(extents)), y.external)
-
-
-def _move(
+def move(
     low: Lowering,
     extents: Sequence[int],
     source: tuple[int, Sequence[int]],
@@ -91,9 +60,3 @@ def reorder(low: Lowering, name: str, order: tuple[int, ...]) -> Place:
     transfer(low, "LOAD", extents, source, (address, whole_strides(extents)))
     low.scratch.release(offset, place.bytes)
     return Place(address=address, bytes=place.bytes, layout=Layout(order=order))
-
-
-def flatten_order(shape: tuple[int, ...], order: tuple[int, ...]) -> np.ndarray:
-    """Row-major index of the element at each byte of one item of the batch (axis 0 outermost)."""
-    item = np.arange(int(np.prod(shape[1:], dtype=np.int64))).reshape(shape[1:])
-    return item.transpose([axis - 1 for axis in order[1:]]).ravel()
