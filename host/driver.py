@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
 
 from systolith.host.budget import budget_of
 from systolith.host.device import Core
+from systolith.host.inputs import InputError, check_inputs, port_specs
 from systolith.spec.errors import DeviceError, OutOfCyclesError, SystolithError
 from systolith.spec.image import Image
 from systolith.spec.isa import IsaError, isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status
 
-__all__ = ["Driver", "InputError", "Quantised", "dequantise", "memory_needed", "quantise"]
+__all__ = ["Driver", "Quantised", "dequantise", "memory_needed", "quantise"]
 
 _ALIGN = 4096
 #: The DATA region is cleared in pieces of this size.
 _CLEARED_BYTES = 1 << 20
-
-
-class InputError(SystolithError, ValueError):
-    """An input array that does not match the model."""
 
 
 class Quantised(Protocol):
@@ -153,7 +149,7 @@ class Driver:
         DeviceError        If the core stops with an error.
         OutOfCyclesError   If it does not end within its budget; the core is reset.
         """
-        self.check(inputs)
+        check_inputs(inputs, port_specs(self.image.inputs))
         raw = self.run_int8({io.name: quantise(inputs[io.name], io) for io in self.image.inputs})
         return {io.name: dequantise(raw[io.name], io) for io in self.image.outputs}
 
@@ -170,34 +166,6 @@ class Driver:
                 np.argsort(io.order)
             )
         return outputs
-
-    def check(self, inputs: Mapping[str, np.ndarray]) -> None:
-        """Refuse inputs that do not match the manifest.
-
-        Raises
-        ------
-        InputError   Naming the input.
-        """
-        names = [io.name for io in self.image.inputs]
-        for name in inputs:
-            if name not in names:
-                raise InputError(f"the model has no input {name!r}; its inputs are {', '.join(names)}")
-        for io in self.image.inputs:
-            if io.name not in inputs:
-                raise InputError(
-                    f"input {io.name!r} is missing: give an array of {io.dtype} {list(io.shape)}"
-                )
-            value = np.asarray(inputs[io.name])
-            if value.shape != io.shape:
-                raise InputError(
-                    f"input {io.name!r} must have shape {list(io.shape)}, not {list(value.shape)}"
-                )
-            if value.dtype != np.dtype(io.dtype):
-                raise InputError(f"input {io.name!r} must be of type {io.dtype}, not {value.dtype}")
-            if io.dtype == "float32" and not np.isfinite(value).all():
-                raise InputError(
-                    f"input {io.name!r} contains NaN or infinity: quantisation needs finite numbers"
-                )
 
     def _identify(self) -> None:
         device = self.device

@@ -20,7 +20,7 @@ from systolith.sim.verilator import (
 from systolith.spec.arch import ArchConfig
 from systolith.spec.errors import DeviceError, OutOfCyclesError
 from systolith.spec.isa import Engine
-from systolith.spec.memory import SIMULATED_MEMORY_BYTES
+from systolith.spec.memory import SIMULATED_MEMORY_BYTES, MemoryTiming
 from systolith.spec.regs import CSRS, Control, Status
 
 __all__ = ["DECERR", "SLVERR", "MemoryModel", "ProtocolError", "RtlBench", "RtlDevice", "Waveform"]
@@ -48,35 +48,36 @@ class ProtocolError(SimulationError, DeviceError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryModel:
-    """External memory as the core sees it.
+class MemoryModel(MemoryTiming):
+    """External memory as the core sees it: its timing, and what else a simulation may vary.
 
     Parameters
     ----------
-    latency : int             cycles from an address to its first beat, and from a write's last beat to its
-              response
-    bytes_per_cycle : int     bandwidth of each direction; None: one beat per cycle
+    latency, bytes_per_cycle  see `MemoryTiming`; the rate is that of each direction
     outstanding : int         bursts that each direction accepts before the first is answered
     stall_probability : float chance that a channel pauses for a cycle, for each channel
     stall_seed : int          of the pauses
     memory_bytes : int        addresses from here on answer DECERR; memory is sparse, so this costs nothing
+
+    Raises
+    ------
+    MemoryTimingError   As `MemoryTiming`.
+    SimulationError     If one of the others is out of range.
     """
 
-    latency: int = 32
-    bytes_per_cycle: int | None = None
     outstanding: int = 16
     stall_probability: float = 0.0
     stall_seed: int = 0
     memory_bytes: int = 1 << 40
 
     def __post_init__(self) -> None:
-        if self.latency < 0 or self.outstanding < 1 or not 0.0 <= self.stall_probability < 1.0:
+        # Not `super()`: with slots, the decorator makes a class that the method does not know.
+        MemoryTiming.__post_init__(self)
+        if self.outstanding < 1 or not 0.0 <= self.stall_probability < 1.0:
             raise SimulationError(
-                "latency must be >= 0, outstanding >= 1 and 0 <= stall_probability < 1, not "
-                f"{self.latency}, {self.outstanding} and {self.stall_probability}"
+                "outstanding must be >= 1 and 0 <= stall_probability < 1, not "
+                f"{self.outstanding} and {self.stall_probability}"
             )
-        if self.bytes_per_cycle is not None and self.bytes_per_cycle < 1:
-            raise SimulationError(f"bytes_per_cycle must be 1 or more, not {self.bytes_per_cycle}")
 
 
 @dataclass(frozen=True, slots=True)

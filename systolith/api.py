@@ -16,6 +16,7 @@ from pathlib import Path
 from systolith.arrays import ApiError, Inputs, Source, check_inputs, load_arrays, random_inputs
 from systolith.compiling import compile_model
 from systolith.evidence.difference import Difference, DifferenceError
+from systolith.host.inputs import InputError
 from systolith.importing import Model, ModelFile, Progress, existing, import_file
 from systolith.options import Importing, Running
 from systolith.reference.graph import QGraph
@@ -36,6 +37,7 @@ __all__ = [
     "Difference",
     "DifferenceError",
     "Importing",
+    "InputError",
     "RunResult",
     "Running",
     "Session",

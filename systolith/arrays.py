@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from systolith.errors import ApiError
+from systolith.host import inputs
 from systolith.host.driver import dequantise
+from systolith.host.inputs import Specs, port_specs
 from systolith.reference.graph import QGraph
 from systolith.reference.partition import Partition
-from systolith.spec.manifest import IoTensor
 from systolith.spec.outputs import writing
-from systolith.spec.segments import Port
-from systolith.stored import Header, StoredArrays
+from systolith.stored import StoredArrays
 
 __all__ = [
     "ApiError",
@@ -27,7 +27,6 @@ __all__ = [
     "input_specs",
     "load_arrays",
     "named",
-    "port_specs",
     "random_inputs",
     "save_arrays",
 ]
@@ -69,40 +68,19 @@ def named(given: Inputs, names: Sequence[str]) -> Arrays | None:
     return {names[0]: given}
 
 
-def check_inputs(arrays: Arrays, specs: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
-    """Refuse missing, unknown, misshapen and mistyped inputs; `specs` holds (shape, dtype) by name.
-
-    Of arrays in a file, the headers are compared before anything else is read.
+def check_inputs(arrays: Arrays, specs: Specs) -> None:
+    """`host.inputs.check_inputs`; of arrays in a file, the headers are compared before anything else is read.
 
     Raises
     ------
-    ApiError   Naming the input.
+    ApiError     If the file has one array, and the model several inputs.
+    InputError   Naming the input.
     """
-    described: Mapping[str, np.ndarray | Header] = arrays
+    headers = None
     if isinstance(arrays, StoredArrays):
         arrays.bind(specs)
-        described = arrays.headers
-    for name in arrays:
-        if name not in specs:
-            raise ApiError(f"the model has no input {name!r}; its inputs are {', '.join(map(repr, specs))}")
-    for name, (shape, dtype) in specs.items():
-        if name not in arrays:
-            raise ApiError(f"input {name!r} is missing: the model needs {', '.join(map(repr, specs))}")
-        array = described[name]
-        if tuple(array.shape) != tuple(shape):
-            raise ApiError(f"input {name!r} has shape {list(array.shape)}, the model takes {list(shape)}")
-        if array.dtype != np.dtype(dtype):
-            raise ApiError(f"input {name!r} has type {array.dtype}, the model takes {dtype}")
-    for name in specs:
-        array = arrays[name]
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ApiError(f"input {name!r} holds NaN or infinite values, which int8 cannot represent")
-
-
-def port_specs(ports: Iterable[Port | IoTensor]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Shape and dtype of inputs, by name."""
-    # Shapes of inputs are static; only outputs of the host may have none.
-    return {port.name: (tuple(port.shape or ()), port.dtype) for port in ports}
+        headers = arrays.headers
+    inputs.check_inputs(arrays, specs, headers)
 
 
 def save_arrays(path: str | Path, arrays: Arrays) -> None:
@@ -119,7 +97,7 @@ def save_arrays(path: str | Path, arrays: Arrays) -> None:
                 np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
 
 
-def input_specs(model: Partition) -> dict[str, tuple[tuple[int, ...], str]]:
+def input_specs(model: Partition) -> Specs:
     """Shape and dtype of each input of the whole model."""
     if model.host is not None:
         return port_specs(model.host.inputs)

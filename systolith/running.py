@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from systolith.arrays import ApiError, Inputs, check_inputs, input_specs, load_arrays, named, port_specs
+from systolith.arrays import ApiError, Inputs, check_inputs, input_specs, load_arrays, named
 from systolith.compiling import compile_model
 from systolith.device_port import simulated_arch
+from systolith.host.inputs import port_specs
 from systolith.importing import Model, Progress, imported, tell
 from systolith.options import Importing, Running
 from systolith.results import RunResult

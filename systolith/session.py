@@ -8,12 +8,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input_specs, port_specs
+from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input_specs
 from systolith.device_port import open_device
 from systolith.evidence.profile import instruction_ends, layer_cycles
 from systolith.host.budget import BOARD_MEMORY
 from systolith.host.device import Device, DeviceReset
 from systolith.host.driver import Driver, dequantise, memory_needed, quantise
+from systolith.host.inputs import port_specs
 from systolith.host.segments import HostSegments
 from systolith.options import Running
 from systolith.reference.graph import QGraph
@@ -172,12 +173,13 @@ class Session:
 
         An image that was compiled for streaming continues from the state that the run before left.
         """
-        if self.image.host is not None:
-            check_inputs(arrays, port_specs(self.image.host.inputs))
+        ports = self.image.inputs if self.image.host is None else self.image.host.inputs
+        check_inputs(arrays, port_specs(ports))
         entered = self._segments.enter(arrays)
         if self.image.host is not None:
+            # What the nodes before the core made of them is as little trusted as what a user gave.
             arrays = {io.name: entered[io.name] for io in self.image.inputs if io.name in entered}
-        self._recovering(lambda driver: driver.check(arrays))
+            check_inputs(arrays, port_specs(self.image.inputs))
         quantised = {io.name: quantise(np.asarray(arrays[io.name]), io) for io in self.image.inputs}
         self._device.watch()
         begin = time.perf_counter()

@@ -257,13 +257,16 @@ SPECS = {"x": ((1, 4), "float32"), "k": ((2,), "int8")}
     [
         ({"x": np.zeros((1, 4), np.float32)}, "'k' is missing"),
         ({"x": np.zeros((1, 4), np.float32), "k": np.zeros(2, np.int8), "z": np.zeros(1)}, "no input 'z'"),
-        ({"x": np.zeros((4, 1), np.float32), "k": np.zeros(2, np.int8)}, "'x' has shape"),
-        ({"x": np.zeros((1, 4), np.float64), "k": np.zeros(2, np.int8)}, "'x' has type float64"),
+        ({"x": np.zeros((4, 1), np.float32), "k": np.zeros(2, np.int8)}, "'x' must have shape"),
+        (
+            {"x": np.zeros((1, 4), np.float64), "k": np.zeros(2, np.int8)},
+            "'x' must be of type float32, not float64",
+        ),
         ({"x": np.full((1, 4), np.nan, np.float32), "k": np.zeros(2, np.int8)}, "'x' holds NaN"),
     ],
 )
 def test_wrong_inputs_are_named(arrays: dict[str, np.ndarray], culprit: str) -> None:
-    with pytest.raises(api.ApiError, match=culprit):
+    with pytest.raises(api.InputError, match=culprit):
         api.check_inputs(arrays, SPECS)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from systolith.arrays import check_inputs, load_arrays
 from systolith.errors import ApiError
+from systolith.host.inputs import InputError
 from systolith.stored import StoredArrays
 
 SPECS = {"x": ((2, 3), "float32")}
@@ -39,7 +40,7 @@ def archive(path: Path, *members: tuple[str, bytes], method: int = zipfile.ZIP_D
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises((ApiError, InputError)) as caught:
         arrays = load_arrays(path, "inputs")
         assert arrays is not None
         check_inputs(arrays, SPECS)
@@ -90,7 +91,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
     assert path.stat().st_size < 1 << 17
     tracemalloc.start()
     try:
-        assert "'x' has shape [16777216], the model takes [2, 3]" in refusal(path)
+        assert "'x' must have shape [2, 3], not [16777216]" in refusal(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -173,7 +174,7 @@ def test_any_flipped_byte_is_refused_or_harmless(tmp_path: Path) -> None:
             arrays = load_arrays(tmp_path / "y.npz", "inputs")
             assert arrays is not None
             check_inputs(arrays, SPECS)
-        except ApiError:
+        except (ApiError, InputError):
             continue
         assert np.array_equal(arrays["x"], X), f"byte {at}"
 
@@ -212,7 +213,7 @@ def test_a_deflate_stream_that_lies_about_its_length(tmp_path: Path) -> None:
         assert arrays is not None
         check_inputs(arrays, SPECS)
         _, peak = tracemalloc.get_traced_memory()
-    except ApiError:
+    except (ApiError, InputError):
         peak = 0
     finally:
         tracemalloc.stop()

@@ -10,7 +10,7 @@ import systolith
 from systolith import api
 from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.passes.streaming import carry_states
-from systolith.host.driver import InputError
+from systolith.host.inputs import InputError
 from systolith.reference.partition import Partition
 from systolith.spec.image import Image
 from systolith.spec.isa import Cell

@@ -454,7 +454,7 @@ def test_an_image_carries_the_segments():
     assert set(got.host_seconds) == {"before", "after"}
     with pytest.raises(ValueError, match="the nodes before the core give NaN or infinity in 'acosh1'"):
         api.run(back, {"x": np.zeros((1, 6), np.float32)})
-    with pytest.raises(api.ApiError, match="input 'x' has shape"):
+    with pytest.raises(api.InputError, match="input 'x' must have shape"):
         api.run(back, {"x": np.zeros((1, 7), np.float32)})
 
 

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from systolith.compiler.driver import compile_graph
 from systolith.host.device import DeviceError
-from systolith.host.driver import Driver, InputError, dequantise, quantise
+from systolith.host.driver import Driver, dequantise, quantise
+from systolith.host.inputs import InputError
 from systolith.reference.machine_device import MachineDevice
 from systolith.spec.arch import PRESETS
 from systolith.spec.isa import isa_for
@@ -271,16 +272,16 @@ def test_run_takes_and_gives_the_types_of_the_model(dtype):
     ("change", "message"),
     [
         ({"in1": None}, "input 'in1' is missing: give an array of float32 [1, 3, 4, 5]"),
-        ({"in2": np.zeros(1, np.float32)}, "the model has no input 'in2'; its inputs are in0, in1"),
+        ({"in2": np.zeros(1, np.float32)}, "the model has no input 'in2'; its inputs are 'in0', 'in1'"),
         ({"in1": np.zeros((3, 4, 5), np.float32)}, "input 'in1' must have shape [1, 3, 4, 5], not [3, 4, 5]"),
         ({"in1": np.zeros((1, 3, 4, 5))}, "input 'in1' must be of type float32, not float64"),
         (
             {"in1": np.full((1, 3, 4, 5), np.nan, np.float32)},
-            "input 'in1' contains NaN or infinity: quantisation needs finite numbers",
+            "input 'in1' holds NaN or infinity: give finite numbers, as int8 has no others",
         ),
         (
             {"in1": np.full((1, 3, 4, 5), -np.inf, np.float32)},
-            "input 'in1' contains NaN or infinity: quantisation needs finite numbers",
+            "input 'in1' holds NaN or infinity: give finite numbers, as int8 has no others",
         ),
     ],
 )

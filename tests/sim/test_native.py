@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from systolith.sim.native import MemoryModel, ProtocolError, RtlBench
+from systolith.sim.verilator import SimulationError
+from systolith.spec.memory import MemoryTimingError
 from tests.sim.copy_engine import BEATS, BUGS, BURSTS, CONTROL, DST, SRC, copy_engine
 
 
@@ -55,3 +57,17 @@ def test_each_broken_rule_is_reported(bug):
             copy_engine(bug), "copier", MemoryModel(latency=3, stall_seed=7, stall_probability=0.4)
         ) as bench:
             copy(bench, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"latency": -1}, MemoryTimingError, "latency must be 0 cycles or more, not -1"),
+        ({"bytes_per_cycle": 0}, MemoryTimingError, "at least 1 byte per cycle, not 0"),
+        ({"outstanding": 0}, SimulationError, "outstanding must be >= 1"),
+        ({"stall_probability": 1.0}, SimulationError, "stall_probability < 1, not 16 and 1.0"),
+    ],
+)
+def test_a_memory_that_cannot_be_is_refused(values, error, message):
+    with pytest.raises(error, match=message):
+        MemoryModel(**values)

@@ -1,0 +1,70 @@
+"""The one check of the arrays that a model takes: names, shapes, types, finite numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from systolith.spec.errors import SystolithError
+from systolith.spec.manifest import IoTensor
+from systolith.spec.segments import Port
+
+__all__ = ["Described", "InputError", "Specs", "check_inputs", "port_specs"]
+
+#: Shape and type of each input, by name.
+Specs = Mapping[str, tuple[tuple[int, ...], str]]
+
+
+class InputError(SystolithError, ValueError):
+    """An input array, or a state, that does not match the model."""
+
+
+class Described(Protocol):
+    """An array, or what the header of a file says of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+
+def port_specs(ports: Iterable[Port | IoTensor]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of inputs, by name."""
+    # Shapes of inputs are static; only outputs of the host may have none.
+    return {port.name: (tuple(port.shape or ()), port.dtype) for port in ports}
+
+
+def check_inputs(
+    arrays: Mapping[str, np.ndarray], specs: Specs, headers: Mapping[str, Described] | None = None
+) -> None:
+    """Refuse missing, unknown, misshapen and mistyped inputs, and floats that are not finite.
+
+    Parameters
+    ----------
+    arrays  : by name
+    headers : shapes and types of `arrays`, where these are known before the values are read
+
+    Raises
+    ------
+    InputError   Naming the input.
+    """
+    for name in arrays:
+        if name not in specs:
+            raise InputError(f"the model has no input {name!r}; its inputs are {', '.join(map(repr, specs))}")
+    for name, (shape, dtype) in specs.items():
+        if name not in arrays:
+            raise InputError(f"input {name!r} is missing: give an array of {dtype} {list(shape)}")
+        found: Described = np.asarray(arrays[name]) if headers is None else headers[name]
+        if tuple(found.shape) != tuple(shape):
+            raise InputError(f"input {name!r} must have shape {list(shape)}, not {list(found.shape)}")
+        if found.dtype != np.dtype(dtype):
+            raise InputError(f"input {name!r} must be of type {dtype}, not {found.dtype}")
+    for name in specs:
+        array = np.asarray(arrays[name])
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(
+                f"input {name!r} holds NaN or infinity: give finite numbers, as int8 has no others"
+            )
