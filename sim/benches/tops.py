@@ -175,11 +175,12 @@ def bench_verilog(bench: str, arch: ArchConfig) -> tuple[dict[str, str], str]:
     return component_verilog(_TOPS[bench](arch), bench)
 
 
-def component_verilog(component: wiring.Component, name: str) -> tuple[dict[str, str], str]:
-    """Verilog of any component as the benches take it; the top module is ``<name>_top``."""
+def component_verilog(component: wiring.Component, name: str, device: str = "") -> tuple[dict[str, str], str]:
+    """Verilog of any component as the benches take it; the top module is ``<name>_top``, `device` the FPGA
+    whose own cells may stand in it (see `VerilogPlatform`)."""
     # Not the bare name: `output` is a word of Verilog.
     top = f"{name}_top"
-    platform = VerilogPlatform()
+    platform = VerilogPlatform(device)
     with Cache().scratch(top) as work:
         text = component_text(component, top, platform, work)
     return {f"{top}.v": text, **platform.sources}, top

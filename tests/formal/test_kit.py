@@ -5,12 +5,15 @@ import inspect
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from amaranth.hdl import Module, Signal
 
 from systolith.hw.leaf import request_slot, stream_register
 from systolith.spec.arch import PRESETS
+from systolith.tooling.policy import choose
+from systolith.tooling.process import ToolError
 from tests.formal.kit import model, solver
 from tests.formal.kit.claims import Claims
 from tests.formal.kit.link import crc_byte, zlib_byte
@@ -18,6 +21,7 @@ from tests.formal.kit.model import Model, ModelError
 from tests.formal.kit.plant import Plant, PlantError
 from tests.formal.kit.proof import Proof, ProofError
 from tests.formal.kit.solver import Undecided
+from tests.tooling.fakes import Fakes
 
 PLANT = Plant("a word is lost", stream_register.__name__, "waits.eq(1)", "waits.eq(0)", "")
 
@@ -34,6 +38,17 @@ def counter(m: Module, claims: Claims) -> Signal:
         m.d.sync += count.eq(count + 1)
     claims.cover("three", count == 3)
     return count
+
+
+def test_the_yosys_is_one_that_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Fakes(tmp_path, monkeypatch).version("yosys", "0.23")
+    test_what_holds_is_proved()
+    choose("native")
+    try:
+        with pytest.raises(ToolError, match=r"has version 0\.23, and 0\.50 or later is needed"):
+            test_what_holds_is_proved()
+    finally:
+        choose(None)
 
 
 def test_what_holds_is_proved() -> None:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, cast
 
 import tests.fuzz
 
@@ -254,7 +254,7 @@ def generators() -> dict[str, Generator]:
         if info.name not in ("__main__", "kit", "worker") and not info.name.startswith("test_")
     ]
     return {
-        module.__name__.rpartition(".")[2]: module  # type: ignore[misc]
+        module.__name__.rpartition(".")[2]: cast(Generator, module)
         for module in modules
         if hasattr(module, "cases")
     }

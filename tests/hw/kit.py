@@ -7,9 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from amaranth.hdl import Value
+from amaranth.lib.wiring import Component
 from amaranth.sim import Simulator
 
-__all__ = ["STALLS", "Held", "accepted", "as_bits", "chance", "collect", "send", "simulate"]
+from systolith.hw.build import VerilogPlatform, component_text
+from systolith.tooling.cache import Cache
+
+__all__ = ["STALLS", "Held", "accepted", "as_bits", "chance", "collect", "send", "simulate", "verilog_text"]
 
 #: A coroutine of the simulator's.
 Bench = Callable[[Any], Awaitable[None]]
@@ -48,6 +52,12 @@ def simulate(
         if seed is not None:
             error.add_note(f"seed {seed}")
         raise
+
+
+def verilog_text(component: Component, platform: VerilogPlatform | None = None) -> str:
+    """A component's own Verilog, without what its memories become (see `VerilogPlatform.sources`)."""
+    with Cache().scratch("dut") as work:
+        return component_text(component, "dut", platform or VerilogPlatform(), work)
 
 
 def as_bits(value: Any) -> Value:

@@ -5,7 +5,6 @@ import re
 import time
 
 import pytest
-from amaranth.back import verilog
 from amaranth.hdl import Module, signed
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
@@ -13,6 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from systolith.hw.build import RAM_VERILOG, BuildError, VerilogPlatform, generate
 from systolith.spec.arch import PRESETS
+from tests.hw.kit import verilog_text
 
 
 def cpu_seconds() -> float:
@@ -71,7 +71,7 @@ class Small(wiring.Component):
 
 @pytest.mark.parametrize("transparent", [False, True])
 def test_a_memory_becomes_one_ram_instance_with_its_lanes(transparent):
-    text = verilog.convert(Small(64, transparent=transparent), platform=VerilogPlatform())
+    text = verilog_text(Small(64, transparent=transparent))
     parameters = dict(re.findall(r"\.(\w+)\(32'd(\d+)\)", text))
     assert parameters == {
         "WIDTH": "16",
@@ -99,7 +99,7 @@ class Rom(wiring.Component):
 
 def test_memories_that_are_only_read_share_a_module_with_their_contents():
     platform = VerilogPlatform()
-    texts = [verilog.convert(Rom(init), platform=platform) for init in ([1, -1, 5], [1, -1, 5], [1, -1, 4])]
+    texts = [verilog_text(Rom(init), platform) for init in ([1, -1, 5], [1, -1, 5], [1, -1, 4])]
     names = [re.search(r"systolith_rom_\w+", text)[0] for text in texts]
     assert names[0] == names[1] != names[2]
     assert set(platform.sources) == {"systolith_ram.v", f"{names[0]}.v", f"{names[2]}.v"}
@@ -108,6 +108,6 @@ def test_memories_that_are_only_read_share_a_module_with_their_contents():
 
 
 def test_a_large_memory_with_contents_is_refused():
-    assert "systolith_ram" not in verilog.convert(Small(64, init=[1]), platform=VerilogPlatform())
+    assert "systolith_ram" not in verilog_text(Small(64, init=[1]))
     with pytest.raises(BuildError, match="a memory of 4096 x 16 bits needs"):
-        verilog.convert(Small(4096, init=[1]), platform=VerilogPlatform())
+        verilog_text(Small(4096, init=[1]))

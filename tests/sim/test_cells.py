@@ -2,14 +2,13 @@
 the plain logic in their place does, in the same cycles."""
 
 import pytest
-from amaranth.back import verilog
 from amaranth.hdl import Module, Signal, signed, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from systolith.hw.build import VerilogPlatform
 from systolith.hw.leaf.ice40 import PairMultiplier, SinglePortRam, WideMultiplier
 from systolith.hw.leaf.multiplier import registered_product
+from systolith.sim.benches.tops import component_verilog
 from systolith.sim.netlist import netlist
 from systolith.sim.twins import drive_at_random, side_by_side
 
@@ -54,13 +53,6 @@ class Ram(wiring.Component):
         return m
 
 
-def described(make, device):
-    """Verilog of a component for a device."""
-    platform = VerilogPlatform(device)
-    text = verilog.convert(make(), name="dut", platform=platform, emit_src=False, strip_internal_attrs=True)
-    return {"dut.v": text, **platform.sources}
-
-
 @pytest.mark.parametrize(
     ("family", "cell", "make"),
     [
@@ -75,8 +67,9 @@ def described(make, device):
     ],
 )
 def test_a_cell_does_what_plain_logic_does(family, cell, make):
-    plain, device = described(make, ""), described(make, DEVICES[family])
-    assert f"{cell} " in device["dut.v"] and f"{cell} " not in plain["dut.v"]
+    plain, top = component_verilog(make(), "cell")
+    device, _ = component_verilog(make(), "cell", DEVICES[family])
+    assert f"{cell} " in device[f"{top}.v"] and f"{cell} " not in plain[f"{top}.v"]
     seed = 3
-    cycle = drive_at_random(side_by_side(plain, netlist(device, "dut", family=family), "dut"), 20_000, seed)
+    cycle = drive_at_random(side_by_side(plain, netlist(device, top, family=family), top), 20_000, seed)
     assert cycle is None, f"they differ in cycle {cycle}, seed {seed}"

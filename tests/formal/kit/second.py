@@ -1,8 +1,6 @@
 """A second prover: yosys's own `sat`, which unrolls by itself and asks MiniSat."""
 
-import tempfile
-from pathlib import Path
-
+from systolith.tooling.cache import Cache
 from tests.formal.kit.model import ModelError, yosys
 from tests.formal.kit.proof import Proof
 
@@ -21,9 +19,9 @@ def holds(proof: Proof) -> bool:
     """
     steps = proof.depth + _MORE
     prove = f"sat -verify -tempinduct -prove-asserts -set-assumes -seq 0 -maxsteps {steps} top"
-    with tempfile.TemporaryDirectory(prefix="systolith-formal-") as folder:
+    with Cache().scratch("formal") as folder:
         try:
-            yosys(*proof.built(), f"chformal -cover -remove; opt -fast; {prove}", Path(folder))
+            yosys(*proof.built(), f"chformal -cover -remove; opt -fast; {prove}", folder)
         except ModelError as error:
             if "proof did fail" in str(error):
                 return False

@@ -35,6 +35,7 @@ def hold_regions(m: Module, claims: Claims, regions: Any) -> dict[str, tuple[Sig
     return bounds
 
 
+# Amaranth has no types, so that for mypy its components, and what derives from them, are Any.
 class AnyWalk(RowWalker):  # type: ignore[misc]
     """In the place of a `RowWalker`: offers whatever the prover likes."""
 

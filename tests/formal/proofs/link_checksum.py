@@ -14,6 +14,7 @@ from tests.formal.kit.proof import proof
 _LINK = "systolith.hw.soc.link"
 
 
+# Amaranth has no types, so that for mypy an Elaboratable is Any.
 class _Checksum(Elaboratable):  # type: ignore[misc]
     """The part of the link that holds the checksum."""
 
