@@ -34,7 +34,7 @@ TRACES = (
     "store",
     *(f"done.{e.name.lower()}" for e in Engine),
 )
-#: An element on its way to VECTOR.
+#: An element of the chain.
 _CHAIN = np.dtype(f"<i{GATE.width // 8}")
 _SPACES = {"load": "act", "output": "act", "vector": "act", "sums": "acc"}
 
@@ -333,7 +333,7 @@ class Comparison:
     def _compare_rows(
         self, task: _Task, effect: Effect, events: np.ndarray, done: int | None
     ) -> Finding | None:
-        """Row by row, in order: accumulators, and chunks on their way to VECTOR."""
+        """Row by row, in order: accumulators, and chunks of the chain."""
         count = min(len(events), len(effect.rows))
         # A chunk has room for gates; activations are sent with their sign extended.
         dtype = _CHAIN if effect.space == "chain" else effect.rows.dtype

@@ -1,6 +1,6 @@
 """Weights, parameters and tables: where each lies in external memory and on chip.
 
-A first, dry pass over the model only collects what is asked for. From that `plan` decides what stays on chip
+A first, dry walk over the model only collects what is asked for. From that `plan` decides what stays on chip
 (loaded once by the load stream) and what is streamed through a ring, loaded by the run stream just before
 use.
 """
@@ -99,7 +99,7 @@ class Constants:
         return entry.streamed
 
     def spend(self, instr: Instr) -> None:
-        """Note in the dry pass that a MATMUL uses the latest weights."""
+        """Note in the dry walk that a MATMUL uses the latest weights."""
         if self.dry and instr.mnemonic == "MATMUL":
             self._latest[Space.WEIGHT].cycles += matrix_cycles(instr, self.arch)
 
@@ -116,7 +116,7 @@ class Constants:
 
     def plan(self) -> list[tuple[Space, _Entry, int]]:
         """Decide what is resident; returns (space, entry, address) of each for the load stream. Ends the dry
-        pass.
+        walk.
 
         Streamed are those that are used least often, and of these what the array uses for the most cycles per
         byte: the load of the next hides behind it.

@@ -6,9 +6,9 @@ import numpy as np
 
 from systolith.compiler.lower.array import Layer, emit_rectangle
 from systolith.compiler.lower.context import Lowering
-from systolith.compiler.lower.passes import convolution_passes
 from systolith.compiler.lower.registry import Order, lowering
 from systolith.compiler.lower.spatial import Views, over_images, spatial_window
+from systolith.compiler.lower.tile_blocks import convolution_blocks
 from systolith.reference.average_pool import AveragePool
 
 __all__ = ["lower_average_pool"]
@@ -22,7 +22,7 @@ def lower_average_pool(low: Lowering, op: AveragePool) -> None:
     counts_y, counts_x = (op.counts_x, op.counts_y) if laid_down else (op.counts_y, op.counts_x)
     channels = window.x[3]
     # A single channel is a dense convolution with one input.
-    passes = convolution_passes(low.arch, np.ones((channels, 1, *window.kernel), np.int8), channels, window)
+    blocks = convolution_blocks(low.arch, np.ones((channels, 1, *window.kernel), np.int8), channels, window)
     bias = np.full(channels, -op.x_zero * op.kernel[0] * op.kernel[1], np.int64)
 
     layer = Layer(window=window, pad=op.x_zero, bias=bias)
@@ -31,7 +31,7 @@ def lower_average_pool(low: Lowering, op: AveragePool) -> None:
         for rows in _runs(counts_y, box_rows):
             for cols in _runs(counts_x, box_cols):
                 count = int(counts_y[rows[0]]) * int(counts_x[cols[0]])
-                emit_rectangle(low, layer, views, passes, op.requants[count], rows, cols, (count,))
+                emit_rectangle(low, layer, views, blocks, op.requants[count], rows, cols, (count,))
 
     over_images(low, window, compute)
 

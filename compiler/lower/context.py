@@ -101,12 +101,12 @@ class Chain:
 
 @dataclass
 class Lowering:
-    """One pass over the graph.
+    """One walk over the graph.
 
     Parameters
     ----------
     graph, arch : what is compiled, and for what
-    constants : Constants     shared between the dry and the real pass
+    constants : Constants     shared between the dry and the real walk
     io_offsets : dict         offset of each input and output in the DATA region
     act, scratch : Arena      the activation SRAM; the part of the DATA region that is not input or output
     external : frozenset      tensors that live in the DATA region and come on chip piece by piece
@@ -114,7 +114,7 @@ class Lowering:
     states : dict             offset, in the DATA region, of what a node leaves for the next run
     residences : list         what lay where in the activation SRAM, and when
     outside : list            what lay where in the DATA region
-    skipped : dict            per node, how many tiles of each block of weights are left out because they are
+    skipped : dict            per node, how many tiles of each tile block are left out because they are
               all zero
     skipped_macs : dict       per node, their multiply-accumulates
     """
@@ -229,7 +229,7 @@ class Lowering:
         return self.word_cycles // max(vectors, self.arch.weight_load_cycles) + 1
 
     def skip(self, key: Hashable, tiles: int, macs: int) -> None:
-        """Note that a block of the current node's weights does without so many tiles, which are all zero."""
+        """Note that a tile block of the current node does without so many tiles, which are all zero."""
         if tiles:
             self.skipped.setdefault(self.owner, {})[key] = tiles
             self.skipped_macs[self.owner] = self.skipped_macs.get(self.owner, 0) + macs
@@ -315,7 +315,7 @@ class Lowering:
             self.scratch.release(place.address, place.bytes)
 
     def accumulators(self, entries: int) -> int:
-        """First of `entries` accumulators; successive calls go round, so that OUTPUT drains one tile while
+        """First of `entries` accumulators; successive calls go round, so that OUTPUT drains one box while
         the array fills the next."""
         if self._acc + entries > self.arch.acc_depth:
             self._acc = 0
@@ -326,7 +326,7 @@ class Lowering:
     # -- constants
     # ----------------------------------------------------------------------------------------------------
     def weights(self, key: Hashable, make) -> int:
-        """First tile of a block of weights; ``make()`` gives int8 [tiles, R, C]."""
+        """First tile of a tile block; ``make()`` gives int8 [tiles, R, C]."""
         key = (self.node.name, key)
         if self.constants.dry and (Space.WEIGHT, key) not in self.constants.entries:
             self.constants.add(Space.WEIGHT, key, self._tile_bytes(make()))

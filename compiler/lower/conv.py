@@ -6,9 +6,9 @@ import numpy as np
 
 from systolith.compiler.lower.array import Layer, emit_rectangle
 from systolith.compiler.lower.context import Lowering
-from systolith.compiler.lower.passes import convolution_passes
 from systolith.compiler.lower.registry import Order, lowering
 from systolith.compiler.lower.spatial import Views, over_images, spatial_window
+from systolith.compiler.lower.tile_blocks import convolution_blocks
 from systolith.reference.conv import Conv
 
 __all__ = ["lower_conv"]
@@ -22,12 +22,12 @@ def lower_conv(low: Lowering, op: Conv) -> None:
     # What meets padding alone adds nothing, because the padding is the zero point.
     rows, cols = taps = window.taps()
     weights, window = weights[:, :, rows.start : rows.stop, cols.start : cols.stop], window.of_taps(taps)
-    passes = convolution_passes(low.arch, weights, op.group, window)
+    blocks = convolution_blocks(low.arch, weights, op.group, window)
     bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=(1, 2, 3))
 
     layer = Layer(window=window, pad=op.x_zero, bias=bias)
 
     def compute(views: Views, rows: range, cols: range) -> None:
-        emit_rectangle(low, layer, views, passes, op.requant, rows, cols, ())
+        emit_rectangle(low, layer, views, blocks, op.requant, rows, cols, ())
 
     over_images(low, window, compute)

@@ -6,10 +6,10 @@ import numpy as np
 
 from systolith.compiler.lower.array import Layer, emit_rectangle
 from systolith.compiler.lower.context import Lowering
-from systolith.compiler.lower.passes import dense_passes
 from systolith.compiler.lower.pieces import Box, Operand, View, in_boxes
 from systolith.compiler.lower.registry import Order, lowering
 from systolith.compiler.lower.spatial import Views, Window
+from systolith.compiler.lower.tile_blocks import dense_blocks
 from systolith.reference.matmul import MatMul
 
 __all__ = ["lower_matmul"]
@@ -22,7 +22,7 @@ def lower_matmul(low: Lowering, op: MatMul) -> None:
     place_x, place_y = (low.places[name] for name in (low.node.inputs[0], low.result))
     weights = op.weights if place_x.layout.flatten is None else op.weights[place_x.layout.flatten]
     k, m = weights.shape
-    passes = dense_passes(
+    blocks = dense_blocks(
         np.ascontiguousarray(weights.T)[:, :, None, None], 1, 1, low.arch.rows, low.arch.cols
     )
     bias = op.bias.astype(np.int64) - op.x_zero * weights.astype(np.int64).sum(axis=0)
@@ -50,7 +50,7 @@ def lower_matmul(low: Lowering, op: MatMul) -> None:
             low,
             layer,
             Views(views[0], result, views[1] if len(views) > 1 else None),
-            passes,
+            blocks,
             op.requant,
             box[0],
             box[1],

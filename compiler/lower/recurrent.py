@@ -15,8 +15,8 @@ from math import prod
 import numpy as np
 
 from systolith.compiler.lower.context import Lowering
-from systolith.compiler.lower.passes import kept_runs
 from systolith.compiler.lower.registry import Order, Temporary, lowering
+from systolith.compiler.lower.tile_blocks import kept_runs
 from systolith.reference.recurrent import Recurrent
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Region, Space

@@ -44,7 +44,7 @@ class OutputEngine(wiring.Component):
     acc : Out(AccReadSignature)
     params : Out(ParamReadSignature)
     act : Out(ActWriteSignature)           results with destination ACT
-    chain : Out(stream of chunks)          results with destination VECTOR or CELL
+    chain : Out(stream of chunks)          for the chain (destination VECTOR) and for cells
     table_write : In(BeatWriteSignature)
 
     Timing

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from systolith.compiler.driver import compile_graph, compile_levels
-from systolith.compiler.lower.passes import kept_runs
+from systolith.compiler.lower.tile_blocks import kept_runs
 from systolith.host.driver import Driver
 from systolith.reference.conv import Conv
 from systolith.reference.machine_device import MachineDevice

@@ -1,4 +1,4 @@
-"""How weights become tiles of the array: blocks of output channels, and the tiles that one instruction
+"""How weights become tiles of the array: tile blocks, and the spans of their tiles that one instruction
 takes."""
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from systolith.compiler.lower.spatial import Window
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Mode
 
-__all__ = ["Pass", "Segment", "convolution_passes", "dense_passes", "kept_runs", "segments"]
+__all__ = ["TileBlock", "TileSpan", "convolution_blocks", "dense_blocks", "kept_runs", "spans"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
-    """A block of output channels, and how the array computes it.
+class TileBlock:
+    """The tiles of one block of up to C output channels, and how the array computes them.
 
     Parameters
     ----------
@@ -65,14 +65,14 @@ def kept_runs(kept: Sequence[bool], worth: int) -> list[range]:
     return found
 
 
-def dense_passes(weights: np.ndarray, group: int, dilation: int, rows: int, cols: int) -> list[Pass]:
-    """Passes of a dense or grouped convolution; `weights` are [M, C / group, kh, kw]."""
+def dense_blocks(weights: np.ndarray, group: int, dilation: int, rows: int, cols: int) -> list[TileBlock]:
+    """Tile blocks of a dense or grouped convolution; `weights` are [M, C / group, kh, kw]."""
     m, per_group, kh, kw = weights.shape
     channels, mg = per_group * group, m // group
-    # Several small groups share a pass: their weights stand on the diagonal of the tile.
+    # Several small groups share a tile block: their weights stand on the diagonal of the tile.
     together = 1 if group == 1 else max(1, min(rows // per_group, cols // mg, group))
     contiguous = group == 1 and dilation == 1
-    passes = []
+    blocks = []
     for g in range(0, group, together):
         groups = min(together, group - g)
         for first, count in (
@@ -83,16 +83,16 @@ def dense_passes(weights: np.ndarray, group: int, dilation: int, rows: int, cols
             kt = -(-length // rows)
             dense = np.zeros((kh, kw, inputs, cols), np.int8)
             for i in range(groups):
-                block = weights[(g + i) * mg : (g + i + 1) * mg]
-                block = block[first : first + count] if groups == 1 else block
+                part = weights[(g + i) * mg : (g + i + 1) * mg]
+                part = part[first : first + count] if groups == 1 else part
                 at = 0 if groups == 1 else i * mg
-                dense[:, :, i * per_group : (i + 1) * per_group, at : at + len(block)] = block.transpose(
+                dense[:, :, i * per_group : (i + 1) * per_group, at : at + len(part)] = part.transpose(
                     2, 3, 1, 0
                 )
             tiles = np.zeros((kh * runs, kt * rows, cols), np.int8)
             tiles[:, :length] = dense.reshape(kh * runs, length, cols)
-            passes.append(
-                Pass(
+            blocks.append(
+                TileBlock(
                     key=(g, first),
                     first=g * mg + first,
                     count=count,
@@ -106,30 +106,30 @@ def dense_passes(weights: np.ndarray, group: int, dilation: int, rows: int, cols
                     length=length if group == 1 else 0,
                 )
             )
-    return passes
+    return blocks
 
 
-def _depthwise_passes(weights: np.ndarray, dilation: int, rows: int, cols: int) -> list[Pass] | None:
-    """Passes in the array's FIR mode, or None where the kernel does not fit it."""
+def _depthwise_blocks(weights: np.ndarray, dilation: int, rows: int, cols: int) -> list[TileBlock] | None:
+    """Tile blocks in the array's FIR mode, or None where the kernel does not fit it."""
     channels, _, kh, kw = weights.shape
     span = (kw - 1) * dilation + 1
     if span > rows and dilation > 1:
         return None
     runs = -(-span // rows)
     taps = min(span, rows)
-    passes = []
+    blocks = []
     for first in range(0, channels, cols):
-        block = weights[first : first + cols, 0]
+        part = weights[first : first + cols, 0]
         tiles = np.zeros((kh, runs, rows, cols), np.int8)
         for j in range(kw):
             run, tap = divmod(j * dilation, rows) if runs > 1 else (0, j * dilation)
             # The newest vector meets row 0, so the last tap of the kernel stands there.
-            tiles[:, run, taps - 1 - tap, : len(block)] = block[:, :, j].T
-        passes.append(
-            Pass(
+            tiles[:, run, taps - 1 - tap, : len(part)] = part[:, :, j].T
+        blocks.append(
+            TileBlock(
                 key=(first,),
                 first=first,
-                count=len(block),
+                count=len(part),
                 channel=first,
                 mode=Mode.DEPTHWISE,
                 kx=runs,
@@ -139,11 +139,11 @@ def _depthwise_passes(weights: np.ndarray, dilation: int, rows: int, cols: int) 
                 tiles=tiles.reshape(-1, rows, cols),
             )
         )
-    return passes
+    return blocks
 
 
-def convolution_passes(arch: ArchConfig, weights: np.ndarray, group: int, window: Window) -> list[Pass]:
-    """The passes of a convolution: in FIR mode where it is depthwise and fits, else dense."""
+def convolution_blocks(arch: ArchConfig, weights: np.ndarray, group: int, window: Window) -> list[TileBlock]:
+    """The tile blocks of a convolution: in FIR mode where it is depthwise and fits, else dense."""
     dilation = window.dilations[1]
     if (
         arch.depthwise
@@ -152,36 +152,36 @@ def convolution_passes(arch: ArchConfig, weights: np.ndarray, group: int, window
         and weights.shape[1] == 1
         and window.strides[1] <= 16
     ):
-        passes = _depthwise_passes(weights, dilation, arch.rows, arch.cols)
-        if passes is not None:
-            return passes
-    return dense_passes(weights, group, dilation, arch.rows, arch.cols)
+        blocks = _depthwise_blocks(weights, dilation, arch.rows, arch.cols)
+        if blocks is not None:
+            return blocks
+    return dense_blocks(weights, group, dilation, arch.rows, arch.cols)
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Tiles of a pass that one MATMUL takes, consecutive ones: kernel rows, runs, chunks."""
+class TileSpan:
+    """Consecutive tiles of a tile block, which one MATMUL takes: kernel rows, runs, chunks."""
 
     ky: range
     kx: range
     kt: range
 
-    def first(self, p: Pass) -> int:
+    def first(self, block: TileBlock) -> int:
         """The first of these tiles."""
-        return (self.ky.start * p.kx + self.kx.start) * p.kt + self.kt.start
+        return (self.ky.start * block.kx + self.kx.start) * block.kt + self.kt.start
 
     @property
     def count(self) -> int:
         """How many there are."""
         return len(self.ky) * len(self.kx) * len(self.kt)
 
-    def tiles(self, p: Pass) -> range:
-        """Their numbers in the pass."""
-        return range(self.first(p), self.first(p) + self.count)
+    def tiles(self, block: TileBlock) -> range:
+        """Their numbers in the block."""
+        return range(self.first(block), self.first(block) + self.count)
 
 
-def segments(p: Pass, kernel_rows: int, most: int, worth: int) -> list[Segment]:
-    """A pass in pieces of at most `most` tiles, cut along kernel rows first.
+def spans(block: TileBlock, kernel_rows: int, most: int, worth: int) -> list[TileSpan]:
+    """A tile block in spans of at most `most` tiles, cut along kernel rows first.
 
     Tiles that are all zero are left out: whole kernel rows of a convolution, chunks of a product, where at
     least `worth` follow one another or they lie at an end.
@@ -194,12 +194,14 @@ def segments(p: Pass, kernel_rows: int, most: int, worth: int) -> list[Segment]:
             for i in range(extent.start, extent.stop, size)
         ]
 
-    kt, kx, ky = range(p.kt), range(p.kx), [range(kernel_rows)]
-    if kernel_rows * p.kx == 1:
-        return [Segment(ky[0], kx, part) for part in cut(kept_runs(p.kept, worth), most)]
-    row = p.kt * p.kx
-    ky = kept_runs(p.kept.reshape(kernel_rows, row).any(axis=1), -(-worth // row))
+    kt, kx, ky = range(block.kt), range(block.kx), [range(kernel_rows)]
+    if kernel_rows * block.kx == 1:
+        return [TileSpan(ky[0], kx, part) for part in cut(kept_runs(block.kept, worth), most)]
+    row = block.kt * block.kx
+    ky = kept_runs(block.kept.reshape(kernel_rows, row).any(axis=1), -(-worth // row))
     return [
-        Segment(*parts)
-        for parts in product(cut(ky, max(1, most // row)), cut([kx], max(1, most // p.kt)), cut([kt], most))
+        TileSpan(*parts)
+        for parts in product(
+            cut(ky, max(1, most // row)), cut([kx], max(1, most // block.kt)), cut([kt], most)
+        )
     ]
