@@ -1,26 +1,16 @@
 """Programs that decode and run on hardware, of which the machine says by code that it does not model them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from systolith.reference.machine import Machine, MachineError
-from systolith.spec.arch import ArchConfig
+from systolith.spec.arch import PRESETS
 from systolith.spec.isa import isa_for
 from systolith.spec.regs import ErrorCode
 
-ARCH = ArchConfig(
-    name="small",
-    rows=4,
-    cols=4,
-    lanes=2,
-    act_bytes=1 << 12,
-    act_blocks=2,
-    weight_bytes=1 << 10,
-    weight_rows_per_cycle=4,
-    acc_depth=32,
-    param_rows=8,
-    table_slots=2,
-)
+ARCH = dataclasses.replace(PRESETS["tiny"], name="small", rows=4, cols=4, lanes=2)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ the sizes of memories and addresses.
 """
 
 import random
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from systolith.reference.machine import Machine
 from systolith.spec.arch import COMPACT, ArchConfig
 from systolith.spec.isa import Instr, isa_for
 
-__all__ = ["ARCHS", "BROAD", "SMALL", "beats", "each_arch", "give", "random_machine"]
+__all__ = ["ARCHS", "BROAD", "SMALL", "beats", "each_arch", "give", "load", "one_by_one", "random_machine"]
 
 
 def _compact(name: str, **sizes: int) -> ArchConfig:
@@ -63,6 +64,28 @@ async def give(ctx, unit, arch: ArchConfig, instr: Instr, rng: random.Random, ga
     ctx.set(unit.begin, 1)
     await ctx.tick()
     ctx.set(unit.begin, 0)
+
+
+async def load(ctx, port, contents: bytes, order: list[int], rng: random.Random) -> None:
+    """Write some beats of a memory through its port, without a pause, in any order."""
+    rng.shuffle(order)
+    ctx.set(port.valid, 1)
+    for beat in order:
+        ctx.set(port.beat, beat)
+        ctx.set(port.data, int.from_bytes(contents[4 * beat : 4 * beat + 4], "little"))
+        await ctx.tick()
+    ctx.set(port.valid, 0)
+
+
+async def one_by_one(ctx, run) -> AsyncIterator[None]:
+    """Give the instructions of a `Run` to its unit, each when the one before is done or at fault; comes back
+    after each."""
+    for number, instr in enumerate(run.instrs):
+        await give(ctx, run.dut.unit, run.arch, instr, run.rng, run.stall)
+        while len(run.done) == number and not run.errors:
+            await ctx.tick()
+            assert run.cycle < run.limit, f"hangs: {len(run.done)} of {len(run.instrs)} done"
+        yield
 
 
 def random_machine(arch: ArchConfig, rng: random.Random, region_bytes: int = 1 << 12) -> Machine:

@@ -10,7 +10,8 @@ import pytest
 from systolith.hw.compact.matrix import AccPort, CompactMatrix
 from systolith.sim.benches.stimulus import acc_entries, matmul, random_matmul
 from systolith.spec.regs import ErrorCode
-from tests.hw.compact.bench import BROAD, SMALL, each_arch, give, random_machine
+from tests.hw.compact.bench import BROAD, SMALL, each_arch, load, one_by_one, random_machine
+from tests.hw.convolution import padded_convolution
 from tests.hw.kit import simulate
 
 
@@ -102,19 +103,10 @@ class Run:
         dut, weights = self.dut, self.machine.weight.tobytes()
         read = {tile for i in self.instrs for tile in range(i.tile, i.tile + i.ky * i.kx * i.kt)}
         order = [4 * tile + row for tile in read if tile < self.arch.weight_tiles for row in range(4)]
-        self.rng.shuffle(order)
-        ctx.set(dut.weights.valid, 1)
-        for beat in order:
-            ctx.set(dut.weights.beat, beat)
-            ctx.set(dut.weights.data, int.from_bytes(weights[4 * beat : 4 * beat + 4], "little"))
-            await ctx.tick()
-        ctx.set(dut.weights.valid, 0)
+        await load(ctx, dut.weights, weights, order, self.rng)
         self.loaded = True
-        for number, instr in enumerate(self.instrs):
-            await give(ctx, dut.unit, self.arch, instr, self.rng, self.stall)
-            while len(self.done) == number and not self.errors:
-                await ctx.tick()
-                assert self.cycle < self.limit, f"hangs: {len(self.done)} of {len(self.instrs)} done"
+        async for _ in one_by_one(ctx, self):
+            pass
         # Long enough for every read of OUTPUT, and for effects that should not be.
         quiet = 0
         while quiet < 20:
@@ -200,29 +192,8 @@ def test_coordinates_wrap_at_the_width_of_their_operand(arch):
 
 @each_arch
 def test_convolution_with_padding_has_two_cycles_between_tiles(arch):
-    pixel, width = 8, 3
-    row = pixel * width
-    instr = matmul(
-        arch,
-        base=(-row - pixel) % arch.act_bytes,
-        y0=-1,
-        x0=-pixel,
-        height=2,
-        row_bytes=row,
-        pad=-7,
-        ky=3,
-        ky_addr=row,
-        ky_y=1,
-        kx=3,
-        kx_x=pixel,
-        kt=1,
-        oy=2,
-        oy_addr=row,
-        oy_y=1,
-        ox=3,
-        ox_x=pixel,
-        acc=1,
-        final=0,
+    instr = padded_convolution(
+        arch, first=0, pixel=8, height=2, width=3, pad=-7, kx=3, kx_x=8, kt=1, acc=1, final=0
     )
     run = check(arch, [instr], seed=22)
     tiles = [run.issued[at : at + 6] for at in range(0, 54, 6)]

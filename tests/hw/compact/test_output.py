@@ -11,7 +11,7 @@ from systolith.reference.params import pack_params
 from systolith.sim.benches.checks import signed8
 from systolith.spec.isa import isa_for
 from systolith.spec.regs import ErrorCode
-from tests.hw.compact.bench import BROAD, SMALL, each_arch, give, random_machine
+from tests.hw.compact.bench import BROAD, SMALL, each_arch, load, one_by_one, random_machine
 from tests.hw.kit import simulate
 
 INT32 = (-(1 << 31), (1 << 31) - 1)
@@ -141,19 +141,9 @@ class Run:
     async def _bench(self, ctx):
         dut, params = self.dut, self.machine.param.tobytes()
         order = [8 * i.param + beat for i in self.instrs for beat in range(self.arch.cols * 2)]
-        self.rng.shuffle(order)
-        ctx.set(dut.params.valid, 1)
-        for beat in order:
-            ctx.set(dut.params.beat, beat)
-            ctx.set(dut.params.data, int.from_bytes(params[4 * beat : 4 * beat + 4], "little"))
-            await ctx.tick()
-        ctx.set(dut.params.valid, 0)
+        await load(ctx, dut.params, params, order, self.rng)
         self.loaded = True
-        for number, instr in enumerate(self.instrs):
-            await give(ctx, dut.unit, self.arch, instr, self.rng, self.stall)
-            while len(self.done) == number and not self.errors:
-                await ctx.tick()
-                assert self.cycle < self.limit, f"hangs: {len(self.done)} of {len(self.instrs)} done"
+        async for _ in one_by_one(ctx, self):
             if self.errors:
                 break
             for _ in range(self.rest):
