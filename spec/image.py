@@ -189,6 +189,20 @@ class Image:
         """
         outputs.write(path, self.to_bytes())
 
+    @staticmethod
+    def is_image(path: str | Path) -> bool:
+        """Whether a file begins as an image does, whatever its name.
+
+        Raises
+        ------
+        ImageError   If the file cannot be read.
+        """
+        try:
+            with open(path, "rb") as file:
+                return file.read(len(_MAGIC)) == _MAGIC
+        except OSError as error:
+            raise ImageError(f"cannot read {str(path)!r}: {error.strerror}") from error
+
     @classmethod
     def load(cls, path: str | Path) -> Image:
         """Read a file.
@@ -220,7 +234,7 @@ def _ends(data: bytes) -> list[int]:
     ImageError   If it is not the beginning of an image, or of one that is longer than any.
     """
     if len(data) < _START.size or not data.startswith(_MAGIC):
-        raise ImageError("this is not a Systolith image")
+        raise ImageError("this is not a Systolith image: give a file that systolith compile made")
     _, version = _START.unpack_from(data)
     if version != IMAGE_VERSION:
         raise ImageError(

@@ -15,7 +15,17 @@ from systolith.reference.partition import Partition
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Model", "ModelFile", "Progress", "existing", "fidelity", "import_file", "imported", "tell"]
+__all__ = [
+    "Model",
+    "ModelFile",
+    "Progress",
+    "absence",
+    "existing",
+    "fidelity",
+    "import_file",
+    "imported",
+    "tell",
+]
 
 #: A model in ONNX.
 ModelFile: TypeAlias = Union[str, Path, "onnx.ModelProto"]
@@ -31,6 +41,11 @@ def tell(progress: Progress, text: str) -> None:
         progress(text)
 
 
+def absence(path: Path) -> str:
+    """What a path is that is no file."""
+    return "is a folder" if path.is_dir() else "is no file" if path.exists() else "does not exist"
+
+
 def existing(model: ModelFile) -> Path | onnx.ModelProto:
     """The path of a file that is there, or a model whose weights are there.
 
@@ -42,7 +57,7 @@ def existing(model: ModelFile) -> Path | onnx.ModelProto:
         return _loaded(model)
     path = Path(model)
     if not path.is_file():
-        raise ApiError(f"model {str(model)!r} does not exist: give the path of an ONNX file")
+        raise ApiError(f"model {str(model)!r} {absence(path)}: give the path of an ONNX file")
     return path
 
 

@@ -11,7 +11,7 @@ from systolith.arrays import ApiError, Inputs, check_inputs, input_specs, load_a
 from systolith.compiling import compile_model
 from systolith.device_port import simulated_arch
 from systolith.host.inputs import port_specs
-from systolith.importing import Model, Progress, imported, tell
+from systolith.importing import Model, Progress, absence, imported, tell
 from systolith.options import Importing, Running
 from systolith.results import RunResult
 from systolith.session import BACKENDS, Session, run_reference
@@ -60,6 +60,11 @@ def run_model(
     if image is None:
         arch = arch or simulated_arch(running.port)
         if arch is None:
+            if isinstance(model_or_image, str | Path):
+                from systolith.compiler.checks.file import read_file
+
+                # What the file is comes before what a model would need.
+                read_file(Path(model_or_image))
             raise ApiError(
                 "running a model needs an architecture: give --arch, or an image that was compiled for one"
             )
@@ -80,13 +85,22 @@ def run_model(
 
 
 def _as_image(source: Model | Image) -> Image | None:
-    """The image, if it is one or names a file that is not ONNX by its suffix."""
+    """The image, if it is one or names one; None for a model.
+
+    Raises
+    ------
+    ImageError   If there is no such file, or it is called an image and is none that can be used.
+    """
     if isinstance(source, Image):
         return source
-    if not isinstance(source, str | Path) or Path(source).suffix == ".onnx":
+    if not isinstance(source, str | Path):
         return None
-    if not Path(source).is_file():
+    path = Path(source)
+    if not path.is_file():
         raise ImageError(
-            f"{str(source)!r} does not exist: give an ONNX file or an image made by `systolith compile`"
+            f"{str(source)!r} {absence(path)}: give an ONNX file or an image made by `systolith compile`"
         )
-    return Image.load(source)
+    # What it holds counts, and not what it is called, but for the sake of a damaged image.
+    if path.suffix == ".sysl" or Image.is_image(path):
+        return Image.load(path)
+    return None

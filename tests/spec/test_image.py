@@ -128,7 +128,9 @@ def test_every_damaged_byte_is_noticed():
 
 def test_refusals(tmp_path):
     data = _image().to_bytes()
-    with pytest.raises(ImageError, match=r"^this is not a Systolith image$"):
+    with pytest.raises(
+        ImageError, match=r"^this is not a Systolith image: give a file that systolith .* made$"
+    ):
         Image.from_bytes(b"PK\x03\x04" + data)
     with pytest.raises(
         ImageError, match=rf"^the image is truncated or has trailing bytes: {len(data) - 1} instead of"

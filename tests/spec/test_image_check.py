@@ -226,6 +226,9 @@ def test_a_file_that_claims_to_be_long_costs_what_it_has(tmp_path) -> None:
         (tmp_path / "m.sysl").write_bytes(data)
         with pytest.raises(ImageError, match=said):
             Image.load(tmp_path / "m.sysl")
-    with pytest.raises(ImageError, match=r"^'/dev/zero': this is not a Systolith image$"):
+    with pytest.raises(
+        ImageError,
+        match=r"^'/dev/zero': this is not a Systolith image: give a file that ",
+    ):
         Image.load("/dev/zero")
     assert json.loads(json.dumps(unpack(_image().to_bytes())[0]))
