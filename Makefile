@@ -88,10 +88,11 @@ bitstream: env  ## of one board: make bitstream BOARD=ulx3s_85f (a quarter of an
 	@test -n "$(BOARD)" || { echo "make bitstream: say which board, as in make bitstream BOARD=ulx3s_85f" >&2; exit 2; }
 	$(BIN)/systolith build --board $(BOARD) --json build/$(BOARD).json
 
-# MODELS=FOLDER: its *_int8_qdq.onnx run on the boards in simulation.
+# MODELS=FOLDER (MLPerf Tiny): those that fit a board run on it in simulation; benchmarks/boards.py says which.
 bitstreams: env  ## of all boards, one after another (an hour)
 	set -e; for board in $$($(BIN)/python -c 'from systolith.boards.board import BOARDS; print(*BOARDS)'); do \
-	    $(BIN)/systolith build --board $$board --json build/$$board.json; done
+	    models=$(if $(MODELS),$$($(BIN)/python benchmarks/boards.py --options $$board $(MODELS))); \
+	    $(BIN)/systolith build --board $$board $$models --json build/$$board.json; done
 
 # An hour, or HOURS=8, or CASES=10000; SEED=7 gives other cases.
 fuzz: env  ## hostile images, models, arrays, TOML and assembly: nothing may crash, hang or take much memory

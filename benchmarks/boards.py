@@ -3,7 +3,8 @@
     make bitstreams MODELS=FOLDER
     .venv/bin/python benchmarks/boards.py build/*.json [--record]
 
-Each file is what `systolith build --board NAME --json FILE` wrote.
+FOLDER has models of MLPerf Tiny, as NAME_int8_qdq.onnx; each board runs those of `MODELS` in simulation. A report
+is what `systolith build --board NAME --json FILE` wrote.
 """
 
 import argparse
@@ -16,6 +17,14 @@ from record import record
 from systolith.boards.board import BOARDS
 from systolith.report import Reporter
 
+#: Models of MLPerf Tiny that each board runs: those that its memory holds; none on the Arty, whose clock is not
+#: known, because nothing routes it here.
+MODELS: dict[str, tuple[str, ...]] = {
+    "icebreaker": ("kws",),
+    "tang_nano_20k": ("kws", "vww", "ad", "sww"),
+    "ulx3s_85f": ("kws", "resnet8", "vww", "ad", "sww"),
+    "arty_a7_100t": (),
+}
 COLUMNS = ("board", "clock", "wanted", "resources", "models")
 
 
@@ -25,12 +34,29 @@ def core(name: str) -> str:
     return f"{arch.rows} x {arch.cols}{', compact' if arch.compact else ''}"
 
 
+def build_options(board: str, folder: Path) -> list[str]:
+    """What `systolith build` is told beside the board: its models in a folder."""
+    return [word for name in MODELS[board] for word in ("--model", str(folder / f"{name}_int8_qdq.onnx"))]
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table."""
+    """Print the table, or the options of a build."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("reports", nargs="+", type=Path)
+    parser.add_argument("reports", nargs="*", type=Path)
+    parser.add_argument(
+        "--options",
+        nargs=2,
+        metavar=("BOARD", "FOLDER"),
+        help="print the models that `make bitstreams` builds",
+    )
     parser.add_argument("--record", action="store_true", help="write results/boards.json, for the docs")
     given = parser.parse_args(arguments)
+    if given.options:
+        board, folder = given.options
+        print(*build_options(board, Path(folder)))
+        return 0
+    if not given.reports:
+        parser.error("name the reports, as in build/*.json")
     reports = {}
     for path in given.reports:
         report = json.loads(path.read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from systolith import api
+from systolith.boards.board import BOARDS
 from systolith.compiler.frontend import import_model
 from systolith.compiler.importer import load_model
 from systolith.compiler.quantise import quantise_model
@@ -24,7 +25,7 @@ FLOAT = ROOT / "examples" / "digits" / "digits_cnn.onnx"
 SAMPLES = 12
 
 
-accuracy, models, recurrent = script("accuracy"), script("models"), script("recurrent")
+accuracy, boards, models, recurrent = map(script, ("accuracy", "boards", "models", "recurrent"))
 
 
 @pytest.fixture(scope="module")
@@ -278,3 +279,13 @@ def test_a_wrong_recurrent_layer_fails_the_benchmark(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(recurrent.Session, "run", wrong)
     assert recurrent.main(["--arch", "tiny", "--units", "2", "--inputs", "2", "--steps", "2"]) == 1
+
+
+def test_bitstreams_run_the_models_that_are_recorded(capsys: pytest.CaptureFixture[str]) -> None:
+    recorded = json.loads((ROOT / "benchmarks" / "results" / "boards.json").read_text())["results"]
+    for board in BOARDS:
+        assert boards.main(["--options", board, "models"]) == 0
+        said = capsys.readouterr().out.split()
+        assert said[::2] == ["--model"] * len(recorded[board]["models"])
+        assert [Path(name).stem for name in said[1::2]] == [run["model"] for run in recorded[board]["models"]]
+        assert all(Path(name).parent == Path("models") for name in said[1::2])
