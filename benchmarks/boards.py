@@ -3,8 +3,8 @@
     make bitstreams MODELS=FOLDER
     .venv/bin/python benchmarks/boards.py build/*.json [--record]
 
-FOLDER has models of MLPerf Tiny, as NAME_int8_qdq.onnx; each board runs those of `MODELS` in simulation. A report
-is what `systolith build --board NAME --json FILE` wrote.
+FOLDER has models of MLPerf Tiny, as NAME_int8_qdq.onnx; each board runs those of `MODELS` in simulation. A
+report is what `systolith build --board NAME --json FILE` wrote.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from record import record
 from systolith.boards.board import BOARDS
 from systolith.report import Reporter
 
-#: Models of MLPerf Tiny that each board runs: those that its memory holds; none on the Arty, whose clock is not
-#: known, because nothing routes it here.
+#: Models of MLPerf Tiny that each board runs: those that its memory holds; none on the Arty, whose clock is
+#: not known, because nothing routes it here.
 MODELS: dict[str, tuple[str, ...]] = {
     "icebreaker": ("kws",),
     "tang_nano_20k": ("kws", "vww", "ad", "sww"),
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--options",
         nargs=2,
         metavar=("BOARD", "FOLDER"),
-        help="print the models that `make bitstreams` builds",
+        help="print what `make bitstreams` adds to a build",
     )
     parser.add_argument("--record", action="store_true", help="write results/boards.json, for the docs")
     given = parser.parse_args(arguments)
