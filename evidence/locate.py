@@ -201,7 +201,7 @@ def locate_rtl(graph: QGraph, image: Image, inputs: Arrays, tracing: Tracing) ->
     DeviceError       If the Verilog lacks trace ports.
     SimulationError   If it cannot be built.
     """
-    from systolith.evidence.comparison import Found
+    from systolith.evidence.finding import Found
     from systolith.evidence.lockstep import Lockstep, Replay
     from systolith.sim.native import RtlDevice, Waveform
     from systolith.sim.verilator import SimulationError

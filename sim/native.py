@@ -10,10 +10,10 @@ from typing import Self
 
 import numpy as np
 
+from systolith.sim.glue import data_bytes, log_of, prologue
 from systolith.sim.verilator import (
     SimulationError,
     build,
-    cpp_name,
     module_ports,
     native_source,
 )
@@ -29,18 +29,6 @@ __all__ = ["DECERR", "SLVERR", "MemoryModel", "ProtocolError", "RtlBench", "RtlD
 _SLICE = 1 << 12
 #: AXI responses for `RtlBench.inject`.
 SLVERR, DECERR = 2, 3
-#: Trace ports, and the engine whose instructions they belong to.
-_TRACES = {
-    "load": Engine.LOAD,
-    "weight": Engine.LOAD,
-    "param": Engine.LOAD,
-    "table": Engine.LOAD,
-    "sums": Engine.MATRIX,
-    "acc": Engine.OUTPUT,
-    "output": Engine.OUTPUT,
-    "chain": Engine.OUTPUT,
-    "vector": Engine.VECTOR,
-}
 
 
 class ProtocolError(SimulationError, DeviceError):
@@ -157,10 +145,13 @@ class RtlBench:
         self.bus_bytes = self.ports["axi__wdata"] // 8
         if (1 << 16) % self.bus_bytes:
             raise SimulationError(f"the bus must be a power of two of bytes wide, not {self.bus_bytes}")
-        self.sources: tuple[str, ...] = ()
+        log = log_of(self.ports)
+        self._data_bytes = data_bytes(self.ports, self.bus_bytes)
+        self.sources = log.sources
         #: Sources of the log that say that an instruction is done.
-        self.done_sources: dict[int, Engine] = {}
-        cpp = self._glue(top) + native_source("memory.h", "harness.cpp") + self._log_code()
+        self.done_sources = log.done_sources
+        harness = native_source("memory.h", "harness.cpp")
+        cpp = prologue(top, self.bus_bytes, self._data_bytes) + harness + log.code
         self.shared_object = build(
             sources, top, cpp, cache_dir, trace=waveform and waveform.format, optimise=optimise
         )
@@ -354,71 +345,6 @@ class RtlBench:
                 ("ordinal", "<u4"),
                 ("data", "u1", (self._data_bytes,)),
             ]
-        )
-
-    @property
-    def _data_bytes(self) -> int:
-        widths = [8 * self.bus_bytes, *(self.ports.get(f"trace__{name}__data", 0) for name in _TRACES)]
-        # Records keep the alignment of their first fields.
-        return max(8, -(-max(widths) // 64) * 8)
-
-    # -- generated C++
-    # ----------------------------------------------------------------------------------------------------
-    def _glue(self, top: str) -> str:
-        headers = (
-            "algorithm",
-            "cstdint",
-            "cstring",
-            "deque",
-            "memory",
-            "stdexcept",
-            "string",
-            "unordered_map",
-            "vector",
-        )
-        return "".join(f"#include <{h}>\n" for h in headers) + (
-            f'#include "V{top}.h"\n#include "verilated.h"\n'
-            '#if VM_TRACE_FST\n#include "verilated_fst_c.h"\nusing Wave = VerilatedFstC;\n'
-            '#elif VM_TRACE\n#include "verilated_vcd_c.h"\nusing Wave = VerilatedVcdC;\n#endif\n'
-            f"#define MODEL V{top}\n#define AXI(n) top->axi___05F##n\n#define CSR(n) top->csr___05F##n\n"
-            f"#define BUS_BYTES {self.bus_bytes}u\n#define DATA_BYTES {self._data_bytes}\n#define "
-            f"MAX_ENGINES {len(Engine)}\n"
-        )
-
-    def _log_code(self) -> str:
-        names, lines = [], []
-
-        def source(name: str) -> int:
-            names.append(name)
-            return len(names) - 1
-
-        for name, engine in _TRACES.items():
-            port = f"trace__{name}__"
-            if f"{port}valid" not in self.ports:
-                continue
-            model = f"m.{cpp_name(port)}"
-            mask = f"{model}mask" if f"{port}mask" in self.ports else "~0ull"
-            addr = f"{model}addr" if f"{port}addr" in self.ports else "0"
-            lines.append(
-                f"if (log.writes && {model}valid) {{ log.add({source(name)}, {int(engine)}, {addr}, {mask}, "
-                f"&{model}data, {-(-self.ports[f'{port}data'] // 8)}); }}"
-            )
-        for engine in Engine:
-            port = f"trace__done__{engine.name.lower()}"
-            if port in self.ports:
-                number = source(f"done.{engine.name.lower()}")
-                self.done_sources[number] = engine
-                lines.append(
-                    f"if (m.{cpp_name(port)}) {{ log.add({number}, {int(engine)}, "
-                    f"0, 0, nullptr, 0); ++log.done[{int(engine)}]; }}"
-                )
-        store = source("store")
-        self.sources = tuple(names)
-        return (
-            f"const uint32_t STORE_SOURCE = {store}, STORE_ENGINE = {int(Engine.STORE)};\n"
-            + "static void log_events(MODEL& m, Log& log) { (void)m; (void)log;\n"
-            + "\n".join(lines)
-            + "\n}\n"
         )
 
     def _check(self, result: int) -> int:

@@ -4,123 +4,20 @@ Every test compares whole memories, so a byte written beside its place fails too
 """
 
 import itertools
-from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from systolith.reference.machine import Machine, MachineError
 from systolith.reference.params import pack_params
-from systolith.spec.arch import ArchConfig
-from systolith.spec.isa import Destination, Mode, OperandA, Region, Space, isa_for
-from systolith.spec.regs import ErrorCode
-
-COMMON = dict(bus_bits=32, act_bytes=1 << 10, act_blocks=1, weight_bytes=1 << 10, acc_depth=128, param_rows=8)
-#: More columns than rows and the reverse; two rows per weight line and one.
-ARCHS = [
-    ArchConfig(name="broad", rows=2, cols=8, lanes=4, weight_rows_per_cycle=2, table_slots=4, **COMMON),
-    ArchConfig(name="tall", rows=8, cols=4, lanes=2, weight_rows_per_cycle=2, table_slots=2, **COMMON),
-]
-SEEDS = range(12)
-EXTREMES = (-128, 127, -1, 0)
-every_arch = pytest.mark.parametrize("arch", ARCHS, ids=lambda arch: arch.name)
-every_seed = pytest.mark.parametrize("seed", SEEDS)
-
-
-class Bench:
-    """A machine whose memories are all random, and random operands for it."""
-
-    def __init__(self, arch, seed):
-        self.arch, self.isa, self.rng = arch, isa_for(arch), np.random.default_rng(seed)
-        self.machine = Machine(arch, self.bytes(512), self.bytes(512))
-        for name in ("act", "weight", "param", "table"):
-            memory = getattr(self.machine, name)
-            memory[:] = self.bytes(len(memory)).view(memory.dtype)
-        self.machine.acc[:] = self.rng.integers(-(1 << 31), 1 << 31, self.machine.acc.shape)
-
-    def bytes(self, size):
-        return self.rng.integers(0, 256, size).astype(np.uint8)
-
-    def pick(self, low, high):
-        return int(self.rng.integers(low, high + 1))
-
-    def int8(self):
-        return int(self.rng.choice([*EXTREMES, self.pick(-128, 127)]))
-
-    def bounds(self):
-        """Lower and upper bound of a result; half the time all of int8."""
-        return dict(
-            zip(
-                ("low", "high"),
-                sorted((self.int8(), self.int8())) if self.pick(0, 1) else (-128, 127),
-                strict=True,
-            )
-        )
-
-    def result(self):
-        return dict(zero=self.int8(), **self.bounds(), **self.table())
-
-    def table(self):
-        return dict(table=self.pick(0, 1), slot=self.pick(0, self.arch.table_slots - 1))
-
-    def steps(self, *names):
-        """Steps between rows and pixels: small, none at all (results overlap), or nearly a whole memory
-        (backwards)."""
-        return {
-            name: int(self.rng.choice([0, self.pick(1, 30), self.arch.act_bytes - self.pick(1, 30)]))
-            for name in names
-        }
-
-    def address(self):
-        return self.pick(0, self.arch.act_bytes - 1)
-
-    def looked_up(self, q, instr):
-        return int(self.machine.table[instr.slot * 256 + (q & 255)]) if instr.table else q
-
-
-def rounded(total, shift, zero, low, high):
-    """Python's `round` of a fraction is half to even."""
-    return min(max(round(Fraction(int(total), 1 << int(shift))) + zero, low), high)
-
-
-def state(machine):
-    return {name: getattr(machine, name).copy() for name in ("act", "weight", "param", "table", "acc")} | {
-        region.name: memory.copy() for region, memory in machine.regions.items()
-    }
-
-
-def execute(bench, mnemonic, expected=None, **operands):
-    """One instruction; every memory that is not in `expected` must be as before, and the hook must tell every
-    change."""
-    instr = bench.isa.make(mnemonic, **operands)
-    before = state(bench.machine)
-    want = before | (expected(instr, before) if expected else {})
-    effects = []
-    bench.machine.on_instruction = lambda offset, told, effect: effects.append((told, effect))
-    bench.machine.execute(instr)
-    bench.machine.on_instruction = None
-    ((told, effect),) = effects
-    assert told is instr
-    if effect.space != "chain":
-        replay(effect, before)
-    for name, memory in state(bench.machine).items():
-        np.testing.assert_array_equal(
-            memory, want[name], err_msg=f"{name} after {bench.isa.disassemble(instr)}"
-        )
-        np.testing.assert_array_equal(
-            memory, before[name], err_msg=f"{name} as told of {bench.isa.disassemble(instr)}"
-        )
-    return instr
-
-
-def replay(effect, memories):
-    """Write what the hook told, in its order."""
-    memory = memories["DATA" if effect.space == "data" else effect.space]
-    for address, row, kept in zip(effect.addresses, effect.rows, effect.kept, strict=True):
-        if effect.space == "acc":
-            memory[address, :kept] = row[:kept]
-        else:
-            memory[(address + np.arange(kept)) % len(memory)] = row[:kept].view(memory.dtype)
+from systolith.spec.isa import Destination, Mode, OperandA, Region, Space
+from tests.reference.machine_bench import (
+    Bench,
+    every_arch,
+    every_seed,
+    execute,
+    rounded,
+    state,
+)
 
 
 # -- LOAD and STORE
@@ -511,101 +408,3 @@ def test_pool_takes_the_maximum_inside_the_window(arch, seed):
         **bench.table(),
         **bench.steps("ky_addr", "kx_x", "oy_addr", "ox_x", "dst_row", "dst_px"),
     )
-
-
-# -- errors and hooks
-# ----------------------------------------------------------------------------------------------------
-ARCH = ARCHS[0]
-FAR = ARCH.act_bytes
-
-
-@pytest.mark.parametrize(
-    ("line", "code"),
-    [
-        (f"LOAD base={FAR - 1} bytes=2", ErrorCode.OPERAND_RANGE),
-        (f"LOAD base=40 rows=2 row={FAR - 44} bytes=8", ErrorCode.OPERAND_RANGE),
-        ("LOAD space=WEIGHT bytes=2", ErrorCode.OPERAND_RANGE),
-        ("LOAD space=PARAM offset=2 bytes=4", ErrorCode.OPERAND_RANGE),
-        ("LOAD space=TABLE base=2 bytes=4", ErrorCode.OPERAND_RANGE),
-        ("LOAD space=TABLE rows=2 row=6 bytes=4", ErrorCode.OPERAND_RANGE),
-        ("LOAD offset=511 bytes=2", ErrorCode.REGION),
-        ("LOAD region=DATA planes=2 ext_plane=512", ErrorCode.REGION),
-        ("LOAD region=DATA rows=2 ext_row=4294967295", ErrorCode.REGION),
-        ("STORE region=DATA offset=512", ErrorCode.REGION),
-        ("STORE region=PROGRAM", ErrorCode.REGION),
-        (f"STORE region=DATA base={FAR - 3} bytes=4", ErrorCode.OPERAND_RANGE),
-        (f"MATMUL acc={ARCH.acc_depth - 1} oy=2", ErrorCode.OPERAND_RANGE),
-        (f"MATMUL tile={ARCH.weight_tiles - 3} ky=2 kx=2", ErrorCode.OPERAND_RANGE),
-        ("MATMUL mode=DEPTHWISE kt=2", ErrorCode.ILLEGAL_INSTRUCTION),
-        (f"OUTPUT acc={ARCH.acc_depth - 1} nx=2", ErrorCode.OPERAND_RANGE),
-    ],
-)
-def test_operands_out_of_range_stop_the_machine_before_it_writes(line, code):
-    bench = Bench(ARCH, 0)
-    before = state(bench.machine)
-    with pytest.raises(MachineError) as error:
-        bench.machine.execute(bench.isa.assemble(line))
-    assert error.value.code is code
-    for name, memory in state(bench.machine).items():
-        np.testing.assert_array_equal(memory, before[name])
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        f"LOAD base={FAR - 2} bytes=2",
-        "LOAD offset=510 bytes=2",
-        "STORE region=DATA offset=511",
-        f"MATMUL acc={ARCH.acc_depth - 2} oy=2",
-        f"MATMUL tile={ARCH.weight_tiles - 4} ky=2 kx=2",
-        f"MATMUL acc={ARCH.acc_depth - 1} ox=5 stride=5",
-    ],
-)
-def test_operands_may_reach_the_very_end(line):
-    bench = Bench(ARCH, 0)
-    bench.machine.execute(bench.isa.assemble(line))
-
-
-def test_the_hook_sees_every_write_as_the_hardware_makes_it():
-    seen = []
-    bench = Bench(ARCH, 0)
-    bench.machine.on_instruction = lambda *call: seen.append(call)
-    program = [
-        "LOAD region=DATA rows=2 bytes=6 row=8",
-        "STORE region=DATA offset=9",
-        "MATMUL ox=3 final=1 acc=4",
-        "OUTPUT acc=4 nx=2 channels=6 dst=20 dst_px=6",
-        "OUTPUT acc=6 channels=5 dest=VECTOR",
-        "ADD a_source=OUTPUT bytes=5 dst=60",
-        "POOL base=4 bytes=5 height=1 row_bytes=9 dst=50",
-        "HALT",
-    ]
-    instrs = [bench.isa.assemble(line) for line in program]
-    code = np.frombuffer(b"".join(map(bench.isa.encode, instrs)), np.uint8)
-    bench.machine.set_regions(code, bench.machine.regions[Region.DATA])
-    bench.machine.run(0)
-    word = bench.isa.word_bytes
-    assert [(offset, instr) for offset, instr, _ in seen] == [
-        (i * word, instr) for i, instr in enumerate(instrs[:-1])
-    ]
-    effects = [effect for _, _, effect in seen]
-    assert [effect.space for effect in effects] == ["act", "data", "acc", "act", "chain", "act", "act"]
-    assert [list(effect.addresses) for effect in effects] == [
-        [0, 8],
-        [9],
-        [4, 5, 6],
-        [20, 24, 26, 30],
-        [0, 1],
-        [60, 64],
-        [50, 54],
-    ]
-    assert [list(effect.kept) for effect in effects] == [
-        [6, 6],
-        [1],
-        [8] * 3,
-        [4, 2, 4, 2],
-        [4, 1],
-        [4, 1],
-        [4, 1],
-    ]
-    assert bench.machine.instructions == len(program)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from systolith.compiler.tokens import add_tokens
-from systolith.evidence.comparison import Found
+from systolith.evidence.finding import Found
 from systolith.evidence.lockstep import Lockstep
 from systolith.reference import machine as machine_module
 from systolith.reference.hazards import check_order
