@@ -1,0 +1,61 @@
+"""Tensors between the model's own types and the int8 values that the core sees."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+__all__ = ["Quantised", "dequantise", "misfit", "quantise"]
+
+
+class Quantised(Protocol):
+    """What a tensor needs to be converted: its own shape and type, and the scale and zero point of its int8
+    values."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def zero_point(self) -> int: ...
+
+
+def quantise(value: np.ndarray, io: Quantised) -> np.ndarray:
+    """int8 for the core: ONNX QuantizeLinear for float32, minus 128 for uint8, unchanged for int8."""
+    if io.dtype == "float32":
+        # A quotient past float32's range is infinite, and saturates like every other that is too large.
+        with np.errstate(over="ignore"):
+            scaled = (
+                np.rint(value.astype(np.float32) / np.float32(io.scale)).astype(np.float64) + io.zero_point
+            )
+        clipped: np.ndarray = scaled.clip(-128, 127)
+        return clipped.astype(np.int8)
+    if io.dtype == "uint8":
+        return (value.astype(np.int16) - 128).astype(np.int8)
+    return value.astype(np.int8)
+
+
+def dequantise(q: np.ndarray, io: Quantised) -> np.ndarray:
+    """The inverse, in the model's own type."""
+    if io.dtype == "float32":
+        return (q.astype(np.int32) - io.zero_point).astype(np.float32) * np.float32(io.scale)
+    if io.dtype == "uint8":
+        return (q.astype(np.int16) + 128).astype(np.uint8)
+    return q
+
+
+def misfit(value: np.ndarray, io: Quantised) -> str | None:
+    """Why an array cannot be this tensor, one clause; None where it can."""
+    if value.shape != io.shape:
+        return f"must have shape {list(io.shape)}, not {list(value.shape)}"
+    if value.dtype != np.dtype(io.dtype):
+        return f"must be of type {io.dtype}, not {value.dtype}"
+    if io.dtype == "float32" and not np.isfinite(value).all():
+        return "contains NaN or infinity: quantisation needs finite numbers"
+    return None
