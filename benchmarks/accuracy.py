@@ -22,9 +22,9 @@ import onnx
 
 from systolith import api
 from systolith.evidence.layerwise import OrtLayers, literal_session
-from systolith.host.driver import dequantise, quantise
+from systolith.host.codes import dequantise, quantise
 from systolith.reference.graph import QTensor
-from systolith.reference.partition import Partition
+from systolith.reference.plan import Plan
 from systolith.report import Reporter, shortened, write_json
 
 TABLE = Path(__file__).with_name("mlperf_tiny.json")
@@ -182,7 +182,7 @@ def on_ort(path: Path, name: str, feeds: Iterable[np.ndarray]) -> list[np.ndarra
 
 
 def on_core(
-    partition: Partition, arch: str, backend: str, name: str, feeds: Iterable[np.ndarray]
+    partition: Plan, arch: str, backend: str, name: str, feeds: Iterable[np.ndarray]
 ) -> list[np.ndarray]:
     """A model's one output, per sample, with its core's part on a backend."""
     if backend == "reference":
@@ -217,12 +217,12 @@ def on_tflite(path: Path, feeds: Iterable[np.ndarray]) -> list[np.ndarray] | Non
 
 # -- comparisons
 # -----------------------------------------------------------------------------------------------
-def compare_layers(partition: Partition, samples: Iterable[dict[str, np.ndarray]]) -> list[dict]:
+def compare_layers(partition: Plan, samples: Iterable[dict[str, np.ndarray]]) -> list[dict]:
     """Per layer, over all samples: elements that equal ONNX Runtime's, and the furthest."""
-    layers = OrtLayers(onnx.load_model_from_string(partition.core), partition.graph)
+    layers = [OrtLayers(onnx.load_model_from_string(part.core), part.graph) for part in partition.cores]
     found: dict[str, Counter] = {}
     for codes in samples:
-        for layer in layers.compare(codes):
+        for layer in (layer for part in layers for layer in part.compare(codes)):
             counts = found.setdefault(layer.name, Counter(op=layer.op_type))
             counts["elements"] += layer.alone.size
             counts["ties"] += layer.ties

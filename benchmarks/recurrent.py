@@ -22,7 +22,7 @@ from record import record
 
 from systolith import api
 from systolith.evidence.profile import step_cycles
-from systolith.reference.partition import Partition
+from systolith.reference.plan import Plan
 from systolith.report import Reporter, write_json
 from systolith.session import Session
 from systolith.spec.arch import PRESETS, ArchConfig, load_arch
@@ -73,9 +73,9 @@ def measure(kind: Cell, arch: ArchConfig, steps: int, inputs: int, units: int) -
     image = api.compile(graph, arch)
     with Session("rtl", image) as session:
         result = session.run({"x": x})
-        every = step_cycles(image, session.ends)
+        every = step_cycles(image, session.ends[0])
     expected = graph.run({"x": x})["y"]
-    frame = api.compile(Partition(graph=layer(kind, 1, inputs, units)), arch, streaming=True)
+    frame = api.compile(Plan.of(layer(kind, 1, inputs, units)), arch, streaming=True)
     with Session("rtl", frame) as session:
         frames = [session.run({"x": x[t : t + 1]}) for t in range(steps)]
     info = api.describe(image, result.cycles)

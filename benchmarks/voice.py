@@ -19,10 +19,9 @@ import onnxruntime
 from record import record
 
 from systolith import api
-from systolith.host.driver import quantise
-from systolith.host.segments import HostSegments
+from systolith.host.runner import Runner
 from systolith.options import Running
-from systolith.reference.partition import Partition
+from systolith.reference.plan import Plan, ReferenceCores
 from systolith.report import LAYER_COLUMNS, Reporter, layer_rows, write_json
 from systolith.session import Session
 from systolith.spec.memory import MemoryTiming
@@ -78,19 +77,14 @@ def in_float(model: Path, frames: np.ndarray) -> np.ndarray:
     return session.run(["speech_probs"], {"input": frames[:, 0], "h": zero, "c": zero})[0].ravel()
 
 
-def on_reference(partition: Partition, frames: np.ndarray) -> list[np.ndarray]:
+def on_reference(partition: Plan, frames: np.ndarray) -> list[np.ndarray]:
     """What the core must give, frame by frame, in int8."""
-    host, states, found = HostSegments(partition.host), {}, []
-    tensors = partition.graph.tensors
-    for frame in frames:
-        entered = host.enter({"input": frame})
-        given = {name: quantise(np.asarray(entered[name]), tensors[name]) for name in partition.graph.inputs}
-        found.append(partition.graph.run(given, states)[partition.graph.outputs[0]])
-    return found
+    runner, cores = Runner(partition), ReferenceCores(partition)
+    return [runner.run({"input": frame}, cores).raw[partition.graph.outputs[0]] for frame in frames]
 
 
 def on_rtl(
-    partition: Partition, frames: np.ndarray, expected: list[np.ndarray], arch: str, memory: MemoryTiming
+    partition: Plan, frames: np.ndarray, expected: list[np.ndarray], arch: str, memory: MemoryTiming
 ) -> tuple[dict, np.ndarray]:
     """Figures of one core, and the probability of each frame."""
     image = api.compile(partition, arch, memory=memory)

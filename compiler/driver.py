@@ -1,8 +1,9 @@
-"""From a quantised graph to an image: lower twice (dry, then real), add tokens, link; each level is checked
-before the next."""
+"""From a plan to an image: lower the graph of each core step twice (dry, then real), add tokens, link; each
+level is checked before the next."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +14,18 @@ from systolith.compiler.cycles import Timing, estimate, transfer_cycles
 from systolith.compiler.lower import lower_graph
 from systolith.compiler.lower.context import Lowering, Residence
 from systolith.compiler.tokens import add_tokens
-from systolith.compiler.verify import verify_graph, verify_image, verify_lowering, verify_order
+from systolith.compiler.verify import verify_image, verify_lowering, verify_order, verify_plan
 from systolith.reference.graph import QGraph, QTensor
+from systolith.reference.plan import Plan
 from systolith.spec.arch import ArchConfig
 from systolith.spec.costs import busy_cycles
 from systolith.spec.image import Image
 from systolith.spec.isa import Engine, Instr, Region, isa_for
 from systolith.spec.manifest import IoTensor, LayerInfo, StateInfo
 from systolith.spec.memory import FULL_RATE, MemoryTiming
+from systolith.spec.plan import CoreStep, HostStep
 
-__all__ = ["Compilation", "compile_graph", "compile_levels", "residences"]
+__all__ = ["Compilation", "CorePartLevels", "compile_graph", "compile_levels", "residences"]
 
 _LIMITS = {
     Engine.LOAD: "memory",
@@ -34,104 +37,225 @@ _LIMITS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class CorePartLevels:
+    """What each level gave for one core step.
+
+    Parameters
+    ----------
+    graph : QGraph
+    lowering : Lowering        instructions of the run stream without tokens, and the node of each
+    run : list of Instr        the stream as it is linked
+    timings : list of Timing   by the cycle model
+    """
+
+    graph: QGraph
+    lowering: Lowering
+    run: list[Instr]
+    timings: list[Timing]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Compilation:
     """Every level of one compilation, for dumps and checks.
 
     Parameters
     ----------
-    graph : QGraph
-    lowering : Lowering          instructions of the run stream without tokens, and the node of each
-    load, run : list of Instr    the streams as they are linked
-    timings : list of Timing     of the run stream, by the cycle model
+    plan : Plan
+    parts : tuple of CorePartLevels   one for each core step
+    constants : Constants             of all of them
+    load : list of Instr              the load stream
     image : Image
     """
 
-    graph: QGraph
-    lowering: Lowering
+    plan: Plan
+    parts: tuple[CorePartLevels, ...]
+    constants: Constants
     load: list[Instr]
-    run: list[Instr]
-    timings: list[Timing]
     image: Image
 
+    @property
+    def part(self) -> CorePartLevels:
+        """The only core step.
 
-def compile_graph(graph: QGraph, arch: ArchConfig, memory: MemoryTiming = FULL_RATE) -> Image:
-    """Compile a graph for a core and its external memory; the program runs with any other memory too.
+        Raises
+        ------
+        ValueError   If there is none, or several.
+        """
+        (part,) = self.parts
+        return part
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data:
+    """The DATA region.
+
+    Parameters
+    ----------
+    tensors : every tensor that a core step reads or gives
+    offsets : where each of them stands; they do not overlap, as any may be needed by a later step
+    states  : by node, where what it leaves for the next run stands, and its bytes
+    end     : where scratch begins; all core steps share it
+    """
+
+    tensors: dict[str, QTensor]
+    offsets: dict[str, int]
+    states: dict[str, tuple[int, int]]
+    end: int
+
+    def others(self, graph: QGraph) -> list[tuple[int, int]]:
+        """First byte and end of what the step with this graph does not touch."""
+        own = {*graph.inputs, *graph.outputs}
+        nodes = {node.name for node in graph.nodes}
+        return [
+            *(
+                (offset, offset + _size(self.tensors[name]))
+                for name, offset in self.offsets.items()
+                if name not in own
+            ),
+            *((first, first + size) for name, (first, size) in self.states.items() if name not in nodes),
+        ]
+
+
+def compile_graph(model: QGraph | Plan, arch: ArchConfig, memory: MemoryTiming = FULL_RATE) -> Image:
+    """Compile for a core and its external memory; the program runs with any other memory too.
 
     Raises
     ------
     CompileError   Naming the node and what does not fit or is not supported.
     """
-    return compile_levels(graph, arch, memory).image
+    return compile_levels(model, arch, memory).image
 
 
-def compile_levels(graph: QGraph, arch: ArchConfig, memory: MemoryTiming = FULL_RATE) -> Compilation:
+def compile_levels(model: QGraph | Plan, arch: ArchConfig, memory: MemoryTiming = FULL_RATE) -> Compilation:
     """Compile, and keep what each level gave; every level is verified (`compiler.verify`).
+
+    All core steps share one program: constants of all, one load stream for what stays on chip, and a run
+    stream each.
 
     Raises
     ------
     CompileError   Naming the node and what does not fit or is not supported.
     VerifyError    If a level breaks its own rules: an error of the compiler.
     """
-    isa = isa_for(arch)
-    verify_graph(graph)
-    offsets, end = {}, 0
-    for name in dict.fromkeys((*graph.inputs, *graph.outputs)):
-        offsets[name] = end
-        end = _aligned(end + _size(graph.tensors[name]))
-    states = {}
-    for node in graph.nodes:
-        if node.op.carried:
-            states[node.name] = end
-            end = _aligned(end + node.op.first_bytes.size)
-
-    constants = Constants(arch)
-    dry, _ = lower_graph(graph, arch, constants, offsets, end, memory=memory, states=states)
+    plan, isa = Plan.of(model), isa_for(arch)
+    verify_plan(plan)
+    data, constants = _data(plan), Constants(arch)
+    dry, _ = _lowered(plan, arch, constants, data, memory, [frozenset()] * len(plan.cores))
     resident = constants.plan()
-    low, layouts = lower_graph(graph, arch, constants, offsets, end, dry.external, memory, states)
-    verify_lowering(low)
-
+    lows, layouts = _lowered(plan, arch, constants, data, memory, [low.external for low in dry])
     load = [*(constants.load(space, entry, address) for space, entry, address in resident), isa.make("HALT")]
-    run = add_tokens(low.instrs, arch)
-    verify_order(low, run)
+    parts = []
+    for low in lows:
+        verify_lowering(low, data.others(low.graph))
+        run = add_tokens(low.instrs, arch)
+        verify_order(low, run)
+        parts.append(
+            CorePartLevels(graph=low.graph, lowering=low, run=run, timings=estimate(run, arch, memory))
+        )
     blob = bytes(constants.blob)
-    load_entry = len(blob)
-    run_entry = load_entry + len(load) * isa.word_bytes
-    program = blob + b"".join(map(isa.encode, load)) + b"".join(map(isa.encode, run))
-    timings = estimate(run, arch, memory)
-    layers, owners = _layers(low, run, timings, memory)
+    program = blob + b"".join(map(isa.encode, load))
+    steps: list[CoreStep | HostStep] = []
+    following = iter(parts)
+    for step in plan.steps:
+        if isinstance(step, HostStep):
+            steps.append(step)
+            continue
+        part = next(following)
+        layers, owners = _layers(part.lowering, part.run, part.timings, memory)
+        steps.append(
+            CoreStep(
+                entry=len(program),
+                count=len(part.run),
+                cycles=part.timings[-1].end,
+                inputs=part.graph.inputs,
+                outputs=part.graph.outputs,
+                layers=layers,
+                owners=owners,
+            )
+        )
+        program += b"".join(map(isa.encode, part.run))
     image = Image(
         arch=arch,
-        model=graph.name,
+        model=plan.name,
         program=program,
-        load_entry=load_entry,
+        load_entry=len(blob),
         load_count=len(load),
-        run_entry=run_entry,
-        run_count=len(run),
-        data_bytes=_aligned(max(low.scratch.used, 16)),
-        inputs=tuple(_io(graph.tensors[name], offsets[name], layouts[name]) for name in graph.inputs),
-        outputs=tuple(_io(graph.tensors[name], offsets[name], layouts[name]) for name in graph.outputs),
-        layers=layers,
-        owners=owners,
-        cycles=timings[-1].end,
+        data_bytes=_aligned(max(16, data.end, *(low.scratch.used for low in lows))),
+        inputs=plan.inputs,
+        outputs=plan.outputs,
+        tensors=tuple(_io(data.tensors[name], data.offsets[name], layouts[name]) for name in data.tensors),
+        steps=tuple(steps),
         states=tuple(
-            StateInfo(name=node.name, offset=states[node.name], initial=node.op.first_bytes.tobytes().hex())
-            for node in graph.nodes
+            StateInfo(
+                name=node.name,
+                offset=data.states[node.name][0],
+                initial=node.op.first_bytes.tobytes().hex(),
+            )
+            for part in plan.cores
+            for node in part.graph.nodes
             if node.op.carried
         ),
     )
-    verify_image(image, load, run)
-    return Compilation(graph=graph, lowering=low, load=load, run=run, timings=timings, image=image)
+    verify_image(image, load, [part.run for part in parts])
+    return Compilation(plan=plan, parts=tuple(parts), constants=constants, load=load, image=image)
 
 
-def residences(graph: QGraph, arch: ArchConfig) -> tuple[Residence, ...]:
-    """Where each computed tensor lies in the activation SRAM, and during which instructions of the run
-    stream.
+def residences(model: QGraph | Plan, arch: ArchConfig) -> tuple[tuple[Residence, ...], ...]:
+    """For each core step, where each computed tensor lies in the activation SRAM, and during which
+    instructions of its run stream.
 
     Raises
     ------
     CompileError   As `compile_graph`.
     """
-    return tuple(compile_levels(graph, arch).lowering.residences)
+    return tuple(tuple(part.lowering.residences) for part in compile_levels(model, arch).parts)
+
+
+def _data(plan: Plan) -> _Data:
+    tensors: dict[str, QTensor] = {}
+    offsets: dict[str, int] = {}
+    states: dict[str, tuple[int, int]] = {}
+    end = 0
+    for part in plan.cores:
+        for name in (*part.inputs, *part.outputs):
+            if name not in tensors:
+                tensors[name], offsets[name] = part.graph.tensors[name], end
+                end = _aligned(end + _size(tensors[name]))
+    for part in plan.cores:
+        for node in part.graph.nodes:
+            if node.op.carried:
+                states[node.name] = end, node.op.first_bytes.size
+                end = _aligned(end + node.op.first_bytes.size)
+    return _Data(tensors=tensors, offsets=offsets, states=states, end=end)
+
+
+def _lowered(
+    plan: Plan,
+    arch: ArchConfig,
+    constants: Constants,
+    data: _Data,
+    memory: MemoryTiming,
+    external: Sequence[frozenset[str]],
+) -> tuple[list[Lowering], dict[str, Layout]]:
+    """Each core step lowered, in order; a tensor lies as the first step that reads or gives it wants."""
+    lows: list[Lowering] = []
+    layouts: dict[str, Layout] = {}
+    for number, part in enumerate(plan.cores):
+        low, own = lower_graph(
+            part.graph,
+            arch,
+            constants,
+            data.offsets,
+            data.end,
+            external[number],
+            memory,
+            {name: first for name, (first, _) in data.states.items()},
+            part=number,
+            given=layouts,
+        )
+        lows.append(low)
+        layouts |= own
+    return lows, layouts
 
 
 def _aligned(size: int) -> int:

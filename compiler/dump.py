@@ -2,63 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
-from systolith.compiler.driver import Compilation
+from systolith.compiler.driver import Compilation, CorePartLevels
 from systolith.reference.graph import Op, QGraph, Requant
-from systolith.reference.partition import Partition
 from systolith.spec import outputs
 from systolith.spec.isa import isa_for
+from systolith.spec.plan import HostStep
 
 __all__ = ["dump_levels"]
 
 
-def dump_levels(partition: Partition, compilation: Compilation, directory: Path) -> list[Path]:
-    """Write one file per level; returns their paths, in the order of the levels.
+def dump_levels(compilation: Compilation, directory: Path) -> list[Path]:
+    """Write one file per level; returns their paths, in the order of the steps and levels.
 
     ==================  ==================================================================================
-    host-before.onnx    what the host runs first, if anything
-    core.onnx           the core's part of the model, quantised
-    host-after.onnx     what the host runs last, if anything
+    host.onnx           what a step of the host runs
+    core.onnx           what a step of the core runs, quantised
     graph.txt           the quantised graph: tensors with scale and zero point, operators with attributes
     lowered.txt         instructions in program order before tokens, under the node that each belongs to
     placement.txt       where each tensor lies, and during which instructions
-    constants.txt       weights, parameters and tables: offset in the image, and place on chip
     program.txt         the linked run stream with tokens and the cycle model's start and end
+    constants.txt       weights, parameters and tables: offset in the image, and place on chip
     ==================  ==================================================================================
+
+    Where the plan has several steps, the names of all but the last begin with the step: step1-host.onnx.
 
     Raises
     ------
     OSError   If the directory cannot be made, or a file not be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    host = partition.host
+    plan = compilation.plan
     files: dict[str, bytes] = {}
-    if host is not None and host.before:
-        files["host-before.onnx"] = host.before
-    if partition.core:
-        files["core.onnx"] = partition.core
-    if host is not None and host.after:
-        files["host-after.onnx"] = host.after
-    for name, lines in (
-        ("graph", _graph(compilation.graph)),
-        ("lowered", _lowered(compilation)),
-        ("placement", _placement(compilation)),
-        ("constants", _constants(compilation)),
-        ("program", _program(compilation)),
-    ):
-        files[f"{name}.txt"] = "".join(f"{line}\n" for line in lines).encode()
+    core = 0
+    for number, step in enumerate(plan.steps, 1):
+        prefix = f"step{number}-" if len(plan.steps) > 1 else ""
+        if isinstance(step, HostStep):
+            files[f"{prefix}host.onnx"] = step.model
+            continue
+        if step.core:
+            files[f"{prefix}core.onnx"] = step.core
+        for name, lines in (
+            ("graph", _graph(plan.name, step.graph)),
+            ("lowered", _lowered(compilation.parts[core])),
+            ("placement", _placement(compilation.parts[core])),
+            ("program", _program(compilation, core)),
+        ):
+            files[f"{prefix}{name}.txt"] = _text(lines)
+        core += 1
+    files["constants.txt"] = _text(_constants(compilation))
     for name, data in files.items():
         outputs.write(directory / name, data)
     return [directory / name for name in files]
 
 
-def _graph(graph: QGraph) -> Iterator[str]:
-    yield f"graph {graph.name}"
+def _text(lines: Iterable[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _graph(model: str, graph: QGraph) -> Iterator[str]:
+    yield f"graph {model}"
     for name, tensor in graph.tensors.items():
         kind = (
             "input"
@@ -103,8 +111,8 @@ def _summary(array: np.ndarray) -> str:
     return f"{array.dtype}{list(array.shape)} {array.min()} to {array.max()}"
 
 
-def _lowered(compilation: Compilation) -> Iterator[str]:
-    low, last = compilation.lowering, None
+def _lowered(part: CorePartLevels) -> Iterator[str]:
+    low, last = part.lowering, None
     isa = isa_for(low.arch)
     for number, (instr, owner) in enumerate(zip(low.instrs, low.owners, strict=True)):
         if owner != last:
@@ -113,8 +121,8 @@ def _lowered(compilation: Compilation) -> Iterator[str]:
         yield f"{number:6} {isa.disassemble(instr)}"
 
 
-def _placement(compilation: Compilation) -> Iterator[str]:
-    low = compilation.lowering
+def _placement(part: CorePartLevels) -> Iterator[str]:
+    low = part.lowering
     for name, place in low.outside:
         yield (
             f"{name}: {place.bytes} bytes at 0x{place.address:x} of the DATA region, "
@@ -135,21 +143,24 @@ def _placement(compilation: Compilation) -> Iterator[str]:
 
 
 def _constants(compilation: Compilation) -> Iterator[str]:
-    for (space, key), entry in compilation.lowering.constants.entries.items():
-        owner = f"{key[0]} {key[1]}" if isinstance(key, tuple) and isinstance(key[0], str) else "shared"
+    for (space, key), entry in compilation.constants.entries.items():
+        # Keys begin with the core step and its node, or are the data itself.
+        owner = (
+            " ".join(map(str, key[1:])) if isinstance(key, tuple) and isinstance(key[0], int) else "shared"
+        )
         where = f"resident at 0x{entry.resident:x}" if entry.resident is not None else "loaded before use"
         yield f"{space.name} {len(entry.data)} bytes at 0x{entry.offset:x} of the image, {where}: {owner}"
 
 
-def _program(compilation: Compilation) -> Iterator[str]:
+def _program(compilation: Compilation, core: int) -> Iterator[str]:
     image = compilation.image
-    isa = isa_for(image.arch)
+    isa, step = isa_for(image.arch), image.cores[core]
     yield "#  offset    start      end  instruction"
     last = None
     for (offset, instr), owner, timing in zip(
-        image.stream("run"), image.owners, compilation.timings, strict=True
+        image.stream("run", core), step.owners, compilation.parts[core].timings, strict=True
     ):
         if owner != last:
-            yield f"# {image.layers[owner].name}" if owner >= 0 else "# inputs and outputs"
+            yield f"# {step.layers[owner].name}" if owner >= 0 else "# inputs and outputs"
             last = owner
         yield f"{offset:9x} {timing.start:8} {timing.end:8}  {isa.disassemble(instr)}"

@@ -31,8 +31,8 @@ from systolith.compiler.quantise import (
 from systolith.compiler.recurrent import set_hidden_bits
 from systolith.compiler.segments import Topology, extract, host_nodes, node_macs, serialised
 from systolith.reference.graph import QGraph
-from systolith.reference.partition import Partition
-from systolith.spec.segments import HostPart, Port
+from systolith.reference.plan import CorePart, Plan
+from systolith.spec.plan import HostStep, Port
 
 __all__ = ["partition_model"]
 
@@ -62,8 +62,8 @@ def partition_model(
     states: Mapping[str, str] | None = None,
     hidden_bits: int | None = None,
     percentile: float = 100.0,
-) -> Partition:
-    """The core's quantised graph and the host's segments of a model.
+) -> Plan:
+    """A model as a plan of at most three steps: of the host, of the core, of the host.
 
     Parameters
     ----------
@@ -122,10 +122,11 @@ def partition_model(
                 raise
             blocked.update(dict.fromkeys(found, error))
             continue
-        host = (
-            None if parts is None else parts.finish(graph, blocked, bound.nodes if bound is not None else ())
+        if parts is None:
+            return Plan.of(graph, core_bytes)
+        return parts.finish(
+            CorePart(graph=graph, core=core_bytes), blocked, bound.nodes if bound is not None else ()
         )
-        return Partition(graph=graph, host=host, core=core_bytes)
 
 
 def _check_bound(bound: BoundStates, core: onnx.ModelProto, blocked: dict[str, CompileError]) -> None:
@@ -247,7 +248,7 @@ def _nothing(blocked: tuple[str, CompileError]) -> CompileError:
 
 
 class _Parts:
-    """The models of a cut."""
+    """The parts of a cut."""
 
     def __init__(
         self, model: onnx.ModelProto, topology: Topology, values: dict[str, onnx.ValueInfoProto], cut: _Cut
@@ -291,40 +292,57 @@ class _Parts:
             samples = segment_samples(self._before(), self.before_inputs, self.before_outputs, samples)
         return [{name: sample[name] for name in self.core_inputs} for sample in samples]
 
-    def finish(self, graph: QGraph, blocked: dict[str, CompileError], bound: Collection[str]) -> HostPart:
-        """The segments, once the graph says how the core's results look; `bound` are inputs that stay on the
+    def finish(self, core: CorePart, blocked: dict[str, CompileError], bound: Collection[str]) -> Plan:
+        """The plan, once the core's graph says how its results look; `bound` are inputs that stay on the
         core."""
-        after = b""
+        reasons = {name: error.reason for name, error in blocked.items()}
+        steps: list[CorePart | HostStep] = [core]
+        if self.before_outputs:
+            crossing = {*self.core_inputs} & {*self.before_outputs}
+            steps.insert(
+                0,
+                HostStep(
+                    model=serialised(self._before()),
+                    inputs=tuple(self.before_inputs),
+                    outputs=tuple(self.before_outputs),
+                    nodes=host_nodes(
+                        self.topology, self.values, reasons, self.cut.before, crossing, first=True
+                    ),
+                ),
+            )
         if self.after_outputs:
-            after = serialised(
-                self._submodel(
-                    self.after_nodes,
-                    [
-                        self.values.get(name, onnx.ValueInfoProto(name=name))
-                        if name not in graph.outputs
-                        else onnx.helper.make_tensor_value_info(
-                            name,
-                            onnx.helper.np_dtype_to_tensor_dtype(np.dtype(graph.tensors[name].dtype)),
-                            graph.tensors[name].shape,
-                        )
-                        for name in self.after_inputs
-                    ],
-                    self.after_outputs,
+            crossing = {*self.core_outputs} & {*self.after_inputs}
+            steps.append(
+                HostStep(
+                    model=serialised(self._after(core.graph)),
+                    inputs=tuple(self.after_inputs),
+                    outputs=tuple(self.after_outputs),
+                    nodes=host_nodes(
+                        self.topology, self.values, reasons, self.cut.after, crossing, first=False
+                    ),
                 )
             )
-        return HostPart(
-            before=serialised(self._before()) if self.before_outputs else b"",
-            after=after,
+        return Plan(
+            name=core.graph.name,
+            steps=tuple(steps),
             inputs=tuple(_port(value) for value in self.topology.inputs if value.name not in bound),
             outputs=tuple(_port(self.values.get(value.name, value)) for value in self.model.graph.output),
-            nodes=host_nodes(
-                self.topology,
-                self.values,
-                {name: error.reason for name, error in blocked.items()},
-                (self.cut.before, {*self.core_inputs} & {*self.before_outputs}),
-                (self.cut.after, {*self.core_outputs} & {*self.after_inputs}),
-            ),
         )
+
+    def _after(self, graph: QGraph) -> onnx.ModelProto:
+        given = {
+            name: onnx.helper.make_tensor_value_info(
+                name,
+                onnx.helper.np_dtype_to_tensor_dtype(np.dtype(graph.tensors[name].dtype)),
+                graph.tensors[name].shape,
+            )
+            for name in graph.outputs
+        }
+        inputs = [
+            given.get(name) or self.values.get(name, onnx.ValueInfoProto(name=name))
+            for name in self.after_inputs
+        ]
+        return self._submodel(self.after_nodes, inputs, self.after_outputs)
 
     def _before(self) -> onnx.ModelProto:
         return self._submodel(

@@ -9,7 +9,7 @@ import onnx
 
 from systolith.compiler.base.proto import subgraphs
 from systolith.compiler.checks.shapes import known_shape
-from systolith.spec.segments import HostNode
+from systolith.spec.plan import HostNode
 
 __all__ = ["Topology", "extract", "host_nodes", "node_macs", "serialised"]
 
@@ -115,37 +115,37 @@ def host_nodes(
     topology: Topology,
     values: dict[str, onnx.ValueInfoProto],
     reasons: dict[str, str],
-    before: tuple[Collection[str], Collection[str]],
-    after: tuple[Collection[str], Collection[str]],
+    names: Collection[str],
+    crossing: Collection[str],
+    *,
+    first: bool,
 ) -> tuple[HostNode, ...]:
-    """What the reports say of each node on the host; `before` and `after` are the segments' nodes and the
-    tensors that cross between segment and core.
+    """What the reports say of the nodes `names` of a host step; `crossing` are the tensors that it gives to
+    the core, where it is the `first` step, or takes from it.
     """
     found = []
-    for segment, (names, crossing) in (("before", before), ("after", after)):
-        for name in topology.above:
-            if name not in names:
-                continue
-            node = topology.nodes[name]
-            touched = node.output if segment == "before" else topology.reads[name]
-            sizes = [_size(values.get(output)) for output in node.output if output]
-            found.append(
-                HostNode(
-                    name=name,
-                    op=node.op_type,
-                    segment=segment,
-                    reason=reasons[name] if name in reasons else _companion(topology, name, segment, names),
-                    macs=node_macs(node, values),
-                    elements=None if None in sizes else sum(sizes),
-                    bytes=sum(_size(values.get(tensor)) or 0 for tensor in touched if tensor in crossing),
-                )
+    for name in topology.above:
+        if name not in names:
+            continue
+        node = topology.nodes[name]
+        touched = node.output if first else topology.reads[name]
+        sizes = [_size(values.get(output)) for output in node.output if output]
+        found.append(
+            HostNode(
+                name=name,
+                op=node.op_type,
+                reason=reasons[name] if name in reasons else _companion(topology, name, first, names),
+                macs=node_macs(node, values),
+                elements=None if None in sizes else sum(sizes),
+                bytes=sum(_size(values.get(tensor)) or 0 for tensor in touched if tensor in crossing),
             )
+        )
     return tuple(found)
 
 
-def _companion(topology: Topology, name: str, segment: str, names: Collection[str]) -> str:
+def _companion(topology: Topology, name: str, first: bool, names: Collection[str]) -> str:
     """Why a node that the core could run is on the host all the same."""
-    if segment == "before":
+    if first:
         readers = (
             reader for output in topology.nodes[name].output for reader in topology.readers.get(output, ())
         )

@@ -10,12 +10,13 @@ import numpy as np
 
 from systolith.compiler.lower.context import Lowering
 from systolith.reference.accesses import hulls
-from systolith.reference.graph import QGraph
+from systolith.reference.graph import QGraph, QTensor
 from systolith.reference.hazards import HazardError, check_order
+from systolith.reference.plan import CorePart, Plan
 from systolith.spec.image import Image
 from systolith.spec.isa import Instr, Region, isa_for
 
-__all__ = ["VerifyError", "verify_graph", "verify_image", "verify_lowering", "verify_order"]
+__all__ = ["VerifyError", "verify_graph", "verify_image", "verify_lowering", "verify_order", "verify_plan"]
 
 
 class VerifyError(AssertionError):
@@ -57,8 +58,44 @@ def verify_graph(graph: QGraph) -> None:
             )
 
 
-def verify_lowering(low: Lowering) -> None:
-    """Every write stays inside its memory, and nothing is written over an input of the model.
+def verify_plan(plan: Plan) -> None:
+    """Steps read what is there, core steps agree on the format of a tensor, and each graph is right.
+
+    Raises
+    ------
+    VerifyError   Naming the step, tensor or node.
+    """
+    known = {port.name for port in plan.inputs}
+    formats: dict[str, QTensor] = {}
+    carried: set[str] = set()
+    for number, step in enumerate(plan.steps, 1):
+        for name in step.inputs:
+            _require(name in known, f"step {number} reads {name!r}, which nothing before it gives")
+        for name in set(step.outputs) - set(step.inputs):
+            _require(name not in known, f"step {number} gives {name!r} again")
+        known.update(step.outputs)
+        if not isinstance(step, CorePart):
+            continue
+        verify_graph(step.graph)
+        for name in (*step.inputs, *step.outputs):
+            tensor = step.graph.tensors[name]
+            _require(
+                formats.setdefault(name, tensor) == tensor,
+                f"step {number} has another format of {name!r} than a core step before it",
+            )
+        for node in step.graph.nodes:
+            _require(
+                not node.op.carried or node.name not in carried,
+                f"two core steps have a node {node.name!r} that carries state",
+            )
+            carried.update([node.name] if node.op.carried else [])
+    for port in plan.outputs:
+        _require(port.name in known, f"nothing gives the output {port.name!r}")
+
+
+def verify_lowering(low: Lowering, kept: Sequence[tuple[int, int]] = ()) -> None:
+    """Every write stays inside its memory, and nothing is written over an input of the graph, or over `kept`
+    ranges of the DATA region, which belong to other core steps.
 
     Raises
     ------
@@ -71,13 +108,7 @@ def verify_lowering(low: Lowering) -> None:
         "param": arch.param_bytes,
         "table": arch.table_bytes,
         "acc": arch.acc_depth,
-        "data": max(
-            low.scratch.used,
-            *(
-                offset + int(np.prod(low.graph.tensors[name].shape))
-                for name, offset in low.io_offsets.items()
-            ),
-        ),
+        "data": low.scratch.used,
     }
     inputs = [
         (low.io_offsets[name], low.io_offsets[name] + int(np.prod(low.graph.tensors[name].shape)))
@@ -96,6 +127,10 @@ def verify_lowering(low: Lowering) -> None:
                 _require(
                     all(end <= low_end or first >= high for low_end, high in inputs),
                     f"{where}, an input of the model",
+                )
+                _require(
+                    all(end <= low_end or first >= high for low_end, high in kept),
+                    f"{where}, which another core step reads or gives",
                 )
 
 
@@ -117,15 +152,17 @@ def verify_order(low: Lowering, run: Sequence[Instr]) -> None:
         raise VerifyError(str(error)) from error
 
 
-def verify_image(image: Image, load: Sequence[Instr], run: Sequence[Instr]) -> None:
+def verify_image(image: Image, load: Sequence[Instr], runs: Sequence[Sequence[Instr]]) -> None:
     """The image holds these streams, and their constants lie inside it.
 
     Raises
     ------
     VerifyError   Naming the stream and the instruction.
     """
-    for stream, instrs in (("load", load), ("run", run)):
-        linked = [instr for _, instr in image.stream(stream)]
+    streams = [("load", image.stream("load"), load)]
+    streams += [("run", image.stream("run", core), run) for core, run in enumerate(runs)]
+    for stream, held, instrs in streams:
+        linked = [instr for _, instr in held]
         _require(linked == list(instrs), f"the {stream} stream of the image is not what was compiled")
         for number, instr in enumerate(linked):
             if instr.mnemonic == "LOAD" and instr.region == Region.PROGRAM:

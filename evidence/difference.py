@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from systolith.host.device import DeviceError
-from systolith.host.driver import quantise
-from systolith.reference.graph import QGraph
+from systolith.reference.plan import Plan
 from systolith.spec.errors import SystolithError
 from systolith.spec.image import Image
+from systolith.spec.plan import HostStep, Step, step_name
 
 if TYPE_CHECKING:
     from systolith.evidence.locate import Location, Tracing
 
-__all__ = ["Difference", "DifferenceError", "compare_cycles", "compare_host", "compare_raw", "located"]
+__all__ = ["Difference", "DifferenceError", "compare_cycles", "compare_raw", "compare_steps", "located"]
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+class Results(Protocol):
+    """What an inference gave: int8 tensors of the core's steps, and what the host saw."""
+
+    @property
+    def raw(self) -> Arrays: ...
+
+    @property
+    def values(self) -> Arrays: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +39,7 @@ class Difference:
     Parameters
     ----------
     backend, output : which result differs
+    step            : number of the step that gives it, from 1; None where the plan has but one
     elements, total : how many of its elements differ
     index           : the first of them
     expected, got   : its int8 values
@@ -47,13 +58,15 @@ class Difference:
     error: str | None = None
     location: Location | None = None
     note: str = ""
+    step: int | None = None
 
     def __str__(self) -> str:
         if self.error is not None:
             return f"{self.backend}: {self.error}"
+        step = f" of step {self.step}" if self.step is not None else ""
         return (
-            f"{self.backend}: {self.elements} of {self.total} elements of output {self.output!r} differ; "
-            f"first at {list(self.index)}: expected {self.expected}, got {self.got}"
+            f"{self.backend}: {self.elements} of {self.total} elements of output {self.output!r}{step} "
+            f"differ; first at {list(self.index)}: expected {self.expected}, got {self.got}"
         )
 
     def brief(self) -> str:
@@ -65,6 +78,7 @@ class Difference:
         return {
             "backend": self.backend,
             "text": str(self),
+            "step": self.step,
             "output": self.output,
             "elements": self.elements,
             "total": self.total,
@@ -81,13 +95,31 @@ class DifferenceError(SystolithError, AssertionError):
     """A verification that found a difference; the text says where it began."""
 
 
-def compare_raw(backend: str, expected: Arrays, got: Arrays) -> list[Difference]:
-    """One entry per output of the core that is not equal bit for bit."""
+def compare_steps(backend: str, steps: Sequence[Step], expected: Results, got: Results) -> list[Difference]:
+    """One entry per result, of the first step whose results differ; what follows it may differ on account of
+    that."""
+    for number, step in enumerate(steps, 1):
+        if isinstance(step, HostStep):
+            found = _compare_host(backend, step_name(number, step), step, expected.values, got.values)
+        else:
+            found = compare_raw(
+                backend,
+                {name: expected.raw[name] for name in step.outputs},
+                got.raw,
+                number if len(steps) > 1 else None,
+            )
+        if found:
+            return found
+    return []
+
+
+def compare_raw(backend: str, expected: Arrays, got: Arrays, step: int | None = None) -> list[Difference]:
+    """One entry per output of a core step that is not equal bit for bit."""
     found = []
     for name, right in expected.items():
         if got[name].shape != right.shape:
             text = f"output {name!r} has shape {list(got[name].shape)}, expected {list(right.shape)}"
-            found.append(Difference(backend=backend, error=text))
+            found.append(Difference(backend=backend, error=text, step=step))
             continue
         wrong = np.argwhere(got[name] != right)
         if len(wrong):
@@ -101,24 +133,28 @@ def compare_raw(backend: str, expected: Arrays, got: Arrays) -> list[Difference]
                     index=first,
                     expected=int(right[first]),
                     got=int(got[name][first]),
+                    step=step,
                 )
             )
     return found
 
 
-def compare_host(backend: str, expected: Arrays, got: Arrays) -> list[Difference]:
-    """One entry per output of the model that differs though the core's results agree: the host is to
+def _compare_host(backend: str, what: str, step: HostStep, expected: Arrays, got: Arrays) -> list[Difference]:
+    """One entry per result of a host step that differs though all that went before agrees: the host is to
     blame."""
     return [
         Difference(
             backend=backend,
-            error=f"output {name!r} differs although every result of the core agrees: a node on the host "
-            "gives different values each time",
+            error=f"output {name!r} of {what} differs although everything before it agrees: a node on the "
+            "host gives different values each time",
         )
-        for name, right in expected.items()
-        if right.dtype != got[name].dtype
-        or not np.array_equal(right, got[name], equal_nan=right.dtype.kind in "fc")
+        for name in step.outputs
+        if not _equal(expected[name], got[name])
     ]
+
+
+def _equal(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
 
 
 def compare_cycles(rtl: tuple[int, int], netlist: tuple[int, int]) -> list[Difference]:
@@ -130,25 +166,28 @@ def compare_cycles(rtl: tuple[int, int], netlist: tuple[int, int]) -> list[Diffe
 
 
 def located(
-    difference: Difference, graph: QGraph, image: Image, arrays: Arrays, tracing: Tracing | None
+    difference: Difference,
+    plan: Plan,
+    image: Image,
+    entered: Arrays,
+    tracing: Tracing | None,
 ) -> Difference:
-    """The difference with the place of the first thing that went wrong.
+    """The difference with the place of the first thing that went wrong, in whatever core step that is.
 
     Parameters
     ----------
-    arrays  : inputs of the core, in the model's own types
+    entered : int8 tensors that the host writes for the core steps, as the reference has them
     tracing : the simulated core that differs, or None where it cannot be watched
     """
     from systolith.evidence import locate
 
-    inputs = {name: quantise(np.asarray(arrays[name]), graph.tensors[name]) for name in graph.inputs}
     try:
-        location = locate.locate_rtl(graph, image, inputs, tracing) if tracing is not None else None
+        location = locate.locate_rtl(plan, image, entered, tracing) if tracing is not None else None
     except DeviceError as error:
         return replace(difference, note=str(error))
     note = ""
     if location is None:
-        location = locate.locate_machine(graph, image, inputs)
+        location = locate.locate_machine(plan, image, entered)
         if difference.backend == "board" and location is None:
             note = (
                 "the machine gives what the reference gives: run on rtl, which says where, or "

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from systolith.host.driver import dequantise, quantise
-from systolith.host.segments import HostSegments
-from systolith.reference.partition import Partition
+from systolith.host.runner import Runner
+from systolith.reference.graph import QTensor
+from systolith.reference.plan import Plan, ReferenceCores
 
 __all__ = [
     "SAMPLES",
@@ -38,7 +38,7 @@ def decibels(signal: float, noise: float) -> float | None:
 
 def signal_to_noise(
     model: str | Path,
-    partition: Partition,
+    plan: Plan,
     calibration: Mapping[str, np.ndarray],
     states: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, float | None]]:
@@ -59,7 +59,7 @@ def signal_to_noise(
     from systolith.compiler.passes.bound_states import bind_states
     from systolith.compiler.quantise import calibration_samples, segment_samples
 
-    loaded, graph, segments = load_model(model), partition.graph, HostSegments(partition.host)
+    loaded, runner, cores = load_model(model), Runner(plan), ReferenceCores(plan)
     if states:
         bound = bind_states(loaded, states)
         samples = calibration_samples(loaded, dict(calibration), bound.nodes)
@@ -70,34 +70,26 @@ def signal_to_noise(
             [*samples[0]],
             [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLES).astype(int))],
         )
-    on_core = {source for node in graph.nodes if node.op.stateful for source in node.sources}
+    nodes = [node for part in plan.cores for node in part.graph.nodes]
+    tensors = {name: tensor for part in plan.cores for name, tensor in part.graph.tensors.items()}
+    on_core = {source for node in nodes if node.op.stateful for source in node.sources}
     layers = {
         name: node.name
         for node in loaded.graph.node
         if node.name in on_core
         for name in node.output
-        if name in graph.tensors
+        if name in tensors
     }
     outputs = [value.name for value in loaded.graph.output if value.name not in (states or ())]
     known = {value.name for value in loaded.graph.output}
     loaded.graph.output.extend(onnx.ValueInfoProto(name=name) for name in layers if name not in known)
     energy = {name: np.zeros(2) for name in (*outputs, *layers)}
-    carried: dict[str, object] = {}
     for sample in segment_samples(loaded, [*chosen[0]], [*energy], chosen):
-        entered = segments.enter({name: sample[name] for name in given})
         if not states:
-            carried.clear()
-        values = graph.run(
-            {name: quantise(np.asarray(entered[name]), graph.tensors[name]) for name in graph.inputs}, carried
-        )
-        got = {
-            name: (values[name].astype(np.float64) - graph.tensors[name].zero_point)
-            * graph.tensors[name].scale
-            for name in layers
-        }
-        got |= segments.leave(
-            entered, {name: dequantise(values[name], graph.tensors[name]) for name in graph.outputs}
-        )
+            cores.states.clear()
+        result = runner.run({name: sample[name] for name in given}, cores)
+        values = {name: q for found in cores.tensors for name, q in found.items()}
+        got = {name: _real(values[name], tensors[name]) for name in layers} | result.outputs
         for name, sums in energy.items():
             expected = sample[name].astype(np.float64) if sample[name].dtype.kind == "f" else np.array(np.nan)
             # Where the float model gives infinity or NaN, nothing says how far the integers are from it.
@@ -108,6 +100,11 @@ def signal_to_noise(
     for name, node in layers.items():
         recurrent.setdefault(node, found.get(name))
     return {"outputs": {name: found[name] for name in outputs if name in found}, "recurrent": recurrent}
+
+
+def _real(q: np.ndarray, tensor: QTensor) -> np.ndarray:
+    real: np.ndarray = (q.astype(np.float64) - tensor.zero_point) * tensor.scale
+    return real
 
 
 def gain(before: dict[str, dict[str, float | None]], after: dict[str, dict[str, float | None]]) -> float:
@@ -121,9 +118,9 @@ def gain(before: dict[str, dict[str, float | None]], after: dict[str, dict[str, 
     return 0.0 if first == second else second - first
 
 
-def has_recurrent_layers(partition: Partition) -> bool:
+def has_recurrent_layers(plan: Plan) -> bool:
     """Whether a recurrent layer runs on the core."""
-    return any(node.op.stateful for node in partition.graph.nodes)
+    return any(node.op.stateful for part in plan.cores for node in part.graph.nodes)
 
 
 def chosen_hidden(
@@ -132,7 +129,7 @@ def chosen_hidden(
     states: Mapping[str, str] | None,
     percentile: float,
     tell: Callable[[str], None],
-) -> Partition:
+) -> Plan:
     """The model with hidden states of 8 bits, or of 16 where they bring it `WORTH` nearer to float.
 
     Raises
@@ -158,7 +155,7 @@ def chosen_hidden(
     except QuantiseError as error:
         tell(f"hidden states have 8 bits: with 16, {error.reason}")
         return narrow
-    found = gain(*(signal_to_noise(model, partition, calibration, states) for partition in (narrow, wide)))
+    found = gain(*(signal_to_noise(model, plan, calibration, states) for plan in (narrow, wide)))
     bits = 16 if found >= WORTH else 8
     tell(
         f"hidden states have {bits} bits: with 16 the worst output is {found:.1f} dB nearer to float, and "

@@ -25,10 +25,12 @@ from systolith.host.driver import Driver, memory_needed
 from systolith.reference.graph import QGraph
 from systolith.reference.machine import Effect
 from systolith.reference.machine_device import MachineDevice
+from systolith.reference.plan import Plan, ReferenceCores
 from systolith.spec.image import Image
 from systolith.spec.isa import Instr, IsaError, isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 from systolith.spec.outputs import OutputError, aside
+from systolith.spec.plan import CoreStep, transfers
 
 __all__ = ["Location", "Tracing", "locate_machine", "locate_rtl"]
 
@@ -50,6 +52,7 @@ class Location:
     ----------
     kind             : as `lockstep.Finding`
     stream           : 'load' or 'run'
+    step             : number of the step, from 1, whose run stream it is; None where the plan has but one
     layer, nodes     : name, and nodes of the model; None and () where the instruction belongs to no layer
     offset, text     : of the instruction in the PROGRAM region; its assembly
     engine, ordinal  : who executes it; how many of that engine's instructions come before it in the stream
@@ -92,6 +95,7 @@ class Location:
     window: tuple[int, int] | None = None
     time: int | None = None
     trouble: str | None = None
+    step: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -106,11 +110,12 @@ class Location:
     def rows(self) -> list[tuple[str, str]]:
         """The report: what it is, and the text."""
         clock = f", cycle {self.cycle:,} since START" if self.cycle is not None else ""
+        of_step = f" of step {self.step}" if self.step is not None else ""
         owner = f"{self.engine}, number {self.ordinal}" if self.engine else "no engine"
         rows = [
             (
                 "where",
-                f"{self.stream} stream{clock}"
+                f"{self.stream} stream{of_step}{clock}"
                 + (f", time {self.time:,} in the waveform" if self.time is not None else ""),
             ),
             (
@@ -189,12 +194,12 @@ class Tracing:
 
 # -- RTL against machine
 # ------------------------------------------------------------------------------------------
-def locate_rtl(graph: QGraph, image: Image, inputs: Arrays, tracing: Tracing) -> Location | None:
-    """The first beat of the RTL that the machine does not write, or None if there is none.
+def locate_rtl(model: QGraph | Plan, image: Image, inputs: Arrays, tracing: Tracing) -> Location | None:
+    """The first beat of the RTL that the machine does not write, in any core step, or None if there is none.
 
     Parameters
     ----------
-    inputs : int8 values by name
+    inputs : int8 values of what the host writes for the core steps, by name
 
     Raises
     ------
@@ -208,7 +213,8 @@ def locate_rtl(graph: QGraph, image: Image, inputs: Arrays, tracing: Tracing) ->
 
     def run(device: Core) -> None:
         driver = Driver(device, image, max_cycles=tracing.max_cycles, memory=tracing.memory)
-        driver.run_int8(dict(inputs))
+        for core, moved in enumerate(transfers(image.steps, ())):
+            driver.run_int8({name: inputs[name] for name in moved.write}, core, read=())
 
     memory, waveform = tracing.memory, tracing.waveform
     core = functools.partial(
@@ -227,7 +233,7 @@ def locate_rtl(graph: QGraph, image: Image, inputs: Arrays, tracing: Tracing) ->
         else:
             return None
     location = _locate(
-        graph,
+        Plan.of(model),
         image,
         finding.kind,
         finding.offset,
@@ -276,76 +282,109 @@ def _machine(image: Image) -> MachineDevice:
 
 # -- machine against reference
 # --------------------------------------------------------------------------------------
-def locate_machine(graph: QGraph, image: Image, inputs: Arrays) -> Location | None:
-    """The first instruction that leaves a wrong byte in a tensor's place, or None if each tensor is right.
+def locate_machine(model: QGraph | Plan, image: Image, inputs: Arrays) -> Location | None:
+    """The first instruction that leaves a wrong byte in a tensor's place, in any core step, or None if each
+    tensor is right.
 
     Parameters
     ----------
-    inputs : int8 values by name
+    inputs : int8 values of what the host writes for the core steps, by name
     """
-    writes: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    adders: dict[int, tuple[int, ...]] = {}
-    summed = np.zeros(image.arch.acc_depth, np.int64)
-    size = isa_for(image.arch).word_bytes
-
-    def record(offset: int, instr: Instr, effect: Effect) -> None:
-        if effect.space == "acc":
-            summed[effect.addresses] = offset
-        if instr.mnemonic == "OUTPUT":
-            adders[offset] = tuple(np.unique(summed[instr.acc : instr.acc + instr.ny * instr.nx]).tolist())
-        if effect.space == "act" and offset >= image.run_entry:
-            kept = np.arange(effect.rows.shape[1]) < effect.kept[:, None]
-            address = (effect.addresses[:, None] + np.arange(effect.rows.shape[1])) % image.arch.act_bytes
-            writes[(offset - image.run_entry) // size] = address[kept], effect.rows.view(np.int8)[kept]
-
+    plan = Plan.of(model)
+    record = _Record(image)
     device = _machine(image)
     device.on_instruction = record
-    try:
-        Driver(device, image).run_int8(dict(inputs))
-    except DeviceError:
-        offset = device.csr_read("ERROR_ADDR")
-        return _locate(graph, image, "error", offset)
-    values = graph.run(dict(inputs))
-    for residence in residences(graph, image.arch):
-        tensor = residence.values(values[residence.name])
-        got, writer = np.zeros_like(tensor), np.full(len(tensor), -1)
-        last = residence.last if residence.last is not None else image.run_count
-        mine = [index for index in range(residence.first, last) if index in writes]
-        for index in mine:
-            address, data = writes[index]
-            at = address - residence.address
-            inside = (at >= 0) & (at < len(tensor))
-            got[at[inside]], writer[at[inside]] = data[inside], index
-        bad = np.flatnonzero((got != tensor) | (writer < 0))
-        if not len(bad):
-            continue
-        written = bad[writer[bad] >= 0]
-        place = int(written[np.argmin(writer[written])] if len(written) else bad[0])
-        index = int(writer[place]) if len(written) else _astray(image, residence, writes, mine)
-        offset = image.run_entry + index * size
-        return _locate(
-            graph,
-            image,
-            "wrong" if len(written) else "missing",
-            offset,
-            memory="act",
-            address=residence.address + place,
-            expected=int(tensor[place]),
-            got=int(got[place]) if len(written) else None,
-            sums=adders.get(offset, ()),
-        )
+    reference, places = ReferenceCores(plan), residences(plan, image.arch)
+    driver: Driver | None = None
+    for core, moved in enumerate(transfers(image.steps, ())):
+        record.begin(core)
+        given = {name: inputs[name] for name in moved.write}
+        try:
+            driver = driver or Driver(device, image)
+            driver.run_int8(given, core, read=())
+        except DeviceError:
+            return _locate(plan, image, "error", device.csr_read("ERROR_ADDR"))
+        reference(core, given, ())
+        for residence in places[core]:
+            location = _compare(plan, image, core, residence, reference.tensors[core], record)
+            if location is not None:
+                return location
     return None
 
 
+class _Record:
+    """What the instructions of a core step write to the activation SRAM, and which sums each OUTPUT takes."""
+
+    def __init__(self, image: Image) -> None:
+        self._image, self._size = image, isa_for(image.arch).word_bytes
+        self._summed = np.zeros(image.arch.acc_depth, np.int64)
+        self.adders: dict[int, tuple[int, ...]] = {}
+        self.begin(0)
+
+    def begin(self, core: int) -> None:
+        """The run stream of this core step is next."""
+        self._entry = self._image.cores[core].entry
+        self.writes: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __call__(self, offset: int, instr: Instr, effect: Effect) -> None:
+        """Called by the machine after each instruction."""
+        if effect.space == "acc":
+            self._summed[effect.addresses] = offset
+        if instr.mnemonic == "OUTPUT":
+            taken = np.unique(self._summed[instr.acc : instr.acc + instr.ny * instr.nx])
+            self.adders[offset] = tuple(taken.tolist())
+        if effect.space == "act" and offset >= self._entry:
+            kept = np.arange(effect.rows.shape[1]) < effect.kept[:, None]
+            address = effect.addresses[:, None] + np.arange(effect.rows.shape[1])
+            self.writes[(offset - self._entry) // self._size] = (
+                (address % self._image.arch.act_bytes)[kept],
+                effect.rows.view(np.int8)[kept],
+            )
+
+
+def _compare(
+    plan: Plan, image: Image, core: int, residence: Residence, values: Arrays, record: _Record
+) -> Location | None:
+    """Where a tensor, or a box of it, first got a wrong byte in the activation SRAM."""
+    step, size = image.cores[core], isa_for(image.arch).word_bytes
+    tensor = residence.values(values[residence.name])
+    got, writer = np.zeros_like(tensor), np.full(len(tensor), -1)
+    last = residence.last if residence.last is not None else step.count
+    mine = [index for index in range(residence.first, last) if index in record.writes]
+    for index in mine:
+        address, data = record.writes[index]
+        at = address - residence.address
+        inside = (at >= 0) & (at < len(tensor))
+        got[at[inside]], writer[at[inside]] = data[inside], index
+    bad = np.flatnonzero((got != tensor) | (writer < 0))
+    if not len(bad):
+        return None
+    written = bad[writer[bad] >= 0]
+    place = int(written[np.argmin(writer[written])] if len(written) else bad[0])
+    index = int(writer[place]) if len(written) else _astray(step, residence, record.writes, mine)
+    offset = step.entry + index * size
+    return _locate(
+        plan,
+        image,
+        "wrong" if len(written) else "missing",
+        offset,
+        memory="act",
+        address=residence.address + place,
+        expected=int(tensor[place]),
+        got=int(got[place]) if len(written) else None,
+        sums=record.adders.get(offset, ()),
+    )
+
+
 def _astray(
-    image: Image,
+    step: CoreStep,
     residence: Residence,
     writes: Mapping[int, tuple[np.ndarray, np.ndarray]],
     mine: Sequence[int],
 ) -> int:
     """First instruction that writes beside the result of the layer whose result has holes, else its last."""
-    tensors = {layer.tensor: number for number, layer in enumerate(image.layers)}
-    owned = [index for index in mine if image.owners[index] == tensors.get(residence.name, -1)]
+    tensors = {layer.tensor: number for number, layer in enumerate(step.layers)}
+    owned = [index for index in mine if step.owners[index] == tensors.get(residence.name, -1)]
     low, high = residence.address, residence.address + residence.bytes
     beside = [index for index in owned if ((writes[index][0] < low) | (writes[index][0] >= high)).any()]
     return (beside or owned[-1:] or [residence.first])[0]
@@ -353,11 +392,18 @@ def _astray(
 
 # -- both
 # ------------------------------------------------------------------------------------------------------------
-def _locate(graph: QGraph, image: Image, kind: str, offset: int, **rest: Any) -> Location:
+def _locate(plan: Plan, image: Image, kind: str, offset: int, **rest: Any) -> Location:
     """Adds what the image and the compiler know of the instruction and of the place that it wrote."""
     isa = isa_for(image.arch)
-    run = image.run_entry <= offset < image.run_entry + image.run_count * isa.word_bytes
-    entry = image.run_entry if run else image.load_entry
+    core = next(
+        (
+            number
+            for number, step in enumerate(image.cores)
+            if step.entry <= offset < step.entry + step.count * isa.word_bytes
+        ),
+        None,
+    )
+    entry = image.load_entry if core is None else image.cores[core].entry
     index = (offset - entry) // isa.word_bytes
     texts, engines = [], []
     # A broken core may report any offset.
@@ -370,15 +416,19 @@ def _locate(graph: QGraph, image: Image, kind: str, offset: int, **rest: Any) ->
         except IsaError as error:
             texts.append(str(error))
             engines.append(None)
-    owner = image.owners[index] if run else -1
-    layer = image.layers[owner] if owner >= 0 else None
-    tensor, element = (
-        _element(graph, image, index, rest.get("memory", ""), rest.get("address", 0)) if run else (None, ())
-    )
+    layer, number, tensor, element = None, None, None, ()
+    if core is not None:
+        step = image.cores[core]
+        owner = step.owners[index]
+        layer = step.layers[owner] if owner >= 0 else None
+        number = image.steps.index(step) + 1 if len(image.steps) > 1 else None
+        place = rest.get("memory", ""), rest.get("address", 0)
+        tensor, element = _element(plan, image, core, index, *place)
     engine = engines[-1]
     return Location(
         kind=kind,
-        stream="run" if run else "load",
+        stream="load" if core is None else "run",
+        step=number,
         layer=layer.name if layer is not None else None,
         nodes=layer.nodes if layer else (),
         offset=offset,
@@ -392,16 +442,18 @@ def _locate(graph: QGraph, image: Image, kind: str, offset: int, **rest: Any) ->
 
 
 def _element(
-    graph: QGraph, image: Image, index: int, memory: str, address: int
+    plan: Plan, image: Image, core: int, index: int, memory: str, address: int
 ) -> tuple[str | None, tuple[int, ...]]:
-    """Tensor and coordinates of a byte, as run instruction `index` sees it."""
+    """Tensor and coordinates of a byte, as run instruction `index` of a core step sees it."""
     if memory == "act":
-        for r in residences(graph, image.arch):
+        tensors = plan.cores[core].graph.tensors
+        for r in residences(plan, image.arch)[core]:
             here = r.first <= index and (r.last is None or index < r.last)
             if here and 0 <= address - r.address < r.bytes:
-                return r.name, r.element(address - r.address, graph.tensors[r.name].shape)
+                return r.name, r.element(address - r.address, tensors[r.name].shape)
     elif memory == "data":
-        for io in image.outputs:
+        for name in image.cores[core].outputs:
+            io = image.formats[name]
             extents = [io.shape[axis] for axis in io.order]
             if 0 <= address - io.offset < np.prod(extents, dtype=np.int64):
                 along = np.unravel_index(address - io.offset, extents)

@@ -22,17 +22,17 @@ BOARD_MEMORY = MemoryTiming(latency=64, bytes_per_cycle=1)
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Cycles after which the load stream and the run stream are stopped."""
+    """Cycles after which the load stream, and the run stream of each core step, are stopped."""
 
     load: int
-    run: int
+    runs: tuple[int, ...]
 
 
 def budget_of(image: Image, memory: MemoryTiming, max_cycles: int | None = None) -> Budget:
     """The budget of an image's streams: `max_cycles` of each, or what the image says of itself.
 
     A stream gets `MARGIN` times what it would take if each of its cycles, and each of its instructions,
-    waited for memory. Cycles of the run stream are the estimate in the image. For the load stream there is
+    waited for memory. Cycles of a run stream are the estimate in the image. For the load stream there is
     none: it moves each byte of the program at most once, in a cycle of its own at worst. Two watchdogs come
     on top, so that a core that hangs says so itself. An image is believed up to `MOST_CYCLES`.
 
@@ -41,7 +41,7 @@ def budget_of(image: Image, memory: MemoryTiming, max_cycles: int | None = None)
     DeviceError   If the image's estimate alone is more than `MOST_CYCLES`.
     """
     if max_cycles is not None:
-        return Budget(max_cycles, max_cycles)
+        return Budget(max_cycles, (max_cycles,) * len(image.cores))
     if image.cycles > MOST_CYCLES:
         raise DeviceError(
             f"one run takes {image.cycles:,} cycles by the image's own estimate, and nobody waits for more "
@@ -55,4 +55,7 @@ def budget_of(image: Image, memory: MemoryTiming, max_cycles: int | None = None)
         expected = (max(0, cycles) + min(max(0, count), words)) * wait
         return min(2 * DEFAULT_WATCHDOG + MARGIN * expected, MOST_CYCLES)
 
-    return Budget(allowed(len(image.program), image.load_count), allowed(image.cycles, image.run_count))
+    return Budget(
+        allowed(len(image.program), image.load_count),
+        tuple(allowed(step.cycles, step.count) for step in image.cores),
+    )

@@ -3,61 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Protocol
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from systolith.host.budget import budget_of
+from systolith.host.codes import dequantise, quantise
 from systolith.host.device import Core
 from systolith.host.inputs import InputError, check_inputs, port_specs
 from systolith.spec.errors import DeviceError, OutOfCyclesError, SystolithError
 from systolith.spec.image import Image
 from systolith.spec.isa import IsaError, isa_for
+from systolith.spec.manifest import IoTensor
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 from systolith.spec.regs import MAGIC, VERSION, ErrorCode, Status
 
-__all__ = ["Driver", "Quantised", "dequantise", "memory_needed", "quantise"]
+__all__ = ["Driver", "memory_needed"]
 
 _ALIGN = 4096
 #: The DATA region is cleared in pieces of this size.
 _CLEARED_BYTES = 1 << 20
-
-
-class Quantised(Protocol):
-    """What a tensor needs to be converted: its own type, and the scale and zero point of its int8 values."""
-
-    @property
-    def dtype(self) -> str: ...
-
-    @property
-    def scale(self) -> float: ...
-
-    @property
-    def zero_point(self) -> int: ...
-
-
-def quantise(value: np.ndarray, io: Quantised) -> np.ndarray:
-    """int8 for the core: ONNX QuantizeLinear for float32, minus 128 for uint8, unchanged for int8."""
-    if io.dtype == "float32":
-        # A quotient past float32's range is infinite, and saturates like every other that is too large.
-        with np.errstate(over="ignore"):
-            scaled = (
-                np.rint(value.astype(np.float32) / np.float32(io.scale)).astype(np.float64) + io.zero_point
-            )
-        clipped: np.ndarray = scaled.clip(-128, 127)
-        return clipped.astype(np.int8)
-    if io.dtype == "uint8":
-        return (value.astype(np.int16) - 128).astype(np.int8)
-    return value.astype(np.int8)
-
-
-def dequantise(q: np.ndarray, io: Quantised) -> np.ndarray:
-    """The inverse, in the model's own type."""
-    if io.dtype == "float32":
-        return (q.astype(np.int32) - io.zero_point).astype(np.float32) * np.float32(io.scale)
-    if io.dtype == "uint8":
-        return (q.astype(np.int16) + 128).astype(np.uint8)
-    return q
 
 
 def memory_needed(image: Image) -> int:
@@ -140,8 +105,8 @@ class Driver:
         """The next run is the first of a stream."""
         self.state = bytes.fromhex("".join(item.initial for item in self.image.states))
 
-    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One inference, in the model's own names, shapes and types.
+    def run(self, inputs: Mapping[str, np.ndarray], core: int = 0) -> dict[str, np.ndarray]:
+        """One run of a core step, in the model's own names, shapes and types.
 
         Raises
         ------
@@ -149,23 +114,33 @@ class Driver:
         DeviceError        If the core stops with an error.
         OutOfCyclesError   If it does not end within its budget; the core is reset.
         """
-        check_inputs(inputs, port_specs(self.image.inputs))
-        raw = self.run_int8({io.name: quantise(inputs[io.name], io) for io in self.image.inputs})
-        return {io.name: dequantise(raw[io.name], io) for io in self.image.outputs}
+        step, tensors = self.image.cores[core], self.image.formats
+        check_inputs(inputs, port_specs(tensors[name] for name in step.inputs))
+        raw = self.run_int8({name: quantise(inputs[name], tensors[name]) for name in inputs}, core)
+        return {name: dequantise(value, tensors[name]) for name, value in raw.items()}
 
-    def run_int8(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One inference on the int8 values that the core itself sees."""
-        for io in self.image.inputs:
-            data = np.ascontiguousarray(inputs[io.name].transpose(io.order), dtype=np.int8)
+    def run_int8(
+        self, inputs: Mapping[str, np.ndarray], core: int = 0, read: Collection[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """One run of a core step on the int8 values that the core itself sees.
+
+        Parameters
+        ----------
+        inputs : what is written before; the step's other inputs are as they stand in the DATA region
+        core   : number of the step among the core steps, from 0
+        read   : which of its outputs are read; None: all
+        """
+        step, tensors = self.image.cores[core], self.image.formats
+        for name, value in inputs.items():
+            io = tensors[name]
+            data = np.ascontiguousarray(value.transpose(io.order), dtype=np.int8)
             self.device.write(self.data_base + io.offset, data.tobytes())
-        self.cycles = self._execute(self.image.run_entry, self.budget.run)
-        outputs = {}
-        for io in self.image.outputs:
-            data = np.frombuffer(self.device.read(self.data_base + io.offset, io.bytes), np.int8)
-            outputs[io.name] = data.reshape([io.shape[axis] for axis in io.order]).transpose(
-                np.argsort(io.order)
-            )
-        return outputs
+        self.cycles = self._execute(step.entry, self.budget.runs[core])
+        return {name: self._read(tensors[name]) for name in (step.outputs if read is None else read)}
+
+    def _read(self, io: IoTensor) -> np.ndarray:
+        data = np.frombuffer(self.device.read(self.data_base + io.offset, io.bytes), np.int8)
+        return data.reshape([io.shape[axis] for axis in io.order]).transpose(np.argsort(io.order))
 
     def _identify(self) -> None:
         device = self.device

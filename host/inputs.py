@@ -9,9 +9,9 @@ import numpy as np
 
 from systolith.spec.errors import SystolithError
 from systolith.spec.manifest import IoTensor
-from systolith.spec.segments import Port
+from systolith.spec.plan import Port
 
-__all__ = ["Described", "InputError", "Specs", "check_inputs", "port_specs"]
+__all__ = ["Described", "InputError", "Specs", "check_inputs", "misfit", "port_specs"]
 
 #: Shape and type of each input, by name.
 Specs = Mapping[str, tuple[tuple[int, ...], str]]
@@ -37,6 +37,15 @@ def port_specs(ports: Iterable[Port | IoTensor]) -> dict[str, tuple[tuple[int, .
     return {port.name: (tuple(port.shape or ()), port.dtype) for port in ports}
 
 
+def misfit(found: Described, shape: tuple[int, ...], dtype: str) -> str | None:
+    """Why an array cannot be a tensor of this shape and type, one clause; None where it can."""
+    if tuple(found.shape) != tuple(shape):
+        return f"must have shape {list(shape)}, not {list(found.shape)}"
+    if found.dtype != np.dtype(dtype):
+        return f"must be of type {dtype}, not {found.dtype}"
+    return None
+
+
 def check_inputs(
     arrays: Mapping[str, np.ndarray], specs: Specs, headers: Mapping[str, Described] | None = None
 ) -> None:
@@ -57,11 +66,9 @@ def check_inputs(
     for name, (shape, dtype) in specs.items():
         if name not in arrays:
             raise InputError(f"input {name!r} is missing: give an array of {dtype} {list(shape)}")
-        found: Described = np.asarray(arrays[name]) if headers is None else headers[name]
-        if tuple(found.shape) != tuple(shape):
-            raise InputError(f"input {name!r} must have shape {list(shape)}, not {list(found.shape)}")
-        if found.dtype != np.dtype(dtype):
-            raise InputError(f"input {name!r} must be of type {dtype}, not {found.dtype}")
+        trouble = misfit(np.asarray(arrays[name]) if headers is None else headers[name], shape, dtype)
+        if trouble is not None:
+            raise InputError(f"input {name!r} {trouble}")
     for name in specs:
         array = np.asarray(arrays[name])
         if array.dtype.kind == "f" and not np.isfinite(array).all():

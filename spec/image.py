@@ -2,10 +2,10 @@
 Standard library only.
 
 Layout, little endian: 8 bytes magic, uint32 format version, uint32 length of the header, uint64 lengths of
-the program and of the host segments before and after the core, 32 bytes SHA-256 of everything after them,
-then the header (canonical JSON), the program and the two segments. The program is what is copied to the
-PROGRAM region: load stream, run stream, constants. A segment is an ONNX model, of length 0 where there is
-none. Equal inputs give equal bytes.
+the program and of the models of all host steps together, 32 bytes SHA-256 of everything after them, then the
+header (canonical JSON), the program and the models, in the order of the steps. The program is what is copied
+to the PROGRAM region: constants, load stream, and a run stream for each core step. A host step's model is
+ONNX; the step says in the header how many bytes it has. Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,20 +27,18 @@ from systolith.spec.image_check import HEADER, check_relations
 from systolith.spec.isa import Instr, isa_for
 from systolith.spec.manifest import IoTensor, LayerInfo, StateInfo
 from systolith.spec.notebook import html_table
+from systolith.spec.plan import CoreStep, HostNode, HostStep, Port
 from systolith.spec.printable import excerpt, printable
 from systolith.spec.regs import core_digest
 from systolith.spec.schema import SchemaError
-from systolith.spec.segments import HostPart
 
 __all__ = ["IMAGE_VERSION", "Image", "ImageError"]
 
 _MAGIC = b"SYSLIMG\0"
-IMAGE_VERSION = 4
+IMAGE_VERSION = 5
 #: Magic and version stay where they are in every version, so that each can name the other.
 _START = struct.Struct("<8sI")
-_PREFIX = struct.Struct("<8sIIQQQ32s")
-#: The lists of a `HostPart` that the header holds.
-_HOST_LISTS = ("inputs", "outputs", "nodes")
+_PREFIX = struct.Struct("<8sIIQQ32s")
 #: Longest file that is read: programs and data are addressed with 32 bits.
 _MOST_BYTES = 1 << 31
 #: What is read at a time, so that a file that claims to be long costs no more than it has.
@@ -60,14 +59,10 @@ class Image:
     model       : name of the model
     program     : bytes of the PROGRAM region
     load_entry, load_count : offset and number of instructions of the load stream
-    run_entry, run_count   : the same of the run stream
     data_bytes  : size of the DATA region
-    inputs, outputs : in the model's order
-    layers      : in execution order
-    owners      : for each instruction of the run stream, the index of its layer, or -1 (transfers of inputs
-                  and outputs, HALT)
-    cycles      : the cycle model's estimate for the run stream
-    host        : what runs before and after the core, or None where the core runs the whole model
+    inputs, outputs : of the model, in its order
+    tensors     : what the core steps read and give, in the DATA region
+    steps       : in execution order
     states      : what a run leaves for the next one
     """
 
@@ -76,16 +71,48 @@ class Image:
     program: bytes
     load_entry: int
     load_count: int
-    run_entry: int
-    run_count: int
     data_bytes: int
-    inputs: tuple[IoTensor, ...]
-    outputs: tuple[IoTensor, ...]
-    layers: tuple[LayerInfo, ...]
-    owners: tuple[int, ...]
-    cycles: int
-    host: HostPart | None = None
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    tensors: tuple[IoTensor, ...]
+    steps: tuple[CoreStep | HostStep, ...]
     states: tuple[StateInfo, ...] = ()
+
+    @property
+    def cores(self) -> tuple[CoreStep, ...]:
+        """The steps of the core."""
+        return tuple(step for step in self.steps if isinstance(step, CoreStep))
+
+    @property
+    def core(self) -> CoreStep:
+        """The step of the core, of an image that has exactly one.
+
+        Raises
+        ------
+        ValueError   If it has none, or several.
+        """
+        (step,) = self.cores
+        return step
+
+    @property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """The layers of all core steps, in execution order."""
+        return tuple(layer for step in self.cores for layer in step.layers)
+
+    @property
+    def cycles(self) -> int:
+        """The cycle model's estimate for all run streams together."""
+        return sum(step.cycles for step in self.cores)
+
+    @property
+    def host_nodes(self) -> tuple[HostNode, ...]:
+        """The nodes of all host steps, in execution order."""
+        return tuple(node for step in self.steps if isinstance(step, HostStep) for node in step.nodes)
+
+    @property
+    def formats(self) -> dict[str, IoTensor]:
+        """`tensors` by name."""
+        return {io.name: io for io in self.tensors}
 
     def __repr__(self) -> str:
         return f"<Image {self._headline()}>"
@@ -98,7 +125,7 @@ class Image:
         return html_table(self._headline(), ("layer", "op", "MACs", "cycles (estimated)", "limit"), rows)
 
     def _headline(self) -> str:
-        where = "" if self.host is None else f", {len(self.host.nodes)} nodes on the host"
+        where = f", {len(self.host_nodes)} nodes on the host" if len(self.cores) < len(self.steps) else ""
         return (
             f"{excerpt(self.model)} for {self.arch.name}: {len(self.layers)} layers{where}, {self.cycles:,} "
             f"cycles (estimated), {len(self.program):,} bytes of program"
@@ -109,16 +136,18 @@ class Image:
         """Digest of architecture and instruction set, as in the CSRs."""
         return core_digest(self.arch)
 
-    def stream(self, which: str) -> tuple[tuple[int, Instr], ...]:
-        """The instructions of stream 'load' or 'run', each with its offset in the PROGRAM region.
+    def stream(self, which: str, core: int = 0) -> tuple[tuple[int, Instr], ...]:
+        """The instructions of stream 'load', or 'run' of a core step (counted from 0), each with its offset
+        in the PROGRAM region.
 
         Raises
         ------
         IsaError   If a word does not decode.
         """
-        entry, count = (
-            (self.load_entry, self.load_count) if which == "load" else (self.run_entry, self.run_count)
-        )
+        if which == "load":
+            entry, count = self.load_entry, self.load_count
+        else:
+            entry, count = self.cores[core].entry, self.cores[core].count
         isa = isa_for(self.arch)
         return tuple(
             (
@@ -138,28 +167,20 @@ class Image:
         header = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
-            if f.name not in ("program", "arch", "host")
+            if f.name not in ("program", "arch", "steps")
         }
         header["arch"] = self.arch.to_dict()
         header["digest"] = self.digest.hex()
-        for key in ("inputs", "outputs", "layers", "states"):
+        for key in ("inputs", "outputs", "tensors", "states"):
             header[key] = [dataclasses.asdict(item) for item in header[key]]
-        before = after = b""
-        header["host"] = None
-        if self.host is not None:
-            before, after = self.host.before, self.host.after
-            header["host"] = {
-                key: [dataclasses.asdict(item) for item in getattr(self.host, key)] for key in _HOST_LISTS
-            }
+        header["steps"] = [_described(step) for step in self.steps]
+        models = b"".join(step.model for step in self.steps if isinstance(step, HostStep))
         body = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-        _parse(body, self.program, before, after)
-        content = body + self.program + before + after
+        _parse(body, self.program, models)
+        content = body + self.program + models
         checksum = hashlib.sha256(content).digest()
         return (
-            _PREFIX.pack(
-                _MAGIC, IMAGE_VERSION, len(body), len(self.program), len(before), len(after), checksum
-            )
-            + content
+            _PREFIX.pack(_MAGIC, IMAGE_VERSION, len(body), len(self.program), len(models), checksum) + content
         )
 
     @classmethod
@@ -226,8 +247,28 @@ class Image:
             raise ImageError(f"{str(path)!r}: {error}") from error
 
 
+def _described(step: CoreStep | HostStep) -> dict[str, Any]:
+    """What the header says of a step."""
+    if isinstance(step, CoreStep):
+        return {"where": "core", **dataclasses.asdict(step)}
+    members = dataclasses.asdict(step)
+    return {"where": "host", "model_bytes": len(members.pop("model")), **members}
+
+
+def _steps(described: Iterable[CoreStep | dict[str, Any]], models: bytes) -> Iterator[CoreStep | HostStep]:
+    """The steps of a header, those of the host with their models."""
+    at = 0
+    for step in described:
+        if isinstance(step, CoreStep):
+            yield step
+        else:
+            size = step.pop("model_bytes")
+            yield HostStep(model=models[at : at + size], **step)
+            at += size
+
+
 def _ends(data: bytes) -> list[int]:
-    """Where header, program and the two segments begin and end in a file of which `data` is the beginning.
+    """Where header, program and models begin and end in a file of which `data` is the beginning.
 
     Raises
     ------
@@ -243,14 +284,14 @@ def _ends(data: bytes) -> list[int]:
         )
     if len(data) < _PREFIX.size:
         raise ImageError(f"the image is truncated: {len(data)} bytes")
-    ends = list(itertools.accumulate((_PREFIX.size, *_PREFIX.unpack_from(data)[2:6])))
+    ends = list(itertools.accumulate((_PREFIX.size, *_PREFIX.unpack_from(data)[2:5])))
     if ends[-1] > _MOST_BYTES:
         raise ImageError(f"the image has {ends[-1]} bytes, more than the {_MOST_BYTES} that one may have")
     return ends
 
 
-def _parse(body: bytes, program: bytes, before: bytes, after: bytes) -> dict[str, Any]:
-    """The members of an `Image`, from the four parts of a file.
+def _parse(body: bytes, program: bytes, models: bytes) -> dict[str, Any]:
+    """The members of an `Image`, from the three parts of a file.
 
     Raises
     ------
@@ -269,7 +310,7 @@ def _parse(body: bytes, program: bytes, before: bytes, after: bytes) -> dict[str
                 "the image was compiled for another revision of the instruction set: compile the model again"
             )
         fields: dict[str, Any] = HEADER(header, "")
-        check_relations(arch, fields, program, before, after)
+        check_relations(arch, fields, program, models)
     # The JSON may be nested deeper than the parser goes.
     except (ArchError, SchemaError, ValueError, RecursionError) as error:
         if isinstance(error, ImageError):
@@ -277,6 +318,5 @@ def _parse(body: bytes, program: bytes, before: bytes, after: bytes) -> dict[str
         raise ImageError(
             f"the image's header is not valid: {printable(str(error))}: compile the model again"
         ) from error
-    if fields["host"] is not None:
-        fields["host"] = HostPart(before=before, after=after, **fields["host"])
+    fields["steps"] = tuple(_steps(fields["steps"], models))
     return {"arch": arch, "program": program, **fields}

@@ -8,11 +8,14 @@ a file that was made on purpose has the right one.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Isa, isa_for
 from systolith.spec.manifest import IoTensor, LayerInfo, StateInfo
+from systolith.spec.plan import CoreStep, HostNode, Port
 from systolith.spec.schema import (
     Rule,
     SchemaError,
@@ -23,8 +26,8 @@ from systolith.spec.schema import (
     optional,
     sequence,
     text,
+    variant,
 )
-from systolith.spec.segments import HostNode, Port
 
 __all__ = ["DATA_ALIGN", "HEADER", "NAME_CHARACTERS", "check_relations"]
 
@@ -88,19 +91,32 @@ _HOST_NODE: Rule = mapping(
     {
         "name": _MAYBE_NAME,
         "op": _NAME,
-        "segment": one_of("before", "after"),
         "reason": _MAYBE_NAME,
         "macs": _COUNT,
         "elements": optional(_COUNT),
         "bytes": _COUNT,
     },
 )
-_HOST: Rule = mapping(
+#: A host step; `model_bytes` is its share of the models behind the program.
+_HOST_STEP: Rule = mapping(
     dict,
     {
-        "inputs": sequence(_PORT, _MANY),
-        "outputs": sequence(_PORT, _MANY),
+        "model_bytes": integer(1, (1 << 31) - 1),
+        "inputs": sequence(_NAME, _MANY),
+        "outputs": sequence(_NAME, _MANY),
         "nodes": sequence(_HOST_NODE, _MANY),
+    },
+)
+_CORE_STEP: Rule = mapping(
+    CoreStep,
+    {
+        "entry": _WORD,
+        "count": integer(1, _MANY),
+        "cycles": _COUNT,
+        "inputs": sequence(_NAME, _MANY),
+        "outputs": sequence(_NAME, _MANY),
+        "layers": sequence(_LAYER, _MANY),
+        "owners": sequence(integer(-1, _MANY), _MANY),
     },
 )
 
@@ -111,54 +127,57 @@ HEADER: Rule = mapping(
         "model": _MAYBE_NAME,
         "load_entry": _WORD,
         "load_count": integer(1, _MANY),
-        "run_entry": _WORD,
-        "run_count": integer(1, _MANY),
         "data_bytes": integer(DATA_ALIGN, (1 << 32) - 1),
-        "inputs": sequence(_IO, _MANY),
-        "outputs": sequence(_IO, _MANY),
-        "layers": sequence(_LAYER, _MANY),
-        "owners": sequence(integer(-1, _MANY), _MANY),
-        "cycles": _COUNT,
-        "host": optional(_HOST),
+        "inputs": sequence(_PORT, _MANY),
+        "outputs": sequence(_PORT, _MANY),
+        "tensors": sequence(_IO, _MANY),
+        "steps": sequence(variant("where", {"core": _CORE_STEP, "host": _HOST_STEP}), _MANY),
         "states": sequence(_STATE, _MANY),
     },
 )
 
 
-def check_relations(
-    arch: ArchConfig, header: dict[str, Any], program: bytes, before: bytes, after: bytes
-) -> None:
-    """Refuse a header, as `HEADER` gives it, that contradicts itself, the program or the host segments.
+def check_relations(arch: ArchConfig, header: dict[str, Any], program: bytes, models: bytes) -> None:
+    """Refuse a header, as `HEADER` gives it, that contradicts itself, the program or the models of the host.
 
     Raises
     ------
     SchemaError   Naming the member.
     """
     isa = isa_for(arch)
-    for which in ("load", "run"):
-        _check_stream(which, header, program, isa)
+    _check_stream("load_", header["load_entry"], header["load_count"], program, isa)
     _check_data(header)
-    if len(header["owners"]) != header["run_count"]:
+    for index, step in enumerate(header["steps"]):
+        if isinstance(step, CoreStep):
+            _check_core(f"steps[{index}].", step, program, isa)
+    given = sum(step["model_bytes"] for step in header["steps"] if not isinstance(step, CoreStep))
+    if given != len(models):
         raise SchemaError(
-            f"owners has {len(header['owners'])} entries for {header['run_count']} instructions"
+            f"steps describes {given} bytes of models for the host, and the file holds {len(models)}"
         )
-    if max(header["owners"], default=-1) >= len(header["layers"]):
-        raise SchemaError(f"owners names layer {max(header['owners'])} of {len(header['layers'])}")
-    for index, layer in enumerate(header["layers"]):
+    _check_names(header)
+
+
+def _check_core(path: str, step: CoreStep, program: bytes, isa: Isa) -> None:
+    _check_stream(path, step.entry, step.count, program, isa)
+    if len(step.owners) != step.count:
+        raise SchemaError(f"{path}owners has {len(step.owners)} entries for {step.count} instructions")
+    if max(step.owners, default=-1) >= len(step.layers):
+        raise SchemaError(f"{path}owners names layer {max(step.owners)} of {len(step.layers)}")
+    for index, layer in enumerate(step.layers):
         if layer.skipped_macs > layer.macs:
-            raise SchemaError(f"layers[{index}].skipped_macs is more than its macs")
-    _check_host(header, before, after)
+            raise SchemaError(f"{path}layers[{index}].skipped_macs is more than its macs")
 
 
-def _check_stream(which: str, header: dict[str, Any], program: bytes, isa: Isa) -> None:
+def _check_stream(path: str, entry: int, count: int, program: bytes, isa: Isa) -> None:
     """Every word lies in the program; the last one, and no other, is HALT. Other words are decoded later."""
-    entry, count, size = header[f"{which}_entry"], header[f"{which}_count"], isa.word_bytes
+    size = isa.word_bytes
     end = entry + count * size
     if entry % DATA_ALIGN:
-        raise SchemaError(f"{which}_entry must be a multiple of {DATA_ALIGN}, not {entry}")
+        raise SchemaError(f"{path}entry must be a multiple of {DATA_ALIGN}, not {entry}")
     if end > len(program):
         raise SchemaError(
-            f"{which}_count is {count}, and the program ends before that: it has {len(program)} bytes"
+            f"{path}count is {count}, and the program ends before that: it has {len(program)} bytes"
         )
     opcodes = (1 << isa.header[0].bits) - 1
     halt = isa.by_mnemonic["HALT"].opcode
@@ -166,7 +185,7 @@ def _check_stream(which: str, header: dict[str, Any], program: bytes, isa: Isa) 
     halts = [index for index, first in enumerate(firsts) if first & opcodes == halt]
     if halts != [count - 1]:
         raise SchemaError(
-            f"{which}_count is {count}, and HALT is not the last of these instructions and only there"
+            f"{path}count is {count}, and HALT is not the last of these instructions and only there"
         )
 
 
@@ -175,13 +194,12 @@ def _check_data(header: dict[str, Any]) -> None:
     size = header["data_bytes"]
     if size % DATA_ALIGN:
         raise SchemaError(f"data_bytes must be a multiple of {DATA_ALIGN}, not {size}")
-    for key in ("inputs", "outputs"):
-        for index, io in enumerate(header[key]):
-            _check_extent(f"{key}[{index}]", io.offset, math.prod(io.shape), size)
-            if sorted(io.order) != list(range(len(io.shape))):
-                raise SchemaError(
-                    f"{key}[{index}].order is no permutation of {len(io.shape)} axes: {list(io.order)}"
-                )
+    for index, io in enumerate(header["tensors"]):
+        _check_extent(f"tensors[{index}]", io.offset, math.prod(io.shape), size)
+        if sorted(io.order) != list(range(len(io.shape))):
+            raise SchemaError(
+                f"tensors[{index}].order is no permutation of {len(io.shape)} axes: {list(io.order)}"
+            )
     for index, state in enumerate(header["states"]):
         try:
             initial = bytes.fromhex(state.initial)
@@ -191,7 +209,7 @@ def _check_data(header: dict[str, Any]) -> None:
         if not initial or 2 * len(initial) != len(state.initial):
             raise SchemaError(f"states[{index}].initial is no hexadecimal text of whole bytes")
         _check_extent(f"states[{index}]", state.offset, len(initial), size)
-    for key in ("inputs", "outputs", "states"):
+    for key in ("inputs", "outputs", "tensors", "states"):
         _check_unique(key, [item.name for item in header[key]])
 
 
@@ -202,25 +220,49 @@ def _check_extent(path: str, offset: int, count: int, size: int) -> None:
         raise SchemaError(f"{path} takes {count} bytes from {offset} on, and data_bytes is {size}")
 
 
-def _check_unique(path: str, names: list[str]) -> None:
+def _check_unique(path: str, names: Sequence[str]) -> None:
     if len(set(names)) != len(names):
-        repeated = next(name for index, name in enumerate(names) if name in names[:index])
+        repeated = next(name for name, count in Counter(names).items() if count > 1)
         raise SchemaError(f"{path} holds the name {repeated!r} twice")
 
 
-def _check_host(header: dict[str, Any], before: bytes, after: bytes) -> None:
-    """Segments and nodes go together; without a segment, the model's ports are the core's."""
-    host = header["host"]
-    if host is None:
-        if before or after:
-            raise SchemaError("host does not describe the segments that the file holds")
-        return
-    for which, segment in (("before", before), ("after", after)):
-        if any(node.segment == which for node in host["nodes"]) and not segment:
-            raise SchemaError(f"host.nodes names nodes {which} the core, and the file holds none")
-    if not before and not after:
-        raise SchemaError("host describes segments, and the file holds none")
-    if any(port.shape is None for port in host["inputs"]):
-        raise SchemaError("host.inputs holds an input of unknown shape")
-    for key in ("inputs", "outputs"):
-        _check_unique(f"host.{key}", [port.name for port in host[key]])
+def _check_names(header: dict[str, Any]) -> None:
+    """Steps read what is there, and give what was not; what core steps touch is described."""
+    ports = {port.name: port for port in header["inputs"]}
+    tensors = {io.name: io for io in header["tensors"]}
+    if any(port.shape is None for port in header["inputs"]):
+        raise SchemaError("inputs holds an input of unknown shape")
+    known = set(ports)
+    if not header["steps"]:
+        raise SchemaError("steps is empty")
+    for index, step in enumerate(header["steps"]):
+        core = isinstance(step, CoreStep)
+        inputs, outputs = (
+            (step.inputs, step.outputs) if isinstance(step, CoreStep) else (step["inputs"], step["outputs"])
+        )
+        for key, names in (("inputs", inputs), ("outputs", outputs)):
+            _check_unique(f"steps[{index}].{key}", names)
+            for name in names:
+                if core and name not in tensors:
+                    raise SchemaError(f"steps[{index}].{key} holds {name!r}, and tensors does not")
+        for name in inputs:
+            if name not in known:
+                raise SchemaError(f"steps[{index}].inputs holds {name!r}, which nothing before it gives")
+            if (
+                core
+                and name in ports
+                and (ports[name].shape, ports[name].dtype)
+                != (
+                    tensors[name].shape,
+                    tensors[name].dtype,
+                )
+            ):
+                raise SchemaError(f"inputs and tensors describe {name!r} differently")
+        # A core step may hand on what it reads.
+        for name in set(outputs) - (set(inputs) if core else set()):
+            if name in known:
+                raise SchemaError(f"steps[{index}].outputs holds {name!r}, which is there before it")
+        known.update(outputs)
+    for port in header["outputs"]:
+        if port.name not in known:
+            raise SchemaError(f"outputs holds {port.name!r}, which no step gives")

@@ -23,6 +23,7 @@ __all__ = [
     "optional",
     "sequence",
     "text",
+    "variant",
 ]
 
 Rule = Callable[[object, str], Any]
@@ -119,5 +120,20 @@ def mapping(make: Callable[..., Any], fields: Mapping[str, Rule]) -> Rule:
             if name not in fields:
                 raise SchemaError(f"{prefix}{excerpt(name)} is unknown")
         return make(**{name: rule(value[name], prefix + name) for name, rule in fields.items()})
+
+    return checked
+
+
+def variant(member: str, rules: Mapping[str, Rule]) -> Rule:
+    """An object whose `member` says which rule holds for the others."""
+    kind = one_of(*rules)
+
+    def checked(value: object, path: str) -> Any:
+        if type(value) is not dict:
+            raise _refuse(path, "an object", value)
+        if member not in value:
+            raise SchemaError(f"{path}.{member} is missing")
+        chosen = kind(value[member], f"{path}.{member}")
+        return rules[chosen]({name: item for name, item in value.items() if name != member}, path)
 
     return checked

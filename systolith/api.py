@@ -20,8 +20,16 @@ from systolith.host.inputs import InputError
 from systolith.importing import Model, ModelFile, Progress, existing, import_file
 from systolith.options import Importing, Running
 from systolith.reference.graph import QGraph
-from systolith.reference.partition import Partition
-from systolith.results import BackendResult, Description, RunResult, VerifyResult, describe, host_rows
+from systolith.reference.plan import Plan
+from systolith.results import (
+    BackendResult,
+    Description,
+    RunResult,
+    StepRun,
+    VerifyResult,
+    describe,
+    host_rows,
+)
 from systolith.running import run_model
 from systolith.session import BACKENDS, DEFAULT_BACKENDS, Session, run_reference
 from systolith.spec.arch import ArchConfig
@@ -41,6 +49,7 @@ __all__ = [
     "RunResult",
     "Running",
     "Session",
+    "StepRun",
     "VerifyResult",
     "check_inputs",
     "compile",
@@ -67,8 +76,8 @@ def import_model(
     hidden: int | str = 8,
     percentile: float = 100.0,
     progress: Progress = None,
-) -> Partition:
-    """An ONNX file as its quantised graph for the core, and what the host runs before and after that.
+) -> Plan:
+    """An ONNX file as a plan: steps of the core, each a quantised graph, and steps of the host.
 
     Parameters
     ----------
@@ -119,7 +128,7 @@ def compile(
 
     Raises
     ------
-    ApiError, ArchError, CompileError, SegmentError   One sentence naming the culprit.
+    ApiError, ArchError, CompileError, HostStepError   One sentence naming the culprit.
     """
     importing = Importing(calib=calib, states=states, hidden=hidden, percentile=percentile)
     return compile_model(
@@ -198,10 +207,9 @@ def verify(
     hidden: int | str = 8,
     percentile: float = 100.0,
 ) -> VerifyResult:
-    """Run one inference on every backend and compare every bit that the core gives with the reference.
+    """Run one inference on every backend and compare every bit that every step gives with the reference.
 
-    Where nodes follow on the host, the model's own outputs are compared too. Of a float model, signal to
-    noise is measured on the calibration data.
+    Of a float model, signal to noise is measured on the calibration data.
 
     Parameters
     ----------

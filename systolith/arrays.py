@@ -10,10 +10,10 @@ import numpy as np
 
 from systolith.errors import ApiError
 from systolith.host import inputs
-from systolith.host.driver import dequantise
+from systolith.host.codes import dequantise
 from systolith.host.inputs import Specs, port_specs
-from systolith.reference.graph import QGraph
-from systolith.reference.partition import Partition
+from systolith.reference.graph import QGraph, QTensor
+from systolith.reference.plan import Plan
 from systolith.spec.outputs import writing
 from systolith.stored import StoredArrays
 
@@ -22,7 +22,6 @@ __all__ = [
     "Arrays",
     "Inputs",
     "Source",
-    "as_partition",
     "check_inputs",
     "input_specs",
     "load_arrays",
@@ -97,42 +96,33 @@ def save_arrays(path: str | Path, arrays: Arrays) -> None:
                 np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
 
 
-def input_specs(model: Partition) -> Specs:
+def input_specs(model: Plan) -> Specs:
     """Shape and dtype of each input of the whole model."""
-    if model.host is not None:
-        return port_specs(model.host.inputs)
-    tensors = model.graph.tensors
-    return {name: (tensors[name].shape, tensors[name].dtype) for name in model.graph.inputs}
+    return port_specs(model.inputs)
 
 
-def random_inputs(model: Partition | QGraph, seed: int) -> dict[str, np.ndarray]:
+def random_inputs(model: Plan | QGraph, seed: int) -> dict[str, np.ndarray]:
     """Seeded random inputs of the model's own types.
 
-    The int8 values of what the core reads cover the whole range. Of what only nodes before the core read,
-    uint8 and int8 cover theirs, floats lie from 0 to 1, and other integers are 0 or 1, which are valid as
-    indices too.
+    The int8 values of what the core reads cover the whole range. Of what only the host reads, uint8 and int8
+    cover theirs, floats lie from 0 to 1, and other integers are 0 or 1, which are valid as indices too.
     """
-    partition = as_partition(model)
-    rng = np.random.default_rng(seed)
+    plan = Plan.of(model)
+    rng, formats = np.random.default_rng(seed), plan.formats
     return {
-        name: _random(rng, partition, name, shape, np.dtype(dtype))
-        for name, (shape, dtype) in input_specs(partition).items()
+        name: _random(rng, formats.get(name), shape, np.dtype(dtype))
+        for name, (shape, dtype) in input_specs(plan).items()
     }
 
 
 def _random(
-    rng: np.random.Generator, partition: Partition, name: str, shape: tuple[int, ...], dtype: np.dtype
+    rng: np.random.Generator, form: QTensor | None, shape: tuple[int, ...], dtype: np.dtype
 ) -> np.ndarray:
-    if name in partition.graph.inputs:
-        return dequantise(rng.integers(-128, 128, shape, dtype=np.int8), partition.graph.tensors[name])
+    if form is not None:
+        return dequantise(rng.integers(-128, 128, shape, dtype=np.int8), form)
     if dtype.kind == "f":
         return rng.random(shape).astype(dtype)
     if dtype.itemsize == 1 and dtype.kind != "b":
         limits = np.iinfo(dtype)
         return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
     return rng.integers(0, 2, shape).astype(dtype)
-
-
-def as_partition(model: Partition | QGraph) -> Partition:
-    """A quantised graph alone is a model that the core runs as a whole."""
-    return Partition(graph=model) if isinstance(model, QGraph) else model

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from systolith.arrays import ApiError
-from systolith.host.segments import HostSegments
+from systolith.host.runner import Runner
 from systolith.importing import Model, Progress, imported, tell
 from systolith.options import Importing
 from systolith.spec import outputs
@@ -30,22 +29,22 @@ def compile_model(
     """See `api.compile`."""
     outputs.check_folder("the dump", dump)
     config = load_arch(arch)
-    partition = imported(model, importing, progress)
+    plan = imported(model, importing, progress)
     from systolith.compiler.driver import compile_levels
 
     if streaming:
-        from systolith.compiler.passes.streaming import carry_states
+        from systolith.compiler.passes.streaming import stream_plan
 
-        partition = replace(partition, graph=carry_states(partition.graph))
-    tell(progress, f"compiling {partition.graph.name} for {config.name}")
+        plan = stream_plan(plan)
+    tell(progress, f"compiling {plan.name} for {config.name}")
     # What ONNX Runtime does not accept is refused now, not when the image runs.
-    HostSegments(partition.host)
-    compilation = compile_levels(partition.graph, config, memory)
+    Runner(plan)
+    compilation = compile_levels(plan, config, memory)
     if dump is not None:
         from systolith.compiler.dump import dump_levels
 
         try:
-            dump_levels(partition, compilation, Path(dump))
+            dump_levels(compilation, Path(dump))
         except OSError as error:
             raise ApiError(f"cannot write the dump to {str(dump)!r}: {error.strerror or error}") from error
-    return replace(compilation.image, host=partition.host)
+    return compilation.image

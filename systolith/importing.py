@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from systolith.arrays import ApiError, as_partition, load_arrays
+from systolith.arrays import ApiError, load_arrays
 from systolith.options import Importing
 from systolith.reference.graph import QGraph
-from systolith.reference.partition import Partition
+from systolith.reference.plan import Plan
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +30,7 @@ __all__ = [
 #: A model in ONNX.
 ModelFile: TypeAlias = Union[str, Path, "onnx.ModelProto"]
 #: What the verbs take as a model.
-Model: TypeAlias = Union[str, Path, "onnx.ModelProto", QGraph, Partition]
+Model: TypeAlias = Union[str, Path, "onnx.ModelProto", QGraph, Plan]
 #: Called with one line of text at each stage; None is silent.
 Progress: TypeAlias = Callable[[str], None] | None
 
@@ -80,8 +80,8 @@ def _loaded(model: object) -> onnx.ModelProto:
     return model
 
 
-def import_file(model: ModelFile, importing: Importing, progress: Progress = None) -> Partition:
-    """An ONNX file as its quantised graph for the core, and what the host runs before and after that.
+def import_file(model: ModelFile, importing: Importing, progress: Progress = None) -> Plan:
+    """An ONNX file as a plan: steps of the core, each a quantised graph, and steps of the host.
 
     A file's own name names the model: exporters give every graph the same.
 
@@ -104,34 +104,32 @@ def import_file(model: ModelFile, importing: Importing, progress: Progress = Non
         chosen = chosen_hidden(path, data, states, percentile, lambda text: tell(progress, text))
         return _titled(chosen, path)
     bits = int(importing.hidden)
-    partition = partition_model(path, data, states, bits, percentile)
-    if bits == 16 and not has_recurrent_layers(partition):
+    plan = partition_model(path, data, states, bits, percentile)
+    if bits == 16 and not has_recurrent_layers(plan):
         raise ApiError(
             "the model has no recurrent layer on the core, so there is no hidden state of 16 bits: leave "
             "hidden out"
         )
-    return _titled(partition, path)
+    return _titled(plan, path)
 
 
-def _titled(partition: Partition, source: Path | onnx.ModelProto) -> Partition:
-    if not isinstance(source, Path):
-        return partition
-    return replace(partition, graph=replace(partition.graph, name=source.stem))
+def _titled(plan: Plan, source: Path | onnx.ModelProto) -> Plan:
+    return replace(plan, name=source.stem) if isinstance(source, Path) else plan
 
 
-def imported(model: Model, importing: Importing, progress: Progress = None) -> Partition:
+def imported(model: Model, importing: Importing, progress: Progress = None) -> Plan:
     """The model, imported where it is a file."""
-    if not isinstance(model, QGraph | Partition):
+    if not isinstance(model, QGraph | Plan):
         tell(progress, f"importing {model}" if isinstance(model, str | Path) else "importing the model")
         model = import_file(model, importing, progress)
-    return as_partition(model)
+    return Plan.of(model)
 
 
 def fidelity(
-    model: Model, partition: Partition, importing: Importing, progress: Progress = None
+    model: Model, plan: Plan, importing: Importing, progress: Progress = None
 ) -> dict[str, dict[str, float | None]]:
     """Signal to noise against the float model on the calibration data; empty where there is neither."""
-    if isinstance(model, QGraph | Partition) or importing.calib is None:
+    if isinstance(model, QGraph | Plan) or importing.calib is None:
         return {}
     from systolith.compiler.importer import is_quantised, load_model
     from systolith.evidence.fidelity import signal_to_noise
@@ -140,4 +138,4 @@ def fidelity(
     if is_quantised(load_model(existing(model))):
         return {}
     tell(progress, "comparing with the float model")
-    return signal_to_noise(model, partition, calibration, importing.states)
+    return signal_to_noise(model, plan, calibration, importing.states)

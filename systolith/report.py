@@ -18,6 +18,7 @@ from systolith.spec.printable import printable
 __all__ = [
     "HOST_COLUMNS",
     "LAYER_COLUMNS",
+    "STEP_COLUMNS",
     "Reporter",
     "difference_lines",
     "host_cells",
@@ -25,10 +26,12 @@ __all__ = [
     "reporter_for",
     "skipped_lines",
     "snr_lines",
+    "step_cells",
     "write_json",
 ]
 
-HOST_COLUMNS = ("host node", "op", "reason", "runs", "MACs", "elements", "bytes")
+HOST_COLUMNS = ("host node", "op", "reason", "step", "MACs", "elements", "bytes")
+STEP_COLUMNS = ("step", "where", "nodes", "why", "MACs", "bytes", "cycles")
 LAYER_COLUMNS = ("layer", "op", "MACs", "cycles", "roofline", "of roofline", "limit")
 
 
@@ -155,13 +158,34 @@ def host_cells(nodes: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
             node["name"],
             node["op"],
             node["reason"],
-            f"{node['segment']} the core",
+            str(node["step"]),
             f"{node['macs']:,}",
             "-" if node["elements"] is None else f"{node['elements']:,}",
             f"{node['bytes']:,}",
         )
         for node in nodes
     ]
+
+
+def step_cells(steps: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Cells of the table of steps, under `STEP_COLUMNS`."""
+    return [
+        (
+            str(step["step"]),
+            step["where"],
+            _ends(step["nodes"]),
+            "; ".join(step["reasons"]) or "-",
+            f"{step['macs']:,}",
+            f"{step['bytes']:,}",
+            f"{step['cycles']:,}" if step["where"] == "core" else "-",
+        )
+        for step in steps
+    ]
+
+
+def _ends(names: Sequence[str]) -> str:
+    """The first and the last of some names, and how many there are."""
+    return " ".join(names) if len(names) < 2 else f"{names[0]} to {names[-1]} ({len(names)})"
 
 
 def write_json(path: str | Path | None, value: Mapping[str, Any]) -> None:

@@ -12,10 +12,36 @@ import numpy as np
 from systolith.evidence.difference import Difference, DifferenceError
 from systolith.spec.image import Image
 from systolith.spec.notebook import html_table
+from systolith.spec.plan import CoreStep, HostStep, Step, transfers
 from systolith.spec.printable import excerpt
-from systolith.spec.segments import HostPart
 
-__all__ = ["BackendResult", "Description", "RunResult", "VerifyResult", "describe", "host_rows"]
+__all__ = [
+    "BackendResult",
+    "Description",
+    "RunResult",
+    "StepRun",
+    "VerifyResult",
+    "describe",
+    "host_rows",
+    "step_rows",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRun:
+    """One step of an inference.
+
+    Parameters
+    ----------
+    step    : what ran
+    seconds : wall time
+    cycles  : of a core step's run stream; 0 on the reference and the machine, which have no clock, and of a
+              host step
+    """
+
+    step: Step = field(repr=False)
+    seconds: float
+    cycles: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,26 +50,41 @@ class RunResult:
 
     Parameters
     ----------
-    outputs     : per output of the model, an array of its own shape and type
-    raw         : per output of the core, its int8 values
-    cycles      : of the run stream; 0 on the reference, which has no clock
-    load_cycles : of the load stream
-    seconds     : wall time of the run stream
-    host         : the nodes before and after the core, or None
-    host_seconds : wall time of those 'before' and 'after' it
+    outputs      : per output of the model, an array of its own shape and type
+    raw          : int8 tensors that were read from the core
+    values       : all tensors that the host saw, in the model's own types
+    written      : int8 tensors that were written for the core
+    steps        : what each step of the plan took
+    load_cycles  : of the load stream
     layer_cycles : counted on a device with a clock that tells when instructions are done; else None
     tools        : what built the simulated device, by name, see `tooling.tools.Tool.as_dict`
     """
 
     outputs: dict[str, np.ndarray]
     raw: dict[str, np.ndarray]
-    cycles: int
+    values: dict[str, np.ndarray]
+    written: dict[str, np.ndarray]
+    steps: tuple[StepRun, ...]
     load_cycles: int
-    seconds: float
-    host: HostPart | None = None
-    host_seconds: dict[str, float] = field(default_factory=dict)
     layer_cycles: tuple[int, ...] | None = None
     tools: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def cycles(self) -> int:
+        """Of all run streams together; 0 on the reference, which has no clock."""
+        return sum(run.cycles for run in self.steps)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the core's steps."""
+        return sum(run.seconds for run in self.steps if not isinstance(run.step, HostStep))
+
+    @property
+    def host_seconds(self) -> dict[int, float]:
+        """Wall time of each step on the host, by its number in the plan, from 1."""
+        return {
+            number: run.seconds for number, run in enumerate(self.steps, 1) if isinstance(run.step, HostStep)
+        }
 
     def __repr__(self) -> str:
         counted = f"{self.cycles:,} cycles, {self.load_cycles:,} to load, " if self.cycles else ""
@@ -57,11 +98,12 @@ class RunResult:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendResult:
     """Cost of one backend in a verification; `cycles` is ``None`` for the reference, `layer_cycles` where
-    there is no clock."""
+    there is no clock. `step_cycles` has an entry for each step of the plan, 0 for those of the host."""
 
     seconds: float
     cycles: int | None = None
     load_cycles: int | None = None
+    step_cycles: tuple[int, ...] | None = None
     layer_cycles: tuple[int, ...] | None = None
 
 
@@ -69,7 +111,7 @@ class BackendResult:
 class VerifyResult:
     """The answer of `verify`; `as_dict` is the JSON of the command line.
 
-    `host_seconds` is the wall time of the nodes before and after the core, the shortest of all backends'
+    `host_seconds` is the wall time of each step on the host, by its number, the shortest of all backends'
     inferences; `snr_db` the signal to noise against the float model, as `fidelity.signal_to_noise` gives it;
     `tools` what built the simulated devices, as in `RunResult`.
     """
@@ -79,7 +121,7 @@ class VerifyResult:
     seed: int | None
     backends: dict[str, BackendResult]
     differences: tuple[Difference, ...]
-    host_seconds: dict[str, float] = field(default_factory=dict)
+    host_seconds: dict[int, float] = field(default_factory=dict)
     compile_seconds: float = 0.0
     snr_db: dict[str, dict[str, float | None]] = field(default_factory=dict)
     tools: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -128,11 +170,14 @@ class VerifyResult:
 
     @property
     def cycles(self) -> int:
-        """Cycles of the run stream: counted by RTL, else by the machine, else the compiler's estimate."""
-        for name in ("rtl", "netlist", "machine"):
-            if name in self.backends and (cycles := self.backends[name].cycles):
-                return cycles
-        return self.image.cycles
+        """Cycles of the run streams: counted by RTL, else by the machine, else the compiler's estimate."""
+        counted = self._clock()
+        return self.image.cycles if counted is None or counted.cycles is None else counted.cycles
+
+    def _clock(self) -> BackendResult | None:
+        """The backend whose cycles count."""
+        found = (self.backends.get(name) for name in ("rtl", "netlist", "machine"))
+        return next((result for result in found if result is not None and result.cycles), None)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -144,6 +189,7 @@ class VerifyResult:
             ),
             0,
         )
+        counted = self._clock()
         backends = {}
         for name, result in self.backends.items():
             backends[name] = {"seconds": round(result.seconds, 6)}
@@ -162,18 +208,67 @@ class VerifyResult:
             "tools": self.tools,
             "backends": backends,
             "load_cycles": load_cycles,
-            "host_nodes": host_rows(self.image.host, self.host_seconds),
+            "steps": step_rows(
+                self.image, counted.step_cycles if counted is not None else None, self.host_seconds
+            ),
+            "host_nodes": host_rows(self.image.steps, self.host_seconds),
             "differences": [difference.as_dict() for difference in self.differences],
         }
 
 
-def host_rows(host: HostPart | None, seconds: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
-    """The nodes on the host as plain values; with `segment_seconds`, the wall time of a node's whole segment,
-    once it ran."""
-    rows = [] if host is None else [dataclasses.asdict(node) for node in host.nodes]
-    for row in rows:
-        if seconds and row["segment"] in seconds:
-            row["segment_seconds"] = round(seconds[row["segment"]], 6)
+def host_rows(steps: Sequence[Step], seconds: Mapping[int, float] | None = None) -> list[dict[str, Any]]:
+    """The nodes on the host as plain values, with the number of their step; with `step_seconds`, the wall
+    time of a node's whole step, once it ran."""
+    rows = []
+    for number, step in enumerate(steps, 1):
+        for node in step.nodes if isinstance(step, HostStep) else ():
+            rows.append({**dataclasses.asdict(node), "step": number})
+            if seconds and number in seconds:
+                rows[-1]["step_seconds"] = round(seconds[number], 6)
+    return rows
+
+
+def step_rows(
+    image: Image, cycles: Sequence[int] | None = None, seconds: Mapping[int, float] | None = None
+) -> list[dict[str, Any]]:
+    """The steps of an image as plain values: where, nodes, why, MACs, bytes between host and core, cycles.
+
+    Parameters
+    ----------
+    cycles  : counted, for each step; None: those of the cycle model
+    seconds : wall time of host steps by their number, where they ran
+    """
+    moved = iter(transfers(image.steps, (port.name for port in image.outputs)))
+    given = {name for step in image.cores for name in step.outputs}
+    taken = {name for step in image.cores for name in step.inputs}
+    sizes = {io.name: io.bytes for io in image.tensors}
+    rows: list[dict[str, Any]] = []
+    for number, step in enumerate(image.steps, 1):
+        row: dict[str, Any] = {"step": number}
+        if isinstance(step, CoreStep):
+            transfer = next(moved)
+            row |= {
+                "where": "core",
+                "nodes": list(dict.fromkeys(node for layer in step.layers for node in layer.nodes)),
+                "reasons": [],
+                "macs": sum(layer.macs for layer in step.layers),
+                "bytes": sum(sizes[name] for name in (*transfer.write, *transfer.read)),
+                "cycles": cycles[number - 1] if cycles is not None else step.cycles,
+                "estimated_cycles": step.cycles,
+            }
+        else:
+            crossing = [name for name in step.inputs if name in given]
+            crossing += [name for name in step.outputs if name in taken]
+            row |= {
+                "where": "host",
+                "nodes": [node.name for node in step.nodes],
+                "reasons": list(dict.fromkeys(node.reason for node in step.nodes if node.reason)),
+                "macs": sum(node.macs for node in step.nodes),
+                "bytes": sum(sizes[name] for name in crossing),
+            }
+            if seconds and number in seconds:
+                row["seconds"] = round(seconds[number], 6)
+        rows.append(row)
     return rows
 
 
@@ -242,6 +337,7 @@ def describe(image: Image, cycles: int, layer_cycles: Sequence[int] | None = Non
                     image.layers, layer_cycles or [layer.cycles for layer in image.layers], strict=True
                 )
             ],
-            "host_nodes": host_rows(image.host),
+            "steps": step_rows(image),
+            "host_nodes": host_rows(image.steps),
         }
     )

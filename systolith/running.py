@@ -55,8 +55,8 @@ def run_model(
                 "an image holds instructions, not the model: run the ONNX file on 'reference', or the "
                 "image on 'machine'"
             )
-        partition = imported(model_or_image, importing, progress)
-        return run_reference(partition, named(given, [*input_specs(partition)]))
+        plan = imported(model_or_image, importing, progress)
+        return run_reference(plan, named(given, [*input_specs(plan)]))
     if image is None:
         arch = arch or simulated_arch(running.port)
         if arch is None:
@@ -74,8 +74,7 @@ def run_model(
             f"the image was compiled for {image.arch.name!r}, not for {load_arch(arch).name!r}: compile "
             f"the model again"
         )
-    ports = image.inputs if image.host is None else image.host.inputs
-    specs = port_specs(ports)
+    specs = port_specs(image.inputs)
     arrays = named(given, [*specs])
     check_inputs(arrays, specs)
     tell(progress, f"preparing {on}")

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
 import numpy as np
 
-from systolith.arrays import ApiError, Arrays, as_partition, check_inputs, input_specs
+from systolith.arrays import ApiError, Arrays, check_inputs, input_specs
 from systolith.device_port import open_device
 from systolith.evidence.profile import instruction_ends, layer_cycles
 from systolith.host.budget import BOARD_MEMORY
 from systolith.host.device import Device, DeviceReset
-from systolith.host.driver import Driver, dequantise, memory_needed, quantise
+from systolith.host.driver import Driver, memory_needed
 from systolith.host.inputs import port_specs
-from systolith.host.segments import HostSegments
+from systolith.host.runner import PlanRun, Runner
 from systolith.options import Running
 from systolith.reference.graph import QGraph
-from systolith.reference.partition import Partition
-from systolith.results import RunResult
+from systolith.reference.plan import Plan, ReferenceCores
+from systolith.results import RunResult, StepRun
 from systolith.spec.arch import ArchConfig
 from systolith.spec.image import Image
 from systolith.spec.memory import SIMULATED_MEMORY_BYTES
+from systolith.spec.plan import HostStep
 from systolith.tooling.tools import recorded
 
 __all__ = ["BACKENDS", "DEFAULT_BACKENDS", "Session", "Stream", "core_sources", "run_reference"]
@@ -37,27 +38,31 @@ DEFAULT_BACKENDS = BACKENDS[:3]
 _RESETS = 3
 
 
-def run_reference(model: Partition | QGraph, arrays: Arrays) -> RunResult:
-    """One inference of a model, its quantised graph in NumPy."""
-    partition = as_partition(model)
-    check_inputs(arrays, input_specs(partition))
-    graph, segments = partition.graph, HostSegments(partition.host)
-    entered = segments.enter(arrays)
-    begin = time.perf_counter()
-    values = graph.run(
-        {name: quantise(np.asarray(entered[name]), graph.tensors[name]) for name in graph.inputs}
-    )
-    seconds = time.perf_counter() - begin
-    raw = {name: values[name] for name in graph.outputs}
-    results = {name: dequantise(raw[name], graph.tensors[name]) for name in raw}
+def run_reference(model: Plan | QGraph, arrays: Arrays) -> RunResult:
+    """One inference of a model, the quantised graphs of its core steps in NumPy."""
+    plan = Plan.of(model)
+    check_inputs(arrays, input_specs(plan))
+    run = Runner(plan).run(arrays, ReferenceCores(plan), everything=True)
+    steps = tuple(StepRun(step=step, seconds=t) for step, t in zip(plan.steps, run.seconds, strict=True))
+    return _result(run, steps, load_cycles=0)
+
+
+def _result(
+    run: PlanRun,
+    steps: tuple[StepRun, ...],
+    load_cycles: int,
+    layer_cycles: tuple[int, ...] | None = None,
+    tools: Mapping[str, dict[str, str]] | None = None,
+) -> RunResult:
     return RunResult(
-        outputs=segments.leave(entered, results),
-        raw=raw,
-        cycles=0,
-        load_cycles=0,
-        seconds=seconds,
-        host=partition.host,
-        host_seconds=dict(segments.seconds),
+        outputs=run.outputs,
+        raw=run.raw,
+        values=run.values,
+        written=run.written,
+        steps=steps,
+        load_cycles=load_cycles,
+        layer_cycles=layer_cycles,
+        tools=dict(tools or {}),
     )
 
 
@@ -73,13 +78,13 @@ class Session:
     Members
     -------
     load_cycles : cycles of the load stream, which runs once, here; after a reset of the board once more
-    ends        : per instruction of the run stream, the cycle since START in which the last run had done it
-                  (None: it has no engine); None without a clock, or without trace ports
+    ends        : for each core step, per instruction of its run stream, the cycle since START in which the
+                  last run had done it (None: it has no engine); None without a clock, or without trace ports
 
     Raises
     ------
     ApiError       If there is no such device.
-    SegmentError   If ONNX Runtime does not accept what runs before or after the core.
+    HostStepError   If ONNX Runtime does not accept a step of the host.
     The device's own errors, where the load stream stops.
     """
 
@@ -91,8 +96,8 @@ class Session:
     ) -> None:
         running = running if running is not None else Running()
         self.image, self._backend = image, backend
-        self.ends: list[int | None] | None = None
-        self._segments = HostSegments(image.host)
+        self.ends: list[list[int | None]] | None = None
+        self._runner = Runner(image)
         with recorded() as self._tools:
             self._device = _make_device(backend, image, running)
         self._driver: Driver | None = None
@@ -168,37 +173,48 @@ class Session:
         """A stream of its own on this device: any number of them take turns without mixing their states."""
         return Stream(self)
 
-    def run(self, arrays: Arrays) -> RunResult:
-        """One inference: inputs, nodes before the core, run stream, nodes after it, outputs.
+    def run(self, arrays: Arrays, *, everything: bool = False) -> RunResult:
+        """One inference, step by step.
 
-        An image that was compiled for streaming continues from the state that the run before left.
+        An image that was compiled for streaming continues from the state that the run before left. With
+        `everything`, all that core steps give is read, also what only core steps need.
         """
-        ports = self.image.inputs if self.image.host is None else self.image.host.inputs
-        check_inputs(arrays, port_specs(ports))
-        entered = self._segments.enter(arrays)
-        if self.image.host is not None:
-            # What the nodes before the core made of them is as little trusted as what a user gave.
-            arrays = {io.name: entered[io.name] for io in self.image.inputs if io.name in entered}
-            check_inputs(arrays, port_specs(self.image.inputs))
-        quantised = {io.name: quantise(np.asarray(arrays[io.name]), io) for io in self.image.inputs}
-        self._device.watch()
-        begin = time.perf_counter()
-        raw, cycles = self._recovering(lambda driver: (driver.run_int8(quantised), driver.cycles))
-        seconds = time.perf_counter() - begin
-        dones = self._device.dones()
-        self.ends = None if dones is None else instruction_ends(self.image, dones)
-        results = {io.name: dequantise(raw[io.name], io) for io in self.image.outputs}
-        return RunResult(
-            outputs=self._segments.leave(entered, results),
-            raw=raw,
-            cycles=cycles,
-            load_cycles=self.load_cycles,
-            seconds=seconds,
-            host=self.image.host,
-            host_seconds=dict(self._segments.seconds),
-            layer_cycles=None if self.ends is None else layer_cycles(self.image, self.ends),
-            tools=dict(self._tools),
-        )
+        check_inputs(arrays, port_specs(self.image.inputs))
+        return self._recovering(lambda driver: self._inference(driver, arrays, everything))
+
+    def _inference(self, driver: Driver, arrays: Arrays, everything: bool) -> RunResult:
+        cores: list[tuple[float, int]] = []
+        ends: list[list[int | None] | None] = []
+
+        def core(number: int, given: Arrays, read: Collection[str]) -> dict[str, np.ndarray]:
+            self._device.watch()
+            begin = time.perf_counter()
+            results = driver.run_int8(given, number, read)
+            cores.append((time.perf_counter() - begin, driver.cycles))
+            dones = self._device.dones()
+            ends.append(None if dones is None else instruction_ends(self.image, dones, number))
+            return results
+
+        run = self._runner.run(arrays, core, everything=everything)
+        counted = iter(cores)
+        steps = []
+        for step, seconds in zip(self.image.steps, run.seconds, strict=True):
+            if isinstance(step, HostStep):
+                steps.append(StepRun(step=step, seconds=seconds))
+            else:
+                # Without what it takes to read when instructions were done.
+                seconds, cycles = next(counted)
+                steps.append(StepRun(step=step, seconds=seconds, cycles=cycles))
+        known = [found for found in ends if found is not None]
+        self.ends = known if known and len(known) == len(ends) else None
+        cycles_of_layers = None
+        if self.ends is not None:
+            cycles_of_layers = tuple(
+                cycles
+                for step, found in zip(self.image.cores, self.ends, strict=True)
+                for cycles in layer_cycles(step, found)
+            )
+        return _result(run, tuple(steps), self.load_cycles, cycles_of_layers, self._tools)
 
 
 class Stream:

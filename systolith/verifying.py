@@ -11,13 +11,12 @@ import numpy as np
 
 from systolith.arrays import Arrays, Inputs, check_inputs, input_specs, load_arrays, named, random_inputs
 from systolith.compiling import compile_model
-from systolith.evidence.difference import Difference, compare_cycles, compare_host, compare_raw, located
+from systolith.evidence.difference import Difference, compare_cycles, compare_steps, located
 from systolith.host.device import DeviceError
-from systolith.host.segments import HostSegments
 from systolith.host.serial import LinkDown
 from systolith.importing import Model, Progress, fidelity, imported, tell
 from systolith.options import Importing, Running
-from systolith.reference.partition import Partition
+from systolith.reference.plan import Plan
 from systolith.results import BackendResult, RunResult, VerifyResult
 from systolith.running import check_backends
 from systolith.session import BACKENDS, Session, core_sources, run_reference
@@ -51,17 +50,17 @@ def verify_model(
         _check_waveform(waveform)
     config = load_arch(arch)
     given = inputs if isinstance(inputs, np.ndarray) else load_arrays(inputs, "inputs")
-    partition = imported(model, importing, progress)
-    arrays = named(given, [*input_specs(partition)])
+    plan = imported(model, importing, progress)
+    arrays = named(given, [*input_specs(plan)])
     drawn = arrays is None
     if arrays is None:
-        arrays = random_inputs(partition, seed)
-    check_inputs(arrays, input_specs(partition))
+        arrays = random_inputs(plan, seed)
+    check_inputs(arrays, input_specs(plan))
     begin = time.perf_counter()
-    image = compile_model(partition, config, Importing(), memory=running.memory, progress=progress)
+    image = compile_model(plan, config, Importing(), memory=running.memory, progress=progress)
     compile_seconds = time.perf_counter() - begin
     tell(progress, "running on reference")
-    expected = run_reference(partition, arrays)
+    expected = run_reference(plan, arrays)
     backends = {"reference": BackendResult(seconds=expected.seconds)}
     host_seconds = dict(expected.host_seconds)
     differences: list[Difference] = []
@@ -74,21 +73,22 @@ def verify_model(
                 seconds=result.seconds,
                 cycles=result.cycles,
                 load_cycles=result.load_cycles,
+                step_cycles=tuple(step.cycles for step in result.steps),
                 layer_cycles=result.layer_cycles,
             )
             tools |= result.tools
-            for segment, seconds in result.host_seconds.items():
-                host_seconds[segment] = min(seconds, host_seconds[segment])
+            for step, seconds in result.host_seconds.items():
+                host_seconds[step] = min(seconds, host_seconds[step])
         if found and locate:
             tell(progress, f"{name} differs: searching the first instruction")
-            found[0] = _located(found[0], partition, image, arrays, running, waveform, progress)
+            found[0] = _located(found[0], plan, image, expected.written, running, waveform, progress)
         differences += found
     if not differences and backends.keys() >= set(SIMULATED):
         cycles = ((backends[name].load_cycles, backends[name].cycles) for name in SIMULATED)
         differences += compare_cycles(*cycles)
     return VerifyResult(
-        snr_db=fidelity(model, partition, importing, progress),
-        model=partition.graph.name,
+        snr_db=fidelity(model, plan, importing, progress),
+        model=plan.name,
         image=image,
         seed=seed if drawn else None,
         backends=backends,
@@ -109,23 +109,20 @@ def _compared(
     try:
         with Session(name, image, running) as session:
             tell(progress, f"running on {name}")
-            result = session.run(arrays)
+            result = session.run(arrays, everything=True)
     except LinkDown:
         # Nothing is known of the board, so it cannot be called wrong.
         raise
     except DeviceError as error:
         return [Difference(backend=name, error=str(error))], None
-    found = compare_raw(name, expected.raw, result.raw)
-    if not found and image.host is not None:
-        found = compare_host(name, expected.outputs, result.outputs)
-    return found, result
+    return compare_steps(name, image.steps, expected, result), result
 
 
 def _located(
     difference: Difference,
-    partition: Partition,
+    plan: Plan,
     image: Image,
-    arrays: Arrays,
+    entered: Arrays,
     running: Running,
     waveform: str | Path | None,
     progress: Progress,
@@ -143,8 +140,7 @@ def _located(
             progress=progress,
             max_cycles=running.max_cycles,
         )
-    entered = HostSegments(partition.host).enter(arrays)
-    return located(difference, partition.graph, image, entered, tracing)
+    return located(difference, plan, image, entered, tracing)
 
 
 def _check_waveform(path: str | Path) -> None:

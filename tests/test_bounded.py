@@ -19,8 +19,10 @@ from systolith.spec.errors import DeviceError, OutOfCyclesError
 from systolith.spec.image import Image
 from systolith.spec.isa import isa_for
 from systolith.spec.memory import FULL_RATE, MemoryTiming
+from systolith.spec.plan import CoreStep
 from systolith.spec.regs import DEFAULT_WATCHDOG
 from tests.graphs import GraphBuilder, random_inputs
+from tests.plans import with_core
 
 ARCH = PRESETS["tiny"]
 ISA = isa_for(ARCH)
@@ -31,11 +33,12 @@ def crafted(mnemonic: str, *fields: str, cycles: int = 12, **operands: int) -> I
     known = {field.name: field for field in ISA.by_mnemonic[mnemonic].fields}
     full = {name: known[name].max for name in fields}
     run = [ISA.make(mnemonic, **full, **operands), ISA.make("HALT")]
+    step = CoreStep(
+        entry=ISA.word_bytes, count=2, cycles=cycles, inputs=(), outputs=(), layers=(), owners=(-1, -1)
+    )
     return Image(
         arch=ARCH, model="crafted", program=b"".join(map(ISA.encode, [ISA.make("HALT"), *run])), load_entry=0,
-        load_count=1, run_entry=ISA.word_bytes, run_count=2, data_bytes=4096, inputs=(), outputs=(),
-        layers=(),
-        owners=(-1, -1), cycles=cycles,
+        load_count=1, data_bytes=4096, inputs=(), outputs=(), tensors=(), steps=(step,),
     )  # fmt: skip
 
 
@@ -86,13 +89,13 @@ def test_an_estimate_beyond_belief_is_refused_before_anything_runs() -> None:
 def test_the_budget_is_a_multiple_of_the_estimate_on_that_memory(honest: Image) -> None:
     slow = MemoryTiming(latency=100, bytes_per_cycle=1)
     for memory, wait in ((FULL_RATE, 33), (slow, 100 + ARCH.bus_bytes)):
-        expected = 2 * DEFAULT_WATCHDOG + MARGIN * wait * (honest.cycles + honest.run_count)
-        assert budget_of(honest, memory).run == expected
+        expected = 2 * DEFAULT_WATCHDOG + MARGIN * wait * (honest.cycles + honest.core.count)
+        assert budget_of(honest, memory).runs == (expected,)
     assert budget_of(honest, FULL_RATE, 7) == budget_of(honest, slow, 7)
     # Counts of a damaged header do not raise it without end.
-    damaged = replace(honest, run_count=1 << 40, load_count=1 << 40)
-    assert budget_of(damaged, FULL_RATE).run < 3 * DEFAULT_WATCHDOG
-    assert budget_of(replace(honest, cycles=MOST_CYCLES), FULL_RATE).run == MOST_CYCLES
+    damaged = replace(with_core(honest, count=1 << 40), load_count=1 << 40)
+    assert budget_of(damaged, FULL_RATE).runs[0] < 3 * DEFAULT_WATCHDOG
+    assert budget_of(with_core(honest, cycles=MOST_CYCLES), FULL_RATE).runs[0] == MOST_CYCLES
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -39,7 +39,7 @@ def test_the_core_predicts_nearly_as_well_as_float(fitted):
     network, path, samples, series = fitted
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     partition = api.import_model(path, samples)
-    assert partition.host is None
+    assert len(partition.steps) == 1
     kept = slice(echo_state.WASHOUT, None)
     errors = {"float": [], "core": []}
     for start in (0, STEPS, 2 * STEPS - echo_state.AHEAD):
@@ -195,7 +195,7 @@ def test_the_cell_may_be_written_in_any_linear_form(tmp_path, nodes, attributes)
     onnx.save(model, path)
     samples = np.random.default_rng(6).normal(0, 1, (20, 7, 1, 3)).astype(np.float32)
     partition = api.import_model(path, {"u": samples})
-    assert partition.host is None
+    assert len(partition.steps) == 1
     expected = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
         None, {"u": samples[3]}
     )
@@ -218,7 +218,7 @@ def test_another_body_runs_on_the_host_behind_a_layer(tmp_path):
     onnx.save(model, path)
     samples = np.random.default_rng(6).normal(0, 1, (20, 7, 1, 3)).astype(np.float32)
     partition = api.import_model(path, {"u": samples})
-    assert [(node.name, "0 Tanh" in node.reason) for node in partition.host.nodes] == [("reservoir", True)]
+    assert [(node.name, "0 Tanh" in node.reason) for node in partition.host_nodes] == [("reservoir", True)]
     expected = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
         ["y"], {"u": samples[3]}
     )[0]

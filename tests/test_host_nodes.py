@@ -43,14 +43,21 @@ def test_nodes_on_the_host_are_listed_with_reason_and_cost(command, model, tmp_p
     status, out, _ = invoke(capsys, command, model, "--arch", "tiny", "--json", tmp_path / "r.json")
     assert status == 0
     nodes = json.loads((tmp_path / "r.json").read_text())["host_nodes"]
-    assert [(node["op"], node["segment"]) for node in nodes] == [("Acosh", "before"), ("Softmax", "after")]
+    assert [(node["op"], node["step"]) for node in nodes] == [("Acosh", 1), ("Softmax", 3)]
     assert nodes[1]["reason"] == "operator Softmax is not supported"
     assert (nodes[0]["elements"], nodes[0]["bytes"], nodes[1]["elements"], nodes[1]["bytes"]) == (6, 6, 5, 5)
-    row = "\t".join(
-        (nodes[0]["name"], "Acosh", "operator Acosh is not supported", "before the core", "0", "6", "6")
-    )
-    assert row in out.splitlines()
-    assert "segment_seconds" not in nodes[0] and "ms" not in out
+    reason = "operator Acosh is not supported"
+    assert "\t".join((nodes[0]["name"], "Acosh", reason, "1", "0", "6", "6")) in out.splitlines()
+    assert "step_seconds" not in nodes[0] and "ms" not in out
+    steps = json.loads((tmp_path / "r.json").read_text())["steps"]
+    assert [(step["step"], step["where"], step["macs"], step["bytes"]) for step in steps] == [
+        (1, "host", 0, 6),
+        (2, "core", 30, 11),
+        (3, "host", 0, 5),
+    ]
+    assert steps[0]["reasons"][0] == reason and steps[1]["cycles"] == steps[1]["estimated_cycles"] > 0
+    names = steps[0]["nodes"]
+    assert "\t".join(("1", "host", *names, reason, "0", "6", "-")) in out.splitlines()
 
 
 def test_verify_and_run_measure_the_host(model, inputs, tmp_path, capsys):
@@ -59,13 +66,13 @@ def test_verify_and_run_measure_the_host(model, inputs, tmp_path, capsys):
     status, out, err = invoke(capsys, "verify", model, *arguments, "--on", "reference,machine")
     assert status == 0 and "systolith: " not in err
     assert "bit-exact: reference = machine" in out
-    assert "host, before the core: " in out and "host, after the core: " in out
+    assert "the host's step 1 (node" in out and "the host's step 3 (node" in out
     info = json.loads(report.read_text())
     assert info["bit_exact"] is True
-    assert all(0 < node["segment_seconds"] < 1 for node in info["host_nodes"])
+    assert all(0 < node["step_seconds"] < 1 for node in info["host_nodes"])
     status, out, _ = invoke(capsys, "run", model, *arguments)
-    assert status == 0 and "host, after the core: " in out
-    assert all(0 < node["segment_seconds"] < 1 for node in json.loads(report.read_text())["host_nodes"])
+    assert status == 0 and "the host's step 3 (node" in out
+    assert all(0 < node["step_seconds"] < 1 for node in json.loads(report.read_text())["host_nodes"])
 
 
 def test_random_inputs_of_a_model_that_needs_others_are_refused_with_the_reason(model, capsys):
@@ -76,8 +83,8 @@ def test_random_inputs_of_a_model_that_needs_others_are_refused_with_the_reason(
 
 def test_a_difference_on_the_core_is_found_behind_a_first_segment(model, inputs, monkeypatch, capsys):
     class Wrong(api.Session):
-        def run(self, arrays):
-            result = super().run(arrays)
+        def run(self, arrays, **options):
+            result = super().run(arrays, **options)
             # The device's own arrays are read-only.
             raw = {name: value.copy() for name, value in result.raw.items()}
             for value in raw.values():
@@ -89,7 +96,10 @@ def test_a_difference_on_the_core_is_found_behind_a_first_segment(model, inputs,
         capsys, "verify", model, "--arch", "tiny", "--inputs", inputs, "--on", "machine"
     )
     assert status == 1 and "differs from the reference on machine" in err
-    assert "machine: 1 of 5 elements of output 'dequantizelinear" in out and "first at [0, 4]" in out
+    assert (
+        "machine: 1 of 5 elements of output 'dequantizelinear" in out
+        and " of step 2 differ; first at [0, 4]" in out
+    )
 
 
 def test_image_model_and_reference_give_the_same(model, inputs, tmp_path, capsys):
@@ -111,17 +121,18 @@ def test_image_model_and_reference_give_the_same(model, inputs, tmp_path, capsys
         np.testing.assert_array_equal(results[0][name], other[name])
 
 
-@pytest.mark.parametrize("segment", ["before", "after"])
-def test_an_image_whose_segment_is_no_model_is_refused(segment, model, inputs, tmp_path, capsys):
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_image_whose_host_step_is_no_model_is_refused(number, model, inputs, tmp_path, capsys):
     image = api.compile(model, "tiny")
     # Stored by a program at fault, with a checksum that is right.
-    image = dataclasses.replace(image, host=dataclasses.replace(image.host, **{segment: b"\x00no model"}))
+    steps = list(image.steps)
+    steps[number - 1] = dataclasses.replace(steps[number - 1], model=b"\x00no model")
+    image = dataclasses.replace(image, steps=tuple(steps))
     image.save(tmp_path / "m.sysl")
     assert Image.load(tmp_path / "m.sysl") == image
     sentence = refused(capsys, "run", tmp_path / "m.sysl", "--inputs", inputs)
-    assert (
-        f"does not accept the nodes {segment} the core" in sentence and "compile the model again" in sentence
-    )
+    assert f"does not accept the host's step {number} (node" in sentence
+    assert "compile the model again" in sentence
 
 
 def test_what_onnxruntime_refuses_to_run_is_one_sentence(tmp_path, capsys):
@@ -134,4 +145,4 @@ def test_what_onnxruntime_refuses_to_run_is_one_sentence(tmp_path, capsys):
     sentence = refused(
         capsys, "run", tmp_path / "m.onnx", "--inputs", tmp_path / "x.npz", "--on", "reference"
     )
-    assert "stopped in the nodes before the core" in sentence and "give inputs that they accept" in sentence
+    assert "stopped in the host's step 1 (node" in sentence and "give inputs that they accept" in sentence

@@ -34,7 +34,7 @@ FORBIDDEN = {
 }
 #: The one module of `host` that runs ONNX Runtime, in a process of its own, and only when a model has nodes
 #: for it.
-EXCEPTIONS = {("host/segment_worker.py", "onnx"), ("host/segment_worker.py", "onnxruntime")}
+EXCEPTIONS = {("host/step_worker.py", "onnx"), ("host/step_worker.py", "onnxruntime")}
 
 
 def imported(path: Path) -> list[tuple[str, int]]:

@@ -88,7 +88,7 @@ def test_training_lowers_the_loss_and_exports_what_it_trained(training, name):
 @pytest.mark.parametrize(("name", "least"), [("digits_gru", 0.95), ("digits_cnn_bilstm", 0.98)])
 def test_int8_keeps_the_accuracy(calibrated, name, least):
     partition, images, labels = calibrated[name]
-    assert partition.host is None
+    assert len(partition.steps) == 1
     session = onnxruntime.InferenceSession(str(EXAMPLE / f"{name}.onnx"), providers=["CPUExecutionProvider"])
     floats = np.array([session.run(None, {"image": x})[0].argmax() for x in images])
     ours = np.array([api.run_reference(partition, {"image": x}).outputs["logits"].argmax() for x in images])

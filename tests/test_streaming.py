@@ -11,7 +11,7 @@ from systolith import api
 from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.passes.streaming import carry_states
 from systolith.host.inputs import InputError
-from systolith.reference.partition import Partition
+from systolith.reference.plan import Plan
 from systolith.spec.image import Image
 from systolith.spec.isa import Cell
 from tests.compiler.test_recurrent import float_model
@@ -42,7 +42,7 @@ def test_frame_by_frame_is_the_whole_sequence(kind, arch, backend):
     rng = np.random.default_rng(5)
     x = rng.integers(-128, 128, (STEPS, 2, 11)).astype(np.int8)
     expected = whole.run({"in0": x})[result]
-    image = Image.from_bytes(api.compile(Partition(graph=frame), ARCHS[arch], streaming=True).to_bytes())
+    image = Image.from_bytes(api.compile(Plan.of(frame), ARCHS[arch], streaming=True).to_bytes())
     states = {}
     with systolith.Session(backend, image) as session:
         for _ in range(2):
@@ -62,7 +62,7 @@ def test_the_cells_of_a_frame_keep_up_with_the_array():
     b = GraphBuilder(32)
     frame = b.finish(b.recurrent(b.input((1, 1, units)), Cell.LSTM, units, reverse=False))
     (node,) = frame.nodes
-    image = api.compile(Partition(graph=frame), arch, streaming=True)
+    image = api.compile(Plan.of(frame), arch, streaming=True)
     with systolith.Session("rtl", image) as session:
         (cycles,) = session.run({"in0": np.ones((1, 1, units), np.int8)}).layer_cycles
     products = (node.op.planes + 1) * Cell.LSTM.gates * units**2 // arch.macs_per_cycle
@@ -77,7 +77,7 @@ def test_streams_take_turns_without_mixing():
     sequences = rng.integers(-128, 128, (3, STEPS, 2, 11)).astype(np.int8)
     expected = [whole.run({"in0": x})[result] for x in sequences]
     with systolith.Session(
-        "machine", api.compile(Partition(graph=frame), ARCHS["array8"], streaming=True)
+        "machine", api.compile(Plan.of(frame), ARCHS["array8"], streaming=True)
     ) as session:
         session.run({"in0": sequences[0][:1]})
         before, streams = session.state, [session.stream() for _ in sequences]
@@ -96,7 +96,7 @@ def test_streams_take_turns_without_mixing():
 
 def test_without_streaming_each_run_begins_anew():
     _, frame, result = networks(Cell.GRU)
-    image = api.compile(Partition(graph=frame), ARCHS["array8"])
+    image = api.compile(Plan.of(frame), ARCHS["array8"])
     assert image.states == ()
     x = {"in0": np.ones((1, 2, 11), np.int8)}
     with systolith.Session("machine", image) as session:

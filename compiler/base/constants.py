@@ -98,6 +98,13 @@ class Constants:
             emit(self.load(space, entry, start))
         return entry.streamed
 
+    def begin(self) -> None:
+        """A run stream begins, or is lowered anew: what others streamed through the rings is not there."""
+        for entry in self._by_data.values():
+            entry.streamed = None
+        for ring in self._ring.values():
+            ring[2], ring[3] = ring[0], []
+
     def spend(self, instr: Instr) -> None:
         """Note in the dry walk that a MATMUL uses the latest weights."""
         if self.dry and instr.mnemonic == "MATMUL":

@@ -111,6 +111,7 @@ class Lowering:
     act, scratch : Arena      the activation SRAM; the part of the DATA region that is not input or output
     external : frozenset      tensors that live in the DATA region and come on chip piece by piece
     memory : MemoryTiming     for which the program is made
+    part : int                which core step of the plan the graph is
     states : dict             offset, in the DATA region, of what a node leaves for the next run
     residences : list         what lay where in the activation SRAM, and when
     outside : list            what lay where in the DATA region
@@ -128,6 +129,7 @@ class Lowering:
     external: frozenset[str] = frozenset()
     memory: MemoryTiming = FULL_RATE
     states: dict[str, int] = field(default_factory=dict)
+    part: int = 0
     instrs: list[Instr] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
@@ -327,14 +329,14 @@ class Lowering:
     # ----------------------------------------------------------------------------------------------------
     def weights(self, key: Hashable, make) -> int:
         """First tile of a tile block; ``make()`` gives int8 [tiles, R, C]."""
-        key = (self.node.name, key)
+        key = (self.part, self.node.name, key)
         if self.constants.dry and (Space.WEIGHT, key) not in self.constants.entries:
             self.constants.add(Space.WEIGHT, key, self._tile_bytes(make()))
         return self.constants.use(Space.WEIGHT, key, self.append) // self.arch.tile_bytes
 
     def params(self, key: Hashable, bias: np.ndarray, mult: np.ndarray, shift: np.ndarray) -> int:
         """Entry of the parameter SRAM with these channels."""
-        key = (self.node.name, key)
+        key = (self.part, self.node.name, key)
         if self.constants.dry:
             self.constants.add(
                 Space.PARAM, key, pack_params(self.arch.cols, bias=bias, mult=mult, shift=shift)

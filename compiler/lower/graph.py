@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from systolith.compiler.base.arena import Arena
@@ -33,6 +35,8 @@ def lower_graph(
     external: frozenset[str] = frozenset(),
     memory: MemoryTiming = FULL_RATE,
     states: dict[str, int] | None = None,
+    part: int = 0,
+    given: Mapping[str, Layout] | None = None,
 ) -> tuple[Lowering, dict[str, Layout]]:
     """Instructions (without tokens) of the run stream, HALT included, and the layouts of inputs and outputs.
 
@@ -46,6 +50,8 @@ def lower_graph(
     external : set of names            tensors that are known not to fit
     memory : MemoryTiming              for which the program is made
     states : dict of name -> int       where what a node leaves for the next run stands in the DATA region
+    part : int                         which core step of the plan the graph is
+    given : dict of name -> Layout     how tensors lie that an earlier core step reads or gives
 
     Raises
     ------
@@ -53,6 +59,7 @@ def lower_graph(
     """
     external |= _streamed(graph, arch)
     while True:
+        constants.begin()
         low = Lowering(
             graph=graph,
             arch=arch,
@@ -61,11 +68,12 @@ def lower_graph(
             external=external,
             memory=memory,
             states=states or {},
+            part=part,
             act=Arena(0, arch.act_bytes, arch.act_width, arch.act_block_bytes),
             scratch=Arena(scratch, 1 << 32, 16),
         )
         try:
-            return low, _walk(low, graph)
+            return low, _walk(low, graph, given or {})
         except AllocationError:
             victim = _largest(low, graph)
             if victim is None:
@@ -107,12 +115,12 @@ def _largest(low: Lowering, graph: QGraph) -> str | None:
     return best
 
 
-def _walk(low: Lowering, graph: QGraph) -> dict[str, Layout]:
+def _walk(low: Lowering, graph: QGraph, given: Mapping[str, Layout]) -> dict[str, Layout]:
     io_offsets = low.io_offsets
     layouts: dict[str, Layout] = {}
     readers = {name: sum(node.inputs.count(name) for node in graph.nodes) for name in graph.tensors}
     for name, order in input_orders(graph).items():
-        layouts[name] = Layout(order=order)
+        layouts[name] = given.get(name) or Layout(order=order)
         if not readers[name]:
             continue
         if name in low.external:

@@ -92,7 +92,10 @@ async def inference_is_bit_exact(dut, stall):
     image = Image.from_bytes(Path(settings.image).read_bytes())
     draws = np.random.default_rng(seed)
     inputs = [
-        {io.name: draws.integers(-128, 128, io.shape).astype(np.int8) for io in image.inputs}
+        {
+            name: draws.integers(-128, 128, image.formats[name].shape).astype(np.int8)
+            for name in image.core.inputs
+        }
         for _ in range(settings.count)
     ]
     machine = Driver(MachineDevice(settings.arch, MEMORY), image)

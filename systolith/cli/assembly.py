@@ -80,26 +80,31 @@ def disasm(source: str, arch: str | None, stream: str, json_path: str | None) ->
                 text = isa.disassemble(isa.decode(data[offset : offset + isa.word_bytes]))
             except IsaError as error:
                 raise IsaError(f"{source}, offset 0x{offset:x}: {error}") from error
-            listing.append({"stream": "raw", "offset": offset, "text": text, "layer": None})
+            listing.append({"stream": "raw", "step": None, "offset": offset, "text": text, "layer": None})
     else:
         image = Image.load(source)
         isa = isa_for(image.arch)
         for which in ("load", "run") if stream == "all" else (stream,):
-            for i, (offset, instr) in enumerate(image.stream(which)):
-                owner = image.owners[i] if which == "run" and i < len(image.owners) else -1
-                listing.append(
-                    {
-                        "stream": which,
-                        "offset": offset,
-                        "text": isa.disassemble(instr),
-                        "layer": image.layers[owner].name if owner >= 0 else None,
-                    }
-                )
+            for core, step in enumerate(image.cores) if which == "run" else [(0, None)]:
+                number = image.steps.index(step) + 1 if step is not None and len(image.cores) > 1 else None
+                for i, (offset, instr) in enumerate(image.stream(which, core)):
+                    owner = -1 if step is None else step.owners[i]
+                    listing.append(
+                        {
+                            "stream": which,
+                            "step": number,
+                            "offset": offset,
+                            "text": isa.disassemble(instr),
+                            "layer": step.layers[owner].name if step is not None and owner >= 0 else None,
+                        }
+                    )
     previous = None
     for row in listing:
-        if row["stream"] not in ("raw", previous):
-            reporter.line(f"# {row['stream']} stream")
-            previous = row["stream"]
+        stream_of = (row["stream"], row["step"])
+        if row["stream"] != "raw" and stream_of != previous:
+            of_step = f" of step {row['step']}" if row["step"] is not None else ""
+            reporter.line(f"# {row['stream']} stream{of_step}")
+            previous = stream_of
         layer = f" {row['layer']}" if row["layer"] else ""
         reporter.line(f"{row['text']}  # 0x{row['offset']:05x}{layer}")
     write_json(json_path, {"instructions": listing})

@@ -51,8 +51,8 @@ def compile_command(
     image.save(path)
     info = describe(image, image.cycles)
     print_layers(reporter, info)
+    count = sum(step.count for step in image.cores)
     reporter.line(
-        f"wrote {path}: {path.stat().st_size:,} bytes, {image.load_count} load and {image.run_count} run "
-        f"instructions"
+        f"wrote {path}: {path.stat().st_size:,} bytes, {image.load_count} load and {count} run instructions"
     )
     write_json(json_path, {**info, "image": str(path), "bytes": path.stat().st_size})

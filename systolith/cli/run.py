@@ -91,7 +91,7 @@ def run(
         )
     if result.tools:
         reporter.line(f"tools: {describe(result.tools)}")
-    nodes = host_rows(result.host, result.host_seconds)
+    nodes = host_rows([run.step for run in result.steps], result.host_seconds)
     print_host(reporter, nodes)
     write_json(
         json_path,
@@ -101,6 +101,10 @@ def run(
             "cycles": result.cycles,
             "load_cycles": result.load_cycles,
             "outputs": {n: list(v.shape) for n, v in result.outputs.items()},
+            "steps": [
+                {"step": number, "seconds": round(run.seconds, 6), "cycles": run.cycles}
+                for number, run in enumerate(result.steps, 1)
+            ],
             "host_nodes": nodes,
             "tools": result.tools,
         },

@@ -1,17 +1,21 @@
-"""Tables that several commands print: layers of the core, nodes of the host."""
+"""Tables that several commands print: layers of the core, steps of the plan, nodes of the host."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from systolith.report import (
     HOST_COLUMNS,
     LAYER_COLUMNS,
+    STEP_COLUMNS,
     Reporter,
     host_cells,
     layer_rows,
     skipped_lines,
+    step_cells,
 )
+from systolith.spec.plan import host_step
 
 __all__ = ["print_host", "print_layers"]
 
@@ -32,16 +36,18 @@ def print_layers(
     )
     for text in skipped_lines(info["layers"]):
         reporter.line(text)
+    if len(info["steps"]) > 1:
+        reporter.table("steps, in order", STEP_COLUMNS, step_cells(info["steps"]), left=4)
     print_host(reporter, info["host_nodes"])
 
 
 def print_host(reporter: Reporter, nodes: list[dict[str, Any]]) -> None:
-    """The nodes on the host and, once they ran, what each segment took."""
+    """The nodes on the host and, once they ran, what each step took."""
     if not nodes:
         return
-    title = "nodes that run on the host, in ONNX Runtime, before or after the core"
-    reporter.table(title, HOST_COLUMNS, host_cells(nodes), left=4)
-    for segment in dict.fromkeys(node["segment"] for node in nodes):
-        seconds = next(node.get("segment_seconds") for node in nodes if node["segment"] == segment)
-        if seconds is not None:
-            reporter.line(f"host, {segment} the core: {seconds * 1000:.3f} ms")
+    reporter.table("nodes that run on the host, in ONNX Runtime", HOST_COLUMNS, host_cells(nodes), left=4)
+    for number, step in itertools.groupby(nodes, key=lambda node: node["step"]):
+        rows = list(step)
+        if "step_seconds" in rows[0]:
+            names = [node["name"] for node in rows]
+            reporter.line(f"{host_step(number, names)}: {rows[0]['step_seconds'] * 1000:.3f} ms")

@@ -15,7 +15,7 @@ import pytest
 
 from systolith.compiler.frontend import import_model
 from systolith.compiler.quantise import quantise_model
-from systolith.host.driver import quantise
+from systolith.host.codes import quantise
 from systolith.spec.manifest import IoTensor
 from tests.compiler.qdq import QdqModel, layer_differences
 

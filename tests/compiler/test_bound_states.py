@@ -10,7 +10,9 @@ import systolith
 from systolith import api
 from systolith.compiler.base.errors import CompileError, InputError, UnsupportedError
 from systolith.compiler.partition import partition_model
+from systolith.host.codes import quantise
 from systolith.spec.image import Image
+from tests.plans import sides
 from tests.test_cli import invoke, refused
 
 UNITS, FRAMES = 20, 40
@@ -138,23 +140,18 @@ def in_float(model, frames, squeezed=False):
 def test_a_stream_stays_close_to_float_and_on_the_bits_of_the_reference(op_type, squeezed, backend):
     model, frames = voice_model(op_type, squeezed=squeezed), signal()
     partition = partition_model(model, {"x": frames[: FRAMES // 2]}, bound(op_type))
-    assert {node.name for node in partition.host.nodes if node.segment == "before"} >= {
-        "front",
-        "sums",
-        "abs",
-    }
+    assert {name for name, side in sides(partition).items() if side == "before"} >= {"front", "sums", "abs"}
     assert partition.graph.inputs == ("magnitude",) and partition.graph.outputs == ("probability",)
     image = api.compile(partition, "array8")
-    assert [port.name for port in image.host.inputs] == ["x"] and [
-        port.name for port in image.host.outputs
-    ] == ["probability"]
+    assert [port.name for port in image.inputs] == ["x"] and [port.name for port in image.outputs] == [
+        "probability"
+    ]
     states, found = {}, []
     with systolith.Session(backend, image) as session:
         for frame in frames:
             result = session.run({"x": frame})
             found.append(result.outputs["probability"])
-            (io,) = image.inputs
-            given = systolith.host.driver.quantise(session_magnitude(partition, frame), io)
+            given = quantise(result.values["magnitude"], image.formats["magnitude"])
             np.testing.assert_array_equal(
                 partition.graph.run({"magnitude": given}, states)["probability"], result.raw["probability"]
             )
@@ -170,12 +167,6 @@ def test_a_stream_stays_close_to_float_and_on_the_bits_of_the_reference(op_type,
                 )
     error = np.abs(np.concatenate(found) - in_float(model, frames, squeezed))
     assert error.mean() < 0.02 and error.max() < 0.1
-
-
-def session_magnitude(partition, frame):
-    from systolith.host.segments import HostSegments
-
-    return HostSegments(partition.host).enter({"x": frame})["magnitude"]
 
 
 def test_calibration_follows_the_stream():
@@ -234,7 +225,7 @@ def test_without_binding_the_states_are_inputs_and_outputs_of_the_host():
     model, frames = voice_model(), signal()
     zero = np.zeros((FRAMES, 1, 1, UNITS), np.float32)
     partition = partition_model(model, {"x": frames, "h": zero, "c": zero})
-    reasons = {node.name: node.reason for node in partition.host.nodes}
+    reasons = {node.name: node.reason for node in partition.host_nodes}
     assert "initial_h" in reasons["cell"] and "--state" in reasons["cell"]
     assert api.verify(partition, "tiny", on=("machine",)).bit_exact
 

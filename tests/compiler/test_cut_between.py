@@ -6,6 +6,7 @@ import pytest
 from systolith import api
 from systolith.compiler.partition import partition_model
 from tests.compiler.qdq import QdqModel
+from tests.plans import sides
 
 
 def layers(outputs):
@@ -21,7 +22,7 @@ def layers(outputs):
 
 
 @pytest.mark.parametrize(
-    ("outputs", "kept", "segments"),
+    ("outputs", "kept", "wanted"),
     [
         ((6, 2), 6, ["after", "after"]),
         ((6, 9), 9, ["before", "before"]),
@@ -30,15 +31,15 @@ def layers(outputs):
     ],
     ids=str,
 )
-def test_the_largest_part_stays_on_the_core(outputs, kept, segments):
+def test_the_largest_part_stays_on_the_core(outputs, kept, wanted):
     partition = layers(outputs)
     assert [
         partition.graph.tensors[node.output].shape[-1]
         for node in partition.graph.nodes
         if node.op_type == "Gemm"
     ] == [kept]
-    found = [node for node in partition.host.nodes if node.op in ("CumSum", "Gemm")]
-    assert [node.segment for node in found] == segments
+    found = [node for node in partition.host_nodes if node.op in ("CumSum", "Gemm")]
+    assert [sides(partition)[node.name] for node in found] == wanted
     for node in found:
         if node.op == "CumSum":
             assert node.reason == "operator CumSum is not supported"

@@ -209,7 +209,7 @@ def test_tensors_that_are_too_many_together_are_refused() -> None:
 
 def test_a_program_that_gets_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, arch = partition_model(net()).graph, load_arch("array8")
-    length = len(compile_levels(graph, arch).lowering.instrs)
+    length = len(compile_levels(graph, arch).part.lowering.instrs)
     monkeypatch.setattr("systolith.compiler.lower.context.MAX_INSTRUCTIONS", length)
     compile_levels(graph, arch)
     monkeypatch.setattr("systolith.compiler.lower.context.MAX_INSTRUCTIONS", length - 1)

@@ -8,7 +8,7 @@ import pytest
 from systolith import api
 from systolith.compiler.driver import compile_levels
 from systolith.compiler.verify import VerifyError, verify_graph, verify_image, verify_lowering, verify_order
-from systolith.reference.partition import Partition
+from systolith.reference.plan import Plan
 from systolith.spec.arch import PRESETS
 from systolith.spec.memory import MemoryTiming
 from systolith.spec.outputs import OutputError
@@ -27,8 +27,8 @@ def compilation():
 
 
 def test_a_dump_holds_every_level(tmp_path, compilation):
-    graph = compilation.graph
-    image = api.compile(Partition(graph=graph), ARCH, dump=tmp_path / "deep" / "er")
+    graph = compilation.part.graph
+    image = api.compile(Plan.of(graph), ARCH, dump=tmp_path / "deep" / "er")
     files = {path.name: path.read_text() for path in (tmp_path / "deep" / "er").iterdir()}
     assert set(files) == {"graph.txt", "lowered.txt", "placement.txt", "constants.txt", "program.txt"}
     for node in graph.nodes:
@@ -36,7 +36,7 @@ def test_a_dump_holds_every_level(tmp_path, compilation):
     for name in (*graph.inputs, *graph.outputs):
         assert f"{name}: {np.prod(graph.tensors[name].shape)} bytes at 0x" in files["placement.txt"]
     instructions = [line for line in files["program.txt"].splitlines() if not line.startswith("#")]
-    assert len(instructions) == image.run_count and instructions[-1].endswith("HALT")
+    assert len(instructions) == image.core.count and instructions[-1].endswith("HALT")
     assert files["program.txt"].count("signal=") and not files["lowered.txt"].count("signal=")
     assert sum(int(line.split()[1]) for line in files["constants.txt"].splitlines()) <= len(image.program)
 
@@ -44,11 +44,11 @@ def test_a_dump_holds_every_level(tmp_path, compilation):
 def test_a_dump_that_cannot_be_written_is_one_sentence(tmp_path, compilation):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write the dump"):
-        api.compile(Partition(graph=compilation.graph), ARCH, dump=tmp_path / "file")
+        api.compile(Plan.of(compilation.part.graph), ARCH, dump=tmp_path / "file")
 
 
 def test_a_graph_in_the_wrong_order_is_found(compilation):
-    graph = compilation.graph
+    graph = compilation.part.graph
     with pytest.raises(VerifyError, match="before it is computed"):
         verify_graph(dataclasses.replace(graph, nodes=graph.nodes[::-1]))
     with pytest.raises(VerifyError, match="two nodes"):
@@ -75,7 +75,7 @@ def changed(instrs, mnemonic, **operands):
 
 
 def test_a_write_outside_its_memory_is_found(compilation):
-    low = compilation.lowering
+    low = compilation.part.lowering
     verify_lowering(low)
     beyond = changed(low.instrs, "OUTPUT", acc=ARCH.acc_depth - 1)
     with pytest.raises(VerifyError, match="OUTPUT.*acc.*outside"):
@@ -88,7 +88,7 @@ def test_a_write_outside_its_memory_is_found(compilation):
 
 
 def test_a_missing_token_and_a_changed_operand_are_found(compilation):
-    low, run = compilation.lowering, compilation.run
+    low, run = compilation.part.lowering, compilation.part.run
     verify_order(low, run)
     waiting = next(i for i, instr in enumerate(run) if instr.operands.get("wait"))
     broken = [*run]
@@ -100,16 +100,16 @@ def test_a_missing_token_and_a_changed_operand_are_found(compilation):
 
 
 def test_an_image_of_something_else_is_found(compilation):
-    verify_image(compilation.image, compilation.load, compilation.run)
+    verify_image(compilation.image, compilation.load, [compilation.part.run])
     with pytest.raises(VerifyError, match="the run stream"):
-        verify_image(compilation.image, compilation.load, compilation.run[::-1])
+        verify_image(compilation.image, compilation.load, [compilation.part.run[::-1]])
     far = changed(compilation.load, "LOAD", offset=1 << 30)
     with pytest.raises(VerifyError, match="the load stream"):
-        verify_image(compilation.image, far, compilation.run)
+        verify_image(compilation.image, far, [compilation.part.run])
 
 
 def test_models_differ_only_in_the_estimate_when_the_memory_is_slow(compilation):
-    slow = compile_levels(compilation.graph, ARCH, MemoryTiming(latency=20, bytes_per_cycle=2)).image
+    slow = compile_levels(compilation.part.graph, ARCH, MemoryTiming(latency=20, bytes_per_cycle=2)).image
     fast = compilation.image
     assert slow.program == fast.program and slow.cycles > fast.cycles
     assert any(layer.limit == "memory" for layer in slow.layers)

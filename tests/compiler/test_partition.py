@@ -10,10 +10,13 @@ from onnx.utils import Extractor
 from systolith import api
 from systolith.compiler.base.errors import CompileError, InputError, QuantiseError, UnsupportedError
 from systolith.compiler.partition import partition_model
-from systolith.host.segments import HostSegments, SegmentError
+from systolith.host.runner import HostStepError
+from systolith.host.step_process import Loaded
+from systolith.reference.plan import CorePart
 from systolith.spec.image import Image
 from tests.compiler.qdq import QdqModel
 from tests.compiler.test_import_float import cnn, samples
+from tests.plans import sides
 
 
 def onnxruntime_values(model, feeds, names):
@@ -35,7 +38,7 @@ def check(model, seed=3, calibration=None, layers=1):
     Returns the partition, the reference's result, and what the core gave, by name, as the model has it.
     """
     partition = partition_model(model, calibration)
-    assert partition.host is not None
+    assert partition.host_nodes
     result = api.verify(partition, "tiny", on=("reference", "machine"), seed=seed)
     assert result.bit_exact, result.differences
     arrays = api.random_inputs(partition, seed)
@@ -58,8 +61,8 @@ def check(model, seed=3, calibration=None, layers=1):
 
 
 def host_of(partition):
-    """(op, segment) of the nodes on the host, in order."""
-    return [(node.op, node.segment) for node in partition.host.nodes]
+    """(op, side of the core) of the nodes on the host, in order."""
+    return [(node.op, sides(partition)[node.name]) for node in partition.host_nodes]
 
 
 def dense(m, x, inputs=6, outputs=5):
@@ -73,7 +76,7 @@ def test_a_softmax_at_the_end_runs_on_the_host(unsigned):
     model = m.build(m.quantise(m.node("Softmax", logits), 1 / 256))
     partition, ours, held = check(model)
     assert host_of(partition) == [(op, "after") for op in ("Softmax", "QuantizeLinear", "DequantizeLinear")]
-    softmax, quantise, _ = partition.host.nodes
+    softmax, quantise, _ = partition.host_nodes
     assert softmax.reason == "operator Softmax is not supported"
     assert quantise.reason == f"it reads the result of {softmax.name!r}, which is on the host"
     assert (softmax.elements, softmax.bytes, quantise.bytes, softmax.macs) == (5, 5, 0, 0)
@@ -102,7 +105,7 @@ def test_outputs_of_core_and_host_keep_the_models_order():
     model = m.build(m.node("Softmax", logits), hidden, logits, m.node("LogSoftmax", logits))
     partition, ours, held = check(model, layers=2)
     assert set(partition.graph.outputs) == {logits, hidden}
-    assert [node.bytes for node in partition.host.nodes] == [5, 5]
+    assert [node.bytes for node in partition.host_nodes] == [5, 5]
     for name in (logits, hidden):
         np.testing.assert_array_equal(ours.outputs[name], held[name])
 
@@ -117,9 +120,9 @@ def test_preprocessing_runs_before_the_core():
     partition, _, _ = check(model)
     # The core transposes: of what can wait, nothing runs on the host.
     assert host_of(partition) == [(op, "before") for op in ("Cast", "Sub", "Div")]
-    assert [node.bytes for node in partition.host.nodes] == [0, 0, 48]
-    assert "is not quantised" in partition.host.nodes[1].reason
-    assert not partition.host.after
+    assert [node.bytes for node in partition.host_nodes] == [0, 0, 48]
+    assert "is not quantised" in partition.host_nodes[1].reason
+    assert isinstance(partition.steps[-1], CorePart)
 
 
 def test_what_both_sides_need_is_computed_on_both():
@@ -132,7 +135,7 @@ def test_what_both_sides_need_is_computed_on_both():
     partition, _, _ = check(m.build(z), layers=3)
     assert host_of(partition) == [(op, "before") for op in ("QuantizeLinear", "DequantizeLinear", "CumSum")]
     assert set(partition.graph.inputs) == {"x1", "cumsum7"}
-    quantise, _, cumsum = partition.host.nodes
+    quantise, _, cumsum = partition.host_nodes
     assert quantise.reason.endswith("which is on the host") and cumsum.bytes == 48
 
 
@@ -151,7 +154,7 @@ def test_an_integer_input_of_supported_operators_is_refused_by_the_core_alone():
     flat = m.node("Cast", m.node("Reshape", "codes", m.const(np.array([1, 6]))), to=TensorProto.FLOAT)
     partition, _, _ = check(m.build(dense(m, m.quantise(flat, 0.03))))
     assert host_of(partition) == [("Reshape", "before"), ("Cast", "before")]
-    assert partition.host.nodes[0].reason == "the input has type INT64"
+    assert partition.host_nodes[0].reason == "the input has type INT64"
 
 
 def test_a_last_layer_that_is_not_quantised_runs_on_the_host():
@@ -163,7 +166,7 @@ def test_a_last_layer_that_is_not_quantised_runs_on_the_host():
     assert host_of(partition) == [
         (op, "after") for op in ("Conv", "Sigmoid", "QuantizeLinear", "DequantizeLinear")
     ]
-    assert partition.host.nodes[0].macs == 2 * 4 * 2 * 2
+    assert partition.host_nodes[0].macs == 2 * 4 * 2 * 2
     assert len(partition.graph.nodes) == 1
 
 
@@ -174,7 +177,7 @@ def test_products_of_computed_tensors_at_the_end_run_on_the_host():
     b = m.quantise(m.node("MatMul", x, m.weights(4, 4, axis=1)), 0.05)
     scores = m.quantise(m.node("MatMul", a, m.quantise(m.node("Transpose", b), 0.05)), 0.1)
     partition, _, _ = check(m.build(m.node("MatMul", m.node("Softmax", scores), b)), layers=2)
-    products = [node for node in partition.host.nodes if node.op == "MatMul"]
+    products = [node for node in partition.host_nodes if node.op == "MatMul"]
     assert [node.macs for node in products] == [3 * 4 * 3, 3 * 3 * 4]
     assert "must be constant" in products[0].reason
 
@@ -292,7 +295,7 @@ def test_what_the_importer_refuses_of_a_float_model_after_calibration_moves_to_t
     model.graph.node.append(helper.make_node("MatMul", ["column", "y"], ["products"], "outer"))
     model.graph.output.append(helper.make_tensor_value_info("products", TensorProto.FLOAT, [5, 5]))
     partition, ours, _ = check(model, calibration={"x": samples()})
-    (outer,) = partition.host.nodes
+    (outer,) = partition.host_nodes
     assert (outer.name, outer.macs, outer.elements, outer.bytes) == ("outer", 25, 25, 10)
     y = ours.outputs["y"]
     np.testing.assert_allclose(ours.outputs["products"], y.T @ y, rtol=1e-5)
@@ -342,15 +345,15 @@ def test_a_broken_constant_is_refused_and_moves_nothing_to_the_host():
 def test_a_supported_model_has_no_host_part():
     m = QdqModel(12)
     partition = partition_model(m.build(dense(m, m.input(1, 6))))
-    assert partition.host is None
-    assert api.compile(partition, "tiny").host is None
+    assert len(partition.steps) == 1
+    assert len(api.compile(partition, "tiny").steps) == 1
 
 
 def test_nodes_that_no_output_needs_run_nowhere():
     m = QdqModel(12)
     y = dense(m, m.input(1, 6))
     m.node("Softmax", y)
-    assert partition_model(m.build(y)).host is None
+    assert len(partition_model(m.build(y)).steps) == 1
 
 
 def test_inputs_and_results_of_the_first_segment_may_be_outputs_and_operands_of_the_last():
@@ -375,7 +378,7 @@ def test_an_operator_that_onnxruntime_has_not_is_refused_before_anything_is_writ
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("wild", TensorProto.FLOAT, [1, 5]))
     with pytest.raises(
-        SegmentError, match="does not accept the nodes after the core: .*Wild.* change the model"
+        HostStepError, match="does not accept the host's step 2 .*Wild.* change the model"
     ) as caught:
         api.compile(partition_model(model), "tiny")
     assert "\n" not in str(caught.value)
@@ -400,7 +403,7 @@ def test_a_branch_of_an_if_brings_what_it_captures():
     model = m.build(m.node("If", "flag", then_branch=branch("Add"), else_branch=branch("Mul")))
     partition, _, _ = check(model)
     assert host_of(partition) == [("If", "after")]
-    assert partition.host.nodes[0].bytes == 5
+    assert partition.host_nodes[0].bytes == 5
     assert partition.graph.outputs == (logits,)
 
 
@@ -411,7 +414,7 @@ def test_recurrent_cells_run_before_the_core_and_their_work_is_counted():
     state = m.node("LSTM", "x", *weights, hidden_size=5)
     flat = m.quantise(m.node("Reshape", state, m.const(np.array([3, 5]))), 1 / 128)
     partition, _, _ = check(m.build(dense(m, flat, inputs=5)))
-    (lstm,) = partition.host.nodes
+    (lstm,) = partition.host_nodes
     assert (lstm.op, lstm.macs, lstm.elements, lstm.bytes) == ("LSTM", 3 * 20 * (4 + 5), 15, 15)
 
 
@@ -432,11 +435,11 @@ def test_an_output_whose_shape_only_running_tells_has_no_size():
     model = m.build(m.node("NonZero", m.node("Relu", logits)))
     model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
     partition, _, _ = check(model)
-    assert partition.host.nodes[-1].elements is None
-    assert partition.host.outputs[0].shape is None
+    assert partition.host_nodes[-1].elements is None
+    assert partition.outputs[0].shape is None
 
 
-def test_an_image_carries_the_segments():
+def test_an_image_carries_the_steps_of_the_host():
     m = QdqModel(17)
     m.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 6]))
     x = m.quantise(m.node("Acosh", "x"), 0.01)
@@ -444,32 +447,35 @@ def test_an_image_carries_the_segments():
     partition = partition_model(model)
     image = api.compile(partition, "tiny")
     back = Image.from_bytes(image.to_bytes())
-    assert back == image and back.host == partition.host
+    assert back == image and (back.steps[0], back.steps[2]) == (partition.steps[0], partition.steps[2])
     assert back.to_bytes() == api.compile(partition_model(model), "tiny").to_bytes()
     arrays = {"x": np.linspace(1, 3, 6, dtype=np.float32)[None]}
     expected = api.run_reference(partition, arrays)
     got = api.run(back, arrays)
     for name, value in expected.outputs.items():
         np.testing.assert_array_equal(got.outputs[name], value)
-    assert set(got.host_seconds) == {"before", "after"}
-    with pytest.raises(ValueError, match="the nodes before the core give NaN or infinity in 'acosh1'"):
+    assert set(got.host_seconds) == {1, 3}
+    with pytest.raises(
+        ValueError, match=r"the host's step 1 \(nodes? .*\) gives NaN or infinity in 'acosh1'"
+    ):
         api.run(back, {"x": np.zeros((1, 6), np.float32)})
     with pytest.raises(api.InputError, match="input 'x' must have shape"):
         api.run(back, {"x": np.zeros((1, 7), np.float32)})
 
 
 def test_verify_notices_a_node_that_gives_other_values_each_time(monkeypatch):
-    leave, calls = HostSegments.leave, iter(range(9))
+    run, calls = Loaded.run, iter(range(9))
 
-    def unsteady(segments, values, results):
-        return {name: value + next(calls) for name, value in leave(segments, values, results).items()}
+    def unsteady(step, feeds):
+        return {name: value + next(calls) for name, value in run(step, feeds).items()}
 
-    monkeypatch.setattr(HostSegments, "leave", unsteady)
+    monkeypatch.setattr(Loaded, "run", unsteady)
     m = QdqModel(18)
     logits = dense(m, m.input(1, 6))
     result = api.verify(partition_model(m.build(m.node("Softmax", logits))), "tiny", on=("machine",))
     (difference,) = result.differences
-    assert "every result of the core agrees" in str(difference)
+    assert "of the host's step 2 (node" in str(difference)
+    assert "everything before it agrees" in str(difference)
 
 
 def test_random_inputs_of_the_host_are_in_their_documented_ranges():

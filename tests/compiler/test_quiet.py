@@ -20,7 +20,7 @@ from systolith.compiler.base.errors import CompileError
 from systolith.compiler.base.runtime import quiet
 from systolith.compiler.partition import partition_model
 from systolith.evidence.layerwise import literal_session
-from systolith.host.segments import HostSegments
+from systolith.host.runner import Runner
 from tests.fuzz.onnx_seeds import seeds
 
 severity = int(sys.argv[1])
@@ -44,7 +44,7 @@ for seed in seeds():
     samples = dict(np.load(io.BytesIO(seed.calib))) if seed.calib else None
     for percentile in (100.0, 99.9) if seed.calib else (100.0,):
         model = remarkable(onnx.ModelProto.FromString(seed.model))
-        HostSegments(partition_model(model, samples, percentile=percentile).host)
+        Runner(partition_model(model, samples, percentile=percentile))
         literal_session(model)
         assert state() == before, seed.name
     if seed.name == "lstm":

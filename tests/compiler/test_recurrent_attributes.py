@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from systolith import api
 from systolith.compiler.base.errors import UnsupportedError
 from tests.compiler.test_recurrent import float_model, signal_to_noise
+from tests.plans import sides
 
 
 def near(tmp_path, model, samples, oracle=None):
@@ -47,7 +48,7 @@ def near(tmp_path, model, samples, oracle=None):
 def test_what_maps_onto_the_cells_runs_on_the_core(tmp_path, op_type, options):
     model, samples = float_model(op_type, **options)
     partition, ratio = near(tmp_path, model, {"x": samples})
-    assert partition.host is None
+    assert len(partition.steps) == 1
     assert ratio > 30, ratio
     assert api.verify(partition, "array8", {"x": samples[20]}, on=("machine",)).bit_exact
 
@@ -79,7 +80,7 @@ def test_the_batch_may_come_first(tmp_path, op_type, direction):
         path = tmp_path / f"{number}.onnx"
         onnx.save(form, path)
         partitions.append(api.import_model(path, {"x": data[:16]}))
-    assert partitions[1].host is None
+    assert len(partitions[1].steps) == 1
     expected = api.run_reference(partitions[0], {"x": samples[20]}).outputs
     got = api.run_reference(partitions[1], {"x": samples[20].swapaxes(0, 1)}).outputs
     for name, value in expected.items():
@@ -146,8 +147,8 @@ def test_what_the_core_does_not_run_is_refused_alone_and_runs_on_the_host_behind
     model.graph.node.insert(0, helper.make_node("MatMul", ["x", "mirror"], ["mirrored"], name="layer"))
     model.graph.node[1].input[0] = "mirrored"
     partition, ratio = near(tmp_path, model, {"x": samples})
-    (hosted,) = [node for node in partition.host.nodes if node.name == "cell"]
-    assert hosted.segment == "after" and word in hosted.reason
+    (hosted,) = [node for node in partition.host_nodes if node.name == "cell"]
+    assert sides(partition)["cell"] == "after" and word in hosted.reason
     assert ratio > 30, ratio
     assert api.verify(partition, "array8", {"x": samples[20]}, on=("machine",)).bit_exact
 
@@ -171,8 +172,8 @@ def test_lengths_and_states_that_the_model_is_given_go_to_the_host_before_a_laye
         else rng.uniform(-1, 1, (24, *shape)).astype(np.float32)
     )
     partition, ratio = near(tmp_path, model, {"x": samples, name: given})
-    (hosted,) = [node for node in partition.host.nodes if node.name == "cell"]
-    assert hosted.segment == "before" and hosted.reason
+    (hosted,) = [node for node in partition.host_nodes if node.name == "cell"]
+    assert sides(partition)["cell"] == "before" and hosted.reason
     print(hosted.reason)
     # The range of the layer's result is that of 16 samples.
     assert ratio > 20, ratio

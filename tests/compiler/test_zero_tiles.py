@@ -68,7 +68,7 @@ def test_results_stay_and_every_skipped_tile_is_counted(seed, arch):
     (layer,) = [layer for layer in compilation.image.layers if layer.macs]
     (op,) = [node.op for node in graph.nodes if isinstance(node.op, Recurrent | MatMul | Conv)]
     if isinstance(op, MatMul):
-        entries = compilation.lowering.constants.entries
+        entries = compilation.constants.entries
         stored = (
             sum(len(entry.data) for (space, _), entry in entries.items() if space is Space.WEIGHT)
             // core.tile_bytes

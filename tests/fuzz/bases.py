@@ -27,7 +27,7 @@ from tests.graphs import CompactGraphs, random_graph
 
 __all__ = ["Base", "bases", "dense_model", "npz", "pack", "unpack"]
 
-_PREFIX = struct.Struct("<8sIIQQQ32s")
+_PREFIX = struct.Struct("<8sIIQQ32s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,8 @@ def dense_model() -> bytes:
 
 
 def _inputs(image: Image) -> dict[str, np.ndarray]:
-    ports = image.inputs if image.host is None else image.host.inputs
     rng = np.random.default_rng(0)
-    return {port.name: (rng.random(port.shape) + 1).astype(port.dtype) for port in ports}
+    return {port.name: (rng.random(port.shape) + 1).astype(port.dtype) for port in image.inputs}
 
 
 def _compiled(graph: QGraph, arch: str) -> Image:
@@ -63,7 +62,7 @@ def _compiled(graph: QGraph, arch: str) -> Image:
 
 @functools.cache
 def bases() -> tuple[Base, ...]:
-    """Small images: of random graphs for three cores, one with state, one with segments on the host."""
+    """Small images: of random graphs for three cores, one with state, one with steps on the host."""
     images = [
         _compiled(random_graph(6, 3, 6), "tiny"),
         _compiled(random_graph(12, 3, 6), "tiny"),
@@ -76,8 +75,7 @@ def bases() -> tuple[Base, ...]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.onnx"
         path.write_bytes(dense_model())
-        partition = partition_model(path)
-    images.append(replace(_compiled(partition.graph, "tiny"), host=partition.host))
+        images.append(compile_graph(partition_model(path), PRESETS["tiny"]))
     return tuple(Base(image, _inputs(image), image.to_bytes(), npz(_inputs(image))) for image in images)
 
 
@@ -89,7 +87,7 @@ def npz(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
-    """Header, and program and segments, of an image."""
+    """Header, and program and models of host steps, of an image."""
     _, _, *lengths, _ = _PREFIX.unpack_from(data)
     parts, at = [], _PREFIX.size
     for length in lengths:

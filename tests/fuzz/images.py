@@ -1,4 +1,4 @@
-"""Cases of images: members of the header, programs, segments and cores changed, the checksum right."""
+"""Cases of images: members of the header, programs, steps and cores changed, the checksum right."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from systolith.spec.arch import ArchConfig, ArchError
+from systolith.spec.image import Image
 from systolith.spec.isa import IsaError, isa_for
 from systolith.spec.regs import core_digest
 from tests.fuzz.bases import Base, bases, pack, unpack
 from tests.fuzz.kit import Case
 from tests.fuzz.values import NAMES, SCALARS, edit_bytes, edit_tree
-from tests.host.test_segments import RELU, endless, huge, with_outside
+from tests.host.test_runner import RELU, endless, huge, with_outside
 
 __all__ = ["QUICK", "cases"]
 
 QUICK = 300
-_SEGMENTS = (RELU, endless(), huge(True), huge(False), with_outside("attribute"), b"x", b"")
+_MODELS = (RELU, endless(), huge(True), huge(False), with_outside("attribute"), b"x", b"")
 
 
 def cases(rng: random.Random) -> Iterator[Case]:
@@ -44,7 +45,7 @@ def _edited(rng: random.Random, base: Base) -> tuple[bytes, str]:
     edits = []
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         edit = rng.choice(
-            [_header] * 3 + [_tensor] * 4 + [_words] * 4 + [_fresh] * 2 + [_bits, _arch, _segment, _text]
+            [_header] * 3 + [_tensor] * 4 + [_words] * 4 + [_fresh] * 2 + [_bits, _arch, _step, _text]
         )
         edits.append(edit.__name__.strip("_"))
         made = edit(rng, base, header, parts)
@@ -60,9 +61,8 @@ def _header(rng: random.Random, base: Base, header: dict[str, Any], parts: list[
 
 def _tensor(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> None:
     """A tensor, state or port that is nearly right."""
-    lists = [header.get(key) for key in ("inputs", "outputs", "states", "layers")]
-    if isinstance(header.get("host"), dict):
-        lists += header["host"].values()
+    lists = [header.get(key) for key in ("inputs", "outputs", "tensors", "states", "steps")]
+    lists += [step.get(key) for step in _steps(header) for key in ("layers", "nodes")]
     items = [
         item for values in lists if isinstance(values, list) for item in values if isinstance(item, dict)
     ]
@@ -71,6 +71,8 @@ def _tensor(rng: random.Random, base: Base, header: dict[str, Any], parts: list[
         if not item:
             return
         key = rng.choice(sorted(item))
+        if key == "where" and rng.random() < 0.5:
+            return
         if key == "order" and isinstance(item[key], list):
             rng.shuffle(item[key])
         elif key in ("name", "tensor", "op", "reason"):
@@ -87,8 +89,7 @@ def _words(rng: random.Random, base: Base, header: dict[str, Any], parts: list[b
     """Operands of an instruction at or near their limits; or two instructions changed round."""
     isa, image = isa_for(base.image.arch), base.image
     size, program = isa.word_bytes, bytearray(parts[0])
-    entry = rng.choice([image.load_entry, image.run_entry])
-    count = image.load_count if entry == image.load_entry else image.run_count
+    entry, count = rng.choice(_streams(image))
     at = entry + rng.randrange(count) * size
     if rng.random() < 0.2:
         other = entry + rng.randrange(count) * size
@@ -116,7 +117,7 @@ def _words(rng: random.Random, base: Base, header: dict[str, Any], parts: list[b
 def _fresh(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> None:
     """Any instruction of the core in the place of another, HALT excepted; most of its operands are small."""
     isa, image = isa_for(base.image.arch), base.image
-    entry, count = rng.choice([(image.load_entry, image.load_count), (image.run_entry, image.run_count)])
+    entry, count = rng.choice(_streams(image))
     if count < 2:
         return
     fmt = rng.choice(isa.formats)
@@ -155,17 +156,43 @@ def _arch(rng: random.Random, base: Base, header: dict[str, Any], parts: list[by
         return
 
 
-def _segment(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> None:
-    """Other segments on the host, or damaged ones."""
-    which = rng.choice([1, 2])
-    parts[which] = edit_bytes(rng, parts[which]) if rng.random() < 0.7 else rng.choice(_SEGMENTS)
-    if header.get("host") is None and rng.random() < 0.7:
-        ports = [{"name": "x", "shape": [3, 4], "dtype": "float32"}]
-        header["host"] = {
-            "inputs": ports,
-            "outputs": [{"name": "y", "shape": None, "dtype": "int64"}],
-            "nodes": [],
-        }
+def _step(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> None:
+    """Steps in another order, with other names between them, or with other models, or damaged ones."""
+    steps = _steps(header)
+    what = rng.choice(["order", "names", "drop", "twice", "model"])
+    if what == "model":
+        data = edit_bytes(rng, parts[1]) if rng.random() < 0.5 and parts[1] else rng.choice(_MODELS)
+        hosts = [step for step in steps if step.get("where") == "host"]
+        if hosts and rng.random() < 0.8:
+            for step in hosts:
+                step["model_bytes"] = 0
+            # All but one keep a byte, so that the sum is right.
+            for step in hosts[1:]:
+                step["model_bytes"] = 1
+            hosts[0]["model_bytes"] = max(1, len(data) - len(hosts) + 1)
+        parts[1] = data
+    elif steps and isinstance(header.get("steps"), list):
+        if what == "order":
+            rng.shuffle(header["steps"])
+        elif what == "drop":
+            header["steps"].pop(rng.randrange(len(header["steps"])))
+        elif what == "twice":
+            header["steps"].append(copy.deepcopy(rng.choice(header["steps"])))
+        else:
+            step, key = rng.choice(steps), rng.choice(["inputs", "outputs"])
+            names = [name for other in steps for name in (other.get("outputs") or [])]
+            step[key] = rng.sample(names, k=min(len(names), rng.choice([0, 1, 2])))
+
+
+def _steps(header: dict[str, Any]) -> list[dict[str, Any]]:
+    """The steps of a header that are still objects."""
+    steps = header.get("steps")
+    return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+
+
+def _streams(image: Image) -> list[tuple[int, int]]:
+    """Entry and count of each stream."""
+    return [(image.load_entry, image.load_count), *((step.entry, step.count) for step in image.cores)]
 
 
 def _text(rng: random.Random, base: Base, header: dict[str, Any], parts: list[bytes]) -> bytes:

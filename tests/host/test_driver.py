@@ -9,8 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from systolith.compiler.driver import compile_graph
+from systolith.host.codes import dequantise, quantise
 from systolith.host.device import DeviceError
-from systolith.host.driver import Driver, dequantise, quantise
+from systolith.host.driver import Driver
 from systolith.host.inputs import InputError
 from systolith.reference.machine_device import MachineDevice
 from systolith.spec.arch import PRESETS
@@ -232,8 +233,8 @@ def test_an_error_past_the_program_is_still_reported(image):
 def test_a_damaged_program_stops_and_a_new_driver_recovers(graph, image):
     device = MachineDevice(ARCH)
     driver = Driver(device, image)
-    device.write(driver.program_base + image.run_entry, b"\xff" * 16)
-    with pytest.raises(DeviceError, match=f"ILLEGAL_INSTRUCTION at program offset {image.run_entry}: "):
+    device.write(driver.program_base + image.core.entry, b"\xff" * 16)
+    with pytest.raises(DeviceError, match=f"ILLEGAL_INSTRUCTION at program offset {image.core.entry}: "):
         check(driver, graph, random_inputs(graph, 5))
     check(Driver(device, image), graph, random_inputs(graph, 5))
 

@@ -28,7 +28,7 @@ from systolith.reference.conv import Conv
 from systolith.reference.graph import QGraph
 from systolith.reference.machine_device import MachineDevice
 from systolith.reference.max_pool import MaxPool
-from systolith.reference.partition import Partition
+from systolith.reference.plan import Plan
 from systolith.sim import netlist
 from systolith.sim.native import RtlDevice
 from systolith.spec import numerics
@@ -309,7 +309,7 @@ def test_the_report_and_its_json(
     capsys: pytest.CaptureFixture,
 ) -> None:
     choose("sticky")
-    monkeypatch.setattr(importing, "import_file", lambda *_: Partition(graph=graph_of_all_engines()))
+    monkeypatch.setattr(importing, "import_file", lambda *_: Plan.of(graph_of_all_engines()))
     files = []
     for name, text in core.items():
         (tmp_path / name).write_text(text)

@@ -9,7 +9,7 @@ from systolith.spec.arch import PRESETS
 from systolith.spec.image import IMAGE_VERSION, Image, ImageError
 from systolith.spec.isa import isa_for
 from systolith.spec.manifest import IoTensor, LayerInfo
-from systolith.spec.segments import HostNode, HostPart, Port
+from systolith.spec.plan import CoreStep, HostNode, HostStep, Port, transfers
 
 TINY = PRESETS["tiny"]
 
@@ -29,6 +29,7 @@ def _image(arch=TINY):
         roofline_cycles=1,
         limit="array",
     )
+    port = Port(name="x", shape=tensor.shape, dtype=tensor.dtype)
     program = isa.encode(isa.make("HALT")) + isa.encode(isa.make("NOP")) + isa.encode(isa.make("HALT"))
     return Image(
         arch=arch,
@@ -36,14 +37,21 @@ def _image(arch=TINY):
         program=program,
         load_entry=0,
         load_count=1,
-        run_entry=isa.word_bytes,
-        run_count=2,
         data_bytes=128,
-        inputs=(tensor,),
-        outputs=(tensor,),
-        layers=(layer,),
-        owners=(0, -1),
-        cycles=9,
+        inputs=(port,),
+        outputs=(port,),
+        tensors=(tensor,),
+        steps=(
+            CoreStep(
+                entry=isa.word_bytes,
+                count=2,
+                cycles=9,
+                inputs=("x",),
+                outputs=("x",),
+                layers=(layer,),
+                owners=(0, -1),
+            ),
+        ),
     )
 
 
@@ -52,7 +60,8 @@ def test_round_trip(tmp_path):
     image.save(tmp_path / "m.sysl")
     back = Image.load(tmp_path / "m.sysl")
     assert back == image and back.to_bytes() == image.to_bytes()
-    assert back.inputs[0].bytes == 6
+    assert back.tensors[0].bytes == 6
+    assert back.core is back.cores[0] and back.cycles == 9 and len(back.layers) == 1
     assert [(offset, instr.mnemonic) for offset, instr in back.stream("run")] == [
         (isa_for(TINY).word_bytes, "NOP"),
         (2 * isa_for(TINY).word_bytes, "HALT"),
@@ -60,28 +69,58 @@ def test_round_trip(tmp_path):
 
 
 def _divided():
+    """Four steps: of the host, of the core, of the host, and of the core again."""
     node = HostNode(
         name="softmax",
         op="Softmax",
-        segment="after",
         reason="operator Softmax is not supported",
         macs=0,
         elements=6,
         bytes=6,
     )
-    ports = Port(name="x", shape=(1, 3, 2), dtype="float32"), Port(name="y", shape=None, dtype="int64")
-    host = HostPart(before=b"first", after=b"last", inputs=ports[:1], outputs=ports[1:], nodes=(node,))
-    return dataclasses.replace(_image(), host=host)
+    image = _image()
+    size, first = isa_for(TINY).word_bytes, image.core
+    x, raw, middle, y = (
+        dataclasses.replace(image.tensors[0], name=name, offset=16 * at)
+        for at, name in enumerate(("x", "raw", "middle", "y"))
+    )
+    return dataclasses.replace(
+        image,
+        program=image.program + image.program[size:],
+        outputs=(Port(name="y", shape=None, dtype="float32"), Port(name="raw", shape=None, dtype="int64")),
+        tensors=(x, raw, middle, y),
+        steps=(
+            HostStep(model=b"first", inputs=("x",), outputs=("a",), nodes=(node,)),
+            dataclasses.replace(first, outputs=("raw",)),
+            HostStep(model=b"last", inputs=("raw", "a"), outputs=("middle",)),
+            dataclasses.replace(first, entry=3 * size, cycles=4, inputs=("raw", "middle"), outputs=("y",)),
+        ),
+    )
 
 
-def test_host_segments_round_trip():
+def test_steps_round_trip():
     image = _divided()
     back = Image.from_bytes(image.to_bytes())
     assert back == image and back.to_bytes() == image.to_bytes()
     assert image.to_bytes().endswith(image.program + b"first" + b"last")
+    assert back.cycles == 13 and len(back.layers) == 2
+    assert [node.op for node in back.host_nodes] == ["Softmax"]
+    assert [offset for offset, _ in back.stream("run", 1)] == [n * isa_for(TINY).word_bytes for n in (3, 4)]
+    with pytest.raises(ValueError, match="too many values"):
+        assert back.core
 
 
-def test_damaged_host_segments_are_noticed():
+def test_the_host_writes_and_reads_what_it_must():
+    image = _divided()
+    first, second = transfers(image.steps, [port.name for port in image.outputs])
+    assert (first.write, first.read) == (("x",), ("raw",))
+    # What the first core step gave is there already, though the host has it too.
+    assert (second.write, second.read) == (("middle",), ("y",))
+    first, second = transfers((image.steps[1], image.steps[3]), ["y"])
+    assert (first.write, first.read) == (("x",), ()) and second.write == ("middle",)
+
+
+def test_damaged_models_of_host_steps_are_noticed():
     data = _divided().to_bytes()
     for position in range(len(data) - len(b"firstlast"), len(data)):
         with pytest.raises(ImageError, match=r"^the image is damaged: its checksum does not match$"):
@@ -91,28 +130,28 @@ def test_damaged_host_segments_are_noticed():
             Image.from_bytes(data[:-cut])
 
 
-def test_segments_that_the_header_does_not_describe_are_refused():
-    # Whole and with a right checksum, but made by something else: the two segments' lengths follow the
-    # program's.
+def test_models_that_the_header_does_not_describe_are_refused():
+    # Whole and with a right checksum, but made by something else: the models' length follows the program's.
     data = bytearray(_image().to_bytes()) + b"ab"
-    data[24:40] = (1).to_bytes(8, "little") * 2
-    data[40:72] = hashlib.sha256(data[72:]).digest()
+    data[24:32] = (2).to_bytes(8, "little")
+    data[32:64] = hashlib.sha256(data[64:]).digest()
     with pytest.raises(
         ImageError,
-        match=r"^the image's header is not valid: host does not describe the segments that the file holds: "
-        r"compile the model again$",
+        match=r"^the image's header is not valid: steps describes 0 bytes of models for the host, and the "
+        r"file holds 2: compile the model again$",
     ):
         Image.from_bytes(bytes(data))
 
 
-def test_an_image_of_format_1_is_refused_however_short():
+@pytest.mark.parametrize("version", [1, 4])
+def test_an_image_of_an_old_format_is_refused_however_short(version):
     for rest in (b"", bytes(44), bytes(500)):
         with pytest.raises(
             ImageError,
-            match=rf"^the image has format version 1, this is version {IMAGE_VERSION}: compile the model "
-            rf"again$",
+            match=rf"^the image has format version {version}, this is version {IMAGE_VERSION}: compile the "
+            rf"model again$",
         ):
-            Image.from_bytes(b"SYSLIMG\0" + (1).to_bytes(4, "little") + rest)
+            Image.from_bytes(b"SYSLIMG\0" + version.to_bytes(4, "little") + rest)
     with pytest.raises(ImageError, match=r"^the image is truncated: 20 bytes$"):
         Image.from_bytes(_image().to_bytes()[:20])
 

@@ -1,7 +1,7 @@
-"""Host segments in a process of their own, with a limit of memory and of time for each request.
+"""Host steps in a process of their own, with a limit of memory and of time for each request.
 
-There is one such process for all segments of this one; it starts at the first and is replaced where it had to
-be ended. Starting takes about a third of a second, a request about as long as copying its arrays twice.
+There is one such process for all host steps of this one; it starts at the first and is replaced where it had
+to be ended. Starting takes about a third of a second, a request about as long as copying its arrays twice.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from typing import Any
 
 import numpy as np
 
-from systolith.host.segment_wire import WireError, receive, send
+from systolith.host.step_wire import WireError, receive, send
 from systolith.spec.errors import SystolithError
 
-__all__ = ["Limits", "Loaded", "SegmentError", "SegmentFailure"]
+__all__ = ["Limits", "Loaded", "HostStepError", "HostStepFailure"]
 
 #: Seconds in which the process must have imported ONNX Runtime and said that it is ready.
 _START_SECONDS = 60.0
 
 
-class SegmentError(SystolithError, ValueError):
-    """A host segment that ONNX Runtime cannot load or run; the text is one sentence that names a remedy."""
+class HostStepError(SystolithError, ValueError):
+    """A host step that ONNX Runtime cannot load or run; the text is one sentence that names a remedy."""
 
 
-class SegmentFailure(Exception):
-    """A segment that was refused or did not come to its end; the text is a clause without a full stop.
+class HostStepFailure(Exception):
+    """A host step that was refused or did not come to its end; the text is a clause without a full stop.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Limits:
     Parameters
     ----------
     seconds : wall time; SYSTOLITH_HOST_SECONDS, 20 without it
-    bytes   : memory beyond that of ONNX Runtime itself and four times the segment and its inputs;
+    bytes   : memory beyond that of ONNX Runtime itself and four times the step's model and its inputs;
               SYSTOLITH_HOST_MEMORY, in megabytes, 1024 without it. Enforced where the system has RLIMIT_AS.
     """
 
@@ -69,7 +69,7 @@ def _number(name: str, default: float) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1e9:
-        raise SegmentError(f"the environment variable {name} is {text!r}: give a positive number")
+        raise HostStepError(f"the environment variable {name} is {text!r}: give a positive number")
     return value
 
 
@@ -81,7 +81,7 @@ class _Process:
         with theirs:
             # -P: what lies in the user's folder is not imported. Nothing that it prints is for the user.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "systolith.host.segment_worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "systolith.host.step_worker", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -143,11 +143,11 @@ class _Server:
         return os.getpid(), self._generation
 
     def key(self) -> str:
-        """A name that no other segment has."""
+        """A name that no other step has."""
         return str(next(self._keys))
 
     def drop(self, key: str) -> None:
-        """Forget a segment with the next request."""
+        """Forget a step with the next request."""
         self._dropped.append(key)
 
     def end(self) -> None:
@@ -168,7 +168,7 @@ class _Server:
 
         Raises
         ------
-        SegmentFailure
+        HostStepFailure
         """
         with self._lock:
             if self._process is not None and self._process.owner != os.getpid():
@@ -183,12 +183,12 @@ class _Server:
                 header, results = self._process.ask(request, arrays or {}, model, limits.seconds)
                 answered = True
             except TimeoutError:
-                raise SegmentFailure(
+                raise HostStepFailure(
                     f"they take more than {limits.seconds:g} seconds",
                     "change the model, or allow more with SYSTOLITH_HOST_SECONDS",
                 ) from None
             except WireError as error:
-                raise SegmentFailure(
+                raise HostStepFailure(
                     f"ONNX Runtime ended with them ({error})",
                     "change the model, or allow more memory with SYSTOLITH_HOST_MEMORY",
                 ) from error
@@ -197,12 +197,12 @@ class _Server:
                     self._process = None
                     self._generation += 1
         if header.get("memory"):
-            raise SegmentFailure(
+            raise HostStepFailure(
                 f"they take more than {limits.bytes >> 20} MB of memory",
                 "change the model, or allow more with SYSTOLITH_HOST_MEMORY",
             )
         if "error" in header:
-            raise SegmentFailure(header["error"], "change the model" if header.get("refused") else "")
+            raise HostStepFailure(header["error"], "change the model" if header.get("refused") else "")
         return header, results
 
 
@@ -210,7 +210,7 @@ _SERVER = _Server()
 
 
 class Loaded:
-    """One segment, loaded in the process; it is forgotten there with this object.
+    """One host step, loaded in the process; it is forgotten there with this object.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ class Loaded:
 
     Raises
     ------
-    SegmentFailure   If it is refused, or does not load within the limits.
+    HostStepFailure   If it is refused, or does not load within the limits.
     """
 
     def __init__(self, model: bytes, limits: Limits) -> None:
@@ -245,7 +245,7 @@ class Loaded:
 
         Raises
         ------
-        SegmentFailure   If ONNX Runtime fails, or the run is not done within the limits.
+        HostStepFailure   If ONNX Runtime fails, or the run is not done within the limits.
         """
         if self._generation != _SERVER.generation:
             self._load()

@@ -1,4 +1,4 @@
-"""Messages to the process that runs host segments, and back: a JSON header, then arrays as plain bytes.
+"""Messages to the process that runs host steps, and back: a JSON header, then arrays as plain bytes.
 
 Nothing is pickled: what comes back is parsed as strictly as a file.
 """

@@ -1,4 +1,4 @@
-"""Host segments from images that strangers made: in a process of their own, within memory and time."""
+"""Host steps from images that strangers made: in a process of their own, within memory and time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from systolith.host.segment_process import Limits
-from systolith.host.segments import HostSegments, SegmentError
-from systolith.spec.segments import HostPart, Port
+from systolith.host.runner import HostStepError, Runner
+from systolith.host.step_process import Limits
+from systolith.reference.plan import Plan
+from systolith.spec.plan import HostNode, HostStep, Port
 
 X = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
 
@@ -32,7 +33,7 @@ def model(
     """A model from x [3, 4] to y of any shape."""
     graph = helper.make_graph(
         nodes,
-        "segment",
+        "part",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3, 4])],
         [helper.make_tensor_value_info("y", out, None)],
         list(constants),
@@ -43,15 +44,26 @@ def model(
     ).SerializeToString()
 
 
-def part(before: bytes = b"", after: bytes = b"") -> HostPart:
-    x = Port(name="x", shape=(3, 4), dtype="float32")
-    return HostPart(
-        before=before,
-        after=after,
-        inputs=(x,),
+def on_host(*models: bytes, reads: str = "x") -> Plan:
+    """A plan of host steps alone: the first reads x, and each gives y; only one may give it to the model."""
+    node = HostNode(name="n", op="Relu", reason="", macs=0, elements=None, bytes=0)
+    return Plan(
+        name="m",
+        steps=tuple(HostStep(model=data, inputs=(reads,), outputs=("y",), nodes=(node,)) for data in models),
+        inputs=(Port(name=reads, shape=(3, 4), dtype="float32"),),
         outputs=(Port(name="y", shape=None, dtype="float32"),),
-        nodes=(),
     )
+
+
+def no_core(*_: object) -> dict[str, np.ndarray]:
+    """A core for plans that have none."""
+    raise AssertionError("this plan has no core step")
+
+
+def run(runner: Runner | Plan, x: np.ndarray = X, name: str = "x") -> np.ndarray:
+    """The output y of a plan on the host."""
+    runner = runner if isinstance(runner, Runner) else Runner(runner)
+    return runner.run({name: x}, no_core).outputs["y"]
 
 
 def endless() -> bytes:
@@ -75,7 +87,7 @@ def endless() -> bytes:
 
 
 def huge(fixed: bool) -> bytes:
-    """A tensor of 9.6 GB; `fixed` folds it while the segment is loaded, else it depends on x."""
+    """A tensor of 9.6 GB; `fixed` folds it while the step is loaded, else it depends on x."""
     shape = numpy_helper.from_array(np.array([40_000, 60_000], np.int64), "shape")
     if fixed:
         nodes = [
@@ -97,10 +109,10 @@ RELU = model([helper.make_node("Relu", ["x"], ["y"])])
 def test_results_are_those_of_onnx_runtime_in_this_process() -> None:
     data = model([helper.make_node("Softmax", ["x"], ["s"]), helper.make_node("Erf", ["s"], ["y"])])
     direct = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(None, {"x": X})[0]
-    segments = HostSegments(part(after=data))
-    given = segments.leave({"x": X}, {})["y"]
+    result = Runner(on_host(data)).run({"x": X}, no_core)
+    given = result.outputs["y"]
     assert given.dtype == direct.dtype and np.array_equal(given, direct)
-    assert 0 < segments.seconds["after"] < 1 and given.flags.writeable
+    assert 0 < result.seconds[0] < 1 and given.flags.writeable
 
 
 def test_texts_pass_both_ways() -> None:
@@ -111,33 +123,31 @@ def test_texts_pass_both_ways() -> None:
         [helper.make_tensor_value_info("y", TensorProto.STRING, [2])],
     )
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    segments = HostSegments(part(after=data.SerializeToString()))
-    given = segments.leave({"t": np.array(["ü", "\0b"], dtype=object)}, {})["y"]
+    plan = on_host(data.SerializeToString(), reads="t")
+    given = run(plan, np.array(["ü", "\0b"], dtype=object), "t")
     assert given.tolist() == ["ü", "\0b"]
 
 
-@pytest.mark.parametrize("which", ["before", "after"])
-def test_a_loop_without_end_is_stopped_and_the_next_segment_runs(which: str) -> None:
-    segments = HostSegments(part(**{which: endless()}), Limits(seconds=1.0))
-    other = HostSegments(part(after=RELU))
+def test_a_loop_without_end_is_stopped_and_the_next_step_runs() -> None:
+    runner, other = Runner(on_host(endless()), Limits(seconds=1.0)), Runner(on_host(RELU))
     begin = time.monotonic()
     with pytest.raises(
-        SegmentError,
-        match=rf"^ONNX Runtime stopped in the nodes {which} the core: they take more than 1 seconds; change "
-        r"the model, or allow more with SYSTOLITH_HOST_SECONDS$",
+        HostStepError,
+        match=r"^ONNX Runtime stopped in the host's step 1 \(node 'n'\): they take more than 1 seconds; "
+        r"change the model, or allow more with SYSTOLITH_HOST_SECONDS$",
     ):
-        segments.leave(segments.enter({"x": X}), {})
+        run(runner)
     assert time.monotonic() - begin < 10
-    assert np.array_equal(other.leave({"x": X}, {})["y"], np.maximum(X, 0))
+    assert np.array_equal(run(other), np.maximum(X, 0))
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-def test_a_segment_does_not_take_more_memory_than_it_may(fixed: bool) -> None:
+def test_a_step_does_not_take_more_memory_than_it_may(fixed: bool) -> None:
     with pytest.raises(
-        SegmentError, match=r"they take more than 1024 MB of memory; change the model, or allow"
+        HostStepError, match=r"they take more than 1024 MB of memory; change the model, or allow"
     ):
-        HostSegments(part(after=huge(fixed))).leave({"x": X}, {})
-    assert np.array_equal(HostSegments(part(after=RELU)).leave({"x": X}, {})["y"], np.maximum(X, 0))
+        run(on_host(huge(fixed)))
+    assert np.array_equal(run(on_host(RELU)), np.maximum(X, 0))
 
 
 def test_the_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,9 +158,9 @@ def test_the_limits_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
     for wrong in ("-1", "nan", "soon"):
         monkeypatch.setenv("SYSTOLITH_HOST_SECONDS", wrong)
         with pytest.raises(
-            SegmentError, match=f"SYSTOLITH_HOST_SECONDS is '{wrong}': give a positive number"
+            HostStepError, match=f"SYSTOLITH_HOST_SECONDS is '{wrong}': give a positive number"
         ):
-            HostSegments(part(after=RELU))
+            Runner(on_host(RELU))
 
 
 def outside(name: str) -> onnx.TensorProto:
@@ -183,38 +193,43 @@ def with_outside(place: str) -> bytes:
 @pytest.mark.parametrize("place", ["initializer", "attribute", "function", "subgraph"])
 def test_values_in_other_files_are_refused_wherever_they_are(place: str) -> None:
     with pytest.raises(
-        SegmentError, match=r"after the core: the values of tensor 'c' lie in another file; change"
+        HostStepError,
+        match=r"the host's step 1 \(node 'n'\): the values of tensor 'c' lie in another file; change",
     ):
-        HostSegments(part(after=with_outside(place)))
+        Runner(on_host(with_outside(place)))
 
 
 def test_foreign_operators_and_what_is_no_onnx_are_refused() -> None:
     data = model([helper.make_node("Steal", ["x"], ["y"], domain="evil")])
-    with pytest.raises(SegmentError, match=r"operator 'Steal' of domain 'evil' is unknown; change the model"):
-        HostSegments(part(before=data))
-    with pytest.raises(SegmentError, match=r"before the core: they are no ONNX model; change the model"):
-        HostSegments(part(before=b"\xff\xff\xff"))
+    with pytest.raises(HostStepError, match=r"operator 'Steal' of domain 'evil' is unknown; change the"):
+        Runner(on_host(data))
+    with pytest.raises(HostStepError, match=r"host's step 2 \(node 'n'\): they are no ONNX model; change"):
+        Runner(on_host(RELU, b"\xff\xff\xff"))
 
 
 def test_names_that_nothing_gives() -> None:
-    data = model([helper.make_node("Relu", ["x"], ["z"])]).replace(b"\x01y", b"\x01z")
-    with pytest.raises(SegmentError, match=r"^nothing gives the output 'y': compile the model again$"):
-        HostSegments(part(before=data)).leave({"x": X}, {})
+    other = model([helper.make_node("Relu", ["x"], ["z"])]).replace(b"\x01y", b"\x01z")
     with pytest.raises(
-        SegmentError,
-        match=r"^the nodes after the core read 'x', which nothing gives: compile the model again$",
+        HostStepError, match=r"^the host's step 1 \(node 'n'\) does not give 'y': compile the model again$"
     ):
-        HostSegments(part(after=RELU)).leave({}, {})
+        run(on_host(other))
+    with pytest.raises(
+        HostStepError,
+        match=r"^the host's step 1 \(node 'n'\) reads 'x', which nothing gives: compile the model again$",
+    ):
+        run(on_host(RELU, reads="w"), name="w")
+    with pytest.raises(HostStepError, match=r"^nothing gives the output 'y': compile the model again$"):
+        run(on_host())
 
 
 PROGRAM = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_segments import X, endless, part
-from systolith.host.segments import HostSegments
-segments = HostSegments(part(after=endless()))
+from test_runner import endless, on_host, run
+from systolith.host.runner import Runner
+runner = Runner(on_host(endless()))
 print("ready", flush=True)
-segments.leave({{"x": X}}, {{}})
+run(runner)
 """
 
 
@@ -249,4 +264,4 @@ def test_a_signal_ends_both_processes_at_once(how: signal.Signals, tmp_path: Pat
         time.sleep(0.1)
     else:
         os.kill(child, signal.SIGKILL)
-        pytest.fail("the process that runs segments outlived its parent")
+        pytest.fail("the process that runs host steps outlived its parent")

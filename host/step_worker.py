@@ -1,6 +1,6 @@
-"""The process that runs host segments in ONNX Runtime: `python -m systolith.host.segment_worker FD`.
+"""The process that runs host steps in ONNX Runtime: `python -m systolith.host.step_worker FD`.
 
-It says that it is ready, takes requests on a socket, see `segment_process`, and ends with it. A segment may
+It says that it is ready, takes requests on a socket, see `step_process`, and ends with it. A host step may
 come from a file that a stranger made, so it runs here in limited memory and time: RLIMIT_AS bounds what ONNX
 Runtime allocates, and an alarm ends the process should its parent be gone.
 """
@@ -20,7 +20,7 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError, Message
 
-from systolith.host.segment_wire import WireError, receive, send
+from systolith.host.step_wire import WireError, receive, send
 
 __all__ = ["main"]
 
@@ -30,7 +30,7 @@ _MOST_NODES = 1 << 16
 
 
 class _Refused(Exception):
-    """A segment that is not given to ONNX Runtime; the text is a clause."""
+    """A host step that is not given to ONNX Runtime; the text is a clause."""
 
 
 class _Server:
