@@ -71,8 +71,9 @@ def verify_plan(plan: Plan) -> None:
     for number, step in enumerate(plan.steps, 1):
         for name in step.inputs:
             _require(name in known, f"step {number} reads {name!r}, which nothing before it gives")
-        for name in set(step.outputs) - set(step.inputs):
-            _require(name not in known, f"step {number} gives {name!r} again")
+        for name in step.outputs:
+            again = name in known and name not in step.inputs
+            _require(not again, f"step {number} gives {name!r} again")
         known.update(step.outputs)
         if not isinstance(step, CorePart):
             continue

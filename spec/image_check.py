@@ -259,8 +259,8 @@ def _check_names(header: dict[str, Any]) -> None:
             ):
                 raise SchemaError(f"inputs and tensors describe {name!r} differently")
         # A core step may hand on what it reads.
-        for name in set(outputs) - (set(inputs) if core else set()):
-            if name in known:
+        for name in outputs:
+            if name in known and not (core and name in inputs):
                 raise SchemaError(f"steps[{index}].outputs holds {name!r}, which is there before it")
         known.update(outputs)
     for port in header["outputs"]:

@@ -81,7 +81,7 @@ def test_random_inputs_of_a_model_that_needs_others_are_refused_with_the_reason(
     assert "NaN or infinity in 'acosh1'" in sentence and "give inputs for which it is finite" in sentence
 
 
-def test_a_difference_on_the_core_is_found_behind_a_first_segment(model, inputs, monkeypatch, capsys):
+def test_a_difference_on_the_core_is_found_behind_a_first_host_step(model, inputs, monkeypatch, capsys):
     class Wrong(api.Session):
         def run(self, arrays, **options):
             result = super().run(arrays, **options)

@@ -265,7 +265,7 @@ def float_model():
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
-def test_a_float_model_is_calibrated_behind_its_first_segment():
+def test_a_float_model_is_calibrated_behind_its_first_host_step():
     model = float_model()
     data = np.random.default_rng(9).integers(0, 256, (20, 3, 12, 12)).astype(np.uint8)
     partition = partition_model(model, {"bytes": data})
@@ -356,7 +356,7 @@ def test_nodes_that_no_output_needs_run_nowhere():
     assert len(partition_model(m.build(y)).steps) == 1
 
 
-def test_inputs_and_results_of_the_first_segment_may_be_outputs_and_operands_of_the_last():
+def test_inputs_and_results_of_the_first_host_step_may_be_outputs_and_operands_of_the_last():
     m = QdqModel(21)
     m.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 6]))
     summed = m.node("CumSum", "x", m.const(np.int64(1)))

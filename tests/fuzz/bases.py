@@ -24,6 +24,7 @@ from systolith.spec.image import IMAGE_VERSION, Image
 from systolith.spec.manifest import StateInfo
 from tests.compiler.qdq import QdqModel
 from tests.graphs import CompactGraphs, random_graph
+from tests.plans import by_way_of_the_host, cut_evenly
 
 __all__ = ["Base", "bases", "dense_model", "npz", "pack", "unpack"]
 
@@ -62,7 +63,8 @@ def _compiled(graph: QGraph, arch: str) -> Image:
 
 @functools.cache
 def bases() -> tuple[Base, ...]:
-    """Small images: of random graphs for three cores, one with state, one with steps on the host."""
+    """Small images: of random graphs for three cores, one with state, one with steps on the host, one with
+    two on the core."""
     images = [
         _compiled(random_graph(6, 3, 6), "tiny"),
         _compiled(random_graph(12, 3, 6), "tiny"),
@@ -76,6 +78,11 @@ def bases() -> tuple[Base, ...]:
         path = Path(folder) / "m.onnx"
         path.write_bytes(dense_model())
         images.append(compile_graph(partition_model(path), PRESETS["tiny"]))
+    graph = random_graph(6, 4, 6)
+    # What one core step gives goes past the host and by way of it, to the next.
+    plan = cut_evenly(graph, 2)
+    between = plan.steps[1].inputs[0]
+    images.append(compile_graph(by_way_of_the_host(plan, 1, [between]), PRESETS["tiny"]))
     return tuple(Base(image, _inputs(image), image.to_bytes(), npz(_inputs(image))) for image in images)
 
 

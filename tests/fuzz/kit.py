@@ -139,7 +139,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_ROOT,
-            # Endless segments on the host need not take the time that a user's may.
+            # Endless steps on the host need not take the time that a user's may.
             env={**os.environ, "SYSTOLITH_HOST_SECONDS": "2"},
             start_new_session=True,
         )
