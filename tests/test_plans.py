@@ -18,12 +18,11 @@ from systolith.reference.graph import QGraph
 from systolith.reference.hazards import check_order
 from systolith.reference.machine_device import MachineDevice
 from systolith.reference.plan import CorePart, Plan
-from systolith.reference.shape import Reshape
+from systolith.reference.reshape import Reshape
 from systolith.spec.arch import PRESETS
 from systolith.spec.image import Image
 from systolith.spec.isa import Cell, Region, Space, isa_for
 from systolith.spec.plan import Port, transfers
-from tests.compiler.test_recurrent import random_layer
 from tests.graphs import ARCHS, GraphBuilder, random_graph, random_inputs
 from tests.plans import by_way_of_the_host, cut, cut_evenly, host_step
 
@@ -168,9 +167,9 @@ def test_core_steps_share_constants_and_rely_on_nothing_that_another_streamed() 
 @pytest.mark.parametrize("backend", ["machine", "rtl"])
 def test_states_of_two_core_steps_carry_on_side_by_side(backend: str) -> None:
     b = GraphBuilder(31)
-    x = random_layer(b, b.input((1, 2, 11)), Cell.LSTM, 13, reverse=False)
+    x = b.recurrent(b.input((1, 2, 11)), Cell.LSTM, 13, reverse=False)
     x = b.append(Reshape(shape=(1, 2, 13)), x)
-    graph = b.finish(random_layer(b, x, Cell.GRU, 7, reverse=False))
+    graph = b.finish(b.recurrent(x, Cell.GRU, 7, reverse=False))
     first = next(number for number, node in enumerate(graph.nodes) if node.output == x) + 1
     plan = cut(graph, first)
     images = [api.compile(model, ARCHS["tiny"], streaming=True) for model in (graph, plan)]
