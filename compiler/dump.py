@@ -130,7 +130,7 @@ def _placement(part: CorePartLevels) -> Iterator[str]:
         )
     for r in low.residences:
         last = r.last if r.last is not None else len(low.instrs)
-        part = (
+        box = (
             ""
             if r.bytes == np.prod(r.extents)
             else f", part {[f'{i.start}:{i.stop}' for i in r.box]} of {list(r.extents)}"
@@ -138,7 +138,7 @@ def _placement(part: CorePartLevels) -> Iterator[str]:
         yield (
             f"{r.name}: {r.bytes} bytes at 0x{r.address:x} of the activation SRAM, axes in memory order "
             f"{list(r.order)}, "
-            f"from instruction {r.first} to {last}{part}"
+            f"from instruction {r.first} to {last}{box}"
         )
 
 

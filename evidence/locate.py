@@ -416,7 +416,9 @@ def _locate(plan: Plan, image: Image, kind: str, offset: int, **rest: Any) -> Lo
         except IsaError as error:
             texts.append(str(error))
             engines.append(None)
-    layer, number, tensor, element = None, None, None, ()
+    layer, number = None, None
+    tensor: str | None = None
+    element: tuple[int, ...] = ()
     if core is not None:
         step = image.cores[core]
         owner = step.owners[index]

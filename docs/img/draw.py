@@ -248,7 +248,7 @@ def compile_picture() -> str:
 
     # Artefacts and steps, from top to bottom.
     d.box(centre, 20, wide, 44, OUTSIDE, "ONNX model, float or quantised")
-    d.box(centre, 100, wide, 62, CONTROL, "cut into host and core", "`compiler/partition.py segments.py`")
+    d.box(centre, 100, wide, 62, CONTROL, "plan: steps of host and core", "`compiler/partition.py segments.py`")
     d.box(centre, 198, wide, 62, CONTROL, "quantise, if float", "`compiler/quantise.py`")
     d.box(
         centre,
@@ -273,7 +273,7 @@ def compile_picture() -> str:
     )
     d.box(centre, 608, wide, 62, CONTROL, "order: tokens between engines", "`compiler/tokens.py`")
     d.box(centre, 706, wide, 62, CONTROL, "link, and estimate cycles", "`compiler/driver.py cycles.py`")
-    d.box(centre, 804, wide, 62, DATA, "image, .sysl", "program, constants, layers, host segments")
+    d.box(centre, 804, wide, 62, DATA, "image, .sysl", "program, constants, plan, host steps")
     for top, bottom in (
         (62, 100),
         (160, 198),
@@ -292,13 +292,13 @@ def compile_picture() -> str:
         (790, "program.txt"),
     ):
         d.text(middle + 14, y, f"`{name}`", colour=FAINT)
-    d.text(left, 180, "`host-before.onnx host-after.onnx`", colour=FAINT)
+    d.text(left, 180, "`host.onnx`", colour=FAINT)
     d.text(right - 24, 40, "Grey names are the files that", colour=FAINT)
     d.text(right - 24, 60, "`systolith compile --dump DIR`", colour=FAINT)
     d.text(right - 24, 80, "writes, one or more per level.", colour=FAINT)
 
     # Left: what else goes in, and what stays on the host.
-    d.box(left, 100, 210, 62, OUTSIDE, "host segments", "run in ONNX Runtime")
+    d.box(left, 100, 210, 62, OUTSIDE, "steps of the host", "run in ONNX Runtime")
     d.arrow((centre + 2, 131), (left + 211, 131))
     d.box(left, 207, 210, 44, OUTSIDE, "calibration samples")
     d.arrow((left + 208, 229), (centre - 1, 229))
