@@ -9,6 +9,7 @@ import numpy as np
 
 from systolith.reference.graph import QGraph, QTensor
 from systolith.spec.plan import HostNode, HostStep, Port
+from systolith.spec.printable import excerpt
 
 __all__ = ["CorePart", "Plan", "ReferenceCores"]
 
@@ -52,6 +53,12 @@ class Plan:
     steps: tuple[CorePart | HostStep, ...]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Plan {excerpt(self.name)}: {len(self.steps)} steps, {len(self.cores)} of the core, "
+            f"{len(self.host_nodes)} nodes on the host>"
+        )
 
     @classmethod
     def of(cls, model: Plan | QGraph, core: bytes = b"") -> Plan:

@@ -9,7 +9,7 @@ the model's types. The model of a host step is serialised ONNX: for this module,
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from systolith.spec.manifest import LayerInfo
@@ -78,7 +78,7 @@ class HostStep:
     nodes           : in execution order
     """
 
-    model: bytes
+    model: bytes = field(repr=False)
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     nodes: tuple[HostNode, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from systolith.reference.plan import CorePart, Plan
 from systolith.spec.image import Image
 from systolith.spec.plan import CoreStep, HostNode, HostStep
 
-__all__ = ["by_way_of_the_host", "cut", "cut_evenly", "host_step", "sides", "with_core"]
+__all__ = ["by_way_of_the_host", "cut", "cut_evenly", "host_step", "renamed", "sides", "with_core"]
 
 
 def cut(graph: QGraph, *at: int) -> Plan:
@@ -79,21 +79,30 @@ def by_way_of_the_host(plan: Plan, number: int, names: Sequence[str]) -> Plan:
     graph, hosts = step.graph, []
     for name in names:
         hosts.append(host_step(graph, name, f"{name}_host"))
-        graph = _renamed(graph, name, f"{name}_host")
+        graph = renamed(graph, {name: f"{name}_host"})
     return replace(
         plan, steps=(*plan.steps[:number], *hosts, CorePart(graph=graph), *plan.steps[number + 1 :])
     )
 
 
-def _renamed(graph: QGraph, old: str, new: str) -> QGraph:
-    def names(given: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(new if name == old else name for name in given)
+def renamed(graph: QGraph, names: Mapping[str, str]) -> QGraph:
+    """The graph with other names for some of its tensors."""
+
+    def new(given: Iterable[str]) -> tuple[str, ...]:
+        return tuple(names.get(name, name) for name in given)
 
     return replace(
         graph,
-        tensors={**graph.tensors, new: replace(graph.tensors[old], name=new)},
-        nodes=tuple(replace(node, inputs=names(node.inputs)) for node in graph.nodes),
-        inputs=names(graph.inputs),
+        tensors={
+            name: replace(tensor, name=name)
+            for name, tensor in zip(new(graph.tensors), graph.tensors.values(), strict=True)
+        },
+        nodes=tuple(
+            replace(node, inputs=new(node.inputs), output=names.get(node.output, node.output))
+            for node in graph.nodes
+        ),
+        inputs=new(graph.inputs),
+        outputs=new(graph.outputs),
     )
 
 

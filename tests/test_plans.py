@@ -12,9 +12,11 @@ from systolith import api, verifying
 from systolith.compiler.driver import compile_graph, compile_levels
 from systolith.compiler.verify import VerifyError, verify_lowering, verify_plan
 from systolith.evidence import locate
+from systolith.host.device import DeviceReset
 from systolith.host.driver import Driver, memory_needed
 from systolith.host.runner import HostStepError
-from systolith.reference.graph import QGraph
+from systolith.reference import machine_device
+from systolith.reference.graph import QGraph, QTensor
 from systolith.reference.hazards import check_order
 from systolith.reference.machine_device import MachineDevice
 from systolith.reference.plan import CorePart, Plan
@@ -24,7 +26,7 @@ from systolith.spec.image import Image
 from systolith.spec.isa import Cell, Region, Space, isa_for
 from systolith.spec.plan import Port, transfers
 from tests.graphs import ARCHS, GraphBuilder, random_graph, random_inputs
-from tests.plans import by_way_of_the_host, cut, cut_evenly, host_step
+from tests.plans import by_way_of_the_host, cut, cut_evenly, host_step, renamed
 
 #: Little room for weights, so that both core steps stream some of theirs.
 NARROW = replace(ARCHS["tiny"], name="narrow", weight_bytes=1 << 8)
@@ -164,6 +166,55 @@ def test_core_steps_share_constants_and_rely_on_nothing_that_another_streamed() 
             np.testing.assert_array_equal(got[name], values[name], err_msg=f"core step {core}, {name}")
 
 
+def test_core_steps_whose_nodes_have_the_same_names_keep_their_own_weights() -> None:
+    def layer(seed: int, source: QTensor | None = None) -> QGraph:
+        b = GraphBuilder(seed)
+        x = b.input((1, 6, 7, 7))
+        b.tensors[x] = b.tensors[x] if source is None else replace(source, name=x)
+        return b.finish(b.conv(x, channels=6, group=1, window=b.same(4)))
+
+    first = layer(1)
+    second = renamed(layer(2, first.tensors["t0"]), {"in0": "t0", "t0": "u0"})
+    assert first.nodes[0].name == second.nodes[0].name
+    plan = replace(
+        Plan.of(first),
+        steps=(CorePart(graph=first), CorePart(graph=second)),
+        outputs=(Port(name="u0", shape=(1, 6, 7, 7), dtype="int8"),),
+    )
+    assert api.verify(plan, NARROW, on=("machine",)).bit_exact
+    arrays = random_inputs(first, 4)
+    expected = second.run({"t0": first.run(arrays)["t0"]})["u0"]
+    np.testing.assert_array_equal(api.run(compile_graph(plan, NARROW), arrays).outputs["u0"], expected)
+
+
+class ResetOnce(MachineDevice):
+    """A device that is reset by others when it is started for the `at`-th time, and has lost its memory."""
+
+    at = 0
+
+    def start(self) -> None:
+        self.starts = getattr(self, "starts", 0) + 1
+        if self.starts == self.at:
+            self.memory[:] = 0
+            raise DeviceReset("the board was reset")
+        super().start()
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_board_that_is_reset_between_steps_begins_the_inference_again(
+    at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = alternating(layers())
+    image, arrays = compile_graph(plan, NARROW), api.random_inputs(plan, 5)
+    expected = api.run(image, arrays)
+    monkeypatch.setattr(machine_device, "MachineDevice", type("Once", (ResetOnce,), {"at": at}))
+    with systolith.Session("machine", image) as session:
+        got = session.run(arrays)
+        assert session._device.starts > 3
+    for name, value in expected.outputs.items():
+        np.testing.assert_array_equal(got.outputs[name], value)
+
+
 @pytest.mark.parametrize("backend", ["machine", "rtl"])
 def test_states_of_two_core_steps_carry_on_side_by_side(backend: str) -> None:
     b = GraphBuilder(31)
@@ -294,6 +345,7 @@ def test_a_plan_without_a_core_runs_on_the_host() -> None:
     assert result.cycles == 0 and set(result.host_seconds) == {1}
     assert api.verify(plan, PRESETS["tiny"], on=("machine",)).bit_exact
     assert api.describe(image, 0)["steps"][0]["where"] == "host"
+    assert repr(plan) == "<Plan 'm': 1 steps, 0 of the core, 1 nodes on the host>"
 
 
 def test_what_a_host_step_gives_the_core_must_be_what_the_core_takes() -> None:

@@ -248,7 +248,9 @@ def compile_picture() -> str:
 
     # Artefacts and steps, from top to bottom.
     d.box(centre, 20, wide, 44, OUTSIDE, "ONNX model, float or quantised")
-    d.box(centre, 100, wide, 62, CONTROL, "plan: steps of host and core", "`compiler/partition.py segments.py`")
+    d.box(
+        centre, 100, wide, 62, CONTROL, "plan: steps of host and core", "`compiler/partition.py segments.py`"
+    )
     d.box(centre, 198, wide, 62, CONTROL, "quantise, if float", "`compiler/quantise.py`")
     d.box(
         centre,

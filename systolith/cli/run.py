@@ -18,6 +18,7 @@ from systolith.options import Importing, Running
 from systolith.report import reporter_for, write_json
 from systolith.spec.memory import MemoryTiming
 from systolith.spec.outputs import check_outputs
+from systolith.spec.plan import HostStep
 from systolith.tooling.tools import describe
 
 __all__ = ["run"]
@@ -102,7 +103,12 @@ def run(
             "load_cycles": result.load_cycles,
             "outputs": {n: list(v.shape) for n, v in result.outputs.items()},
             "steps": [
-                {"step": number, "seconds": round(run.seconds, 6), "cycles": run.cycles}
+                {
+                    "step": number,
+                    "where": "host" if isinstance(run.step, HostStep) else "core",
+                    "seconds": round(run.seconds, 6),
+                    "cycles": run.cycles,
+                }
                 for number, run in enumerate(result.steps, 1)
             ],
             "host_nodes": nodes,
