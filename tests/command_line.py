@@ -7,6 +7,7 @@ from systolith.spec.arch import PRESETS
 from systolith.spec.image import Image
 from systolith.spec.isa import isa_for
 from systolith.spec.manifest import LayerInfo
+from systolith.spec.plan import CoreStep
 
 __all__ = ["invoke", "refused", "small_image"]
 
@@ -55,12 +56,19 @@ def small_image() -> Image:
         program=b"".join(words),
         load_entry=0,
         load_count=1,
-        run_entry=isa.word_bytes,
-        run_count=2,
         data_bytes=64,
         inputs=(),
         outputs=(),
-        layers=(layer,),
-        owners=(0, -1),
-        cycles=4,
+        tensors=(),
+        steps=(
+            CoreStep(
+                entry=isa.word_bytes,
+                count=2,
+                cycles=4,
+                inputs=(),
+                outputs=(),
+                layers=(layer,),
+                owners=(0, -1),
+            ),
+        ),
     )

@@ -13,10 +13,12 @@ from systolith.host.device import DeviceError
 from systolith.options import Running
 from systolith.reference.graph import QGraph
 from systolith.reference.lookup import Lookup
+from systolith.reference.plan import Plan
 from systolith.spec.arch import load_arch
 from systolith.spec.image import Image
 from systolith.spec.isa import isa_for
 from systolith.spec.manifest import IoTensor, LayerInfo
+from systolith.spec.plan import CoreStep
 from tests.command_line import invoke, refused
 from tests.graphs import GraphBuilder
 
@@ -33,7 +35,8 @@ def graph_of_three() -> QGraph:
 
 def fake_compile(model: object, arch: object, *_: object, **__: object) -> Image:
     """An image with one layer and one instruction per node, which only FakeSession can run."""
-    graph = model if isinstance(model, QGraph) else graph_of_three()
+    plan = Plan.of(model if isinstance(model, QGraph | Plan) else graph_of_three())
+    graph = plan.graph
     config = load_arch(arch)
     isa = isa_for(config)
     words = [isa.encode(isa.make(name)) for name in ("HALT", *("POOL" for _ in graph.nodes), "HALT")]
@@ -71,14 +74,21 @@ def fake_compile(model: object, arch: object, *_: object, **__: object) -> Image
         program=b"".join(words),
         load_entry=0,
         load_count=1,
-        run_entry=isa.word_bytes,
-        run_count=len(words) - 1,
         data_bytes=64,
-        inputs=tensors(graph.inputs),
-        outputs=tensors(graph.outputs),
-        layers=layers,
-        owners=(*range(len(layers)), -1),
-        cycles=12,
+        inputs=plan.inputs,
+        outputs=plan.outputs,
+        tensors=tensors((*graph.inputs, *graph.outputs)),
+        steps=(
+            CoreStep(
+                entry=isa.word_bytes,
+                count=len(words) - 1,
+                cycles=12,
+                inputs=graph.inputs,
+                outputs=graph.outputs,
+                layers=layers,
+                owners=(*range(len(layers)), -1),
+            ),
+        ),
     )
 
 
@@ -132,15 +142,22 @@ class FakeSession:
     def __exit__(self, *_: object) -> None:
         return
 
-    def run(self, arrays: dict[str, np.ndarray]) -> api.RunResult:
+    def run(self, arrays: dict[str, np.ndarray], *, everything: bool = False) -> api.RunResult:
         if self.backend == "rtl" and self.stops:
             raise DeviceError("the core stopped with WATCHDOG")
         values = self.graph.run(arrays)
-        raw = {tensor.name: values[tensor.name].copy() for tensor in self.image.outputs}
+        raw = {port.name: values[port.name].copy() for port in self.image.outputs}
         if self.backend == "rtl":
             for name in self.wrong & set(raw):
                 raw[name][0, 1, 2, 0] ^= 1
-        return api.RunResult(outputs=raw, raw=raw, cycles=100, load_cycles=5, seconds=0.5)
+        return api.RunResult(
+            outputs=raw,
+            raw=raw,
+            values=raw,
+            written=arrays,
+            steps=(api.StepRun(step=self.image.core, seconds=0.5, cycles=100),),
+            load_cycles=5,
+        )
 
 
 @pytest.fixture
