@@ -79,7 +79,7 @@ def test_zero_tiles_are_skipped_and_reported(fitted):
     assert info["skipped_macs"] == layer["skipped_macs"]
     matmuls = [
         instr
-        for instr in compile_levels(partition.graph, load_arch("array16")).run
+        for instr in compile_levels(partition.graph, load_arch("array16")).part.run
         if instr.mnemonic == "MATMUL" and instr.oy == 1
     ]
     assert sum(instr.kt for instr in matmuls[:40]) < 40 * UNITS // 16

@@ -40,7 +40,7 @@ def compiled_program(core, seed):
     compilation = compile_levels(CompactGraphs(seed).build() if arch.compact else random_graph(seed), arch)
     image = compilation.image
     program, data = np.frombuffer(image.program, np.uint8), np.zeros(image.data_bytes, np.uint8)
-    return [*compilation.load, *compilation.run], Observer(arch, program, data)
+    return [*compilation.load, *compilation.part.run], Observer(arch, program, data)
 
 
 def programs(core):
