@@ -1,5 +1,5 @@
-"""Distance of our int8 models' outputs from the float ones, by the share of the calibration data's values that
-int8 covers.
+"""Distance of our int8 models' outputs from the float ones, by the share of the calibration data that int8
+covers.
 
     .venv/bin/python benchmarks/calibration.py FOLDER [--limit N] [--json FILE] [--record]
 

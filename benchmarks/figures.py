@@ -267,17 +267,26 @@ def voice_layers() -> str:
     return _table(("layer", "MACs", "cycles", "roofline", "bound by"), [*rows, total])
 
 
+#: Generators of the fuzzer, and what they damage.
+DAMAGED = {
+    "images": "images",
+    "onnx_files": "ONNX models",
+    "inputs": "archives of inputs",
+    "architectures": "TOML of cores",
+    "assembly": "assembly and words",
+}
+
+
 def fuzz() -> str:
-    """Cases of the fuzzer by command, and how they ended."""
-    commands = load("fuzz")["results"]["commands"]
+    """Cases of the fuzzer by the kind of file that is damaged, and how they ended."""
     rows = []
-    for command, kinds in commands.items():
+    for generator, kinds in sorted(load("fuzz")["results"]["generators"].items()):
         total = sum(kinds.values())
         done, refused = kinds.get("ok", 0), kinds.get("refused", 0)
         rows.append(
-            (f"`{command}`", f"{total:,}", f"{done:,}", f"{refused:,}", f"{total - done - refused:,}")
+            (DAMAGED[generator], f"{total:,}", f"{done:,}", f"{refused:,}", f"{total - done - refused:,}")
         )
-    return _table(("command", "cases", "done", "refused in one sentence", "anything else"), rows)
+    return _table(("damaged files", "cases", "done", "refused in one sentence", "anything else"), rows)
 
 
 def _share(part: float) -> str:
