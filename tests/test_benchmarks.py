@@ -163,9 +163,9 @@ def test_a_wrong_layer_does_not_hold(folder: Path, digits: tuple[np.ndarray, np.
     )
     nodes = (*graph.nodes[:first], wrong, *graph.nodes[first + 1 :])
     codes = np.random.default_rng(1).integers(-128, 128, (1, 1, 8, 8)).astype(np.int8)
-    layers = accuracy.compare_layers(
-        replace(partition, graph=replace(graph, nodes=nodes)), [{"image": codes}]
-    )
+    (part,) = partition.steps
+    steps = (replace(part, graph=replace(graph, nodes=nodes)),)
+    layers = accuracy.compare_layers(replace(partition, steps=steps), [{"image": codes}])
     bad = [layer for layer in layers if layer["equal"] < accuracy.LEAST_EQUAL or layer["alone_furthest"] > 1]
     # Each layer is judged on ONNX Runtime's operands: only the wrong one is to blame, though the error goes
     # on from it.
