@@ -367,16 +367,16 @@ DAMAGED = {
 }
 
 
-def fuzz() -> str:
-    """Cases of the fuzzer by the kind of file that is damaged, and how they ended."""
+def fuzz(by: str) -> str:
+    """Cases of the fuzzer and how they ended: by `commands`, or by the `generators` that damage files."""
     rows = []
-    for generator, kinds in sorted(load("fuzz")["results"]["generators"].items()):
+    for key, kinds in load("fuzz")["results"][by].items():
+        title = f"`{key}`" if by == "commands" else DAMAGED[key]
         total = sum(kinds.values())
         done, refused = kinds.get("ok", 0), kinds.get("refused", 0)
-        rows.append(
-            (DAMAGED[generator], f"{total:,}", f"{done:,}", f"{refused:,}", f"{total - done - refused:,}")
-        )
-    return _table(("damaged files", "cases", "done", "refused in one sentence", "anything else"), rows)
+        rows.append((title, f"{total:,}", f"{done:,}", f"{refused:,}", f"{total - done - refused:,}"))
+    head = "command" if by == "commands" else "damaged files"
+    return _table((head, "cases", "done", "refused in one sentence", "anything else"), rows)
 
 
 def _share(part: float) -> str:

@@ -14,11 +14,14 @@ __all__ = ["added", "main"]
 
 
 def added(runs: list[dict]) -> dict:
-    """One set of figures of several runs; the seeds are listed."""
+    """One set of figures of several runs; the seeds are listed.
+
+    A run that does not count by generator is part of the totals and of the commands only.
+    """
     counts: dict[str, dict[str, Counter[str]]] = {"commands": {}, "generators": {}}
     for run in runs:
         for what, found in counts.items():
-            for key, kinds in run[what].items():
+            for key, kinds in run.get(what, {}).items():
                 found.setdefault(key, Counter()).update(kinds)
     return {
         "seeds": sorted({run["seed"] for run in runs}),
