@@ -170,10 +170,16 @@ def main(arguments: list[str] | None = None) -> int:
         help="LATENCY:BYTES per cycle; may be repeated; default: 32 and the bus width",
     )
     parser.add_argument(
-        "--frames", type=int, default=None, help="of the recording, from its beginning; default: all"
+        "--frames",
+        type=int,
+        default=None,
+        help="number of frames, from the beginning of the recording; default: all",
     )
     parser.add_argument(
-        "--percentile", type=float, default=100.0, help="of the calibration data's values that int8 covers"
+        "--percentile",
+        type=float,
+        default=100.0,
+        help="share of the calibration data's values that int8 covers",
     )
     parser.add_argument("--json", default=None)
     parser.add_argument("--record", action="store_true", help="write results/voice.json, for the docs")
