@@ -9,7 +9,8 @@ A page says where a figure stands, in comments that no reader sees:
     ...
     <!-- end -->
 
-A path names a value of a record; a number gets commas between thousands, a share of 1 is a percentage where
+A path names a value of a record; a number gets commas between thousands, and a
+decimal below 1,000; a share of 1 is a percentage where
 the path ends in `:%`. `table NAME` is a function of this file, `lines PATH FIRST LAST` a part of a recorded
 output. `--check` writes nothing and fails where a page differs or a record is stale.
 """
@@ -63,9 +64,9 @@ def wanted(what: str) -> str:
     found = value(path)
     if what.endswith(":%"):
         return f"{found:.0%}".replace("%", " %")
-    return (
-        f"{found:,}" if isinstance(found, int) else f"{found:.1f}" if isinstance(found, float) else str(found)
-    )
+    if isinstance(found, float):
+        return f"{found:,.0f}" if found >= 1000 else f"{found:.1f}"
+    return f"{found:,}" if isinstance(found, int) else str(found)
 
 
 def value(path: str):
