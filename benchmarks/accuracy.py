@@ -2,7 +2,7 @@
 beside the float models.
 
     .venv/bin/python benchmarks/accuracy.py FOLDER [--on machine|rtl|reference] [--arch A] [--limit N]
-    [--layers] [--json FILE]
+    [--layers] [--json FILE] [--record]
 
 FOLDER holds models and real inputs under the names of `mlperf_tiny.json` (or of --table); docs/mlperf-tiny.md
 describes it. The benchmark fails where a layer has less than 99.5 % of its elements equal to ONNX Runtime's
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from record import record
 
 from systolith import api
 from systolith.evidence.layerwise import OrtLayers, literal_session
@@ -243,6 +244,14 @@ def compare_layers(partition: Plan, samples: Iterable[dict[str, np.ndarray]]) ->
     ]
 
 
+def worst(layers: list[dict]) -> tuple[dict, dict]:
+    """The least equal layer on ONNX Runtime's operands, and the least equal one on our own."""
+    return (
+        min(layers, key=lambda layer: (layer["alone_furthest"] <= 1, layer["equal"])),
+        min(layers, key=lambda layer: layer["chained_equal"]),
+    )
+
+
 def top1(outputs: list[np.ndarray]) -> np.ndarray:
     return np.array([output.argmax() for output in outputs])
 
@@ -378,14 +387,13 @@ def measure_folder(folder: Path, table: Path = TABLE, **options) -> list[dict]:
 # ----------------------------------------------------------------------------------------------------
 def agreement_row(result: dict) -> tuple[str, ...]:
     """Cells under `AGREEMENT`: of the layers, the worst."""
-    worst = min(result["layers"], key=lambda layer: (layer["alone_furthest"] <= 1, layer["equal"]))
-    chained = min(result["layers"], key=lambda layer: layer["chained_equal"])
+    alone, chained = worst(result["layers"])
     agreement, steps = result.get("top1_agreement", {}), result.get("tflite_steps")
     return (
         result["name"],
-        f"{shortened(worst['layer'], 40)} ({worst['op']})",
+        f"{shortened(alone['layer'], 40)} ({alone['op']})",
         str(result["samples"]),
-        f"{worst['equal']:.3%}",
+        f"{alone['equal']:.3%}",
         str(max(layer["alone_furthest"] for layer in result["layers"])),
         str(sum(layer["ties"] for layer in result["layers"])),
         f"{chained['chained_equal']:.2%}",
@@ -443,6 +451,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--layers", action="store_true", help="print every layer, too")
     parser.add_argument("--json", default=None)
+    parser.add_argument("--record", action="store_true", help="write results/accuracy.json, for the docs")
     given = parser.parse_args(arguments)
     reporter = Reporter()
     try:
@@ -469,6 +478,9 @@ def main(arguments: list[str] | None = None) -> int:
     if tflite_runtime() is None:
         reporter.line(NO_TFLITE)
     write_json(given.json, {"results": results})
+    if given.record:
+        command = f"python benchmarks/accuracy.py FOLDER --on {given.on} --arch {given.arch} --record"
+        record("accuracy", command, results, [f"core:{given.arch}", f"programs:{given.arch}"])
     return 0 if all(result["holds"] for result in results) else 1
 
 

@@ -9,7 +9,8 @@ A page says where a figure stands, in comments that no reader sees:
     ...
     <!-- end -->
 
-A path names a value of a record; a number gets commas between thousands, a share of 1 is a percentage where
+A path names a value of a record; a number gets commas between thousands, and a
+decimal below 1,000; a share of 1 is a percentage where
 the path ends in `:%`. `table NAME` is a function of this file, `lines PATH FIRST LAST` a part of a recorded
 output. `--check` writes nothing and fails where a page differs or a record is stale.
 """
@@ -20,6 +21,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from accuracy import worst
 from record import FOLDER, load, stale
 
 __all__ = ["PAGES", "render", "wanted"]
@@ -62,9 +64,9 @@ def wanted(what: str) -> str:
     found = value(path)
     if what.endswith(":%"):
         return f"{found:.0%}".replace("%", " %")
-    return (
-        f"{found:,}" if isinstance(found, int) else f"{found:.1f}" if isinstance(found, float) else str(found)
-    )
+    if isinstance(found, float):
+        return f"{found:,.0f}" if found >= 1000 else f"{found:.1f}"
+    return f"{found:,}" if isinstance(found, int) else str(found)
 
 
 def value(path: str):
@@ -146,7 +148,7 @@ def _lost(info: dict) -> dict[str, int]:
         ideal = (layer["macs"] - layer["skipped_macs"]) / info["peak_macs_per_cycle"]
         if layer["op"] in ("AveragePool", "GlobalAveragePool"):
             kind = "AveragePool"
-        elif "Depthwise" in layer["op"]:
+        elif layer["op"] == "DepthwiseConv":
             kind = "depthwise"
         elif index == 0 and layer["op"] == "Conv":
             kind = "first layer"
@@ -218,6 +220,93 @@ def board_cycles() -> str:
     )
 
 
+def agreement() -> str:
+    """Layers and answers of the int8 models against ONNX Runtime and TensorFlow Lite Micro."""
+    rows = []
+    for info in load("accuracy")["results"]:
+        alone, chained = worst(info["layers"])
+        answers, steps = info.get("top1_agreement", {}), info.get("tflite_steps")
+        reached = max(layer["chained_furthest"] for layer in info["layers"])
+        rows.append(
+            (
+                info["name"],
+                str(info["samples"]),
+                f"{alone['equal']:.3%} ({alone['op']})",
+                str(max(layer["alone_furthest"] for layer in info["layers"])),
+                str(sum(layer["ties"] for layer in info["layers"])),
+                f"{chained['chained_equal']:.1%} ({reached})",
+                *(_percent(answers.get(name)) for name in ("qdq_ort", "tflite")),
+                f"{steps['mean']:.2f} steps" if steps else "-",
+            )
+        )
+    head = ("model", "samples", "least equal layer", "furthest", "ties", "all layers", "top-1 as ORT")
+    rows = [tuple(cell.replace("%", " %") for cell in row) for row in rows]
+    return _table((*head, "top-1 as TFLite", "mean distance from TFLite"), rows) + _measured(
+        "accuracy", f"Run on {_where('accuracy')}"
+    )
+
+
+def accuracy() -> str:
+    """Scores of the float models, the published int8 models, and our calibration of the float models."""
+    rows = []
+    for info in load("accuracy")["results"]:
+        cell = _error if info["metric"] == "mse" else _percent
+        metric = "mean square error" if info["metric"] == "mse" else f"top-1: {info['labels_are']}"
+        score, own = info["score"], info.get("own", {})
+        cells = (cell(score.get(name)) for name in ("float", "qdq_ort", "core", "tflite"))
+        calibrated = (str(own.get("samples", "-")), cell(own.get("float")), f"**{cell(own.get('int8'))}**")
+        rows.append((info["name"], metric, str(info["samples"]), *cells, *calibrated))
+    head = ("model", "metric", "samples", "float", "int8 in ORT", "int8 on the core", "int8 in TFLite")
+    return _table((*head, "held out", "float on these", "**our calibration, on these**"), rows) + _measured(
+        "accuracy", f"Run on {_where('accuracy')}"
+    )
+
+
+def calibration() -> str:
+    """Distance from float by the share of values that int8 covers."""
+    models: dict[str, dict[str, str]] = {}
+    for info in load("calibration")["results"]:
+        same = "" if info["same_answers"] is None else f", {_percent(info['same_answers'])}"
+        models.setdefault(info["model"], {})[info["choice"]] = f"{info['distance']:.4f}{same}"
+    choices = next(iter(models.values()))
+    rows = [(choice, *(cells[choice] for cells in models.values())) for choice in choices]
+    return _table(("int8 covers", *models), rows) + _measured(
+        "calibration", "Run on the reference, whose bits the RTL gives"
+    )
+
+
+def voice_agreement() -> str:
+    """The voice detector's probabilities against float."""
+    rows = [
+        (
+            {"calibration": "first half, which calibrated", "the rest": "second half, held out"}.get(
+                info["frames"], info["frames"]
+            ),
+            f"{info['count']:,}",
+            f"{info['mean_difference']:.4f}",
+            f"{info['largest_difference']:.3f}",
+            f"{info['same_decision']:.2%}".replace("%", " %"),
+        )
+        for info in load("voice")["results"]["agreement"]
+    ]
+    head = ("frames", "count", "mean difference", "largest", "same decision")
+    return _table(head, rows) + _measured("voice", "Run on RTL")
+
+
+def voice_choices() -> str:
+    """The same with other settings of the quantiser."""
+    rows = []
+    for info in load("voice")["results"]["choices"]:
+        every, _, held_out = info["frames"]
+        difference, decision = (
+            [form.format(frames[key]).replace("%", " %") for frames in (every, held_out)]
+            for key, form in (("mean_difference", "{:.4f}"), ("same_decision", "{:.2%}"))
+        )
+        rows.append((info["choice"], *difference, *decision))
+    head = ("setting", "mean difference", "held out", "same decision", "held out")
+    return _table(head, rows) + _measured("voice", "Run on the reference, whose bits the RTL gives")
+
+
 def voice() -> str:
     """A frame of the voice detector."""
     rows = [
@@ -230,7 +319,7 @@ def voice() -> str:
             _share(info["utilisation"]),
             f"{info['hertz_for_real_time'] / 1000:,.0f} kHz",
         )
-        for info in load("voice")["results"]
+        for info in load("voice")["results"]["cores"]
     ]
     head = (
         "core",
@@ -245,8 +334,8 @@ def voice() -> str:
 
 
 def voice_layers() -> str:
-    """Layers of the voice detector on the first core."""
-    first = load("voice")["results"][0]
+    """Layers of the voice detector on array16."""
+    first = next(info for info in load("voice")["results"]["cores"] if info["arch"] == "array16")
     rows = [
         (
             layer["name"],
@@ -264,27 +353,55 @@ def voice_layers() -> str:
         f"{first['roofline_cycles']:,}",
         "",
     )
-    return _table(("layer", "MACs", "cycles", "roofline", "bound by"), [*rows, total])
+    return _table(("layer", "MACs", "cycles", "roofline", "bound by"), [*rows, total]) + _measured(
+        "voice", "Counted in RTL"
+    )
 
 
-def fuzz() -> str:
-    """Cases of the fuzzer by command, and how they ended."""
-    commands = load("fuzz")["results"]["commands"]
+#: Generators of the fuzzer, and what they damage.
+DAMAGED = {
+    "images": "images",
+    "onnx_files": "ONNX models",
+    "inputs": "archives of inputs",
+    "architectures": "TOML of cores",
+    "assembly": "assembly and words",
+}
+
+
+def fuzz(by: str) -> str:
+    """Cases of the fuzzer and how they ended: by `commands`, or by the `generators` that damage files."""
     rows = []
-    for command, kinds in commands.items():
+    for key, kinds in load("fuzz")["results"][by].items():
+        title = f"`{key}`" if by == "commands" else DAMAGED[key]
         total = sum(kinds.values())
         done, refused = kinds.get("ok", 0), kinds.get("refused", 0)
-        rows.append(
-            (f"`{command}`", f"{total:,}", f"{done:,}", f"{refused:,}", f"{total - done - refused:,}")
-        )
-    return _table(("command", "cases", "done", "refused in one sentence", "anything else"), rows)
+        rows.append((title, f"{total:,}", f"{done:,}", f"{refused:,}", f"{total - done - refused:,}"))
+    head = "command" if by == "commands" else "damaged files"
+    return _table((head, "cases", "done", "refused in one sentence", "anything else"), rows)
 
 
 def _share(part: float) -> str:
     return f"{part:.0%}".replace("%", " %")
 
 
+def _percent(part: float | None) -> str:
+    return "-" if part is None else _share(part)
+
+
+def _error(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _where(name: str) -> str:
+    """Backend and core of a record."""
+    first = load(name)["results"][0]
+    return f"{'the RTL' if first['on'] == 'rtl' else 'the ' + first['on']} of {first['arch']}"
+
+
 TABLES: dict[str, Callable[..., str]] = {
+    "accuracy": accuracy,
+    "agreement": agreement,
+    "calibration": calibration,
     "board-cycles": board_cycles,
     "boards": boards,
     "cycles": cycles,
@@ -293,6 +410,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "memories": memories,
     "recurrent": recurrent,
     "voice": voice,
+    "voice-agreement": voice_agreement,
+    "voice-choices": voice_choices,
     "voice-layers": voice_layers,
     "weight-rows": weight_rows,
 }

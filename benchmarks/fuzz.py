@@ -14,11 +14,15 @@ __all__ = ["added", "main"]
 
 
 def added(runs: list[dict]) -> dict:
-    """One set of figures of several runs; the seeds are listed."""
-    commands: dict[str, Counter[str]] = {}
+    """One set of figures of several runs; the seeds are listed.
+
+    A run that does not count by generator is part of the totals and of the commands only.
+    """
+    counts: dict[str, dict[str, Counter[str]]] = {"commands": {}, "generators": {}}
     for run in runs:
-        for command, kinds in run["commands"].items():
-            commands.setdefault(command, Counter()).update(kinds)
+        for what, found in counts.items():
+            for key, kinds in run.get(what, {}).items():
+                found.setdefault(key, Counter()).update(kinds)
     return {
         "seeds": sorted({run["seed"] for run in runs}),
         "cases": sum(run["cases"] for run in runs),
@@ -26,7 +30,10 @@ def added(runs: list[dict]) -> dict:
         "hours": round(sum(run["seconds"] for run in runs) / 3600, 2),
         "slowest_seconds": max(run["slowest_seconds"] for run in runs),
         "peak_megabytes": max(run["peak_megabytes"] for run in runs),
-        "commands": {command: dict(sorted(kinds.items())) for command, kinds in sorted(commands.items())},
+        **{
+            what: {key: dict(sorted(kinds.items())) for key, kinds in sorted(found.items())}
+            for what, found in counts.items()
+        },
     }
 
 

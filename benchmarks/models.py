@@ -18,6 +18,8 @@ from pathlib import Path
 from record import record
 
 from systolith import api
+from systolith.reference.conv import Conv
+from systolith.reference.graph import QGraph
 from systolith.report import LAYER_COLUMNS, Reporter, layer_rows, write_json
 from systolith.spec.arch import PRESETS, ArchConfig, load_arch
 from systolith.spec.memory import MemoryTiming
@@ -85,6 +87,15 @@ def memory_timing(text: str) -> MemoryTiming:
     return MemoryTiming(latency=int(latency), bytes_per_cycle=int(rate) if rate else None)
 
 
+def depthwise(graph: QGraph) -> set[str]:
+    """Names of the convolutions with several groups of one input channel each."""
+    return {
+        node.name
+        for node in graph.nodes
+        if isinstance(node.op, Conv) and node.op.group > 1 and node.op.weights.shape[1] == 1
+    }
+
+
 def measure(path: Path, calib: dict | None, arch: str | ArchConfig, memory: MemoryTiming, progress) -> dict:
     """One model on one architecture and memory."""
     result = api.verify(
@@ -94,6 +105,10 @@ def measure(path: Path, calib: dict | None, arch: str | ArchConfig, memory: Memo
     config = load_arch(arch)
     peer = PEERS["cycles"].get(path.stem, {}).get(str(config.macs_per_cycle))
     error = info["estimated_cycles"] / info["cycles"] - 1 if info["cycles"] else 0.0
+    deep = depthwise(api.import_model(path, calib).graph)
+    for layer in info["layers"]:
+        if layer["name"] in deep:
+            layer["op"] = "DepthwiseConv"
     return {
         **info,
         "model": path.stem,

@@ -113,7 +113,8 @@ def main() -> int:
     write_json(arguments.json, {"results": results})
     if arguments.record:
         kept = {info["arch"]: info for info in results}
-        record("speed", "python benchmarks/speed.py --builds --record", kept, ["core:array8", "core:array16"])
+        command = f"python benchmarks/speed.py{' --builds' if arguments.builds else ''} --record"
+        record("speed", command, kept, ["core:array8", "core:array16"])
     return 0
 
 

@@ -1,7 +1,7 @@
 """Silero VAD, a voice detector, frame by frame on RTL with its state on the core: accuracy, bits and cycles.
 
     .venv/bin/python benchmarks/voice.py FOLDER [--arch A]... [--memory LATENCY:BYTES]... [--frames N]
-    [--percentile P] [--json FILE]
+    [--percentile P] [--json FILE] [--record]
 
 FOLDER holds `silero_vad_16k_sequence.onnx` and a mono recording of 16 bit and 16 kHz, `speech_16k.wav`;
 docs/silero-vad.md says where they come from. The first half of the recording calibrates, the figures of the
@@ -33,6 +33,12 @@ UNITS, RATE = 128, 16_000
 NEW, CONTEXT = 512, 64
 #: Furthest mean difference of the probability, and least share of equal decisions.
 FURTHEST, LEAST_EQUAL, THRESHOLD = 0.03, 0.97, 0.5
+#: Settings of the quantiser that the docs compare.
+CHOICES = {
+    "least and greatest value (the default)": {},
+    **{f"{share}th percentile": {"percentile": share} for share in (99.999, 99.99, 99.9)},
+    "hidden states of 16 bits": {"hidden": 16},
+}
 KEPT = (
     "arch",
     "memory",
@@ -77,10 +83,12 @@ def in_float(model: Path, frames: np.ndarray) -> np.ndarray:
     return session.run(["speech_probs"], {"input": frames[:, 0], "h": zero, "c": zero})[0].ravel()
 
 
-def on_reference(partition: Plan, frames: np.ndarray) -> list[np.ndarray]:
-    """What the core must give, frame by frame, in int8."""
+def on_reference(partition: Plan, frames: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """What the core must give, frame by frame, in int8; and the probability of each frame."""
     runner, cores = Runner(partition), ReferenceCores(partition)
-    return [runner.run({"input": frame}, cores).raw[partition.graph.outputs[0]] for frame in frames]
+    runs = [runner.run({"input": frame}, cores) for frame in frames]
+    (output,) = partition.graph.outputs
+    return [run.raw[output] for run in runs], np.array([run.outputs["speech_probs"].item() for run in runs])
 
 
 def on_rtl(
@@ -123,6 +131,27 @@ def agreement(name: str, got: np.ndarray, expected: np.ndarray) -> dict:
     }
 
 
+def agreements(got: np.ndarray, expected: np.ndarray) -> list[dict]:
+    """The same of all frames, of the half that calibrated, and of the other."""
+    half = len(got) // 2
+    return [
+        agreement("all", got, expected),
+        agreement("calibration", got[:half], expected[:half]),
+        agreement("the rest", got[half:], expected[half:]),
+    ]
+
+
+def choices(model: Path, frames: np.ndarray, floats: np.ndarray) -> list[dict]:
+    """What other settings of the quantiser give, on the reference."""
+    found = []
+    for name, options in CHOICES.items():
+        calib = {"input": frames[: len(frames) // 2]}
+        partition = api.import_model(model, calib, STATES, **options)
+        _, probabilities = on_reference(partition, frames)
+        found.append({"choice": name, "frames": agreements(probabilities, floats)})
+    return found
+
+
 def memory_timing(text: str) -> MemoryTiming:
     """LATENCY:BYTES, in cycles and bytes per cycle."""
     latency, _, rate = text.partition(":")
@@ -141,10 +170,16 @@ def main(arguments: list[str] | None = None) -> int:
         help="LATENCY:BYTES per cycle; may be repeated; default: 32 and the bus width",
     )
     parser.add_argument(
-        "--frames", type=int, default=None, help="of the recording, from its beginning; default: all"
+        "--frames",
+        type=int,
+        default=None,
+        help="number of frames, from the beginning of the recording; default: all",
     )
     parser.add_argument(
-        "--percentile", type=float, default=100.0, help="of the calibration data's values that int8 covers"
+        "--percentile",
+        type=float,
+        default=100.0,
+        help="share of the calibration data's values that int8 covers",
     )
     parser.add_argument("--json", default=None)
     parser.add_argument("--record", action="store_true", help="write results/voice.json, for the docs")
@@ -161,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
         progress("calibrating")
         partition = api.import_model(model, {"input": frames[:half]}, STATES, percentile=given.percentile)
         progress("running on reference")
-        expected = on_reference(partition, frames)
+        expected, _ = on_reference(partition, frames)
     rows, results, compared = [], [], []
     for arch in given.arch or ["array8", "array16"]:
         for memory in given.memory or [MemoryTiming()]:
@@ -169,11 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
                 progress(f"running on {arch}")
                 info, probabilities = on_rtl(partition, frames, expected, arch, memory)
             results.append(info)
-            compared = [
-                agreement("all", probabilities, floats),
-                agreement("calibration", probabilities[:half], floats[:half]),
-                agreement("the rest", probabilities[half:], floats[half:]),
-            ]
+            compared = agreements(probabilities, floats)
             rows.append(
                 (
                     arch,
@@ -209,9 +240,13 @@ def main(arguments: list[str] | None = None) -> int:
     write_json(given.json, {"agreement": compared, "results": results})
     if given.record:
         kept = [{key: info[key] for key in KEPT} for info in results]
+        with reporter.progress() as progress:
+            progress("comparing settings of the quantiser")
+            other = choices(model, frames, floats)
         cores = dict.fromkeys(info["arch"] for info in results)
         depends = [f"{kind}:{core}" for core in cores for kind in ("core", "programs")]
-        record("voice", "python benchmarks/voice.py FOLDER --record", kept, depends)
+        found = {"cores": kept, "agreement": compared, "choices": other}
+        record("voice", "python benchmarks/voice.py FOLDER --record", found, depends)
     return 0 if compared[0]["holds"] and not any(info["frames_that_differ"] for info in results) else 1
 
 

@@ -44,7 +44,7 @@ class Board:
     part : Part
     memory : SdramTiming, OnChipRam   its clock is that of the whole design
     pin_cycles : int        registers between SDRAM controller and chip, there and back
-    baud : int              of the host link
+    baud : int              rate of the host link, in bits per second
     seed : int              of nextpnr's placement, where nobody asks for another: one that reaches the clock
     """
 

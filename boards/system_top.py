@@ -19,7 +19,7 @@ class BoardTop(Elaboratable, ABC):
 
     Parameters
     ----------
-    files : VerilogFiles   of the board's ``system``
+    files : VerilogFiles   Verilog of the board's ``system``
     """
 
     def __init__(self, board: Board, files: VerilogFiles) -> None:

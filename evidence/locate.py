@@ -54,7 +54,7 @@ class Location:
     stream           : 'load' or 'run'
     step             : number of the step, from 1, whose run stream it is; None where the plan has but one
     layer, nodes     : name, and nodes of the model; None and () where the instruction belongs to no layer
-    offset, text     : of the instruction in the PROGRAM region; its assembly
+    offset, text     : place of the instruction in the PROGRAM region; its assembly
     engine, ordinal  : who executes it; how many of that engine's instructions come before it in the stream
     cycle, begin     : since START, of the first wrong beat and of the instruction's first write; None without
                        a clock
@@ -62,11 +62,11 @@ class Location:
     first of the
                        memory (DATA region for 'data'), or entries of accumulators
     tensor, index    : the element at that address, where it is one of a tensor's
-    sums             : of a wrong OUTPUT in a program: the MATMULs whose sums it took, which may be the wrong
+    sums             : the MATMULs whose sums a wrong OUTPUT of a program took, which may be the wrong
                        ones
     waveform         : the file, or None
     window           : cycles in it, first and last, since START
-    time             : of the first wrong beat, in the waveform's unit of time
+    time             : time of the first wrong beat, in the waveform's unit of time
     trouble          : why there is no waveform, where one was asked for
     """
 

@@ -41,7 +41,7 @@ class PlanRun:
 
     Parameters
     ----------
-    outputs : of the model, in its own types
+    outputs : outputs of the model, in its own types
     values  : every tensor that the host saw, in the model's types: inputs, results of the host's steps, and
               what it read from the core
     raw     : int8 tensors that were read from the core

@@ -67,7 +67,7 @@ class MachineError(SystolithError):
     Parameters
     ----------
     code : ErrorCode
-    offset : int      of the instruction, in the PROGRAM region
+    offset : int      place of the instruction, in the PROGRAM region
     reason : str
     """
 

@@ -44,9 +44,9 @@ class Plan:
 
     Parameters
     ----------
-    name            : of the model
+    name            : name of the model
     steps           : in execution order
-    inputs, outputs : of the whole model, in its order
+    inputs, outputs : those of the whole model, in its order
     """
 
     name: str

@@ -44,8 +44,8 @@ class MemoryModel(MemoryTiming):
     latency, bytes_per_cycle  see `MemoryTiming`; the rate is that of each direction
     outstanding : int         bursts that each direction accepts before the first is answered
     stall_probability : float chance that a channel pauses for a cycle, for each channel
-    stall_seed : int          of the pauses
-    memory_bytes : int        addresses from here on answer DECERR; memory is sparse, so this costs nothing
+    stall_seed : int          seed of the pauses
+    memory_bytes : int        addresses from here on answer DECERR; memory is sparse
 
     Raises
     ------
@@ -122,7 +122,7 @@ class RtlBench:
     memory : MemoryModel
     waveform : Waveform      None: the design is built without waveforms, which is faster
     cache_dir : Path         of builds; None: the user's cache
-    optimise : str           of the C++ compiler
+    optimise : str           flag of the C++ compiler
 
     Raises
     ------
@@ -300,7 +300,7 @@ class RtlBench:
     def start_log(self, writes: bool = True) -> None:
         """Forget what was logged and log from now on; instructions of each engine are counted from 0.
 
-        Without `writes`, only that instructions are done, which costs next to nothing.
+        Without `writes`, only that instructions are done, which hardly slows the run.
         """
         self._lib.sim_log(self._handle, 1, writes)
 

@@ -143,7 +143,7 @@ class PyVerilatorDevice:
 
     Members
     -------
-    model : PyVerilatorModel   of the core
+    model : PyVerilatorModel   model of the core
     cycles : int               clock cycles since the first reset
 
     Raises

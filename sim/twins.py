@@ -97,7 +97,7 @@ def drive_at_random(
 
     Returns
     -------
-    cycle : int   of the first difference after reset; None where there is none
+    cycle : int   cycle of the first difference after reset; None where there is none
 
     Raises
     ------

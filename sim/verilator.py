@@ -122,11 +122,11 @@ def build(
     cpp : str          the harness, C++17; its ``extern "C"`` functions are the library's interface
     cache_dir : Path   see `tooling.cache.Cache`
     trace : str        the waveforms to compile in: 'vcd' or 'fst'; None: none
-    optimise : str     of the hot code
+    optimise : str     flag for the hot code
 
     Returns
     -------
-    path : Path   of the library; its cache entry stays as long as this process
+    path : Path   path of the library; its cache entry stays as long as this process
 
     Raises
     ------

@@ -60,7 +60,7 @@ class Image:
     program     : bytes of the PROGRAM region
     load_entry, load_count : offset and number of instructions of the load stream
     data_bytes  : size of the DATA region
-    inputs, outputs : of the model, in its order
+    inputs, outputs : those of the model, in its order
     tensors     : what the core steps read and give, in the DATA region
     steps       : in execution order
     states      : what a run leaves for the next one

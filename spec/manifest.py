@@ -15,7 +15,7 @@ class IoTensor:
     Parameters
     ----------
     name, dtype, shape : the model's own; dtype is a NumPy name: 'float32', 'int8' or 'uint8'
-    scale, zero_point  : of the int8 value on the core: real = scale * (q - zero_point)
+    scale, zero_point  : those of the int8 value on the core: real = scale * (q - zero_point)
     offset             : first byte in the DATA region
     order              : memory order of the axes, outermost first; the tensor is stored densely as int8 in
                          that order. A uint8 value is stored minus 128; a float32 value is quantised by the
@@ -45,8 +45,8 @@ class StateInfo:
 
     Parameters
     ----------
-    name    : of the node that keeps it
-    offset  : of its first byte in the DATA region
+    name    : name of the node that keeps it
+    offset  : place of its first byte in the DATA region
     initial : its bytes before the first run, in hexadecimal
     """
 

@@ -55,7 +55,7 @@ class HostNode:
     name, op : the model's own
     reason   : why it is not on the core, one clause
     macs     : multiply-accumulates of one inference
-    elements : of its results; ``None`` where their shape is known only once the model runs
+    elements : number of elements of its results; ``None`` where their shape is known only once the model runs
     bytes    : int8 bytes that it takes from the core or gives to it
     """
 

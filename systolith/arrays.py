@@ -104,8 +104,8 @@ def input_specs(model: Plan) -> Specs:
 def random_inputs(model: Plan | QGraph, seed: int) -> dict[str, np.ndarray]:
     """Seeded random inputs of the model's own types.
 
-    The int8 values of what the core reads cover the whole range. Of what only the host reads, uint8 and int8
-    cover theirs, floats lie from 0 to 1, and other integers are 0 or 1, which are valid as indices too.
+    Int8 inputs of the core cover the whole range. Among inputs that only the host reads, uint8 and int8 cover
+    theirs, floats lie from 0 to 1, and other integers are 0 or 1, which are valid as indices too.
     """
     plan = Plan.of(model)
     rng, formats = np.random.default_rng(seed), plan.formats

@@ -35,8 +35,8 @@ class StepRun:
     ----------
     step    : what ran
     seconds : wall time
-    cycles  : of a core step's run stream; 0 on the reference and the machine, which have no clock, and of a
-              host step
+    cycles  : cycles of a core step's run stream; 0 for a host step, and on the reference and the machine,
+              which have no clock
     """
 
     step: Step = field(repr=False)
@@ -55,7 +55,7 @@ class RunResult:
     values       : all tensors that the host saw, in the model's own types
     written      : int8 tensors that were written for the core
     steps        : what each step of the plan took
-    load_cycles  : of the load stream
+    load_cycles  : cycles of the load stream
     layer_cycles : counted on a device with a clock that tells when instructions are done; else None
     tools        : what built the simulated device, by name, see `tooling.tools.Tool.as_dict`
     """
@@ -71,7 +71,7 @@ class RunResult:
 
     @property
     def cycles(self) -> int:
-        """Of all run streams together; 0 on the reference, which has no clock."""
+        """Cycles of all run streams together; 0 on the reference, which has no clock."""
         return sum(run.cycles for run in self.steps)
 
     @property

@@ -39,7 +39,7 @@ class Header:
 
     Parameters
     ----------
-    shape, dtype : of the array
+    shape, dtype : those of the array
     start        : bytes before its first element
     """
 

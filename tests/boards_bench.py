@@ -12,7 +12,7 @@ from tests.link_model import damage
 __all__ = ["SMALL", "FaultyBoard", "simulate"]
 
 _ARCH = dataclasses.replace(PRESETS["tiny"], name="small", bus_bits=32)
-#: Its chip starts up faster than a real one, which costs nothing but the wait.
+#: Its chip starts up faster than a real one, so that a test waits less.
 SMALL = Board(
     name="small",
     title="small",

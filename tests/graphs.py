@@ -89,7 +89,7 @@ class GraphBuilder:
 
     Parameters
     ----------
-    seed : int          of the contents, and of the decisions if there is no `decide`
+    seed : int          seed of the contents, and of the decisions if there is no `decide`
     decide : callable   ``decide(low, high)`` gives an integer of that range, both ends included
     """
 

@@ -26,6 +26,7 @@ SAMPLES = 12
 
 
 accuracy, boards, models, recurrent = map(script, ("accuracy", "boards", "models", "recurrent"))
+calibration, fuzz = map(script, ("calibration", "fuzz"))
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +252,51 @@ def test_models_on_rtl(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("digits_int8_qdq\ttiny\t") for line in lines) == 2
     assert "\t".join(models.COLUMNS) in lines and lines.count("\t".join(models.LAYER_COLUMNS)) == 2
+
+
+def test_depthwise_convolutions_are_told_apart() -> None:
+    # Six output channels in groups: depthwise, grouped, dense, and dense with one input channel.
+    shapes = {6: (6, 1, 3, 3), 2: (6, 3, 3, 3), 1: (6, 6, 3, 3), 0: (6, 1, 3, 3)}
+    fields = {"bias": None, "strides": (1, 1), "dilations": (1, 1), "pads": (0, 0, 0, 0), "x_zero": 0}
+    nodes = [
+        SimpleNamespace(
+            name=str(key),
+            op=Conv(weights=np.zeros(shape, np.int8), group=max(key, 1), requant=None, **fields),
+        )
+        for key, shape in shapes.items()
+    ]
+    assert models.depthwise(SimpleNamespace(nodes=nodes)) == {"6"}
+
+
+def test_calibration_measures_every_choice(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    assert calibration.main([str(folder), "--table", str(folder / "table.json"), "--json", str(path)]) == 0
+    results = json.loads(path.read_text())["results"]
+    assert [info["choice"] for info in results] == [
+        "least and greatest value",
+        *("99.999th percentile", "99.99th percentile", "99.9th percentile"),
+        "the published int8 model",
+    ]
+    for info in results:
+        assert info["samples"] == SAMPLES // 2 and info["same_answers"] >= 0.8
+    # Logits: int8 is near to float, and never equal to it. Choices are measured apart.
+    assert all(0 < info["distance"] < 2 for info in results)
+    assert len({info["distance"] for info in results}) >= 3
+
+
+def test_few_samples_say_nothing_of_calibration(folder: Path) -> None:
+    (entry, _) = accuracy.entries(folder / "table.json")
+    assert calibration.measure(folder, entry, limit=3) == []
+
+
+def test_runs_of_the_fuzzer_add_up() -> None:
+    run = {"seed": 1, "cases": 3, "failed": 0, "seconds": 3600.0, "slowest_seconds": 2.0, "peak_megabytes": 5}
+    first = {**run, "commands": {"run": {"ok": 1, "refused": 2}}}
+    second = {**first, "seed": 2, "slowest_seconds": 1.0, "generators": {"images": {"ok": 1, "refused": 2}}}
+    found = fuzz.added([first, second])
+    assert (found["cases"], found["hours"], found["slowest_seconds"], found["seeds"]) == (6, 2.0, 2.0, [1, 2])
+    assert found["commands"] == {"run": {"ok": 2, "refused": 4}}
+    assert found["generators"] == {"images": {"ok": 1, "refused": 2}}
 
 
 def test_recurrent_layers_are_measured_step_by_step(tmp_path: Path) -> None:

@@ -56,6 +56,18 @@ def test_it_measures_bits_cycles_and_agreement(folder, capsys):
     assert "equal" in capsys.readouterr().out
 
 
+def test_settings_of_the_quantiser_are_compared(folder):
+    model, frames = folder / voice.MODEL, voice.recording(folder / voice.RECORDING)[:12]
+    floats = voice.in_float(model, frames)
+    found = voice.choices(model, frames, floats)
+    assert [info["choice"] for info in found] == list(voice.CHOICES)
+    for info in found:
+        assert [entry["count"] for entry in info["frames"]] == [12, 6, 6]
+        # The reference follows the float model; the state goes from frame to frame.
+        assert info["frames"][0]["mean_difference"] < 0.2
+    assert len({info["frames"][0]["mean_difference"] for info in found}) > 1
+
+
 def test_frames_repeat_the_end_of_the_one_before(folder):
     frames = voice.recording(folder / voice.RECORDING)
     assert frames.shape == (25, 1, voice.CONTEXT + voice.NEW)

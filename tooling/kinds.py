@@ -19,7 +19,7 @@ class Kind:
     ask : tuple       the arguments with which it says it
     package : str     of PyPI; None: it is native always
     script : str      the program in that package
-    extra : str       of this project, which brings the package
+    extra : str       extra of this project that brings the package
     partner : str     the program whose output it takes: both come from the same place
     system : str      how a system's package manager calls it
     """

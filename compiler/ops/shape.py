@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from systolith.compiler.base.errors import UnsupportedError
+from systolith.compiler.base.errors import ModelError, UnsupportedError
 from systolith.compiler.ops.registry import NodeView, constant, register
 from systolith.compiler.ops.values import Builder, Const, Quant, Value
 from systolith.reference.reshape import Reshape
@@ -27,10 +27,22 @@ def _reshape(builder: Builder, node: NodeView, shape: tuple[int, ...]) -> Value:
     return builder.move(value, node.name, node.op_type, Reshape(shape=shape), shape, node.outputs[0])
 
 
+def _list(node: NodeView) -> list[int]:
+    shape = constant(node, 1)
+    if shape.ndim != 1:
+        raise ModelError(
+            "import",
+            node.name,
+            f"the shape that Reshape reads must be a list, not an array of shape {list(shape.shape)}",
+            "give it one axis",
+        )
+    return shape.tolist()
+
+
 @register("Reshape", attributes=("allowzero", "shape"), moves=True)
 def convert_reshape(builder: Builder, node: NodeView) -> Value:
     """Zeros copy an extent (unless allowzero is 1), one -1 is inferred."""
-    wanted = node.attrs["shape"] if "shape" in node.attrs else constant(node, 1).tolist()
+    wanted = node.attrs["shape"] if "shape" in node.attrs else _list(node)
     old = node.values[0].shape
     if not node.attrs.get("allowzero", 0):
         wanted = [

@@ -51,6 +51,20 @@ def _check_operands(node: onnx.NodeProto, low: int, high: int) -> None:
         )
 
 
+def _check_attributes(node: onnx.NodeProto, operator: str) -> None:
+    """Refuse attributes of another type than the float operator's: onnx does not check Microsoft's."""
+    known = onnx.defs.get_schema(operator).attributes
+    for attribute in node.attribute:
+        if attribute.name in known and attribute.type != known[attribute.name].type.value:
+            kind = onnx.AttributeProto.AttributeType.Name(known[attribute.name].type.value)
+            raise ModelError(
+                "import",
+                node.name,
+                f"attribute {attribute.name!r} of {node.op_type} must be of type {kind}",
+                "correct that attribute",
+            )
+
+
 class _Expander:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -146,6 +160,7 @@ class _Expander:
             operands = [take(*names[at : at + 3]) for at in range(2, len(names), 3)]
         else:
             return None
+        _check_attributes(node, operator)
         result = f"{node.name}/float"
         middle = helper.make_node(operator, operands, [result], node.name)
         middle.attribute.extend(attributes)

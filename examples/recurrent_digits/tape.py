@@ -16,7 +16,7 @@ class Value:
     Members
     -------
     data : array
-    grad : array of its shape, once `backward` has run
+    grad : array with the same shape, once `backward` has run
     """
 
     def __init__(

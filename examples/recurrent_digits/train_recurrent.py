@@ -131,7 +131,7 @@ def bilstm_nodes() -> list[onnx.NodeProto]:
             pads=[1, 1, 1, 1],
         ),
         helper.make_node("Relu", ["seen"], ["positive"], name="relu"),
-        # Channels innermost, as the core holds them: this costs nothing there.
+        # Channels innermost, as the core holds them: there this takes no instruction.
         helper.make_node("Transpose", ["positive"], ["rows"], name="rows", perm=[2, 0, 3, 1]),
         helper.make_node("Reshape", ["rows", "frames_shape"], ["frames"], name="frames"),
         helper.make_node(
@@ -157,7 +157,7 @@ class Network:
     initial : from a generator to the parameters, under their names in ONNX
     logits : from parameters and N x 1 x 8 x 8 images to N x 10 logits
     nodes, constants : the graph in ONNX, and what it holds beside the parameters
-    shape : of the input `image`, which holds the image's values in order
+    shape : shape of the input `image`, which holds the image's values in order
     """
 
     initial: Callable[[np.random.Generator], dict[str, np.ndarray]]

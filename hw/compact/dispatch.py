@@ -32,15 +32,15 @@ class CompactDispatch(wiring.Component):
     Members
     -------
     start, stop : In(1)           begin at `entry`, first thing after reset; begin nothing more
-    entry, base, size : In        of the PROGRAM region; multiples of 16
+    entry, base, size : In        the PROGRAM region; multiples of 16
     bus : Out(ReadSignature)
     transfer, matrix, output : Out(UnitSignature)
     store : Out(1)                what `transfer` has is a STORE
     done : Out                    one bit per engine: an instruction is done
     retired : Out(1)              HALT or NOP
     error, error_code, error_offset : Out   in the cycle in which it happens
-    offset, oldest : Out          of the instruction at the head, of one that waits for something outside its
-                     unit
+    offset, oldest : Out          places of the instruction at the head, and of one that waits for something
+                     outside its unit
     moved : Out(1)                something happened, for the watchdog
     finished : Out(1)             HALT has come and every unit is idle
     idle : Out(1)                 no burst is under way

@@ -104,7 +104,7 @@ class VectorEngine(wiring.Component):
             for name, field in (("nx", b.nx), ("ny", b.ny), ("kx", p.kx), ("ky", p.ky))
         )
         chunks = Loop(m, len(b.bytes), "chunks")
-        first = Signal()  # of a window, or of a pair of operands
+        first = Signal()  # the first chunk of a window, or of a pair of operands
         #: Where the row, the pixel and the chunk of an operand begin.
         places = {
             name: [Signal(address, name=f"{name}_{of}", reset_less=True) for of in ("row", "px", "at")]
@@ -112,7 +112,7 @@ class VectorEngine(wiring.Component):
         }
         k_row, k_at = (
             Signal(address, name=name, reset_less=True) for name in ("k_row", "k_at")
-        )  # of a window, its row and position
+        )  # row and position of a window
         a_row, a_px, a_at = places["a"]
         # Wide enough for every program: a coordinate that wrapped around could look like one in the window.
         fields = {f.name: f for f in isa_for(arch).by_mnemonic["POOL"].fields}

@@ -23,7 +23,7 @@ def registered_product(m: Module, platform, a, b, name: str, *, take=None) -> Si
                 one without its registers
     a, b        operands
     take        `b` is taken at the end of the cycles in which it is 1; None: of every cycle
-    name : str  of the product's register; those of the operands have ``_a`` and ``_b`` after it
+    name : str  name of the product's register; those of the operands have ``_a`` and ``_b`` after it
     """
     a, b = (
         value if value.shape().signed else Cat(value, Const(0, 1)).as_signed()

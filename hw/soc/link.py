@@ -46,7 +46,7 @@ class HostLink(wiring.Component):
 
     Parameters
     ----------
-    bus_bits, addr_bits : int   of the memory bus
+    bus_bits, addr_bits : int   widths of the memory bus
     divisor : int               clock cycles per bit of the line, at least `MIN_DIVISOR`
     payload_bytes : int         see `LinkEngine`
 
@@ -102,7 +102,7 @@ class LinkEngine(wiring.Component):
 
     Parameters
     ----------
-    bus_bits, addr_bits : int   of the memory bus; the link reaches its first `REACH` bytes
+    bus_bits, addr_bits : int   widths of the memory bus; the link reaches its first `REACH` bytes
     payload_bytes : int         most bytes of one request, a power of two
 
     Members

@@ -24,7 +24,7 @@ class OnChipRam:
     Parameters
     ----------
     bytes : int      its size
-    clock_hz : int   of the whole design
+    clock_hz : int   clock of the whole design
     """
 
     bytes: int
@@ -37,7 +37,7 @@ class OnChipMemory(wiring.Component):
     Parameters
     ----------
     size : int        bytes: a power of two from 1 KiB to 128 KiB
-    addr_bits : int   of the bus
+    addr_bits : int   width of the bus's addresses
 
     Members
     -------

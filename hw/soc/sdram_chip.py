@@ -28,7 +28,7 @@ class SdramTiming:
     Parameters
     ----------
     clock_hz : int         of controller and chip
-    bits : int             of a word: 16 or 32
+    bits : int             width of a word: 16 or 32
     rows, columns, banks : int   powers of two
     cas_latency : int      2 or 3, cycles from READ to its first word
     t_ck : float           shortest clock period at this CAS latency

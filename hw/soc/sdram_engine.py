@@ -63,7 +63,7 @@ class SdramEngine(wiring.Component):
     Parameters
     ----------
     timing : SdramTiming
-    bus_bits : int      of a beat: 1, 2, 4 or 8 words
+    bus_bits : int      width of a beat: 1, 2, 4 or 8 words
     pin_cycles : int    registers between `pins` and the chip, to and fro together: 0 if these are the pins, 2
                  behind registered buffers
 

@@ -54,8 +54,8 @@ class BenchSettings:
 
     Parameters
     ----------
-    arch : ArchConfig   of the design
-    seed : int          of every random choice
+    arch : ArchConfig   architecture of the design
+    seed : int          seed of every random choice
     count : int         instructions per test (`core`: inferences)
     image : str         path of a program image, for `core`
     """

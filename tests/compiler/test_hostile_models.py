@@ -39,6 +39,10 @@ def constant(model: onnx.ModelProto, name: str) -> onnx.TensorProto:
     return next(tensor for tensor in model.graph.initializer if tensor.name == name)
 
 
+def shape_of_two_axes(model: onnx.ModelProto) -> None:
+    replaced(constant(model, node(model, "Reshape").input[1]), np.array([[1], [-1]]))
+
+
 def weights(model: onnx.ModelProto, kind: str) -> onnx.TensorProto:
     """The int8 weights of a layer."""
     made = {name: node for node in model.graph.node for name in node.output}
@@ -159,6 +163,7 @@ CASES = {
     "group 0": (set_attribute("Conv", "group", 0), ["node_conv", "'group' holds 0"]),
     "group -1": (set_attribute("Conv", "group", -1), ["node_conv", "'group' holds -1"]),
     "group 7": (set_attribute("Conv", "group", 7), ["node_conv", "group 7"]),
+    "shape of two axes": (shape_of_two_axes, ["node_reshape", "[2, 1]"]),
     "stride 0": (set_attribute("Conv", "strides", [0, 1]), ["node_conv", "'strides' holds 0"]),
     "dilation -1": (set_attribute("Conv", "dilations", [1, -1]), ["node_conv", "'dilations' holds -1"]),
     "kernel that is not the weights'": (
@@ -194,6 +199,14 @@ def test_refused_by_name(case: str) -> None:
         partition_model(model)
     text = str(caught.value)
     assert "\n" not in text and all(word in text for word in words), text
+
+
+@pytest.mark.parametrize("value", [[1, 0, 0, 1], "one"], ids=["list", "text"])
+def test_attributes_of_microsoft_have_the_type_of_onnx(value: object) -> None:
+    model = onnx.ModelProto.FromString(next(seed.model for seed in seeds() if seed.name == "qlinear"))
+    attribute(model, "QGemm", "beta", value)
+    with pytest.raises(CompileError, match="'gemm'.*'beta' of QGemm must be of type FLOAT"):
+        partition_model(model)
 
 
 def test_tensors_that_are_too_many_together_are_refused() -> None:

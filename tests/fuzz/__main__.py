@@ -53,21 +53,25 @@ def main(
         hours = 1.0
     begin = time.monotonic()
     deadline = None if hours is None else begin + hours * 3600
-    counts: dict[str, Counter[str]] = {}
+    by_command: dict[str, Counter[str]] = {}
+    by_generator: dict[str, Counter[str]] = {}
     slowest, largest, failed, told = 0.0, 0, 0, begin
     with Pool(jobs) as pool:
         for case, outcome in pool.run(_until(_in_turn(only, seed, first), cases, deadline)):
-            counts.setdefault(case.argv[0], Counter())[outcome.kind] += 1
+            for counts, key in ((by_command, case.argv[0]), (by_generator, case.generator)):
+                counts.setdefault(key, Counter())[outcome.kind] += 1
             slowest, largest = max(slowest, outcome.seconds), max(largest, outcome.peak)
             if time.monotonic() - told > _TOLD_SECONDS:
                 told = time.monotonic()
-                click.echo(f"{sum(map(Counter.total, counts.values())):,} cases, {failed} failed", err=True)
+                click.echo(
+                    f"{sum(map(Counter.total, by_command.values())):,} cases, {failed} failed", err=True
+                )
             if outcome.kind in FAULTS:
                 failed += 1
                 folder = Path(save) / f"{outcome.kind.replace(' ', '-')}-{seed}-{failed}"
                 save_case(folder, case, outcome)
                 click.echo(_told(case, outcome) + f"\n  python -m tests.fuzz replay {folder}", err=True)
-    total = sum(map(Counter.total, counts.values()))
+    total = sum(map(Counter.total, by_command.values()))
     figures = {
         "seed": seed,
         "cases": total,
@@ -75,7 +79,8 @@ def main(
         "seconds": round(time.monotonic() - begin, 1),
         "slowest_seconds": round(slowest, 2),
         "peak_megabytes": largest >> 20,
-        "commands": {command: dict(sorted(kinds.items())) for command, kinds in sorted(counts.items())},
+        "commands": _plain(by_command),
+        "generators": _plain(by_generator),
     }
     text = json.dumps(figures, indent=2)
     click.echo(text)
@@ -106,6 +111,10 @@ def _in_turn(only: tuple[str, ...], seed: int, first: int) -> Iterator[Case]:
     while True:
         for stream in streams:
             yield next(stream)
+
+
+def _plain(counts: dict[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    return {key: dict(sorted(kinds.items())) for key, kinds in sorted(counts.items())}
 
 
 def _until(stream: Iterator[Case], cases: int | None, deadline: float | None) -> Iterator[Case]:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, cast
@@ -53,16 +53,18 @@ class Case:
 
     Parameters
     ----------
-    name    : says what was done to the files; need not be unique
-    files   : contents by file name; they lie in the folder in which the command runs
-    argv    : arguments of `systolith`
-    allowed : exit statuses that are right; 1, a difference between levels, only where it is listed
+    name      : says what was done to the files; need not be unique
+    files     : contents by file name; they lie in the folder in which the command runs
+    argv      : arguments of `systolith`
+    allowed   : exit statuses that are right; 1, a difference between levels, only where it is listed
+    generator : name of the generator that made it, filled in by `case_at`
     """
 
     name: str
     files: Mapping[str, bytes]
     argv: tuple[str, ...]
     allowed: tuple[int, ...] = (0, 2)
+    generator: str = ""
 
 
 class Generator(Protocol):
@@ -264,7 +266,8 @@ def case_at(generator: Generator, name: str, seed: int, first: int = 0) -> Itera
     """Cases of a generator from number `first` on: each has a random generator of its own, from seed and
     number, so that any one can be made again alone."""
     for number in itertools.count(first):
-        yield next(generator.cases(random.Random(f"{name}/{seed}/{number}")))
+        case = next(generator.cases(random.Random(f"{name}/{seed}/{number}")))
+        yield replace(case, generator=name)
 
 
 def save_case(folder: Path, case: Case, outcome: Outcome) -> None:

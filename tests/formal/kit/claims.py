@@ -43,7 +43,7 @@ class Claims:
     Attributes
     ----------
     ports : dict   name -> signal: what the prover may choose in every cycle
-    names : list   of all conditions, with their kind before them
+    names : list   names of all conditions, with their kind before them
     """
 
     def __init__(self, m: Module) -> None:

@@ -21,7 +21,7 @@ def returns_to_owner(
 
     Parameters
     ----------
-    owner : slice   of the register's payload
+    owner : slice   bits of the register's payload
     last : int      bit of its payload, None: each is the last of its burst
     """
     valid, waits = inside[f"{register}.o__valid"], inside[f"{register}.waits"]

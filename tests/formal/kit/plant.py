@@ -25,7 +25,7 @@ class Plant:
     name : str      what is wrong, in a few words
     module : str    as ``systolith.hw.leaf.nest``
     old, new : str  text that stands in the module once, and what stands there instead
-    claim : str     of the proof, that the bug breaks
+    claim : str     the proof's claim that the bug breaks
     """
 
     name: str

@@ -20,7 +20,7 @@ class Ring:
 
     Parameters
     ----------
-    path : str       of its submodule
+    path : str       path of its submodule
     depth : int      that it was made with
     buffered : bool  it is a `SyncFIFOBuffered`
 

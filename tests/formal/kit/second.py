@@ -1,4 +1,4 @@
-"""A second prover: yosys's own `sat`, which unrolls by itself and asks MiniSat."""
+"""A second prover: yosys's own `sat`, with its own unrolling and MiniSat."""
 
 from systolith.tooling.cache import Cache
 from tests.formal.kit.model import ModelError, yosys

@@ -35,7 +35,7 @@ class Passage:
     ahead : Signal      entries before it
     kept : Signal       that entry
     turn : Value        it is the next to leave
-    prefix : str        of the names of the claims
+    prefix : str        prefix of the names of the claims
     """
 
     def __init__(

@@ -41,7 +41,7 @@ async def give(ctx, unit, arch: ArchConfig, instr: Instr, rng: random.Random, ga
 
     Parameters
     ----------
-    unit : UnitSignature   of the component under test
+    unit : UnitSignature   signature of the component under test
     gap : float            probability of a pause in each cycle
     """
 

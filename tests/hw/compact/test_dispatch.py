@@ -36,7 +36,7 @@ class Run:
     words : list                program: instructions, or their bytes
     takes : index -> cycles     that a unit needs for an instruction
     fails : dict                index of an instruction whose unit reports this error
-    latency : int               of the bus, from a burst to its first beat
+    latency : int               cycles of the bus, from a burst to its first beat
     bad : set                   bursts, by their number, whose last beat is an error
     """
 
