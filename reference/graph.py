@@ -92,6 +92,19 @@ class Op:
         """The operator with its result looked up in a table; None where it cannot do that."""
         return None
 
+    def only_pads(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...] | None:
+        """(before, after) of each axis, where all that the operator does with an operand of this shape is to
+        put the code `fill` around it; None of any other operator."""
+        return None
+
+    #: Code that it puts there.
+    fill: int = 0
+
+    def padded(self, pads: tuple[int, int, int, int], fill: int) -> Op | None:
+        """The operator with so many more rows and columns (top, left, bottom, right) of `fill` around its
+        operand; None where it cannot add them."""
+        return None
+
     def carrying(self) -> Op:
         """The operator with its state carried from run to run.
 

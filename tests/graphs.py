@@ -25,6 +25,7 @@ from systolith.reference.max_pool import MaxPool
 from systolith.reference.mul import Mul
 from systolith.reference.recurrent import Recurrent
 from systolith.reference.reshape import Reshape
+from systolith.reference.select import Select
 from systolith.reference.take import Take
 from systolith.reference.transpose import Transpose
 from systolith.spec import numerics
@@ -378,6 +379,25 @@ class GraphBuilder:
             Reshape(shape=(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])), x
         )
 
+    def select(self, x: str) -> str:
+        """Indices of some axes: slices with steps, backwards too, repetitions, paddings, or any."""
+
+        def chosen(extent: int) -> tuple[int, ...] | None:
+            start, step = self.integer(0, extent - 1), self.integer(1, 3)
+            most = 2 * extent
+            return self.choose(
+                None,
+                tuple(range(start, extent, step)),
+                tuple(range(start, -1, -step)),
+                tuple(i // step for i in range(extent * step))[:most],
+                (*range(extent), *range(start, extent)),
+                (-1,) * start + tuple(range(extent)) + (-1,) * step,
+                tuple(self.integer(-1, extent - 1) for _ in range(self.integer(1, extent + 1))),
+            )
+
+        indices = (None, *(chosen(extent) for extent in self.shape(x)[1:]))
+        return self.append(Select(indices=indices, fill=self.zero()), x)
+
     def take(self, x: str) -> str:
         """One index of an axis that is not the batch."""
         axis = self.integer(1, len(self.shape(x)) - 1)
@@ -446,6 +466,7 @@ class GraphBuilder:
             else [self.matmul, self.matmul]
         )
         steps += [self.max_pool, self.average_pool] if rank == 4 else []
+        steps += [self.select]
         steps += [self.take] if rank > 2 else []
         return self.choose(*steps)(x)
 

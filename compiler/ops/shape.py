@@ -12,7 +12,6 @@ from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.ops.registry import NodeView, constant, register
 from systolith.compiler.ops.values import Builder, Const, Quant, Value
 from systolith.reference.reshape import Reshape
-from systolith.reference.take import Take
 from systolith.reference.transpose import Transpose
 
 __all__ = ["convert_reshape", "convert_transpose"]
@@ -125,25 +124,3 @@ def to_float(node: NodeView) -> bool:
 def convert_cast(builder: Builder, node: NodeView) -> Value:
     """The value itself."""
     return replace(node.values[0])
-
-
-def one_constant_index(node: NodeView) -> bool:
-    """the index must be a single constant."""
-    index = node.value(1)
-    return isinstance(index, Const) and index.array.ndim == 0
-
-
-@register("Gather", attributes=("axis",), constraints=(one_constant_index,))
-def convert_gather(builder: Builder, node: NodeView) -> Value:
-    """One index of an axis, which goes."""
-    old = node.values[0].shape
-    axis = node.attrs.get("axis", 0) % len(old)
-    index = int(node.value(1).array) % old[axis]
-    return builder.move(
-        node.values[0],
-        node.name,
-        "Gather",
-        Take(axis=axis, index=index),
-        (*old[:axis], *old[axis + 1 :]),
-        node.outputs[0],
-    )
