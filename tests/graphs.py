@@ -18,6 +18,7 @@ from systolith.reference.add import Add
 from systolith.reference.average_pool import AveragePool
 from systolith.reference.concat import Concat
 from systolith.reference.conv import Conv
+from systolith.reference.conv_transpose import ConvTranspose
 from systolith.reference.graph import QGraph, QNode, QTensor, Requant
 from systolith.reference.lookup import Lookup
 from systolith.reference.matmul import MatMul
@@ -256,6 +257,36 @@ class GraphBuilder:
         )
         return self.append(op, x)
 
+    def conv_transpose(self, x: str) -> str:
+        """With kernels shorter and longer than the stride, and results that reach beyond them."""
+        c, spatial = self.shape(x)[1], self.shape(x)[2:]
+        group = self.choose(1, c)
+        m = group * self.integer(1, max(1, 12 // group))
+        sizes = [(self.integer(1, 5), self.integer(1, 3), self.integer(1, 2)) for _ in spatial]
+        if len(sizes) == 1:
+            sizes.insert(0, (1, 1, 1))
+        kernel, strides, dilations = zip(*sizes, strict=True)
+        pads, out = [], []
+        for extent, (k, s, d) in zip((1, *spatial)[-2:], sizes, strict=True):
+            full = (extent - 1) * s + (k - 1) * d + 1
+            pads.append(self.integer(0, min(k - 1, full - 1)))
+            out.append(self.integer(1, full - pads[-1] + self.choose(0, s - 1)))
+        if len(spatial) == 1:
+            pads[0], out[0] = 0, 1
+        weights = self.weights(m, c // group, *kernel)
+        op = ConvTranspose(
+            weights=weights,
+            bias=self.rng.integers(-20000, 20000, m).astype(np.int32),
+            strides=strides,
+            dilations=dilations,
+            pads=tuple(pads),
+            out=tuple(out),
+            group=group,
+            x_zero=self.tensors[x].zero_point,
+            requant=self.requant(m, weights[0].size),
+        )
+        return self.append(op, x)
+
     def matmul(self, x: str, m: int | None = None) -> str:
         k, m = self.tensors[x].shape[-1], m or self.integer(1, 40)
         op = MatMul(
@@ -461,7 +492,7 @@ class GraphBuilder:
         rank = len(self.shape(x))
         steps = [self.lookup, self.block, self.residual, self.with_constant, self.concat, self.reshape]
         steps += (
-            [self.conv, self.conv, self.depthwise, self.transpose, self.gate]
+            [self.conv, self.conv, self.conv_transpose, self.depthwise, self.transpose, self.gate]
             if rank > 2
             else [self.matmul, self.matmul]
         )

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from systolith.compiler.ops.registry import NodeView
+from systolith.compiler.base.errors import UnsupportedError
+from systolith.compiler.ops.registry import NodeView, constant
 from systolith.compiler.ops.values import Builder, Func, Pending, Value
 from systolith.compiler.ops.weighted import Linear
 from systolith.reference.conv import Conv
 
-__all__ = ["channel_affine", "convolution", "fold_affine"]
+__all__ = ["bias_of", "channel_affine", "convolution", "fold_affine"]
 
 
 def fold_affine(node: NodeView, value: Pending, factor: np.ndarray, offset: np.ndarray) -> Pending:
@@ -79,3 +80,18 @@ def convolution(
         sources=(node.name,),
         linear=linear,
     )
+
+
+def bias_of(node: NodeView, index: int, channels: int) -> np.ndarray:
+    """Operand `index` as one number per output channel; zeros where it is left out."""
+    if constant(node, index) is None:
+        return np.zeros(channels)
+    bias = node.value(index).real
+    if bias.size != channels:
+        raise UnsupportedError(
+            "import",
+            node.name,
+            f"the bias has {bias.size} elements for {channels} output channels",
+            "correct the bias",
+        )
+    return bias.reshape(-1)

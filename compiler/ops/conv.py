@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from systolith.compiler.base.errors import ModelError, QuantiseError, UnsupportedError
-from systolith.compiler.ops.affine import channel_affine, convolution, fold_affine
+from systolith.compiler.ops.affine import bias_of, channel_affine, convolution, fold_affine
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
 from systolith.compiler.ops.values import Builder, Const, Pending, Value
 from systolith.compiler.ops.weighted import int8_weights
@@ -52,7 +52,7 @@ def convert_conv(builder: Builder, node: NodeView) -> Value:
         x,
         weights,
         w_scale,
-        _bias(node, 2, len(w_scale)),
+        bias_of(node, 2, len(w_scale)),
         window.shape(x.shape, len(w_scale)),
         strides=window.strides,
         dilations=window.dilations,
@@ -102,17 +102,3 @@ def convert_batch_normalization(builder: Builder, node: NodeView) -> Value:
             "fold it into the layer before",
         )
     return channel_affine(builder, node, x, factor, offset)
-
-
-def _bias(node: NodeView, index: int, channels: int) -> np.ndarray:
-    if constant(node, index) is None:
-        return np.zeros(channels)
-    bias = node.value(index).real
-    if bias.size != channels:
-        raise UnsupportedError(
-            "import",
-            node.name,
-            f"the bias has {bias.size} elements for {channels} output channels",
-            "correct the bias",
-        )
-    return bias.reshape(-1)
