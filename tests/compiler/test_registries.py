@@ -99,7 +99,7 @@ def test_every_instruction_of_a_rule_has_a_footprint() -> None:
         graph = GraphBuilder(seed).grow(8, 6)
         levels = compile_levels(graph, ARCHS["array8"])
         seen |= {type(node.op).__name__ for node in graph.nodes}
-        for instr in levels.lowering.instrs:
+        for instr in levels.part.lowering.instrs:
             assert footprint(instr, ARCHS["array8"]) or instr.mnemonic == "HALT", instr
         if seen >= set(operators()) - {"Recurrent"}:
             break

@@ -40,7 +40,7 @@ def compiled_program(core, seed):
     compilation = compile_levels(CompactGraphs(seed).build() if arch.compact else random_graph(seed), arch)
     image = compilation.image
     program, data = np.frombuffer(image.program, np.uint8), np.zeros(image.data_bytes, np.uint8)
-    return [*compilation.load, *compilation.run], Observer(arch, program, data)
+    return [*compilation.load, *compilation.part.run], Observer(arch, program, data)
 
 
 def programs(core):
@@ -107,7 +107,7 @@ def window_step(instr, arch):
     ]
     steps = [step for step, _ in down] + across
     # A copy stays in the row where it begins: its steps down are no rows of an image.
-    down = [(step, y) for step, y in down if y or pool and instr.height > 1]
+    down = [(step, y) for step, y in down if y or not pool or instr.height > 1]
     pitches = {step // y if y and step % y == 0 else None for step, y in down}
     if max(steps, default=0) > arch.act_bytes // 2 or len(pitches) > 1 or None in pitches:
         return None
