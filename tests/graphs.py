@@ -23,6 +23,7 @@ from systolith.reference.graph import QGraph, QNode, QTensor, Requant
 from systolith.reference.lookup import Lookup
 from systolith.reference.matmul import MatMul
 from systolith.reference.max_pool import MaxPool
+from systolith.reference.maximum import Maximum
 from systolith.reference.mul import Mul
 from systolith.reference.recurrent import Recurrent
 from systolith.reference.reshape import Reshape
@@ -343,6 +344,11 @@ class GraphBuilder:
         mult, shift = numerics.approximate_scale(self.rng.uniform(0.002, 0.02))
         return self.append(Mul(a_mult=mult, shift=shift, **common), a, b)
 
+    def maximum(self, x: str) -> str:
+        """The larger of a tensor and another of its shape, which may be itself."""
+        alike = [name for name in self.tensors if self.shape(name) == self.shape(x)]
+        return self.append(Maximum(table=self.table()), *self.choose((x, alike[0]), (alike[-1], x)))
+
     def lookup(self, x: str) -> str:
         return self.append(Lookup(table=self.rng.integers(-128, 128, 256).astype(np.int8)), x)
 
@@ -497,7 +503,7 @@ class GraphBuilder:
             else [self.matmul, self.matmul]
         )
         steps += [self.max_pool, self.average_pool] if rank == 4 else []
-        steps += [self.select]
+        steps += [self.select, self.maximum]
         steps += [self.take] if rank > 2 else []
         return self.choose(*steps)(x)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from systolith.compiler.ops.registry import NodeView, constant
 from systolith.compiler.ops.values import Builder, Func, Pending, Value
 from systolith.compiler.ops.weighted import Linear
 from systolith.reference.conv import Conv
+from systolith.reference.reshape import Reshape
 
 __all__ = ["bias_of", "channel_affine", "convolution", "fold_affine"]
 
@@ -25,11 +27,14 @@ def fold_affine(node: NodeView, value: Pending, factor: np.ndarray, offset: np.n
 def channel_affine(
     builder: Builder, node: NodeView, x: Func, factor: np.ndarray, offset: np.ndarray
 ) -> Value:
-    """``x * factor[c] + offset[c]``: weights of 127 (so that the offset keeps seven bits below a step of x),
-    scale factor / 127."""
-    channels = x.shape[1]
+    """``x * factor[c] + offset[c]`` along axis 1 of any tensor: weights of 127 (so that the offset keeps
+    seven bits below a step of x), scale factor / 127."""
+    shape, channels = x.shape, x.shape[1]
+    if len(shape) not in (3, 4):
+        flat = (shape[0], channels, prod(shape[2:]))
+        x = builder.move(x, node.name, "Reshape", Reshape(shape=flat), flat, f"{node.outputs[0]}_flat")
     weights = np.full((channels, 1, 1, 1), 127, np.int8)
-    return convolution(
+    pending = convolution(
         builder,
         node,
         x,
@@ -42,6 +47,9 @@ def channel_affine(
         pads=(0, 0, 0, 0),
         group=channels,
     )
+    if x.shape == shape:
+        return pending
+    return builder.move(pending, node.name, "Reshape", Reshape(shape=shape), shape, node.outputs[0])
 
 
 def convolution(

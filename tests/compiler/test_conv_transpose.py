@@ -48,7 +48,7 @@ def test_attributes(attributes, group) -> None:
 def test_one_dimension(stride) -> None:
     m = QdqModel(2)
     y = m.node("ConvTranspose", m.input(1, 4, 9), m.weights(4, 5, 4, axis=1), strides=[stride], pads=[1, 2])
-    run(m, m.quantise(y, 0.3), 1, "tiny")
+    run(m, y, 1, "tiny", scale=0.3)
 
 
 @pytest.mark.parametrize("arch", ["tiny", "array8", "wide", "nodw", "small"])

@@ -18,9 +18,9 @@ def i64(*values):
     return np.array(values, np.int64)
 
 
-def run(m, name, steps=0, arch="array8"):
+def run(m, name, steps=0, arch="array8", scale=0.06):
     """Import, compare with ONNX Runtime, and run on the machine."""
-    model = m.build(m.quantise(name, 0.06) if isinstance(name, str) else None)
+    model = m.build(m.quantise(name, scale))
     graph = import_quantised(model)
     for layer, difference in layer_differences(model, graph, 3).items():
         assert np.abs(difference).max(initial=0) <= steps, layer
