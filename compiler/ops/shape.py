@@ -4,13 +4,12 @@ nothing."""
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
 from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.ops.registry import NodeView, constant, register
-from systolith.compiler.ops.values import Builder, Const, Quant, Value
+from systolith.compiler.ops.values import Builder, Const, Value
 from systolith.reference.reshape import Reshape
 from systolith.reference.transpose import Transpose
 
@@ -113,14 +112,3 @@ def convert_identity(builder: Builder, node: NodeView) -> Value:
 def convert_dropout(builder: Builder, node: NodeView) -> Value:
     """The value itself."""
     return node.values[0]
-
-
-def to_float(node: NodeView) -> bool:
-    """a computed tensor may only be cast from float to float32 (which changes nothing)."""
-    return node.attrs["to"] == 1 and not isinstance(node.values[0], Quant)
-
-
-@register("Cast", attributes=("to", "saturate"), constraints=(to_float,))
-def convert_cast(builder: Builder, node: NodeView) -> Value:
-    """The value itself."""
-    return replace(node.values[0])
