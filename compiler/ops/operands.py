@@ -6,9 +6,18 @@ import numpy as np
 
 from systolith.compiler.ops.registry import NodeView, operand
 from systolith.compiler.ops.select import broadcast
-from systolith.compiler.ops.values import Builder, Const, Value
+from systolith.compiler.ops.values import Builder, Const, Func, Value, dequantised
 
-__all__ = ["bounds", "broadcast_shape", "fitted", "fitting", "shapes_broadcast", "spread", "tensor_of"]
+__all__ = [
+    "bounds",
+    "broadcast_shape",
+    "fitted",
+    "fitting",
+    "func_of",
+    "shapes_broadcast",
+    "spread",
+    "tensor_of",
+]
 
 
 def fitting(low: float, high: float) -> tuple[float, int]:
@@ -67,3 +76,9 @@ def spread(builder: Builder, node: NodeView, value: Value, shape: tuple[int, ...
     if isinstance(value, Const):
         return value if value.shape == shape else Const(np.broadcast_to(value.array, shape))
     return broadcast(builder, node, value, shape, name)
+
+
+def func_of(builder: Builder, name: str) -> Func:
+    """A tensor of the graph as a value."""
+    tensor = builder.tensors[name]
+    return Func(name, tensor.shape, dequantised(tensor.scale, tensor.zero_point), pure=True)

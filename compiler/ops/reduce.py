@@ -1,16 +1,19 @@
-"""ReduceMean, ReduceSum, ReduceMax, ReduceMin over any axes, in any opset's form."""
+"""Reductions over any axes, in any opset's form: mean, sum, extremes and norms."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
+from systolith.compiler.ops.powers import DIGITS, absolute, function_of_sum, square_digits
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
 from systolith.compiler.ops.select import bounds_are_constant, reshaped
-from systolith.compiler.ops.values import Builder, Pending, Value
+from systolith.compiler.ops.values import Builder, Func, Pending, Value
 from systolith.compiler.ops.weighted import Linear, scalar_requant
 from systolith.reference.average_pool import AveragePool
+from systolith.reference.graph import Op, Requant
 from systolith.reference.lookup import Lookup
 from systolith.reference.matmul import MatMul
 from systolith.reference.max_pool import MaxPool
@@ -21,6 +24,10 @@ __all__ = ["REVERSED", "convert_extreme", "convert_sum", "reduced_axes", "reduce
 
 #: Terms of a sum of int8 products by one that 32 bits hold.
 _MOST_TERMS = 1 << 22
+#: As many squares of up to 255 * 255.
+_MOST_SQUARES = 1 << 15
+#: Ranges of a sum whose root is taken, and by how much each is longer than the one before.
+_RANGES, _COARSER = 4, 6.0
 #: Positions of a window that one instruction takes.
 _MOST_ROWS = 128
 #: The codes in the opposite order.
@@ -68,28 +75,33 @@ def convert_sum(builder: Builder, node: NodeView) -> Value:
     factor = 1.0 / terms if node.op_type == "ReduceMean" else 1.0
     if len(shape) in (3, 4) and axes == tuple(range(2, len(shape))):
         return _pooled(builder, node, x.tensor, shape, result, factor)
-    kept = tuple(axis for axis in range(len(shape)) if axis not in axes)
-    tensor = builder.tensors[x.tensor]
-    moved = x
-    if (*kept, *axes) != tuple(range(len(shape))):
-        moved = builder.move(
-            x,
-            node.name,
-            "Transpose",
-            Transpose(perm=(*kept, *axes)),
-            tuple(shape[axis] for axis in (*kept, *axes)),
-            f"{node.outputs[0]}_last",
-        )
-    flat = (*(shape[axis] for axis in kept), terms)
-    moved = reshaped(builder, node, moved, flat, f"{node.outputs[0]}_flat")
+    pending = _product(builder, node, _flat(builder, node, x, axes), np.ones(terms, np.int8), factor)
+    return _shaped(pending, result)
 
-    def make(weights: np.ndarray, bias: np.ndarray, requant: object) -> MatMul:
+
+def _flat(builder: Builder, node: NodeView, x: Func, axes: tuple[int, ...]) -> Func:
+    """The operand with the axes that go as its last one."""
+    shape, name = x.shape, node.outputs[0]
+    kept = tuple(axis for axis in range(len(shape)) if axis not in axes)
+    perm = (*kept, *axes)
+    if perm != tuple(range(len(shape))):
+        turned = tuple(shape[axis] for axis in perm)
+        x = builder.move(x, node.name, "Transpose", Transpose(perm=perm), turned, f"{name}_last")
+    terms = math.prod(shape[axis] for axis in axes)
+    return reshaped(builder, node, x, (*(shape[axis] for axis in kept), terms), f"{name}_flat")
+
+
+def _product(builder: Builder, node: NodeView, x: Func, weights: np.ndarray, factor: float) -> Pending:
+    """The weighted sum over the last axis, times a factor."""
+    tensor = builder.tensors[x.tensor]
+
+    def make(weights: np.ndarray, bias: np.ndarray, requant: Requant) -> MatMul:
         return MatMul(weights=weights, bias=bias, x_zero=tensor.zero_point, requant=requant)
 
     linear = Linear(
         node=node,
         make=make,
-        weights=np.ones((terms, 1), np.int8),
+        weights=weights.reshape(-1, 1),
         axis=1,
         x_scale=tensor.scale,
         x_zero=tensor.zero_point,
@@ -97,16 +109,62 @@ def convert_sum(builder: Builder, node: NodeView) -> Value:
         bias=np.zeros(1),
         out_axis=-1,
     )
-    made = (*flat[:-1], 1)
     return Pending(
         node=node.name,
         op_type=node.op_type,
-        shape=result,
+        shape=(*tensor.shape[:-1], 1),
         build=linear.build,
-        inputs=(moved.tensor,),
+        inputs=(x.tensor,),
         sources=(node.name,),
-        made=made,
-        then=((Reshape(shape=result), result, "Reshape"),) if made != result else (),
+    )
+
+
+def _shaped(pending: Pending, shape: tuple[int, ...]) -> Pending:
+    """The same with another shape."""
+    if pending.shape == shape:
+        return pending
+    then = (*pending.then, (Reshape(shape=shape), shape, "Reshape"))
+    return replace(pending, shape=shape, made=pending.made or pending.shape, then=then)
+
+
+def squares_fit(node: NodeView) -> bool:
+    """at most thirty thousand squares may be added up."""
+    return math.prod(node.values[0].shape[axis] for axis in reduced_axes(node)) <= _MOST_SQUARES
+
+
+@register(
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+    attributes=("axes", "keepdims", "noop_with_empty_axes"),
+    constraints=(bounds_are_constant, squares_fit),
+)
+def convert_norm(builder: Builder, node: NodeView) -> Value:
+    """Magnitudes, or exact squares, by tables, and their sum; its root over ranges that get coarser."""
+    axes = reduced_axes(node)
+    x, result, name = operand(node, 0), reduced_shape(node, axes), node.outputs[0]
+    flat = _flat(builder, node, x, axes)
+    if node.op_type == "ReduceL1":
+        held = absolute(builder, node, flat.tensor, f"{name}_magnitude")
+        weights = np.ones(flat.shape[-1], np.int8)
+    else:
+        held = square_digits(builder, node, flat.tensor, len(flat.shape) - 1, f"{name}_squares")
+        weights = np.repeat(np.array(DIGITS, np.int8), flat.shape[-1])
+    sums = _product(builder, node, replace(flat, tensor=held), weights, 1.0)
+    if node.op_type != "ReduceL2":
+        return _shaped(sums, result)
+    most = float(weights.astype(np.int64).sum()) * 255 * builder.tensors[held].scale
+
+    def compose(builder: Builder, name: str, scale: float, zero: int, low: int, high: int) -> str:
+        end = min(most, ((high - zero + 1) * scale) ** 2) or most
+        ends = [end / _COARSER**at for at in reversed(range(_RANGES))]
+        return function_of_sum(
+            builder, node, name, sums.build, sums.inputs, sums.shape, np.sqrt, ends, scale, zero, low, high
+        )
+
+    return _shaped(
+        replace(sums, build=None, compose=compose, inputs=()),
+        result,
     )
 
 
@@ -134,17 +192,15 @@ def _pooled(
             requants={height * width: requant},
         )
 
-    made = (*shape[:2], *(1,) * (len(shape) - 2))
-    return Pending(
+    pending = Pending(
         node=node.name,
         op_type=node.op_type,
-        shape=result,
+        shape=(*shape[:2], *(1,) * (len(shape) - 2)),
         build=build,
         inputs=(name,),
         sources=(node.name,),
-        made=made,
-        then=((Reshape(shape=result), result, "Reshape"),) if made != result else (),
     )
+    return _shaped(pending, result)
 
 
 @register(
@@ -162,9 +218,9 @@ def convert_extreme(builder: Builder, node: NodeView) -> Value:
     value, shape, result = node.values[0], node.values[0].shape, reduced_shape(node, axes)
     if not isinstance(value, Pending):
         value = operand(node, 0)
-    steps: list[tuple[object, tuple[int, ...], str]] = []
+    steps: list[tuple[Op, tuple[int, ...], str]] = []
 
-    def add(op: object, new: tuple[int, ...], kind: str) -> None:
+    def add(op: Op, new: tuple[int, ...], kind: str) -> None:
         steps.append((op, new, kind))
 
     if node.op_type == "ReduceMin":
