@@ -200,7 +200,7 @@ class _Importer:
         builder = self.builder
         new = {old: name for old, name in builder.renamed.items() if old != name}
         # A tensor that already bears an output's name without being it gives way.
-        for name in new.values():
+        for name in list(new.values()):
             if name in builder.tensors and name not in new:
                 new[name] = builder.fresh(f"{name}_before")
 

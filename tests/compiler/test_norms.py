@@ -1,4 +1,4 @@
-"""ReduceL1, ReduceL2, ReduceSumSquare, LpPool, GlobalLpPool and LRN: against ONNX Runtime, and on the machine."""
+"""Norms and what divides by one: against ONNX Runtime, and on the machine."""
 
 import numpy as np
 import pytest
