@@ -92,6 +92,11 @@ class Op:
         """The operator with its result looked up in a table; None where it cannot do that."""
         return None
 
+    def axis_after(self, axis: int, shape: tuple[int, ...]) -> int | None:
+        """Where an axis of the operand, of this shape, is found whole in the result of an operator that only
+        moves elements; None where it is not, or the operator does more."""
+        return None
+
     def only_pads(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...] | None:
         """(before, after) of each axis, where all that the operator does with an operand of this shape is to
         put the code `fill` around it; None of any other operator."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -20,3 +21,11 @@ class Reshape(Op):
     def run(self, x: np.ndarray) -> np.ndarray:
         """int8 of `shape`."""
         return x.reshape(self.shape)
+
+    def axis_after(self, axis: int, shape: tuple[int, ...]) -> int | None:
+        """The axis of the same extent behind as many elements."""
+        before = prod(shape[:axis])
+        for at, extent in enumerate(self.shape):
+            if extent == shape[axis] and prod(self.shape[:at]) == before:
+                return at
+        return None

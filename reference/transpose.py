@@ -20,3 +20,7 @@ class Transpose(Op):
     def run(self, x: np.ndarray) -> np.ndarray:
         """int8 with permuted axes."""
         return np.ascontiguousarray(x.transpose(self.perm))
+
+    def axis_after(self, axis: int, shape: tuple[int, ...]) -> int:
+        """Where the axis went."""
+        return self.perm.index(axis)

@@ -152,7 +152,7 @@ def _batched(builder: Builder, node: NodeView, x: Func, weights: np.ndarray, sca
 
 @register(
     "Gemm",
-    attributes=("alpha", "beta", "transA", "transB"),
+    attributes=("alpha", "beta", "broadcast", "transA", "transB"),
     constraints=(one_operand_is_constant, operands_are_matrices),
 )
 def convert_gemm(builder: Builder, node: NodeView) -> Value:

@@ -213,13 +213,17 @@ class Builder:
     def move(self, value: Value, node: str, op_type: str, op: Op, shape: tuple[int, ...], name: str) -> Value:
         """Apply an operator that only moves or selects elements."""
         if isinstance(value, Pending):
+            linear = value.linear
+            if linear is not None:
+                axis = op.axis_after(linear.out_axis % len(value.shape), value.shape)
+                linear = None if axis is None else replace(linear, out_axis=axis)
             return replace(
                 value,
                 shape=shape,
                 made=value.made or value.shape,
                 then=(*value.then, (op, shape, op_type)),
                 sources=(*value.sources, node),
-                linear=None,
+                linear=linear,
             )
         if isinstance(value, FloatInput):
             return replace(value, shape=shape, then=(*value.then, (node, op, shape, op_type)))

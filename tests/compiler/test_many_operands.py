@@ -115,3 +115,19 @@ def test_gemm(left, trans_a, trans_b, c) -> None:
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
     assert import_quantised(model)
     run(m, y, 1, scale=0.5)
+
+
+@pytest.mark.parametrize("moved", ["squeezed", "channels last"])
+def test_a_bias_behind_moved_channels_is_folded(moved) -> None:
+    m = QdqModel(11)
+    if moved == "squeezed":
+        y = m.node("Conv", m.input(2, 3, 1, 9), m.weights(5, 3, 1, 3))
+        y = m.node("Squeeze", y, m.const(np.array([2])))
+        bias = m.rng.normal(0, 2, (5, 1))
+    else:
+        y = m.node("Conv", m.input(2, 3, 4, 4), m.weights(5, 3, 3, 3))
+        y = m.node("Transpose", y, perm=[0, 2, 3, 1])
+        bias = m.rng.normal(0, 2, 5)
+    y = m.node("Mul", m.node("Add", y, m.const(bias.astype(np.float32))), m.const(np.float32(0.7)))
+    graph = run(m, m.node("Relu", y), 1, scale=0.1)
+    assert sorted({node.op_type for node in graph.nodes})[0] == "Conv" and len(graph.nodes) == 2
