@@ -74,6 +74,8 @@ class Op:
     carried: bool = False
     #: It may be made to carry a state, by `carrying`.
     stateful: bool = False
+    #: Elements only change their places.
+    moves_only: bool = False
     #: The output for int8 inputs, exactly; each operator says how many it takes.
     run: Callable[..., np.ndarray]
     #: Output and new state for int8 inputs and the former state, of an operator that is `carried`.

@@ -16,6 +16,8 @@ __all__ = ["Reshape"]
 class Reshape(Op):
     """Same elements in row-major order (Reshape, Flatten, Squeeze, Unsqueeze)."""
 
+    moves_only = True
+
     shape: tuple[int, ...]
 
     def run(self, x: np.ndarray) -> np.ndarray:

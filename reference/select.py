@@ -21,6 +21,8 @@ class Select(Op):
     fill : int   int8
     """
 
+    moves_only = True
+
     indices: tuple[tuple[int, ...] | None, ...]
     fill: int = 0
 

@@ -15,6 +15,8 @@ __all__ = ["Transpose"]
 class Transpose(Op):
     """Axes permuted: output axis i is input axis perm[i]."""
 
+    moves_only = True
+
     perm: tuple[int, ...]
 
     def run(self, x: np.ndarray) -> np.ndarray:

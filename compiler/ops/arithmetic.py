@@ -44,4 +44,7 @@ def special_case(
                 return channel_affine(
                     builder, node, value, factor_of(vector, position), offset_of(vector, position)
                 )
+    settled = node.settled()
+    if settled.values != node.values:
+        return special_case(builder, settled, factor_of, offset_of)
     return None

@@ -35,6 +35,10 @@ def convert_extremes(builder: Builder, node: NodeView) -> Value:
         return replace(value, clamps=(*value.clamps, clamp), sources=(*value.sources, node.name), linear=None)
     if len(node.values) == 1:
         return node.values[0]
+    settled = node.settled()
+    table = as_table(settled) if settled.values != node.values else None
+    if table is not None:
+        return table
     result = node.outputs[0]
     parts = [
         spread(builder, node, value, shape, f"{result}_operand{at}") for at, value in enumerate(node.values)

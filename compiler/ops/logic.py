@@ -72,6 +72,7 @@ def _at_thresholds(builder: Builder, node: NodeView) -> tuple[str, str] | None:
 @register("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", constraints=(shapes_broadcast,))
 def convert_comparison(builder: Builder, node: NodeView) -> Value:
     """A table; for two tensors a difference that saturates, of which a table keeps the sign."""
+    node = node.settled()
     table = as_table(node)
     if table is not None:
         return table
@@ -144,6 +145,7 @@ def _chosen_table(node: NodeView) -> Func | None:
 @register("Where", constraints=(shapes_broadcast,))
 def convert_where(builder: Builder, node: NodeView) -> Value:
     """A table; one product where one choice is a single number, else the sum of two."""
+    node = node.settled()
     table = _chosen_table(node)
     if table is not None:
         return table

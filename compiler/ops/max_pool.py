@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from systolith.compiler.base.errors import UnsupportedError
-from systolith.compiler.ops.registry import NodeView, register
+from systolith.compiler.ops.registry import NodeView, operand, register
 from systolith.compiler.ops.values import Builder, Const, FloatInput, Func, Value
 from systolith.compiler.ops.window import known_auto_pad, one_or_two_dimensions, pads_not_negative, window_of
 from systolith.reference.max_pool import MaxPool
@@ -39,6 +39,8 @@ def _non_decreasing(value: Value) -> bool:
 
 def _convert(builder: Builder, node: NodeView, kernel: tuple[int, ...]) -> Value:
     value = node.values[0]
+    if not _non_decreasing(value) and node.in_float:
+        value = operand(node, 0)
     if not _non_decreasing(value):
         raise UnsupportedError(
             "import",

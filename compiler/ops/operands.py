@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from systolith.compiler.base.formats import Format
 from systolith.compiler.ops.registry import NodeView, operand
 from systolith.compiler.ops.select import broadcast
-from systolith.compiler.ops.values import Builder, Const, Func, Value, dequantised
+from systolith.compiler.ops.values import Builder, Const, Func, Value, dequantised, quantised
 
 __all__ = [
     "bounds",
     "broadcast_shape",
-    "fitted",
     "fitting",
     "func_of",
     "shapes_broadcast",
@@ -19,31 +19,30 @@ __all__ = [
     "tensor_of",
 ]
 
+#: What infinity counts as.
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def fitting(low: float, high: float) -> tuple[float, int]:
     """Scale and zero point of the narrowest int8 format that holds these two and 0."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32((high - low) / 255)) or 1.0
-    return scale, int(np.clip(-128 - round(low / scale), -128, 127))
-
-
-def fitted(builder: Builder, value: Const, name: str) -> str:
-    """A constant as a tensor: its own integers where it has one scale for them, else in the format that fits
-    it."""
-    if value.ints is not None and value.ints.dtype == np.int8 and value.scale.size == 1:
-        return builder.constant(name, value.ints, value.scale.item(), int(value.zero.item()))
-    real = value.real
-    finite = real[np.isfinite(real)]
-    scale, zero = fitting(float(finite.min(initial=0)), float(finite.max(initial=0)))
-    return builder.quantise(Const(np.clip(real, -3e38, 3e38).astype(np.float32)), name, name, scale, zero)
+    chosen = Format.covering(low, high)
+    return chosen.scale, chosen.zero
 
 
 def tensor_of(builder: Builder, node: NodeView, index: int) -> str:
-    """The tensor that holds an operand."""
-    value = node.value(index)
-    if isinstance(value, Const):
-        return fitted(builder, value, node.proto.input[index])
-    return operand(node, index).tensor
+    """The tensor that holds an operand: of a constant its own integers where it has one scale for them, else
+    those of the format that fits it."""
+    value, name = node.value(index), node.proto.input[index]
+    if not isinstance(value, Const):
+        return operand(node, index).tensor
+    if value.ints is None or value.ints.dtype != np.int8 or value.scale.size != 1:
+        real = np.clip(value.real, -_LARGEST, _LARGEST).astype(np.float32)
+        chosen = Format.of(value.real)
+        ints = quantised(real, chosen.scale, chosen.zero)
+        value = Const(value.array, ints, np.array([chosen.scale]), np.array([chosen.zero]))
+        if node.in_float:
+            node.note(index, value)
+    return builder.constant(name, value.ints, value.scale.item(), int(value.zero.item()))
 
 
 def bounds(builder: Builder, name: str) -> tuple[float, float]:

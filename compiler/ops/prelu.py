@@ -18,6 +18,7 @@ __all__ = ["convert_prelu"]
 @register("PRelu", constraints=(shapes_broadcast,))
 def convert_prelu(builder: Builder, node: NodeView) -> Value:
     """A table where the slope is one number."""
+    node = node.settled()
     table = as_table(node)
     if table is not None:
         return table

@@ -95,9 +95,9 @@ def convert_transpose(builder: Builder, node: NodeView) -> Value:
 
 
 def inference_only(node: NodeView) -> bool:
-    """training_mode must be absent or 0, and the output mask must be left out."""
+    """training_mode must be absent or 0, and nothing may read the output mask."""
     mode = node.value(2)
-    return len([name for name in node.outputs if name]) == 1 and (
+    return not node.used.intersection(node.outputs[1:]) and (
         mode is None or (isinstance(mode, Const) and not np.any(mode.array))
     )
 

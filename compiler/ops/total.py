@@ -17,6 +17,7 @@ def convert_total(builder: Builder, node: NodeView) -> Value:
     """A sum that waits for the scale of its result."""
     if len(node.values) == 1:
         return node.values[0]
+    node = node.settled()
     table = as_table(node)
     if table is not None:
         return table
