@@ -76,7 +76,8 @@ class ConvTranspose(Op):
         """Multiply-accumulates: each input element meets each weight of its channel."""
         (x,) = shapes
         m, per_group, kh, kw = self.weights.shape
-        return prod(x) * (m // self.group) * kh * kw
+        count: int = prod(x) * (m // self.group) * kh * kw
+        return count
 
     def with_table(self, table: np.ndarray) -> Op:
         """The same operator, its result looked up."""

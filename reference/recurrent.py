@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -67,7 +66,7 @@ class Recurrent(Op):
     carried: bool = False
     given: bool = False
     cell: bool = False
-    stateful: ClassVar[bool] = True
+    stateful = True
 
     @property
     def planes(self) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 from systolith.compiler.ops.registry import NodeView, constant, register
 from systolith.compiler.ops.select import bounds_are_constant, select
 from systolith.compiler.ops.values import Builder, Func, Pending, Quant, Value, quantised
+from systolith.reference.lookup import Lookup
 from systolith.reference.select import Select
 
 __all__ = ["convert_pad"]
@@ -84,6 +85,14 @@ def convert_pad(builder: Builder, node: NodeView) -> Value:
     def compose(builder: Builder, name: str, scale: float, zero: int, low: int, high: int) -> str:
         part = builder.quantise(value, node.name, f"{name}_inside", scale, zero)
         fill = int(np.clip(quantised(np.array([real]), scale, zero)[0], low, high))
+        if (low, high) != (-128, 127):
+            # Limits that follow hold for what lies inside, too.
+            codes = np.clip(np.arange(256).astype(np.uint8).view(np.int8), low, high)
+            lookup = Lookup(table=codes.astype(np.int8))
+            limited = f"{name}_limited"
+            part = builder.append(
+                node.name, lookup, (part,), limited, value.shape, scale, zero, "Lookup", (node.name,)
+            )
         op = Select(indices=tuple(tuple(map(int, index)) for index in chosen), fill=fill)
         return builder.append(node.name, op, (part,), name, shape, scale, zero, node.op_type, (node.name,))
 

@@ -21,8 +21,8 @@ def fuse_pads(graph: QGraph) -> QGraph:
         behind = readers.get(node.output, [])
         if pads is None or node.output in graph.outputs or not behind:
             continue
-        ops = [other.op.padded(pads, node.op.fill) for other in behind]
-        if any(op is None for op in ops):
+        ops = [op for other in behind if (op := other.op.padded(pads, node.op.fill)) is not None]
+        if len(ops) < len(behind):
             continue
         for other, op in zip(behind, ops, strict=True):
             sources = tuple(dict.fromkeys((*node.sources, *other.sources)))

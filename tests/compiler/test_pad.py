@@ -26,6 +26,12 @@ def test_value_and_axes(value) -> None:
     run(m, m.node("Pad", x, m.const(i64(1, 0, 0, 2)), m.const(np.float32(value)), m.const(i64(-1, 0))), 1)
 
 
+def test_limits_behind_hold_inside_too() -> None:
+    m = QdqModel(2)
+    y = m.node("Pad", m.input(1, 4, 5), m.const(i64(0, 1, 0, 0, 0, 2)), m.const(np.float32(40)))
+    run(m, m.node("Clip", y, m.const(np.float32(-1)), m.const(np.float32(1.5))), 1)
+
+
 def test_pads_as_an_attribute() -> None:
     m = QdqModel(1, opset=9)
     y = m.node("Pad", m.input(1, 4, 5), pads=[0, 0, 1, 0, 0, 2], value=0.5)
