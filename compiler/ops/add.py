@@ -6,7 +6,7 @@ import numpy as np
 
 from systolith.compiler.base.errors import QuantiseError
 from systolith.compiler.ops.arithmetic import special_case
-from systolith.compiler.ops.operands import shapes_broadcast, tensor_of
+from systolith.compiler.ops.operands import shapes_broadcast, tensor_of, unchanged
 from systolith.compiler.ops.registry import NodeView, register
 from systolith.compiler.ops.values import Builder, Pending, Value
 from systolith.reference.add import Add
@@ -19,6 +19,9 @@ __all__ = ["convert_add", "sum_of"]
 def convert_add(builder: Builder, node: NodeView) -> Value:
     """A sum or difference; a constant is folded into the weighted sum before it where there is one."""
     sign = -1.0 if node.op_type == "Sub" else 1.0
+    same = unchanged(node, 0.0, (1,) if sign < 0 else (0, 1))
+    if same is not None:
+        return same
     special = special_case(
         builder,
         node,

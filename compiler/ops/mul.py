@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from systolith.compiler.ops.arithmetic import special_case
-from systolith.compiler.ops.operands import shapes_broadcast, tensor_of
+from systolith.compiler.ops.operands import shapes_broadcast, tensor_of, unchanged
 from systolith.compiler.ops.registry import NodeView, register
 from systolith.compiler.ops.values import Builder, Pending, Value
 from systolith.compiler.ops.weighted import scalar_requant
@@ -17,6 +17,9 @@ __all__ = ["convert_mul", "product_of"]
 @register("Mul", constraints=(shapes_broadcast,))
 def convert_mul(builder: Builder, node: NodeView) -> Value:
     """A product; a constant is folded into the weighted sum before it where there is one."""
+    same = unchanged(node, 1.0, (0, 1))
+    if same is not None:
+        return same
     special = special_case(builder, node, lambda c, at: c, lambda c, at: np.zeros(c.shape))
     if special is not None:
         return special

@@ -7,7 +7,7 @@ import numpy as np
 from systolith.compiler.base.formats import Format
 from systolith.compiler.ops.registry import NodeView, operand
 from systolith.compiler.ops.select import broadcast
-from systolith.compiler.ops.values import Builder, Const, Func, Value, dequantised, quantised
+from systolith.compiler.ops.values import Builder, Const, Func, Quant, Value, dequantised, quantised
 
 __all__ = [
     "bounds",
@@ -17,6 +17,7 @@ __all__ = [
     "shapes_broadcast",
     "spread",
     "tensor_of",
+    "unchanged",
 ]
 
 #: What infinity counts as.
@@ -68,6 +69,17 @@ def shapes_broadcast(node: NodeView) -> bool:
     except ValueError:
         return False
     return True
+
+
+def unchanged(node: NodeView, neutral: float, positions: tuple[int, ...]) -> Value | None:
+    """The other operand, where one of two at these positions is nothing but the neutral element."""
+    for position in positions:
+        const, value = node.values[position], node.values[1 - position]
+        if not isinstance(const, Const) or isinstance(value, Const | Quant) or value is None:
+            continue
+        if np.all(const.array == neutral) and broadcast_shape(node) == value.shape:
+            return value
+    return None
 
 
 def spread(builder: Builder, node: NodeView, value: Value, shape: tuple[int, ...], name: str) -> Value:

@@ -131,3 +131,11 @@ def test_a_bias_behind_moved_channels_is_folded(moved) -> None:
     y = m.node("Mul", m.node("Add", y, m.const(bias.astype(np.float32))), m.const(np.float32(0.7)))
     graph = run(m, m.node("Relu", y), 1, scale=0.1)
     assert sorted({node.op_type for node in graph.nodes})[0] == "Conv" and len(graph.nodes) == 2
+
+
+def test_what_changes_nothing_vanishes() -> None:
+    m = QdqModel(12)
+    zeros, ones = m.const(np.zeros((1, 4), np.float32)), m.const(np.ones((3, 1), np.float32))
+    y = m.node("Sub", m.node("Add", zeros, m.input(3, 4)), zeros)
+    graph = run(m, m.node("Relu", m.node("Mul", y, ones)), 1)
+    assert [node.op_type for node in graph.nodes] == ["Relu"]
