@@ -2,8 +2,13 @@
 
 import numpy as np
 import pytest
+from onnx import NodeProto
 
 from systolith.compiler.frontend import import_quantised
+from systolith.compiler.ops.powers import DIGITS, square_digits
+from systolith.compiler.ops.registry import NodeView
+from systolith.compiler.ops.values import Builder
+from systolith.reference.graph import QGraph, QTensor
 from tests.compiler.qdq import QdqModel, layer_differences
 from tests.compiler.test_select import i64, run
 
@@ -45,6 +50,22 @@ def test_lrn(size, alpha) -> None:
     m = QdqModel(4)
     x = m.input(1, 9, 4, 5, scale=0.05)
     run(m, m.node("LRN", x, size=size, alpha=alpha, beta=0.75, bias=1.5), 2, scale=0.04)
+
+
+@pytest.mark.parametrize("zero", [-128, -3, 127])
+def test_digits_are_the_square(zero) -> None:
+    builder = Builder()
+    builder.tensors["x"] = QTensor(name="x", shape=(1, 256), scale=0.5, zero_point=zero)
+    node = NodeView(
+        name="n", op_type="ReduceL2", attrs={}, values=(), outputs=("y",), opset=18, proto=NodeProto()
+    )
+    name = square_digits(builder, node, "x", 0, "squares")
+    graph = QGraph(
+        name="g", tensors=builder.tensors, nodes=tuple(builder.nodes), inputs=("x",), outputs=(name,)
+    )
+    codes = np.arange(-128, 128)
+    parts = graph.run({"x": codes[None].astype(np.int8)})[name].astype(np.int64) + 128
+    np.testing.assert_array_equal(np.array(DIGITS) @ parts, np.square(codes - zero))
 
 
 def test_roots_are_near_everywhere() -> None:
