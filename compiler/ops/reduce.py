@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from systolith.compiler.ops.max_pool import MOST_ROWS, whole_maximum
 from systolith.compiler.ops.powers import DIGITS, absolute, function_of_sum, square_digits
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
 from systolith.compiler.ops.select import bounds_are_constant, reshaped
@@ -16,11 +17,10 @@ from systolith.reference.average_pool import AveragePool
 from systolith.reference.graph import Op, Requant
 from systolith.reference.lookup import Lookup
 from systolith.reference.matmul import MatMul
-from systolith.reference.max_pool import MaxPool
 from systolith.reference.reshape import Reshape
 from systolith.reference.transpose import Transpose
 
-__all__ = ["REVERSED", "convert_extreme", "convert_sum", "reduced_axes", "reduced_shape"]
+__all__ = ["REVERSED", "convert_extreme", "convert_sum", "reduced_axes", "reduced_shape", "summed"]
 
 #: Terms of a sum of int8 products by one that 32 bits hold.
 _MOST_TERMS = 1 << 22
@@ -28,8 +28,6 @@ _MOST_TERMS = 1 << 22
 _MOST_SQUARES = 1 << 15
 #: Ranges of a sum whose root is taken, and by how much each is longer than the one before.
 _RANGES, _COARSER = 4, 6.0
-#: Positions of a window that one instruction takes.
-_MOST_ROWS = 128
 #: The codes in the opposite order.
 REVERSED = (-1 - np.arange(256).astype(np.uint8).view(np.int8).astype(np.int16)).astype(np.int8)
 
@@ -73,8 +71,16 @@ def convert_sum(builder: Builder, node: NodeView) -> Value:
     shape, result = x.shape, reduced_shape(node, axes)
     terms = math.prod(shape[axis] for axis in axes)
     factor = 1.0 / terms if node.op_type == "ReduceMean" else 1.0
-    if len(shape) in (3, 4) and axes == tuple(range(2, len(shape))):
+    if len(shape) in (3, 4) and axes == tuple(range(2, len(shape))) and max(shape[2:]) <= MOST_ROWS:
         return _pooled(builder, node, x.tensor, shape, result, factor)
+    return summed(builder, node, x, axes, factor, result)
+
+
+def summed(
+    builder: Builder, node: NodeView, x: Func, axes: tuple[int, ...], factor: float, result: tuple[int, ...]
+) -> Pending:
+    """The sum over some axes, times a factor, as a product with ones."""
+    terms = math.prod(x.shape[axis] for axis in axes)
     pending = _product(builder, node, _flat(builder, node, x, axes), np.ones(terms, np.int8), factor)
     return _shaped(pending, result)
 
@@ -225,30 +231,22 @@ def convert_extreme(builder: Builder, node: NodeView) -> Value:
 
     if node.op_type == "ReduceMin":
         add(Lookup(table=REVERSED), shape, "Lookup")
-    if len(shape) == 4 and axes == (2, 3) and max(shape[2:]) <= _MOST_ROWS:
-        made = (*shape[:2], 1, 1)
-        add(_max(shape[2:], (1, 1)), made, node.op_type)
+    if len(shape) in (3, 4) and axes == tuple(range(2, len(shape))):
+        image = shape
     else:
         kept = tuple(axis for axis in range(len(shape)) if axis not in axes)
         count = math.prod(shape[axis] for axis in kept)
         rows = math.prod(shape[axis] for axis in axes)
-        if (*axes, *kept) != tuple(range(len(shape))):
-            perm = (*axes, *kept)
+        perm = (*axes, *kept)
+        if perm != tuple(range(len(shape))):
             add(Transpose(perm=perm), tuple(shape[axis] for axis in perm), "Transpose")
         # Rows of what is kept, one behind the other, are an image of one column whose channels lie last.
         add(Reshape(shape=(1, rows, 1, count)), (1, rows, 1, count), "Reshape")
-        add(Transpose(perm=(0, 3, 1, 2)), (1, count, rows, 1), "Transpose")
-        while rows > 1:
-            kernel = min(rows, _MOST_ROWS)
-            left = -(-rows // kernel)
-            pads = (0, 0, left * kernel - rows, 0)
-            add(
-                MaxPool(kernel=(kernel, 1), strides=(kernel, 1), dilations=(1, 1), pads=pads),
-                (1, count, left, 1),
-                node.op_type,
-            )
-            rows = left
-        made = (1, count, 1, 1)
+        image = (1, count, rows, 1)
+        add(Transpose(perm=(0, 3, 1, 2)), image, "Transpose")
+    made = image
+    for op, made in whole_maximum(image):
+        add(op, made, node.op_type)
     if node.op_type == "ReduceMin":
         add(Lookup(table=REVERSED), made, "Lookup")
     if made != result:
@@ -257,7 +255,3 @@ def convert_extreme(builder: Builder, node: NodeView) -> Value:
         name = node.outputs[0] if at == len(steps) - 1 else f"{node.outputs[0]}_{at}"
         value = builder.move(value, node.name, kind, op, new, name)
     return value
-
-
-def _max(kernel: tuple[int, int], strides: tuple[int, int]) -> MaxPool:
-    return MaxPool(kernel=kernel, strides=strides, dilations=(1, 1), pads=(0, 0, 0, 0))

@@ -50,3 +50,15 @@ def test_behind_a_convolution() -> None:
     y = m.node("Conv", m.input(1, 4, 6, 6), m.weights(7, 4, 3, 3))
     y = m.node("ReduceMax", m.quantise(m.node("Relu", y), 0.5), m.const(i64(2, 3)), keepdims=0)
     run(m, m.node("ReduceMean", m.quantise(y, 0.5), m.const(i64(1))), 1)
+
+
+@pytest.mark.parametrize("kind", ["GlobalAveragePool", "GlobalMaxPool"])
+@pytest.mark.parametrize("shape", [(2, 3, 300, 5), (1, 3, 4, 270), (1, 2, 700)])
+def test_images_larger_than_an_instruction_takes(kind, shape) -> None:
+    m = QdqModel(1)
+    run(m, m.node(kind, m.input(*shape)), 1, scale=0.02)
+
+
+def test_a_maximum_over_a_large_window() -> None:
+    m = QdqModel(1)
+    run(m, m.node("MaxPool", m.input(1, 3, 200, 3), kernel_shape=[200, 3]), 1)
