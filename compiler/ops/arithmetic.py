@@ -18,19 +18,23 @@ _OfConstant = Callable[[np.ndarray, int], np.ndarray]
 
 
 def special_case(
-    builder: Builder, node: NodeView, factor_of: _OfConstant, offset_of: _OfConstant
+    builder: Builder,
+    node: NodeView,
+    factor_of: _OfConstant,
+    offset_of: _OfConstant,
+    positions: tuple[int, ...] = (0, 1),
 ) -> Value | None:
     """The result where one operand is constant or both are functions of one tensor; None where a vector
     instruction is needed.
 
     `factor_of` and `offset_of` turn the constant into what multiplies and what is added; each takes (array,
-    position of the constant).
+    position of the constant). `positions` are those at which it may stand.
     """
     table = as_table(node)
     if table is not None:
         return table
-    for position, other in ((0, 1), (1, 0)):
-        value, const = node.values[other], node.values[position]
+    for position in positions:
+        value, const = node.values[1 - position], node.values[position]
         if not isinstance(const, Const) or const.array.ndim > len(value.shape):
             continue
         if isinstance(value, Pending) and value.linear is not None and not value.clamps:
@@ -46,5 +50,5 @@ def special_case(
                 )
     settled = node.settled()
     if settled.values != node.values:
-        return special_case(builder, settled, factor_of, offset_of)
+        return special_case(builder, settled, factor_of, offset_of, positions)
     return None

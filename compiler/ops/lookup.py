@@ -215,7 +215,6 @@ _FUNCTIONS = {
     "Celu": ("alpha",),
     "Clip": ("min", "max"),
     "Cos": (),
-    "Div": (),
     "Elu": ("alpha",),
     "Erf": (),
     "Exp": (),

@@ -14,6 +14,7 @@ __all__ = [
     "broadcast_shape",
     "fitting",
     "func_of",
+    "held",
     "shapes_broadcast",
     "spread",
     "tensor_of",
@@ -33,17 +34,23 @@ def fitting(low: float, high: float) -> tuple[float, int]:
 def tensor_of(builder: Builder, node: NodeView, index: int) -> str:
     """The tensor that holds an operand: of a constant its own integers where it has one scale for them, else
     those of the format that fits it."""
-    value, name = node.value(index), node.proto.input[index]
+    value = node.value(index)
     if not isinstance(value, Const):
         return operand(node, index).tensor
+    return held(builder, node, index, value)
+
+
+def held(builder: Builder, node: NodeView, index: int, value: Const) -> str:
+    """The tensor that holds a constant: operand `index`, or what is made of it."""
+    given = value
     if value.ints is None or value.ints.dtype != np.int8 or value.scale.size != 1:
         real = np.clip(value.real, -_LARGEST, _LARGEST).astype(np.float32)
         chosen = Format.of(value.real)
         ints = quantised(real, chosen.scale, chosen.zero)
         value = Const(value.array, ints, np.array([chosen.scale]), np.array([chosen.zero]))
-        if node.in_float:
+        if node.in_float and given is node.value(index):
             node.note(index, value)
-    return builder.constant(name, value.ints, value.scale.item(), int(value.zero.item()))
+    return builder.constant(node.proto.input[index], value.ints, value.scale.item(), int(value.zero.item()))
 
 
 def bounds(builder: Builder, name: str) -> tuple[float, float]:

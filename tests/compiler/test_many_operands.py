@@ -139,3 +139,20 @@ def test_what_changes_nothing_vanishes() -> None:
     y = m.node("Sub", m.node("Add", zeros, m.input(3, 4)), zeros)
     graph = run(m, m.node("Relu", m.node("Mul", y, ones)), 1)
     assert [node.op_type for node in graph.nodes] == ["Relu"]
+
+
+@pytest.mark.parametrize("shape", [(), (3, 1, 1), (3, 4, 5), (5,)])
+@pytest.mark.parametrize("behind", [False, True])
+def test_division_by_a_constant(shape, behind) -> None:
+    m = QdqModel(13)
+    y = m.input(1, 3, 4, 5)
+    if behind:
+        y = m.node("Conv", y, m.weights(3, 3, 1, 1))
+        y = y if shape in ((), (3, 1, 1)) else m.quantise(y, 0.3)
+    divisor = m.rng.uniform(0.5, 2, shape) * m.rng.choice([-1, 1], shape)
+    run(m, m.node("Div", y, m.const(np.asarray(divisor, np.float32))), 1, scale=0.3)
+
+
+def test_a_number_divided_by_a_tensor_is_a_table() -> None:
+    m = QdqModel(13)
+    run(m, m.node("Div", m.const(np.float32(2)), m.input(3, 5)), 1, scale=0.3)
