@@ -124,14 +124,26 @@ def even_kernel(matrix: np.ndarray) -> Kernel | None:
     return kernel if np.allclose(kernel.matrix(extent, out), matrix, atol=1e-5) else None
 
 
-def integers(weights: np.ndarray) -> tuple[np.ndarray, float]:
-    """int8 numbers and the scale that come closest to real ones."""
+def integers(weights: np.ndarray, phases: np.ndarray | None = None) -> tuple[np.ndarray, float]:
+    """int8 numbers and the scale that come closest to real ones, the sum of each phase among them.
+
+    Parameters
+    ----------
+    phases : int array, of the same shape   which weights make a result together; None: all do
+    """
     most = np.abs(weights).max(initial=0)
     if not most:
         return np.zeros(weights.shape, np.int8), 1.0
-    candidates = (
-        np.arange(max(1, int(64 / most)), int(127 / most) + 1) if most <= 64 else np.array([127 / most])
-    )
+    candidates = np.arange(int(64 / most) + 1, int(127 / most) + 1) if most <= 32 else np.array([127 / most])
     errors = [np.abs(np.rint(weights * c) / c - weights).max() for c in candidates]
     best = float(candidates[int(np.argmin(np.round(errors, 9)))])
-    return np.rint(weights * best).astype(np.int8), 1.0 / best
+    exact = (weights * best).ravel()
+    ints = np.rint(exact)
+    phases = np.zeros(weights.size, np.int64) if phases is None else phases.ravel()
+    for phase in np.unique(phases):
+        # A wrong sum is heard, or seen, more than a wrong weight: those nearest to the other side give way.
+        (own,) = np.nonzero((phases == phase) & (exact != 0))
+        lacks = int(np.rint(exact[own].sum() - ints[own].sum()))
+        nearest = own[np.argsort(np.sign(lacks) * (ints[own] - exact[own]))[: abs(lacks)]]
+        ints[nearest] += np.sign(lacks)
+    return np.clip(ints, -127, 127).astype(np.int8).reshape(weights.shape), 1.0 / best

@@ -165,7 +165,10 @@ def _moved(builder: Builder, node: NodeView, x: Func, kernels: list[Kernel], out
     whole = lines[0] if len(lines) == 1 else np.multiply.outer(*lines)
     if whole.size > _MOST_TAPS:
         return None
-    weights, scale = integers(whole)
+    indices = np.indices(whole.shape)
+    steps = [kernel.up for kernel in kernels]
+    phases = np.ravel_multi_index(tuple(at % n for at, n in zip(indices, steps, strict=True)), tuple(steps))
+    weights, scale = integers(whole, phases)
     weights = weights if weights.ndim == 2 else weights[None]
     weights = np.broadcast_to(weights, (channels, 1, *weights.shape))
     padded = select(builder, node, x, chosen, f"{node.outputs[0]}_padded")
