@@ -33,7 +33,7 @@ def test_limits_behind_hold_inside_too() -> None:
 
 
 def test_pads_as_an_attribute() -> None:
-    m = QdqModel(1, opset=9)
+    m = QdqModel(1, opset=10)
     y = m.node("Pad", m.input(1, 4, 5), pads=[0, 0, 1, 0, 0, 2], value=0.5)
     graph = import_quantised(m.build(m.quantise(y, 0.05)))
     assert graph.tensors[graph.outputs[0]].shape == (1, 4, 8)

@@ -5,10 +5,11 @@ import pytest
 
 from systolith.compiler.frontend import import_quantised
 from systolith.compiler.ops.interpolation import even_kernel, integers
+from systolith.compiler.ops.values import Const, FloatInput
 from systolith.reference.conv_transpose import ConvTranspose
 from systolith.reference.select import Select
 from tests.compiler.qdq import QdqModel
-from tests.compiler.test_select import i64, run
+from tests.compiler.test_select import converted, i64, run
 
 COORDINATES = ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric"]
 
@@ -57,14 +58,21 @@ def test_antialias() -> None:
     run(m, y, 1)
 
 
-@pytest.mark.parametrize("opset", [9, 10])
-def test_of_old(opset) -> None:
-    m = QdqModel(1, opset=opset)
+def test_resize_of_opset_10() -> None:
+    m = QdqModel(1, opset=10)
     x = m.input(1, 3, 8, 6, scale=0.05)
-    kind = "Upsample" if opset == 9 else "Resize"
-    y = m.node(kind, x, m.const(np.array([1, 1, 2, 2], np.float32)), mode="linear")
+    y = m.node("Resize", x, m.const(np.array([1, 1, 2, 2], np.float32)), mode="linear")
     graph = import_quantised(m.build(m.quantise(y, 0.05)))
     assert graph.tensors[graph.outputs[0]].shape == (1, 3, 16, 12)
+
+
+@pytest.mark.parametrize("opset", [7, 9])
+def test_upsample(opset) -> None:
+    x, scales = FloatInput("x", (1, 3, 8, 6)), [1.0, 1.0, 2.0, 3.0]
+    given = [x] if opset == 7 else [x, Const(np.array(scales, np.float32))]
+    attrs = {"mode": "nearest"} | ({"scales": scales} if opset == 7 else {})
+    (value,) = converted("Upsample", *given, attrs, opset=opset)
+    assert value.shape == (1, 3, 16, 18)
 
 
 def test_one_spatial_axis() -> None:
