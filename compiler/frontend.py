@@ -17,6 +17,7 @@ from systolith.compiler.ops.lookup import evaluate
 from systolith.compiler.ops.registry import NodeView, Rule, rule_of, unsupported
 from systolith.compiler.ops.values import Builder, Const, FloatInput, Func, Quant, Value, dequantised
 from systolith.compiler.passes.batch_norm import fold_batch_norm
+from systolith.compiler.passes.fuse_pads import fuse_pads
 from systolith.compiler.passes.fuse_tables import fuse_tables
 from systolith.compiler.passes.qlinear import expand_qlinear
 from systolith.compiler.quantise import calibration_samples, quantise_model
@@ -60,7 +61,7 @@ def import_quantised(model: onnx.ModelProto) -> QGraph:
     """
     model = expand_qlinear(model)
     name_nodes(model)
-    return fuse_tables(_Importer(model).run())
+    return fuse_pads(fuse_tables(_Importer(model).run()))
 
 
 def supported_operators() -> list:
@@ -199,7 +200,7 @@ class _Importer:
         builder = self.builder
         new = {old: name for old, name in builder.renamed.items() if old != name}
         # A tensor that already bears an output's name without being it gives way.
-        for name in new.values():
+        for name in list(new.values()):
             if name in builder.tensors and name not in new:
                 new[name] = builder.fresh(f"{name}_before")
 

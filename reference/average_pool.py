@@ -74,3 +74,10 @@ class AveragePool(Op):
         counts = np.multiply.outer(self.counts_y, self.counts_x)
         ties: np.ndarray = (2 * sums % counts == 0) & (2 * sums // counts % 2 == 1)
         return ties[:, :, 0, :] if x.ndim == 3 else ties
+
+    def padded(self, pads: tuple[int, int, int, int], fill: int) -> Op | None:
+        """The same operator with larger pads, where its own hold `fill` too."""
+        if fill != self.x_zero:
+            return None
+        top, left, bottom, right = (own + more for own, more in zip(self.pads, pads, strict=True))
+        return replace(self, pads=(top, left, bottom, right))

@@ -15,6 +15,8 @@ __all__ = ["Concat"]
 class Concat(Op):
     """Join along an axis; all inputs share scale and zero point."""
 
+    moves_only = True
+
     axis: int
 
     def run(self, *inputs: np.ndarray) -> np.ndarray:

@@ -97,3 +97,10 @@ class Conv(Op):
     def with_table(self, table: np.ndarray) -> Op:
         """The same operator, its result looked up."""
         return replace(self, requant=self.requant.with_table(table))
+
+    def padded(self, pads: tuple[int, int, int, int], fill: int) -> Op | None:
+        """The same operator with larger pads, where its own hold `fill` too."""
+        if fill != self.x_zero:
+            return None
+        top, left, bottom, right = (own + more for own, more in zip(self.pads, pads, strict=True))
+        return replace(self, pads=(top, left, bottom, right))

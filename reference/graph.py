@@ -74,6 +74,8 @@ class Op:
     carried: bool = False
     #: It may be made to carry a state, by `carrying`.
     stateful: bool = False
+    #: Elements only change their places.
+    moves_only: bool = False
     #: The output for int8 inputs, exactly; each operator says how many it takes.
     run: Callable[..., np.ndarray]
     #: Output and new state for int8 inputs and the former state, of an operator that is `carried`.
@@ -90,6 +92,24 @@ class Op:
 
     def with_table(self, table: np.ndarray) -> Op | None:
         """The operator with its result looked up in a table; None where it cannot do that."""
+        return None
+
+    def axis_after(self, axis: int, shape: tuple[int, ...]) -> int | None:
+        """Where an axis of the operand, of this shape, is found whole in the result of an operator that only
+        moves elements; None where it is not, or the operator does more."""
+        return None
+
+    def only_pads(self, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...] | None:
+        """(before, after) of each axis, where all that the operator does with an operand of this shape is to
+        put the code `fill` around it; None of any other operator."""
+        return None
+
+    #: Code that it puts there.
+    fill: int = 0
+
+    def padded(self, pads: tuple[int, int, int, int], fill: int) -> Op | None:
+        """The operator with so many more rows and columns (top, left, bottom, right) of `fill` around its
+        operand; None where it cannot add them."""
         return None
 
     def carrying(self) -> Op:

@@ -41,3 +41,10 @@ class MaxPool(Op):
     def with_table(self, table: np.ndarray) -> Op:
         """The same operator, its result looked up."""
         return replace(self, table=joined(self.table, table))
+
+    def padded(self, pads: tuple[int, int, int, int], fill: int) -> Op | None:
+        """The same operator with larger pads, where its own hold `fill` too."""
+        if fill != -128:
+            return None
+        top, left, bottom, right = (own + more for own, more in zip(self.pads, pads, strict=True))
+        return replace(self, pads=(top, left, bottom, right))

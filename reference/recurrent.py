@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +25,10 @@ class Recurrent(Op):
     fine: ``requantise(256 * weights[g, u] @ (x - x_zero) + recurrent[g, u] @ h + bias[g, u])``. The result
     holds its rounded high byte.
 
+    With `given`, the state before the first step comes with the operands, each int8 [N, H]: hidden state, low
+    and high byte of the state, and with `wide` the hidden state's low byte. With `cell`, the result has two
+    more rows than steps: low and high byte of the last state.
+
     Parameters
     ----------
     kind : Cell
@@ -44,6 +47,7 @@ class Recurrent(Op):
             before the first step
     carried : bool                 a run continues from where the run before ended; `hidden` and `state` are
               for the first
+    given, cell : bool
     """
 
     kind: Cell
@@ -60,7 +64,9 @@ class Recurrent(Op):
     hidden: np.ndarray
     state: np.ndarray
     carried: bool = False
-    stateful: ClassVar[bool] = True
+    given: bool = False
+    cell: bool = False
+    stateful = True
 
     @property
     def planes(self) -> int:
@@ -77,9 +83,14 @@ class Recurrent(Op):
         """H."""
         return int(self.weights.shape[1])
 
-    def run(self, x: np.ndarray) -> np.ndarray:
-        """int8 [T, 1, N, H] of x [T, N, I], from the beginning."""
-        return self.step(x, None)[0]
+    def run(self, x: np.ndarray, *first: np.ndarray) -> np.ndarray:
+        """int8 [T, 1, N, H] of x [T, N, I], from the beginning, which is `first` where it is given."""
+        if not self.given:
+            return self.step(x, None)[0]
+        hidden, low, high, *rest = (part.astype(np.int64) for part in first)
+        if self.wide:
+            hidden = 256 * hidden + rest[0]
+        return self.step(x, (hidden, 256 * high + (low & 255)))[0]
 
     def step(
         self, x: np.ndarray, carried: tuple[np.ndarray, np.ndarray] | None
@@ -118,10 +129,15 @@ class Recurrent(Op):
             else:
                 state, h = cells.rnn(gates[0], state, self.alpha, self.wide)
             result[t, 0] = cells.split(h)[0] if self.wide else h
+        if self.cell:
+            low, high = (state & 255).astype(np.uint8).view(np.int8), (state >> 8).astype(np.int8)
+            result = np.concatenate([result, low[None, None], high[None, None]])
         return result, (h, state)
 
     def carrying(self) -> Op:
         """The same layer, continuing where the run before ended."""
+        if self.given:
+            raise ValueError("its first state is computed")
         if self.reverse:
             raise ValueError("it runs from the end of the sequence, which a stream does not have")
         return replace(self, carried=True)

@@ -15,6 +15,8 @@ __all__ = ["Take"]
 class Take(Op):
     """One index of an axis, which goes."""
 
+    moves_only = True
+
     axis: int
     index: int
 

@@ -18,13 +18,16 @@ from systolith.reference.add import Add
 from systolith.reference.average_pool import AveragePool
 from systolith.reference.concat import Concat
 from systolith.reference.conv import Conv
+from systolith.reference.conv_transpose import ConvTranspose
 from systolith.reference.graph import QGraph, QNode, QTensor, Requant
 from systolith.reference.lookup import Lookup
 from systolith.reference.matmul import MatMul
 from systolith.reference.max_pool import MaxPool
+from systolith.reference.maximum import Maximum
 from systolith.reference.mul import Mul
 from systolith.reference.recurrent import Recurrent
 from systolith.reference.reshape import Reshape
+from systolith.reference.select import Select
 from systolith.reference.take import Take
 from systolith.reference.transpose import Transpose
 from systolith.spec import numerics
@@ -255,6 +258,36 @@ class GraphBuilder:
         )
         return self.append(op, x)
 
+    def conv_transpose(self, x: str) -> str:
+        """With kernels shorter and longer than the stride, and results that reach beyond them."""
+        c, spatial = self.shape(x)[1], self.shape(x)[2:]
+        group = self.choose(1, c)
+        m = group * self.integer(1, max(1, 12 // group))
+        sizes = [(self.integer(1, 5), self.integer(1, 3), self.integer(1, 2)) for _ in spatial]
+        if len(sizes) == 1:
+            sizes.insert(0, (1, 1, 1))
+        kernel, strides, dilations = zip(*sizes, strict=True)
+        pads, out = [], []
+        for extent, (k, s, d) in zip((1, *spatial)[-2:], sizes, strict=True):
+            full = (extent - 1) * s + (k - 1) * d + 1
+            pads.append(self.integer(0, min(k - 1, full - 1)))
+            out.append(self.integer(1, full - pads[-1] + self.choose(0, s - 1)))
+        if len(spatial) == 1:
+            pads[0], out[0] = 0, 1
+        weights = self.weights(m, c // group, *kernel)
+        op = ConvTranspose(
+            weights=weights,
+            bias=self.rng.integers(-20000, 20000, m).astype(np.int32),
+            strides=strides,
+            dilations=dilations,
+            pads=tuple(pads),
+            out=tuple(out),
+            group=group,
+            x_zero=self.tensors[x].zero_point,
+            requant=self.requant(m, weights[0].size),
+        )
+        return self.append(op, x)
+
     def matmul(self, x: str, m: int | None = None) -> str:
         k, m = self.tensors[x].shape[-1], m or self.integer(1, 40)
         op = MatMul(
@@ -310,6 +343,11 @@ class GraphBuilder:
             return self.append(Add(a_mult=ma, b_mult=mb, shift=shift, **common), a, b)
         mult, shift = numerics.approximate_scale(self.rng.uniform(0.002, 0.02))
         return self.append(Mul(a_mult=mult, shift=shift, **common), a, b)
+
+    def maximum(self, x: str) -> str:
+        """The larger of a tensor and another of its shape, which may be itself."""
+        alike = [name for name in self.tensors if self.shape(name) == self.shape(x)]
+        return self.append(Maximum(table=self.table()), *self.choose((x, alike[0]), (alike[-1], x)))
 
     def lookup(self, x: str) -> str:
         return self.append(Lookup(table=self.rng.integers(-128, 128, 256).astype(np.int8)), x)
@@ -378,6 +416,28 @@ class GraphBuilder:
             Reshape(shape=(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])), x
         )
 
+    def select(self, x: str) -> str:
+        """Indices of some axes: slices with steps, backwards too, repetitions, paddings, or any."""
+
+        def chosen(extent: int) -> tuple[int, ...] | None:
+            start, step = self.integer(0, extent - 1), self.integer(1, 3)
+            most = 2 * extent
+            if extent > 32:
+                # Longer rows make products of square matrices too large.
+                return tuple(range(start, extent, step))
+            return self.choose(
+                None,
+                tuple(range(start, extent, step)),
+                tuple(range(start, -1, -step)),
+                tuple(i // step for i in range(extent * step))[:most],
+                (*range(extent), *range(start, extent)),
+                (-1,) * start + tuple(range(extent)) + (-1,) * step,
+                tuple(self.integer(-1, extent - 1) for _ in range(self.integer(1, extent + 1))),
+            )
+
+        indices = (None, *(chosen(extent) for extent in self.shape(x)[1:]))
+        return self.append(Select(indices=indices, fill=self.zero()), x)
+
     def take(self, x: str) -> str:
         """One index of an axis that is not the batch."""
         axis = self.integer(1, len(self.shape(x)) - 1)
@@ -441,11 +501,12 @@ class GraphBuilder:
         rank = len(self.shape(x))
         steps = [self.lookup, self.block, self.residual, self.with_constant, self.concat, self.reshape]
         steps += (
-            [self.conv, self.conv, self.depthwise, self.transpose, self.gate]
+            [self.conv, self.conv, self.conv_transpose, self.depthwise, self.transpose, self.gate]
             if rank > 2
             else [self.matmul, self.matmul]
         )
         steps += [self.max_pool, self.average_pool] if rank == 4 else []
+        steps += [self.select, self.maximum]
         steps += [self.take] if rank > 2 else []
         return self.choose(*steps)(x)
 

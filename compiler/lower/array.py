@@ -26,11 +26,16 @@ def _chunks(count: int, size: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """What all instructions of one node share."""
+    """What all instructions of one node share, or of one phase of it.
+
+    A phase writes every `spread`-th row and column of the result, from `phase` on.
+    """
 
     window: Window
     pad: int
     bias: np.ndarray
+    spread: tuple[int, int] = (1, 1)
+    phase: tuple[int, int] = (0, 0)
 
 
 def emit_rectangle(
@@ -50,6 +55,7 @@ def emit_rectangle(
     if (
         window.kernel == (1, 1) == window.strides
         and window.pads == (0, 0)
+        and layer.spread == (1, 1)
         and all(
             view.first[1] == out_cols.start and view.extents[1] == len(out_cols)
             for view in (x, y, views.other or y)
@@ -233,9 +239,10 @@ def _output(
     kept = slice(block.first, block.first + block.count)
     mult, shift = (np.broadcast_to(v, len(bias))[kept] for v in (requant.mult, requant.shift))
     param = low.params((*key, block.key), bias[kept], mult, shift)
-    at = (rows.start, cols.start, block.first)
+    (sy, sx), (py, px) = layer.spread, layer.phase
+    at = (rows.start * sy + py, cols.start * sx + px, block.first)
     pixels = {"ny": len(rows), "nx": len(cols)}
-    target = {"dst": y.at(at), "dst_row": width * channels, "dst_px": channels}
+    target = {"dst": y.at(at), "dst_row": sy * width * channels, "dst_px": sx * channels}
     operands = low.output_operands(requant)
     if low.chain is None:
         low.emit("OUTPUT", acc=acc, **pixels, channels=block.count, param=param, **target, **operands)

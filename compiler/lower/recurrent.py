@@ -14,9 +14,13 @@ from math import prod
 
 import numpy as np
 
+from systolith.compiler.base.layout import row_major
 from systolith.compiler.lower.context import Lowering
+from systolith.compiler.lower.moving import move
+from systolith.compiler.lower.operands import bring, materialise
 from systolith.compiler.lower.registry import Order, Temporary, lowering
 from systolith.compiler.lower.tile_blocks import kept_runs
+from systolith.compiler.lower.vector import copy
 from systolith.reference.recurrent import Recurrent
 from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Destination, Region, Space
@@ -40,15 +44,19 @@ def lower_recurrent(low: Lowering, op: Recurrent) -> Temporary:
         )
     steps, batch, _ = low.graph.tensors[low.node.inputs[0]].shape
     temporary, plan = [], _planned(low, op, steps)
+    for name in low.node.inputs[1:]:
+        order = row_major(low.graph.tensors[name].shape)
+        materialise(low, name, order, temporary)
+        bring(low, name, order)
     for n in range(batch):
         order = range(steps)[:: -1 if op.reverse else 1]
         # Two ranges, so that the cell finds its state in another block of the SRAM than the one that the
         # array reads.
-        hidden, state = (_initial(low, op, n, part) for part in (slice(0, 1), slice(1, 3)))
+        hidden, state = (_initial(low, op, n, part) for part in (range(1), range(1, 3)))
         # Blocks of a step still read the low bytes of the step before while the first ones write new ones.
         rests = (
             [
-                _initial(low, op, n, slice(3, 4)),
+                _initial(low, op, n, range(3, 4)),
                 (low.allocate(op.units, "the low bytes of the hidden state"), op.units),
             ]
             if op.wide
@@ -68,6 +76,10 @@ def lower_recurrent(low: Lowering, op: Recurrent) -> Temporary:
             state[0],
             [address for address, _ in rests],
         )
+        if op.cell:
+            for row in (0, 1):
+                last = y.address + ((steps + row) * batch + n) * op.units
+                copy(low, [op.units], (state[0] + row * op.units, [1]), (last, [1]))
         if op.carried:
             offset = low.states[low.node.name] + n * op.first_bytes[n].size
             last = y.address + (order[-1] * batch + n) * op.units
@@ -81,15 +93,24 @@ def lower_recurrent(low: Lowering, op: Recurrent) -> Temporary:
                     bytes=op.units,
                     base=rests[steps % 2][0],
                 )
+    for name in set(low.node.inputs[1:]):
+        if low.graph.tensors[name].data is not None:
+            low.places.pop(name)
     return temporary
 
 
-def _initial(low: Lowering, op: Recurrent, n: int, part: slice) -> tuple[int, int]:
-    """Rows of `first_bytes`, brought on chip: (address, bytes)."""
-    if not op.carried:
-        return low.constant(op.first_bytes[n, part])
-    size = op.first_bytes[n, part].size
+def _initial(low: Lowering, op: Recurrent, n: int, part: range) -> tuple[int, int]:
+    """Rows of `first_bytes`, or of the operands that give them, brought on chip: (address, bytes)."""
+    if not op.carried and not op.given:
+        return low.constant(op.first_bytes[n, part.start : part.stop])
+    size = len(part) * op.units
     address = low.allocate(size, "the state")
+    if op.given:
+        for at, row in enumerate(part):
+            place = low.places[low.node.inputs[1 + row]]
+            source, target = place.address + n * op.units, address + at * op.units
+            move(low, [op.units], (source, [1]), place.external, (target, [1]), False)
+        return address, size
     offset = low.states[low.node.name] + n * op.first_bytes[n].size + part.start * op.units
     low.emit("LOAD", space=Space.ACT, region=Region.DATA, offset=offset, bytes=size, base=address)
     return address, size

@@ -62,8 +62,13 @@ def copy(
     src: tuple[int, list[int]],
     dst: tuple[int, list[int]],
     table: np.ndarray | None = None,
+    apart: int = 0,
 ) -> None:
-    """``dst[i...] = table[src[i...]]`` over a nest; `src` and `dst` are (address, byte strides)."""
+    """``dst[i...] = table[src[i...]]`` over a nest; `src` and `dst` are (address, byte strides).
+
+    With `apart`, what is copied is the larger of two elements so many bytes from one another.
+    """
+    rows = {"ky": 2, "ky_addr": apart, "ky_y": 1, "height": 2} if apart else {"ky": 1, "height": 1}
     operands = low.table(table)
 
     def make(start, row, px, ny, nx, count):
@@ -74,9 +79,7 @@ def copy(
             base=start[0],
             y0=0,
             x0=0,
-            height=1,
             row_bytes=1,
-            ky=1,
             kx=1,
             oy_addr=row[0],
             oy_y=0,
@@ -84,6 +87,7 @@ def copy(
             dst=start[1],
             dst_row=row[1],
             dst_px=px[1],
+            **rows,
             **operands,
         )
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
-from systolith.compiler.ops.registry import NodeView
+from systolith.compiler.base.errors import UnsupportedError
+from systolith.compiler.ops.registry import NodeView, constant
 from systolith.compiler.ops.values import Builder, Func, Pending, Value
 from systolith.compiler.ops.weighted import Linear
 from systolith.reference.conv import Conv
+from systolith.reference.reshape import Reshape
 
-__all__ = ["channel_affine", "convolution", "fold_affine"]
+__all__ = ["bias_of", "channel_affine", "convolution", "fold_affine"]
 
 
 def fold_affine(node: NodeView, value: Pending, factor: np.ndarray, offset: np.ndarray) -> Pending:
@@ -24,11 +27,14 @@ def fold_affine(node: NodeView, value: Pending, factor: np.ndarray, offset: np.n
 def channel_affine(
     builder: Builder, node: NodeView, x: Func, factor: np.ndarray, offset: np.ndarray
 ) -> Value:
-    """``x * factor[c] + offset[c]``: weights of 127 (so that the offset keeps seven bits below a step of x),
-    scale factor / 127."""
-    channels = x.shape[1]
+    """``x * factor[c] + offset[c]`` along axis 1 of any tensor: weights of 127 (so that the offset keeps
+    seven bits below a step of x), scale factor / 127."""
+    shape, channels = x.shape, x.shape[1]
+    if len(shape) not in (3, 4):
+        flat = (shape[0], channels, prod(shape[2:]))
+        x = builder.move(x, node.name, "Reshape", Reshape(shape=flat), flat, f"{node.outputs[0]}_flat")
     weights = np.full((channels, 1, 1, 1), 127, np.int8)
-    return convolution(
+    pending = convolution(
         builder,
         node,
         x,
@@ -41,6 +47,9 @@ def channel_affine(
         pads=(0, 0, 0, 0),
         group=channels,
     )
+    if x.shape == shape:
+        return pending
+    return builder.move(pending, node.name, "Reshape", Reshape(shape=shape), shape, node.outputs[0])
 
 
 def convolution(
@@ -79,3 +88,18 @@ def convolution(
         sources=(node.name,),
         linear=linear,
     )
+
+
+def bias_of(node: NodeView, index: int, channels: int) -> np.ndarray:
+    """Operand `index` as one number per output channel; zeros where it is left out."""
+    if constant(node, index) is None:
+        return np.zeros(channels)
+    bias = node.value(index).real
+    if bias.size != channels:
+        raise UnsupportedError(
+            "import",
+            node.name,
+            f"the bias has {bias.size} elements for {channels} output channels",
+            "correct the bias",
+        )
+    return bias.reshape(-1)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from systolith.compiler.base.errors import QuantiseError, UnsupportedError
+from systolith.compiler.ops.max_pool import MOST_ROWS
+from systolith.compiler.ops.reduce import summed
 from systolith.compiler.ops.registry import NodeView, operand, register
 from systolith.compiler.ops.values import Builder, Pending, Value
 from systolith.compiler.ops.weighted import scalar_requant
@@ -82,5 +86,10 @@ def convert_average_pool(builder: Builder, node: NodeView) -> Value:
 
 @register("GlobalAveragePool", constraints=(one_or_two_dimensions,))
 def convert_global_average_pool(builder: Builder, node: NodeView) -> Value:
-    """The mean of each channel."""
+    """The mean of each channel; of a large image as a product with ones."""
+    shape = node.values[0].shape
+    if max(shape[2:]) > MOST_ROWS:
+        axes = tuple(range(2, len(shape)))
+        result = (*shape[:2], *(1 for _ in axes))
+        return summed(builder, node, operand(node, 0), axes, 1.0 / prod(shape[2:]), result)
     return _convert(builder, node, node.values[0].shape[2:])

@@ -14,7 +14,8 @@ from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.base.limits import MAX_ELEMENTS
 from systolith.compiler.base.proto import graphs_of, subgraphs
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
-from systolith.compiler.ops.values import Builder, Const, Func, Pending, Value
+from systolith.compiler.ops.values import Builder, Const, Func, Pending, Quant, Value
+from systolith.reference.lookup import Lookup
 
 __all__ = ["as_table", "evaluate"]
 
@@ -134,14 +135,57 @@ def _limits(node: NodeView) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+def _limited(value: Value, limits: tuple[float, float]) -> Value:
+    """A part of a joined tensor, limited on its own."""
+    low, high = limits
+    if isinstance(value, Pending):
+        return replace(value, clamps=(*value.clamps, limits), linear=None)
+    if isinstance(value, Func):
+        return replace(value, values=np.minimum(np.maximum(value.values, low), high), pure=False)
+    if isinstance(value, Const):
+        return Const(np.minimum(np.maximum(value.array, low), high))
+    return value
+
+
+def _clipped(builder: Builder, node: NodeView, value: Quant) -> Value:
+    """Integers limited to less than 8 bits, as quantisers state narrow formats."""
+    limits = [None if node.value(index) is None else constant(node, index) for index in (1, 2)]
+    codes = np.arange(256).astype(np.uint8).view(np.int8).astype(np.int64)
+    shift = 128 if value.unsigned else 0
+    low, high = (
+        default if limit is None else int(limit.item()) - shift
+        for limit, default in zip(limits, (-128, 127), strict=True)
+    )
+    table = np.minimum(np.maximum(codes, low), high).astype(np.int8)
+    tensor = builder.tensors[value.tensor]
+    name = builder.append(
+        node.name,
+        Lookup(table=table),
+        (value.tensor,),
+        node.outputs[0],
+        value.shape,
+        tensor.scale,
+        tensor.zero_point,
+        node.op_type,
+        (node.name,),
+    )
+    return replace(value, tensor=name)
+
+
 def _convert(builder: Builder, node: NodeView) -> Value:
     value = node.values[0]
+    if isinstance(value, Quant) and node.op_type == "Clip":
+        return _clipped(builder, node, value)
     if isinstance(value, Pending):
         limits = _limits(node)
+        if limits is not None and value.parts:
+            parts = tuple(_limited(part, limits) for part in value.parts)
+            return replace(value, parts=parts, sources=(*value.sources, node.name))
         if limits is not None:
             return replace(
                 value, clamps=(*value.clamps, limits), sources=(*value.sources, node.name), linear=None
             )
+    node = node.settled()
     table = as_table(node)
     if table is not None:
         return table
@@ -171,7 +215,6 @@ _FUNCTIONS = {
     "Celu": ("alpha",),
     "Clip": ("min", "max"),
     "Cos": (),
-    "Div": (),
     "Elu": ("alpha",),
     "Erf": (),
     "Exp": (),
@@ -180,11 +223,8 @@ _FUNCTIONS = {
     "HardSwish": (),
     "LeakyRelu": ("alpha",),
     "Log": (),
-    "Max": (),
-    "Min": (),
     "Mish": (),
     "Neg": (),
-    "PRelu": (),
     "Pow": (),
     "Reciprocal": (),
     "Relu": (),

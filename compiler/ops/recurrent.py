@@ -3,14 +3,23 @@ direction."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from systolith.compiler.base.errors import QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import QuantiseError
+from systolith.compiler.ops.recurrent_state import (
+    HIDDEN_SCALE,
+    batch_axis,
+    first_state,
+    joined,
+    results_of,
+    state_bytes,
+)
 from systolith.compiler.ops.registry import NodeView, constant, operand, register
-from systolith.compiler.ops.values import Builder, Const, Func, Value, dequantised
-from systolith.reference.concat import Concat
+from systolith.compiler.ops.select import select
+from systolith.compiler.ops.values import Builder, Const, Func, Value
 from systolith.reference.recurrent import Recurrent
-from systolith.reference.take import Take
 from systolith.spec import cells, numerics
 from systolith.spec.isa import Cell
 
@@ -30,8 +39,6 @@ OPERATORS = ("GRU", "LSTM", "RNN")
 CELL_RANGE = "systolith.cell_range."
 #: Key of a model's metadata with the bits of hidden states, 8 where it is missing.
 HIDDEN_BITS = "systolith.hidden_bits"
-#: Scale of every int8 hidden state.
-HIDDEN_SCALE = 2.0**-cells.HIDDEN_FRAC
 
 #: How many times the range of int8 the input's weights may have; each costs one more product of the input.
 _PLANES = 4
@@ -60,11 +67,13 @@ def reset_after_product(node: NodeView) -> bool:
     return node.op_type != "GRU" or bool(node.attrs.get("linear_before_reset", 0))
 
 
-def whole_sequences(node: NodeView) -> bool:
-    """sequence_lens must be left out, or constant and the length of the sequence for each."""
-    lengths = node.value(4)
+def lengths_are_constant(node: NodeView) -> bool:
+    """sequence_lens must be left out, or constant, and each at least 1 and no longer than the sequence."""
+    lengths, x = node.value(4), node.value(0)
     return lengths is None or (
-        isinstance(lengths, Const) and bool((lengths.array == node.value(0).shape[0]).all())
+        isinstance(lengths, Const)
+        and lengths.shape == x.shape[1:2]
+        and bool(((lengths.array >= 1) & (lengths.array <= x.shape[0])).all())
     )
 
 
@@ -74,21 +83,15 @@ def no_peepholes(node: NodeView) -> bool:
     return peepholes is None or (isinstance(peepholes, Const) and not peepholes.array.any())
 
 
-def states_are_constant(node: NodeView) -> bool:
-    """initial_h and initial_c must be left out or constant; state that the model carries from run to run is
-    bound with --state OUTPUT:INPUT."""
-    return all(node.value(index) is None or isinstance(node.value(index), Const) for index in (5, 6))
-
-
 def constants_are_finite(node: NodeView) -> bool:
     """weights, bias and initial states must be finite."""
     values = (node.value(index) for index in (1, 2, 3, 5, 6))
     return all(np.isfinite(value.array).all() for value in values if isinstance(value, Const))
 
 
-def cell_state_stays(node: NodeView) -> bool:
-    """Y_c, the last cell state, is no result of the core, which keeps it in 16 bits."""
-    return len(node.outputs) < 3 or not node.outputs[2] or node.outputs[2] not in node.used
+def no_cell_without_one(node: NodeView) -> bool:
+    """initial_c is an operand of LSTM alone."""
+    return node.op_type == "LSTM" or node.value(6) is None
 
 
 def hidden_is_wide(node: NodeView) -> bool:
@@ -137,30 +140,24 @@ def gate_weights(
         "linear_before_reset",
     ),
     constraints=(
-        states_are_constant,
         activations_are_standard,
         clip_is_wide,
         reset_after_product,
-        whole_sequences,
+        lengths_are_constant,
         no_peepholes,
         constants_are_finite,
-        cell_state_stays,
+        no_cell_without_one,
     ),
 )
 def convert_recurrent(builder: Builder, node: NodeView) -> tuple[Value, ...]:
-    """Y and Y_h; each direction is a layer of its own, and their results are joined."""
+    """Y, Y_h and Y_c; each direction, and each length of sequence, is a layer of its own, and their results
+    are joined."""
     x = operand(node, 0)
     source = builder.tensors[x.tensor]
-    w, r = (constant(node, index) for index in (1, 2))
-    b, hidden, state = (constant(node, index) for index in (3, 5, 6))
-    direction = node.attrs.get("direction", b"forward").decode()
+    w, r, b = (constant(node, index) for index in (1, 2, 3))
     steps, batch = x.shape[:2]
     largest = [float(value) for value in node.metadata.get(f"{CELL_RANGE}{node.name}", "").split()]
     if node.op_type != "LSTM":
-        if state is not None:
-            raise UnsupportedError(
-                "import", node.name, f"{node.op_type} has no initial cell state", "remove the operand"
-            )
         largest = [0.0] * len(w)
     elif not largest:
         raise QuantiseError(
@@ -169,76 +166,69 @@ def convert_recurrent(builder: Builder, node: NodeView) -> tuple[Value, ...]:
             "the range of the cell state is not known",
             "compile the float model with calibration data",
         )
-    layers, lasts = [], []
+    lengths = constant(node, 4)
+    lengths = np.full(batch, steps) if lengths is None else lengths
+    wanted = [index < len(node.outputs) and bool(node.outputs[index]) for index in range(3)]
+    wanted[2] = wanted[2] and (not node.used or node.outputs[2] in node.used)
+    directions: list[list[Func | None]] = []
     for d in range(len(w)):
-        reverse = direction == "reverse" or d == 1
+        reverse = node.attrs.get("direction", b"forward") == b"reverse" or d == 1
         parts = gate_weights(
             node.op_type, w[d], r[d], None if b is None else b[d], bool(node.attrs.get("input_forget", 0))
         )
-        op = quantised_layer(
-            node.name,
-            _KINDS[node.op_type],
-            parts,
-            source.scale,
-            source.zero_point,
-            reverse=reverse,
-            batch=batch,
-            hidden=None if hidden is None else hidden[d],
-            state=None if state is None else state[d],
-            largest=largest[d],
-            wide=hidden_is_wide(node),
-        )
-        suffix = ("_forward", "_reverse")[d] if len(w) == 2 else ""
-        layer = builder.append(
-            node.name + suffix,
-            op,
-            (x.tensor,),
-            (node.outputs[0] or f"{node.name}_Y") + suffix,
-            (steps, 1, batch, op.units),
-            HIDDEN_SCALE,
-            0,
-            node.op_type,
-            (*x.sources, node.name),
-        )
-        layers.append(layer)
-        if len(node.outputs) > 1 and node.outputs[1]:
-            lasts.append(
-                builder.append(
-                    f"{node.name}_last{suffix}",
-                    Take(axis=0, index=0 if reverse else steps - 1),
-                    (layer,),
-                    node.outputs[1] + suffix,
-                    (1, batch, op.units),
-                    HIDDEN_SCALE,
-                    0,
-                    "Gather",
-                    (node.name,),
-                )
+        runs: list[list[Func | None]] = []
+        for length in np.unique(lengths):
+            chosen = np.flatnonzero(lengths == length)
+            first = [first_state(node, index, d, chosen) for index in (5, 6)]
+            given = any(isinstance(value, Func) for value in first)
+            op = quantised_layer(
+                node.name,
+                _KINDS[node.op_type],
+                parts,
+                source.scale,
+                source.zero_point,
+                reverse=reverse,
+                batch=len(chosen),
+                hidden=None if given else first[0],
+                state=None if given else first[1],
+                largest=largest[d],
+                wide=hidden_is_wide(node),
             )
-    results = [_joined(builder, node, layers, 1, node.outputs[0] or f"{node.name}_Y")]
-    if lasts:
-        results.append(_joined(builder, node, lasts, 0, node.outputs[1]))
-    return tuple(results)
-
-
-def _joined(builder: Builder, node: NodeView, tensors: list[str], axis: int, name: str) -> Func:
-    """The results of both directions side by side."""
-    tensor = tensors[0]
-    if len(tensors) > 1:
-        shape = list(builder.tensors[tensor].shape)
-        shape[axis] = len(tensors)
-        tensor = builder.append(
-            f"{node.name}_join{axis}",
-            Concat(axis=axis),
-            tuple(tensors),
-            name,
-            tuple(shape),
-            HIDDEN_SCALE,
-            0,
-            "Concat",
-            (node.name,),
+            suffix = ("_forward", "_reverse")[d] if len(w) == 2 else ""
+            suffix += f"_{length}" if len(np.unique(lengths)) > 1 else ""
+            name = (node.outputs[0] or f"{node.name}_Y") + suffix
+            states: tuple[str, ...] = ()
+            if given:
+                op = replace(op, given=True)
+                states = state_bytes(builder, node, op, first, d, chosen, name)
+            op = replace(op, cell=wanted[2])
+            some = len(chosen) < batch or length < steps
+            sequence = (
+                select(builder, node, x, [np.arange(length), chosen, None], f"{name}_sequence") if some else x
+            )
+            rows = int(length) + 2 * op.cell
+            alone = rows == steps
+            layer = builder.append(
+                node.name + suffix,
+                op,
+                (sequence.tensor, *states),
+                name if alone else f"{name}_rows",
+                (rows, 1, len(chosen), op.units),
+                HIDDEN_SCALE,
+                0,
+                node.op_type,
+                (*x.sources, node.name),
+            )
+            runs.append(results_of(builder, node, layer, op, int(length), steps, suffix, wanted, largest[d]))
+        order = np.argsort(np.concatenate([np.flatnonzero(lengths == n) for n in np.unique(lengths)]))
+        directions.append(
+            [joined(builder, node, [run[at] for run in runs], batch_axis(at), order, at) for at in range(3)]
         )
-    return Func(tensor, builder.tensors[tensor].shape, dequantised(HIDDEN_SCALE, 0), pure=True)
+    return tuple(
+        joined(builder, node, [values[at] for values in directions], (1, 0, 0)[at], None, at)
+        for at in range(3)
+        if at < len(node.outputs)
+    )
 
 
 def quantised_layer(

@@ -4,13 +4,13 @@ imported."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 
 from systolith.compiler.base.errors import QuantiseError, UnsupportedError
-from systolith.compiler.ops.values import Builder, Const, Func, Value
+from systolith.compiler.ops.values import Builder, Const, FloatInput, Func, Pending, Value
 
 __all__ = ["RULES", "NodeView", "Rule", "constant", "operand", "register", "rule_of", "unsupported"]
 
@@ -20,7 +20,9 @@ class NodeView:
     """One node of the model with its operands' values (None where an optional operand is left out).
 
     `metadata` is the model's; `used` are those of the node's results that something reads; `scope` holds
-    every value known so far, which a body may read by name.
+    every value known so far, which a body may read by name. `demand` gives operand `index` as a tensor in
+    integers, where that has a format: of a float model (`in_float`) all have, chosen by calibration, and a
+    quantised model states its own. `noted` is told which integers a constant of a float model became.
     """
 
     name: str
@@ -33,10 +35,29 @@ class NodeView:
     metadata: dict[str, str] = field(default_factory=dict)
     used: frozenset[str] = frozenset()
     scope: Mapping[str, Value] = field(default_factory=dict)
+    demand: Callable[[int], Func | None] | None = None
+    in_float: bool = False
+    noted: Callable[[int, Const], None] | None = None
 
     def value(self, index: int) -> Value | None:
         """Operand `index`, or None."""
         return self.values[index] if index < len(self.values) else None
+
+    def note(self, index: int, value: Const) -> None:
+        """A constant operand of a float model became integers."""
+        if self.noted is not None:
+            self.noted(index, value)
+
+    def settled(self) -> NodeView:
+        """The node with every operand that waits for a scale quantised, where the model is in float."""
+        if self.demand is None or not self.in_float:
+            return self
+        demand = self.demand
+        values = tuple(
+            (demand(index) or value) if isinstance(value, Pending | FloatInput) else value
+            for index, value in enumerate(self.values)
+        )
+        return replace(self, values=values)
 
 
 Constraint = Callable[[NodeView], bool]
@@ -125,6 +146,9 @@ def operand(node: NodeView, index: int) -> Func:
     value = node.value(index)
     if isinstance(value, Func) and value.pure:
         return value
+    demanded = node.demand(index) if node.demand is not None else None
+    if demanded is not None:
+        return demanded
     raise QuantiseError(
         "quantise",
         node.name,

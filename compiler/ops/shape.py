@@ -4,15 +4,13 @@ nothing."""
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
 from systolith.compiler.base.errors import ModelError, UnsupportedError
 from systolith.compiler.ops.registry import NodeView, constant, register
-from systolith.compiler.ops.values import Builder, Const, Quant, Value
+from systolith.compiler.ops.values import Builder, Const, Value
 from systolith.reference.reshape import Reshape
-from systolith.reference.take import Take
 from systolith.reference.transpose import Transpose
 
 __all__ = ["convert_reshape", "convert_transpose"]
@@ -109,9 +107,9 @@ def convert_transpose(builder: Builder, node: NodeView) -> Value:
 
 
 def inference_only(node: NodeView) -> bool:
-    """training_mode must be absent or 0, and the output mask must be left out."""
+    """training_mode must be absent or 0, and nothing may read the output mask."""
     mode = node.value(2)
-    return len([name for name in node.outputs if name]) == 1 and (
+    return not node.used.intersection(node.outputs[1:]) and (
         mode is None or (isinstance(mode, Const) and not np.any(mode.array))
     )
 
@@ -126,36 +124,3 @@ def convert_identity(builder: Builder, node: NodeView) -> Value:
 def convert_dropout(builder: Builder, node: NodeView) -> Value:
     """The value itself."""
     return node.values[0]
-
-
-def to_float(node: NodeView) -> bool:
-    """a computed tensor may only be cast from float to float32 (which changes nothing)."""
-    return node.attrs["to"] == 1 and not isinstance(node.values[0], Quant)
-
-
-@register("Cast", attributes=("to", "saturate"), constraints=(to_float,))
-def convert_cast(builder: Builder, node: NodeView) -> Value:
-    """The value itself."""
-    return replace(node.values[0])
-
-
-def one_constant_index(node: NodeView) -> bool:
-    """the index must be a single constant."""
-    index = node.value(1)
-    return isinstance(index, Const) and index.array.ndim == 0
-
-
-@register("Gather", attributes=("axis",), constraints=(one_constant_index,))
-def convert_gather(builder: Builder, node: NodeView) -> Value:
-    """One index of an axis, which goes."""
-    old = node.values[0].shape
-    axis = node.attrs.get("axis", 0) % len(old)
-    index = int(node.value(1).array) % old[axis]
-    return builder.move(
-        node.values[0],
-        node.name,
-        "Gather",
-        Take(axis=axis, index=index),
-        (*old[:axis], *old[axis + 1 :]),
-        node.outputs[0],
-    )

@@ -12,7 +12,18 @@ from systolith.reference.graph import Op, QNode, QTensor
 from systolith.reference.lookup import Lookup
 from systolith.reference.reshape import Reshape
 
-__all__ = ["Builder", "Const", "FloatInput", "Func", "Pending", "Quant", "Value", "dequantised", "quantised"]
+__all__ = [
+    "Builder",
+    "Const",
+    "FloatInput",
+    "Func",
+    "Opaque",
+    "Pending",
+    "Quant",
+    "Value",
+    "dequantised",
+    "quantised",
+]
 
 
 def dequantised(scale: float, zero: int) -> np.ndarray:
@@ -72,6 +83,15 @@ class FloatInput:
     name: str
     shape: tuple[int, ...]
     then: tuple[tuple[str, Op, tuple[int, ...], str], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Opaque:
+    """A tensor on the host that the core cannot read; `reason` says why, and begins with its name."""
+
+    name: str
+    reason: str
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +159,7 @@ class Pending:
     compose: Callable[[Builder, str, float, int, int, int], str] | None = None
 
 
-Value = Const | FloatInput | Quant | Func | Pending
+Value = Const | FloatInput | Opaque | Quant | Func | Pending
 
 
 @dataclass
@@ -213,13 +233,17 @@ class Builder:
     def move(self, value: Value, node: str, op_type: str, op: Op, shape: tuple[int, ...], name: str) -> Value:
         """Apply an operator that only moves or selects elements."""
         if isinstance(value, Pending):
+            linear = value.linear
+            if linear is not None:
+                axis = op.axis_after(linear.out_axis % len(value.shape), value.shape)
+                linear = None if axis is None else replace(linear, out_axis=axis)
             return replace(
                 value,
                 shape=shape,
                 made=value.made or value.shape,
                 then=(*value.then, (op, shape, op_type)),
                 sources=(*value.sources, node),
-                linear=None,
+                linear=linear,
             )
         if isinstance(value, FloatInput):
             return replace(value, shape=shape, then=(*value.then, (node, op, shape, op_type)))

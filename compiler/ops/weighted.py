@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from systolith.compiler.base.errors import QuantiseError, UnsupportedError
+from systolith.compiler.base.formats import quantised_weights
 from systolith.compiler.ops.registry import NodeView
 from systolith.compiler.ops.values import Const
 from systolith.reference.graph import Op, Requant
@@ -29,6 +30,10 @@ def int8_weights(node: NodeView, index: int, axis: int) -> tuple[np.ndarray, np.
             f"both operands of {node.op_type} are computed",
             f"only products with constant weights are supported: make {name!r} an initializer",
         )
+    if value.ints is None and node.in_float:
+        ints, scale = quantised_weights(value.array, axis)
+        node.note(index, Const(value.array, ints, scale, np.zeros(scale.shape, np.int64), axis % ints.ndim))
+        return ints, scale
     if value.ints is None or value.ints.dtype != np.int8:
         raise QuantiseError(
             "quantise",

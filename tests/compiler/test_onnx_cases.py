@@ -30,6 +30,8 @@ REFUSALS = re.compile(
 NEAR_TIE = 1 / 64
 #: They jump, so a quantised input may give quite another output than the float case.
 JUMPING = ("ThresholdedRelu",)
+#: Operators that may take several here, with a rounding between them.
+SEVERAL = ("Gemm",)
 #: Operators whose second and later inputs are weights.
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 #: All their float inputs are activations.
@@ -145,7 +147,8 @@ def test_operator_agrees_with_its_onnx_cases(op):
         truth, exact = ReferenceEvaluator(model).run(None, activations)
         difference = actual.astype(int) - held(truth, tensor)
         to_tie = np.abs(np.abs(exact / np.float64(tensor.scale)) % 1 - 0.5)
-        wrong = np.abs(difference) > (to_tie <= NEAR_TIE)
+        # With a sum behind the product, what lies between is rounded too.
+        wrong = np.abs(difference) > ((to_tie <= NEAR_TIE) | (len(graph.nodes) > 1 and op in SEVERAL))
         assert not wrong.any(), f"{name}: off by {difference[wrong]} steps, {to_tie[wrong]} from a tie"
         real = (actual.astype(np.float64) - tensor.zero_point) * tensor.scale
         error = np.abs(real - expected).max() / max(1e-3, np.ptp(expected), np.abs(expected).max())

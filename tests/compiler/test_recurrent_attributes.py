@@ -8,7 +8,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from systolith import api
 from systolith.compiler.base.errors import UnsupportedError
+from systolith.compiler.driver import compile_graph
+from systolith.compiler.frontend import import_quantised
+from systolith.host.driver import Driver
+from systolith.reference.machine_device import MachineDevice
+from tests.compiler.qdq import QdqModel
 from tests.compiler.test_recurrent import float_model, signal_to_noise
+from tests.graphs import ARCHS, assert_same_bits
 from tests.plans import sides
 
 
@@ -51,6 +57,88 @@ def test_what_maps_onto_the_cells_runs_on_the_core(tmp_path, op_type, options):
     assert len(partition.steps) == 1
     assert ratio > 30, ratio
     assert api.verify(partition, "array8", {"x": samples[20]}, on=("machine",)).bit_exact
+
+
+@pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("lengths", [[4, 4], [9, 4]])
+def test_sequences_may_be_shorter(tmp_path, op_type, direction, lengths):
+    model, samples = float_model(op_type, direction, initial=True)
+    with_operand(model, 4, "lengths", np.array(lengths, np.int32))
+    partition, ratio = near(tmp_path, model, {"x": samples})
+    assert len(partition.steps) == 1
+    assert ratio > 30, ratio
+    assert api.verify(partition, "array8", {"x": samples[20]}, on=("machine",)).bit_exact
+
+
+def test_the_last_cell_state_is_a_result(tmp_path):
+    model, samples = float_model("LSTM")
+    with_last_cell_state(model)
+    partition, ratio = near(tmp_path, model, {"x": samples})
+    assert len(partition.steps) == 1
+    assert ratio > 30, ratio
+    assert api.verify(partition, "array8", {"x": samples[20]}, on=("machine",)).bit_exact
+
+
+@pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_first_state_may_be_computed(op_type, direction, wide):
+    """From a quantised tensor, which the layer takes as exactly as a constant of the same numbers."""
+    whole, constants = (states_of(op_type, direction, wide, given) for given in (True, False))
+    rng = np.random.default_rng(2)
+    codes = {name: rng.integers(-128, 128, t.shape).astype(np.int8) for name, t in inputs_of(whole)}
+    expected = {name: constants.run({"x": codes["x"]})[name] for name in constants.outputs}
+    # The constants are those of one choice of codes: 0 everywhere.
+    zeros = codes | {name: np.zeros_like(value) for name, value in codes.items() if name != "x"}
+    got = whole.run(zeros)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(got[name], value)
+    for arch in ("tiny", "array8"):
+        image = compile_graph(whole, ARCHS[arch])
+        assert_same_bits(Driver(MachineDevice(ARCHS[arch]), image), whole, 4)
+
+
+def inputs_of(graph):
+    return [(name, graph.tensors[name]) for name in graph.inputs]
+
+
+def states_of(op_type, direction, wide, given):
+    """The quantised graph of a layer whose first states are tensors, or the number that code 0 means."""
+    m = QdqModel(3)
+    d, g, n, h, i = (
+        (2 if direction == "bidirectional" else 1),
+        {"LSTM": 4, "GRU": 3, "RNN": 1}[op_type],
+        2,
+        9,
+        5,
+    )
+
+    def constant(*shape):
+        return m.const(m.rng.uniform(-0.4, 0.4, shape).astype(np.float32))
+
+    x = m.input(6, n, i, scale=0.02)
+    m.inputs[0].name = m.nodes[0].input[0] = "x"
+    operands = [x, constant(d, g * h, i), constant(d, g * h, h), constant(d, 2 * g * h), ""]
+    count = 2 if op_type == "LSTM" else 1
+    for _ in range(count):
+        name, scale, zero = m.name("h"), np.float32(0.007), np.int8(-30)
+        if given:
+            m.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, (d, n, h)))
+            operands.append(m.qdq(name, m.const(scale), m.const(zero)))
+        else:
+            operands.append(m.const(np.full((d, n, h), np.float32(30) * scale)))
+    options = {"linear_before_reset": 1} if op_type == "GRU" else {}
+    m.node(op_type, *operands, outputs=count + 1, hidden_size=h, direction=direction, **options)
+    node = m.nodes[-1]
+    node.name, node.output[0], node.output[1] = "cell", "Y", "Y_h"
+    model = m.build("Y", "Y_h")
+    for key, value in (
+        ("systolith.cell_range.cell", "2.0 2.0"),
+        ("systolith.hidden_bits", "16" if wide else "8"),
+    ):
+        model.metadata_props.add(key=key, value=value)
+    return import_quantised(model)
 
 
 @pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
@@ -126,8 +214,6 @@ HOSTED = {
         },
         None,
     ),
-    "sequence_lens": ("GRU", {}, lambda m: with_operand(m, 4, "lengths", np.array([9, 4], np.int32))),
-    "Y_c": ("LSTM", {}, with_last_cell_state),
 }
 
 

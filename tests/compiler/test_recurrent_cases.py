@@ -18,8 +18,6 @@ ON_HOST = {
     "test_gru_with_initial_bias": "linear_before_reset",
     "test_gru_bidirectional": "linear_before_reset",
     "test_gru_reverse": "linear_before_reset",
-    "test_lstm_bidirectional": "Y_c",
-    "test_lstm_reverse": "Y_c",
     "test_lstm_with_peepholes": "peepholes",
 }
 #: Half a step of the hidden state, and what the steps before and the tables add.

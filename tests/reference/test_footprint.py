@@ -106,6 +106,8 @@ def window_step(instr, arch):
         step for count, step in ((instr.kx, instr.kx_x), (ox, instr.ox_x), (kt, arch.rows)) if count > 1
     ]
     steps = [step for step, _ in down] + across
+    # A copy stays in the row where it begins: its steps down are no rows of an image.
+    down = [(step, y) for step, y in down if y or not pool or instr.height > 1]
     pitches = {step // y if y and step % y == 0 else None for step, y in down}
     if max(steps, default=0) > arch.act_bytes // 2 or len(pitches) > 1 or None in pitches:
         return None
