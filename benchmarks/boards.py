@@ -60,8 +60,14 @@ def main(arguments: list[str] | None = None) -> int:
     reports = {}
     for path in given.reports:
         report = json.loads(path.read_text(encoding="utf-8"))
-        kept = ("used", "clock_hz", "wanted_hz", "path_ns", "seed", "tools", "models")
-        reports[report["board"]] = {"core": core(report["board"]), **{key: report[key] for key in kept}}
+        kept = ("used", "clock_hz", "wanted_hz", "path_ns", "seed", "models")
+        # Where a tool lay on this machine is nobody's business.
+        tools = {
+            name: {key: value for key, value in tool.items() if key != "path"}
+            for name, tool in report["tools"].items()
+        }
+        chosen = {key: report[key] for key in kept}
+        reports[report["board"]] = {"core": core(report["board"]), **chosen, "tools": tools}
     Reporter().table(
         "boards",
         COLUMNS,

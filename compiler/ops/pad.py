@@ -51,6 +51,7 @@ def _indices(mode: str, extent: int, before: int, after: int) -> np.ndarray:
     around = (max(before, 0), max(after, 0))
     if mode == "constant":
         return np.pad(inside, around, constant_values=-1)
+    # NumPy's types want each mode as a literal.
     return np.pad(inside, around, mode=mode)  # type: ignore[call-overload]
 
 
