@@ -323,7 +323,8 @@ def _layers(
         else:
             limit = "weights" if slowest is Engine.MATRIX and weight_bound.get(number) else _LIMITS[slowest]
         index[number] = len(layers)
-        skipped = low.skipped_macs.get(number, 0)
+        # A transposed convolution's phases also multiply where the operator gives no result, and counts none.
+        skipped = min(low.skipped_macs.get(number, 0), macs)
         roofline = max(-(-(macs - skipped) // arch.macs_per_cycle), -(-compulsory // memory.rate(arch)))
         layers.append(
             LayerInfo(

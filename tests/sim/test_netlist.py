@@ -107,9 +107,11 @@ def test_verify_compares_the_cycles_of_rtl_and_netlist(monkeypatch):
             super().__init__("rtl" if backend == "netlist" else backend, *rest)
             self.late = backend == "netlist"
 
-        def run(self, arrays):
-            result = super().run(arrays)
-            return dataclasses.replace(result, cycles=result.cycles + self.late)
+        def run(self, arrays, **options):
+            result = super().run(arrays, **options)
+            (step,) = result.steps
+            later = dataclasses.replace(step, cycles=step.cycles + self.late)
+            return dataclasses.replace(result, steps=(later,))
 
     graph = random_graph(3, largest=4, steps=2)
     monkeypatch.setattr(verifying, "Session", Late)
