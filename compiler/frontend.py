@@ -1,458 +1,523 @@
-"""ONNX to the quantised graph: one walk over the model in topological order."""
+"""The walk: a typed model in topological order becomes quantised nodes of the core and nodes of the host.
+
+Nothing stops the walk. What a rule refuses goes to the host, where it stands, with the rule's sentence as the
+reason; its results enter the core again where the core reads them. A float model is quantised while it is
+walked: a value becomes integers when a reader asks for them, in the format that the observation chose for it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
-from systolith.compiler.base.errors import InputError, ModelError, QuantiseError, UnsupportedError
-from systolith.compiler.base.proto import opset_of
-from systolith.compiler.importer import is_quantised, load_model, name_nodes
-from systolith.compiler.ops import RULES
+from systolith.compiler import qdq
+from systolith.compiler.base.errors import CompileError, ModelError, QuantiseError, UnsupportedError
+from systolith.compiler.base.formats import Format
+from systolith.compiler.model import Model, Node
 from systolith.compiler.ops.lookup import evaluate
-from systolith.compiler.ops.registry import NodeView, Rule, rule_of, unsupported
-from systolith.compiler.ops.values import Builder, Const, FloatInput, Func, Quant, Value, dequantised
-from systolith.compiler.passes.batch_norm import fold_batch_norm
-from systolith.compiler.passes.fuse_pads import fuse_pads
-from systolith.compiler.passes.fuse_tables import fuse_tables
-from systolith.compiler.passes.qlinear import expand_qlinear
-from systolith.compiler.quantise import calibration_samples, quantise_model
-from systolith.reference.graph import QGraph, QTensor
+from systolith.compiler.ops.recurrent import CELL_RANGE, HIDDEN_BITS
+from systolith.compiler.ops.registry import NodeView, rule_of, unsupported
+from systolith.compiler.ops.values import (
+    Builder,
+    Const,
+    FloatInput,
+    Func,
+    Opaque,
+    Pending,
+    Quant,
+    Value,
+    dequantised,
+)
+from systolith.compiler.quantise import Observed
+from systolith.reference.graph import QNode, QTensor
 
-__all__ = ["import_model", "import_quantised", "supported_operators", "supported_ops_markdown"]
+__all__ = ["Marks", "Walk", "walk"]
 
-_DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT8: "int8", onnx.TensorProto.UINT8: "uint8"}
-#: Above it, products with the steps between two codes of int8 pass float32.
-_LARGEST_SCALE = np.finfo(np.float32).max / 512
+#: Operators whose results differ from run to run, whatever they read.
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+_INTEGERS = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "uint8"}
 
 
-def import_model(
-    source: str | Path | onnx.ModelProto, calibration: dict[str, np.ndarray] | None = None
-) -> QGraph:
-    """The quantised graph of a model that the core runs as a whole; `partition.partition_model` divides any
-    other.
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """What the walk quantised of a float model, for a model in ONNX that means the same.
 
     Parameters
     ----------
-    source : path or ModelProto
-    calibration : dict of input name -> samples stacked on the first axis; needed for float models
+    formats : of tensors of the model that became integers
+    weights : integers of constants, by node and operand
+    """
+
+    formats: Mapping[str, Format]
+    weights: Mapping[tuple[str, int], Const]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """What a walk found.
+
+    Parameters
+    ----------
+    model    : the model that was walked
+    tensors  : of the core, by name: entering, constant and computed ones
+    nodes    : of the core, in topological order
+    entering : tensors that the core reads: inputs of the model and results of nodes on the host
+    leaving  : tensors that the core gives to the host or as outputs of the model
+    refused  : node that cannot run on the core -> why
+    both     : nodes that run on the host too, because the host needs their results as the model has them
+    held     : tensors that are constants, or functions of constants alone
+    wanting  : tensors of a quantised model that the core would need as integers, and that state no format
+    marks    : of a float model
+    """
+
+    model: Model
+    tensors: Mapping[str, QTensor]
+    nodes: tuple[QNode, ...]
+    entering: tuple[str, ...]
+    leaving: tuple[str, ...]
+    refused: Mapping[str, CompileError]
+    both: frozenset[str]
+    held: frozenset[str]
+    wanting: frozenset[str] = frozenset()
+    marks: Marks = field(default_factory=lambda: Marks(formats={}, weights={}))
+
+
+def walk(
+    model: Model,
+    observed: Observed,
+    *,
+    in_float: bool,
+    on_host: Mapping[str, CompileError] | None = None,
+    hidden_bits: int | None = None,
+) -> Walk:
+    """Walk a model.
+
+    Parameters
+    ----------
+    model       : static, with unique node names, its constants folded
+    observed    : formats of a float model's tensors; of a quantised model those that it does not state
+    in_float    : whether the model is in float
+    on_host     : nodes that are to run on the host, and why
+    hidden_bits : of hidden states, 8 or 16; None: what the model's metadata says, else 8
 
     Raises
     ------
-    CompileError   One sentence that names the node, attribute or value and what to do.
+    ModelError   If the model contradicts itself at a node.
     """
-    model = load_model(source)
-    model = fold_batch_norm(model)
-    if not is_quantised(model):
-        model = quantise_model(model, calibration_samples(model, calibration))
-    return import_quantised(model)
+    return _Walker(model, observed, in_float, dict(on_host or {}), hidden_bits).run()
 
 
-def import_quantised(model: onnx.ModelProto) -> QGraph:
-    """The quantised graph of a loaded model that holds integers.
+class _Walker:
+    def __init__(
+        self,
+        model: Model,
+        observed: Observed,
+        in_float: bool,
+        on_host: dict[str, CompileError],
+        hidden_bits: int | None,
+    ) -> None:
+        self.model, self.observed, self.in_float, self.on_host = model, observed, in_float, on_host
+        self.metadata = dict(model.metadata)
+        for name, reached in observed.cells.items():
+            self.metadata[f"{CELL_RANGE}{name}"] = " ".join(f"{value:.9g}" for value in reached)
+        if hidden_bits is not None:
+            self.metadata[HIDDEN_BITS] = str(hidden_bits)
+        self._begin()
 
-    Raises
-    ------
-    CompileError   As `import_model`.
-    """
-    model = expand_qlinear(model)
-    name_nodes(model)
-    return fuse_pads(fuse_tables(_Importer(model).run()))
-
-
-def supported_operators() -> list:
-    """What the supported-operators page states, one row per operator."""
-    shared = [
-        _Row(name, "", (doc,))
-        for name, doc in (
-            ("QuantizeLinear", "the scale must be one positive number, the type int8 or uint8"),
-            (
-                "DequantizeLinear",
-                "an activation's scale must be one number; weights may have one per output channel",
-            ),
-            (
-                "QLinearConv, QLinearMatMul",
-                "as the float operator between DequantizeLinear and QuantizeLinear",
-            ),
-        )
-    ]
-    shared.append(
-        _Row(
-            "QLinearAdd, QLinearMul, QLinearConcat, QLinearAveragePool, QLinearGlobalAveragePool, "
-            "QLinearSigmoid, QLinearLeakyRelu, QGemm",
-            "com.microsoft",
-            ("as the float operator; channels_last must be 0",),
-        )
-    )
-    return [*(_row(RULES[name]) for name in sorted(RULES)), *shared]
-
-
-def supported_ops_markdown() -> str:
-    """The same as a Markdown table."""
-    lines = ["| operator | domain | constraints |", "|---|---|---|"]
-    lines += [
-        f"| {row.name} | {row.domain or 'ai.onnx'} | {'; '.join(row.constraints) or '-'} |"
-        for row in supported_operators()
-    ]
-    return "\n".join(lines) + "\n"
-
-
-class _Row:
-    def __init__(self, name: str, domain: str, constraints: tuple[str, ...]) -> None:
-        self.name, self.domain, self.constraints = name, domain, constraints
-
-
-def _row(rule: Rule) -> _Row:
-    texts = [" ".join(constraint.__doc__.split()).rstrip(".") for constraint in rule.constraints]
-    if rule.attributes:
-        texts.append("attributes: " + ", ".join(sorted(rule.attributes)))
-    return _Row(rule.name, rule.domain, tuple(texts))
-
-
-class _Importer:
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
-        self.graph = model.graph
-        self.opset = opset_of(model)
+    def _begin(self) -> None:
         self.builder = Builder()
-        self.values: dict[str, Value] = {}
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
-        self.results = {value.name for value in self.graph.output}
-        for node in self.graph.node:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
+        self.values: dict[str, Value] = {
+            name: Const(array) for name, array in self.model.constants.items()
+        }
+        self.refused: dict[str, CompileError] = {}
+        self.both: set[str] = set()
+        self.leaving: dict[str, str] = {}
+        self.wanting: set[str] = set()
+        self.formats: dict[str, Format] = {}
+        self.weights: dict[tuple[str, int], Const] = {}
+        #: Values that the node at hand made integers of, as they were.
+        self.journal: dict[str, Value] = {}
 
-    def run(self) -> QGraph:
-        for tensor in self.graph.initializer:
-            self.values[tensor.name] = Const(numpy_helper.to_array(tensor))
-        inputs = [value for value in self.graph.input if value.name not in self.values]
-        for value in inputs:
-            self._input(value)
-        for node in self.graph.node:
-            self._node(node)
-        outputs = [self._output(value.name) for value in self.graph.output]
-        for value in inputs:
-            if value.name not in self.builder.tensors:
-                raise QuantiseError(
-                    "quantise",
-                    value.name,
-                    "the float input is never quantised",
-                    "put a QuantizeLinear behind it, or remove it",
-                )
-        return self._graph(tuple(value.name for value in inputs), outputs)
+    def run(self) -> Walk:
+        while not self._walked():
+            self._begin()
+        return self._result()
+
+    def _walked(self) -> bool:
+        """Walk all nodes; False where a node showed too late that it cannot run on the core: begin again."""
+        for name in self.model.inputs:
+            self._enter(name, "the input")
+        for node in self.model.nodes:
+            if not self._node(node):
+                return False
+        for name in self.model.outputs:
+            if not self._tried(lambda name=name: self._leave(name), self.model.producer.get(name)):
+                return False
+        return True
+
+    def _tried(self, attempt, node: Node | None) -> bool:
+        """Run what may find that an earlier node, whose result is made only now, cannot run on the core."""
+        try:
+            attempt()
+        except ModelError:
+            raise
+        except CompileError as error:
+            culprit = error.node if error.node in self.model.by_name else None
+            if culprit is None and node is not None:
+                culprit = node.name
+            if culprit is None or culprit in self.on_host:
+                raise
+            self.on_host[culprit] = error
+            return False
+        return True
 
     # Boundary.
 
-    def _input(self, value: onnx.ValueInfoProto) -> None:
-        kind = value.type.tensor_type
-        shape = tuple(dim.dim_value for dim in kind.shape.dim)
-        dtype = _DTYPES.get(kind.elem_type)
+    def _enter(self, name: str, what: str) -> None:
+        """A tensor that the host has: an input, or a result of one of its nodes."""
+        known = self.model.type_of(name)
+        shape, dtype = known.extents, known.dtype
         if dtype is None:
-            raise InputError(
-                "import",
-                value.name,
-                f"the input has type {onnx.TensorProto.DataType.Name(kind.elem_type)}",
-                "only float, int8 and uint8 inputs are supported",
+            self.values[name] = Opaque(name, f"{what} {name!r} is no tensor of numbers", shape)
+        elif shape is None:
+            self.values[name] = Opaque(name, f"the shape of {name!r} is known only once the model runs")
+        elif 0 in shape:
+            self.values[name] = Opaque(name, f"{name!r} has no elements", shape)
+        elif dtype in _INTEGERS:
+            self._enter_integers(name, shape, _INTEGERS[dtype])
+        elif dtype.kind == "f":
+            self.builder.shapes[name] = shape
+            self.values[name] = FloatInput(name, shape)
+        else:
+            self.values[name] = Opaque(
+                name, f"{what} {name!r} has type {dtype.name}, which the core does not read", shape
             )
-        if dtype == "float32":
-            self.builder.shapes[value.name] = shape
-            self.values[value.name] = FloatInput(value.name, shape)
-            return
-        scale, zero = self._stated_scale(value.name, dtype)
-        self.builder.tensors[value.name] = QTensor(
-            name=value.name, shape=shape, scale=scale, zero_point=zero, dtype=dtype
-        )
-        self.values[value.name] = Quant(value.name, shape, dtype == "uint8")
 
-    def _stated_scale(self, name: str, dtype: str) -> tuple[float, int]:
-        """Scale and zero point of an integer input: those of the first DequantizeLinear behind it."""
+    def _enter_integers(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        try:
+            scale, zero = self._stated_format(name, dtype)
+        except CompileError as error:
+            self.values[name] = Opaque(name, f"{name!r} has no format of int8: {error.reason}", shape)
+            return
+        self.builder.tensors[name] = QTensor(
+            name=name, shape=shape, scale=scale, zero_point=zero, dtype=dtype
+        )
+        self.values[name] = Quant(name, shape, dtype == "uint8")
+
+    def _stated_format(self, name: str, dtype: str) -> tuple[float, int]:
+        """Scale and zero point of integers that enter: those of the first DequantizeLinear behind them."""
         waiting = [name]
         for current in waiting:
-            for node in self.readers.get(current, ()):
-                if node.op_type == "DequantizeLinear" and node.input[0] == current:
-                    scale, zero, _ = self._parameters(node, dtype == "uint8")
-                    return scale.item(), int(zero.item())
+            for node in self.model.readers.get(current, ()):
+                if node.op_type == "DequantizeLinear" and node.inputs[0] == current:
+                    return qdq.format_of(node, self.values, dtype == "uint8")
                 rule = rule_of(node)
-                if rule is not None and rule.moves:
-                    waiting.append(node.output[0])
+                if rule is not None and rule.moves and node.outputs[0] not in waiting:
+                    waiting.append(node.outputs[0])
         return 1.0, -128 if dtype == "uint8" else 0
 
-    def _output(self, name: str) -> str:
+    def _leave(self, name: str) -> None:
+        """The host reads a tensor, or it is an output of the model: the core gives it, if it makes it."""
         value = self.values.get(name)
-        if isinstance(value, Quant) or (isinstance(value, Func) and value.pure):
-            return self.builder.alias(value.tensor, name)
-        if isinstance(value, Const):
-            raise UnsupportedError(
-                "import", name, "the output is constant", "remove it from the model's outputs"
-            )
-        raise QuantiseError(
-            "quantise",
-            name,
-            "the output is not quantised",
-            "put QuantizeLinear and DequantizeLinear before it",
-        )
+        if name in self.leaving or value is None or isinstance(value, Const | Opaque):
+            return
+        if name in self.model.inputs or self._made_by_host(name):
+            return
+        if isinstance(value, FloatInput):
+            self._on_both(name)
+            return
+        if not isinstance(value, Quant) and not (isinstance(value, Func) and value.pure):
+            chosen = self._chosen(name, value)
+            if chosen is None:
+                self._on_both(name)
+                return
+            value = self._settle(name, value, chosen)
+        if any(node.output == value.tensor for node in self.builder.nodes):
+            self.leaving[name] = self.builder.alias(value.tensor, name)
+        else:
+            # The host has it, in another dress.
+            self._on_both(name)
 
-    def _graph(self, inputs: tuple[str, ...], outputs: list[str]) -> QGraph:
-        builder = self.builder
-        new = {old: name for old, name in builder.renamed.items() if old != name}
-        # A tensor that already bears an output's name without being it gives way.
-        for name in list(new.values()):
-            if name in builder.tensors and name not in new:
-                new[name] = builder.fresh(f"{name}_before")
+    def _made_by_host(self, name: str) -> bool:
+        producer = self.model.producer.get(name)
+        return producer is not None and (producer.name in self.refused or producer.name in self.both)
 
-        def final(name: str) -> str:
-            return new.get(name, name)
+    def _on_both(self, name: str) -> None:
+        """The node that gives a tensor runs on the host too, on what the core gives or on what the host
+        has."""
+        node = self.model.producer[name]
+        self.both.add(node.name)
+        for read in node.reads:
+            self._leave(read)
 
-        dtypes = {
-            value.name: _DTYPES.get(value.type.tensor_type.elem_type, "int8") for value in self.graph.output
-        }
-        tensors = {}
-        for old, tensor in builder.tensors.items():
-            dtype = dtypes.get(final(old), tensor.dtype) if old not in inputs else tensor.dtype
-            tensors[final(old)] = replace(tensor, name=final(old), dtype=dtype)
-        nodes = tuple(
-            replace(node, inputs=tuple(map(final, node.inputs)), output=final(node.output))
-            for node in builder.nodes
+    # Formats.
+
+    def _chosen(self, name: str, value: Value) -> Format | None:
+        """The format in which a value becomes integers; None where the model is quantised and states
+        none."""
+        if self.in_float:
+            return self.observed.formats.get(name)
+        if not isinstance(value, Pending) or value.linear is None:
+            return None
+        # A weighted sum between int8 operands whose QuantizeLinear an exporter left out.
+        if name not in self.observed.formats:
+            self.wanting.add(name)
+        return self.observed.formats.get(name)
+
+    def _settle(self, name: str, value: Value, chosen: Format) -> Func:
+        """A value as integers, from now on."""
+        label = value.node if isinstance(value, Pending) else getattr(self.model.producer.get(name), "name", "")
+        tensor = self.builder.quantise(value, label, name, chosen.scale, chosen.zero)
+        made = Func(
+            tensor,
+            self.builder.tensors[tensor].shape,
+            dequantised(chosen.scale, chosen.zero),
+            pure=True,
         )
-        live = set(map(final, outputs))
-        kept = []
-        for node in reversed(nodes):
-            if node.output in live:
-                live.update(node.inputs)
-                kept.append(node)
-        tensors = {name: tensor for name, tensor in tensors.items() if name in live or name in inputs}
-        return QGraph(
-            name=self.graph.name or "model",
-            tensors=tensors,
-            nodes=tuple(kept[::-1]),
-            inputs=inputs,
-            outputs=tuple(map(final, outputs)),
-        )
+        self.journal.setdefault(name, self.values[name])
+        self.values[name] = made
+        self.formats[name] = chosen
+        return made
 
     # Nodes.
 
-    def _node(self, node: onnx.NodeProto) -> None:
-        values = tuple(self.values[name] if name else None for name in node.input)
-        own = node.domain in ("", "ai.onnx")
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and (own or node.domain == "com.microsoft"):
-            if not 2 <= len(node.input) <= 3 or not all(node.input[:2]) or len(node.output) != 1:
-                raise ModelError(
-                    "import",
-                    node.name,
-                    f"{node.op_type} takes a tensor, a scale and a zero point",
-                    "correct its operands",
-                )
+    def _node(self, node: Node) -> bool:
+        own = node.domain == ""
+        values = tuple(self.values[name] if name else None for name in node.inputs)
+        constant = all(value is None or isinstance(value, Const) for value in values)
+        captured = all(isinstance(self.values.get(name), Const) for name in node.captured)
+        if own and constant and captured and node.op_type not in _RANDOM:
+            if self._folded(node, values):
+                return True
+        if node.name in self.on_host:
+            return self._tried(lambda: self._to_host(node, self.on_host[node.name]), node)
+        state = len(self.builder.nodes), len(self.builder.tensors), len(self.builder.known)
+        self.journal = {}
+        try:
+            results = self._on_core(node, values)
+        except ModelError:
+            raise
+        except CompileError as error:
+            earlier = error.node != node.name and error.node in self.model.by_name
+            if earlier and error.node not in self.on_host and error.node not in self.refused:
+                self.on_host[error.node] = error
+                return False
+            self._roll_back(*state)
+            return self._tried(lambda: self._to_host(node, error), node)
+        for name, value in zip(node.outputs, results, strict=False):
+            if name and value is not None:
+                self.values[name] = value
+        self.journal = {}
+        for name in node.outputs:
+            if self.in_float and name and self.model.reader_count(name) > 1:
+                if not self._tried(lambda name=name: self._share(name), node):
+                    return False
+        return True
+
+    def _share(self, name: str) -> None:
+        """What several read becomes integers once, for all of them."""
+        value = self.values[name]
+        if isinstance(value, Pending) and (chosen := self._chosen(name, value)) is not None:
+            self._settle(name, value, chosen)
+
+    def _roll_back(self, nodes: int, tensors: int, known: int) -> None:
+        """Forget what a node made before it was refused."""
+        del self.builder.nodes[nodes:]
+        for table, size in ((self.builder.tensors, tensors), (self.builder.known, known)):
+            while len(table) > size:
+                table.popitem()
+        for name, value in self.journal.items():
+            self.values[name] = value
+            self.formats.pop(name, None)
+
+    def _to_host(self, node: Node, error: CompileError) -> None:
+        self.refused[node.name] = error
+        for name in node.reads:
+            self._leave(name)
+        for name in node.outputs:
+            if name:
+                self._enter(name, "the result")
+
+    def _on_core(self, node: Node, values: tuple[Value | None, ...]) -> tuple[Value | None, ...]:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.domain == "":
+            qdq.check_operands(node)
             convert = self._quantise if node.op_type == "QuantizeLinear" else self._dequantise
-            self.values[node.output[0]] = convert(node, values[0])
-            return
-        if node.op_type == "Constant" and own:
-            self.values[node.output[0]] = Const(evaluate(node, self.opset, [])[0])
-            return
-        if node.op_type == "Shape" and own and not isinstance(values[0], Const):
-            values = (Const(np.zeros(values[0].shape, np.int8)),)
-        random = node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
-        if all(value is None or isinstance(value, Const) for value in values) and own and not random:
-            self._fold(node, values)
-            return
+            return (convert(node, values[0]),)
         rule = rule_of(node)
         if rule is None:
             raise unsupported(node)
-        attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        for value in values:
+            if isinstance(value, Opaque):
+                raise UnsupportedError("import", node.name, value.reason, "it runs on the host")
         view = NodeView(
             name=node.name,
             op_type=node.op_type,
-            attrs=attrs,
+            attrs=node.attrs,
             values=values,
-            outputs=tuple(node.output),
-            opset=self.opset,
-            proto=node,
-            metadata={entry.key: entry.value for entry in self.model.metadata_props},
-            used=frozenset(name for name in node.output if name in self.readers or name in self.results),
+            outputs=node.outputs,
+            opset=self.model.opset,
+            proto=node.proto,
+            metadata=self.metadata,
+            used=frozenset(
+                name for name in node.outputs if name in self.model.readers or name in self.model.outputs
+            ),
             scope=self.values,
+            demand=lambda index: self._demand(node, index),
+            in_float=self.in_float,
+            noted=lambda index, value: self.weights.__setitem__((node.name, index), value),
         )
         rule.check(view)
-        values = rule.convert(self.builder, view)
-        if not isinstance(values, tuple):
-            values = (values,)
-        self.values.update((name, value) for name, value in zip(node.output, values, strict=False) if name)
+        results = rule.convert(self.builder, view)
+        return results if isinstance(results, tuple) else (results,)
 
-    def _fold(self, node: onnx.NodeProto, values: tuple[Const | None, ...]) -> None:
-        """A node of constants alone is computed; quantised weights keep their integers through a Transpose or
-        Identity."""
-        results = evaluate(node, self.opset, [None if value is None else value.array for value in values])
-        for name, array in zip(node.output, results, strict=False):
-            self.values[name] = Const(array)
+    def _demand(self, node: Node, index: int) -> Func | None:
+        """Operand `index` as integers, in the format chosen for it; None where it has none."""
+        name = node.inputs[index]
+        value = self.values[name]
+        if isinstance(value, Const | Opaque | Quant):
+            return None
+        if isinstance(value, Func) and value.pure:
+            return value
+        chosen = self._chosen(name, value)
+        return None if chosen is None else self._settle(name, value, chosen)
+
+    def _folded(self, node: Node, values: tuple[Const | None, ...]) -> bool:
+        """Compute a node of constants alone; quantised weights keep their integers where elements only move.
+
+        False where it cannot be computed: then the host does it.
+        """
+        if node.op_type == "DequantizeLinear":
+            try:
+                qdq.check_operands(node)
+                self.values[node.outputs[0]] = qdq.dequantised_constant(node, self.values, values[0])
+                return True
+            except ModelError:
+                raise
+            except CompileError:
+                # It is a constant all the same, in float.
+                pass
+        try:
+            results = evaluate(
+                node.proto, self.model.opset, [None if value is None else value.array for value in values]
+            )
+        except CompileError:
+            return False
+        for name, array in zip(node.outputs, results, strict=False):
+            if name:
+                self.values[name] = Const(array)
         first = values[0] if values else None
         if first is not None and first.ints is not None:
-            if node.op_type == "Identity":
-                self.values[node.output[0]] = first
-            elif node.op_type == "Transpose":
-                perm = next(
-                    (list(a.ints) for a in node.attribute if a.name == "perm"),
-                    list(range(first.array.ndim))[::-1],
-                )
-                self.values[node.output[0]] = replace(
-                    first,
-                    array=results[0],
-                    ints=first.ints.transpose(perm),
-                    axis=perm.index(first.axis % first.array.ndim),
-                )
-            elif node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") and first.scale.size == 1:
-                self.values[node.output[0]] = replace(
-                    first, array=results[0], ints=first.ints.reshape(results[0].shape)
-                )
+            self._keep_integers(node, first, results[0])
+        return True
 
-    def _parameters(self, node: onnx.NodeProto, unsigned: bool) -> tuple[np.ndarray, np.ndarray, int]:
-        """(scale in float64, zero point held as int8, axis) of a QuantizeLinear or DequantizeLinear."""
-        for attribute in node.attribute:
-            if attribute.name in ("axis", "saturate") or (
-                attribute.name in ("block_size", "output_dtype", "precision") and not attribute.i
-            ):
-                continue
-            if attribute.name == "output_dtype" and attribute.i in (
-                onnx.TensorProto.INT8,
-                onnx.TensorProto.UINT8,
-                onnx.TensorProto.FLOAT,
-            ):
-                continue
-            raise UnsupportedError(
-                "import",
-                node.name,
-                f"attribute {attribute.name!r} of {node.op_type} is not supported",
-                "remove it",
+    def _keep_integers(self, node: Node, first: Const, result: np.ndarray) -> None:
+        if node.op_type == "Identity":
+            self.values[node.outputs[0]] = first
+        elif node.op_type == "Transpose":
+            perm = node.attrs.get("perm", list(range(first.array.ndim))[::-1])
+            self.values[node.outputs[0]] = replace(
+                first,
+                array=result,
+                ints=first.ints.transpose(perm),
+                axis=list(perm).index(first.axis % first.array.ndim),
             )
-        known = [self.values.get(name) for name in node.input[1:] if name]
-        if not all(isinstance(value, Const) for value in known):
-            raise QuantiseError(
-                "quantise",
-                node.name,
-                f"scale and zero point of {node.op_type} must be constant",
-                "make them initializers",
+        elif node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") and first.scale.size == 1:
+            self.values[node.outputs[0]] = replace(
+                first, array=result, ints=first.ints.reshape(result.shape)
             )
-        scale = known[0].array.astype(np.float64)
-        if known[0].array.dtype != np.float32:
-            raise QuantiseError(
-                "quantise", node.name, f"the scale has type {known[0].array.dtype}", "use float32"
-            )
-        if not np.all(np.isfinite(scale)) or np.any(scale < 0):
-            raise QuantiseError(
-                "quantise",
-                node.name,
-                f"scale {scale.reshape(-1)[0]:g} must be positive and finite",
-                "calibrate again",
-            )
-        if scale.size and scale.max() > _LARGEST_SCALE:
-            raise QuantiseError(
-                "quantise",
-                node.name,
-                f"with scale {scale.max():g} the values of int8 pass float32",
-                "calibrate again",
-            )
-        zero = known[1].array.astype(np.int64) if len(known) > 1 else np.zeros(scale.shape, np.int64)
-        if scale.size != zero.size or (scale.size != 1 and scale.shape != zero.shape):
-            raise ModelError(
-                "import",
-                node.name,
-                f"{node.op_type} has a scale of shape {list(scale.shape)} and a zero point of shape "
-                f"{list(zero.shape)}",
-                "give both the same shape",
-            )
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-        if scale.size == 1:
-            scale, zero = scale.reshape(()), zero.reshape(())
-        return scale, zero - (128 if unsigned else 0), axis
 
-    def _scalar(self, node: onnx.NodeProto, unsigned: bool) -> tuple[float, int]:
-        scale, zero, _ = self._parameters(node, unsigned)
-        if scale.size != 1 or scale.item() <= 0:
-            raise QuantiseError(
-                "quantise",
-                node.name,
-                f"{node.op_type} of an activation needs one positive scale, not {scale.tolist()}",
-                "quantise activations per tensor",
-            )
-        return scale.item(), int(zero.item())
-
-    def _quantise(self, node: onnx.NodeProto, value: Value) -> Value:
-        zero_name = node.input[2] if len(node.input) > 2 else ""
-        dtype = (
-            self.values[zero_name].array.dtype
-            if zero_name and isinstance(self.values.get(zero_name), Const)
-            else np.dtype(np.uint8)
-        )
-        stated = next((a.i for a in node.attribute if a.name == "output_dtype"), 0)
-        if stated and not zero_name:
-            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(stated))
-        if isinstance(value, Const):
-            return Const(
-                evaluate(
-                    node,
-                    self.opset,
-                    [value.array, *(self.values[name].array if name else None for name in node.input[1:])],
-                )[0]
-            )
-        if dtype not in (np.dtype(np.int8), np.dtype(np.uint8)):
+    def _quantise(self, node: Node, value: Value) -> Value:
+        dtype = qdq.quantised_type(node, self.values)
+        if dtype not in _INTEGERS:
             raise QuantiseError(
                 "quantise",
                 node.name,
                 f"activations of type {dtype} are not supported",
                 "quantise to int8 or uint8",
             )
-        scale, zero = self._scalar(node, dtype == np.uint8)
-        tensor = self.builder.quantise(value, node.name, node.output[0], scale, zero)
-        shape = self.builder.tensors[tensor].shape
-        return Quant(tensor, shape, unsigned=dtype == np.uint8)
+        if isinstance(value, Opaque):
+            raise UnsupportedError("import", node.name, value.reason, "it runs on the host")
+        scale, zero = qdq.format_of(node, self.values, dtype == np.uint8)
+        tensor = self.builder.quantise(value, node.name, node.outputs[0], scale, zero)
+        return Quant(tensor, self.builder.tensors[tensor].shape, unsigned=dtype == np.uint8)
 
-    def _dequantise(self, node: onnx.NodeProto, value: Value) -> Value:
-        if isinstance(value, Const):
-            return self._dequantise_constant(node, value)
+    def _dequantise(self, node: Node, value: Value) -> Value:
+        if isinstance(value, Opaque):
+            raise UnsupportedError("import", node.name, value.reason, "it runs on the host")
         if not isinstance(value, Quant):
-            raise QuantiseError(
+            raise ModelError(
                 "quantise",
                 node.name,
                 "DequantizeLinear of a value that is not quantised",
                 "correct the model",
             )
-        scale, zero = self._scalar(node, value.unsigned)
+        scale, zero = qdq.format_of(node, self.values, value.unsigned)
         tensor = self.builder.tensors[value.tensor]
         pure = (tensor.scale, tensor.zero_point) == (scale, zero)
         return Func(value.tensor, value.shape, dequantised(scale, zero), pure)
 
-    def _dequantise_constant(self, node: onnx.NodeProto, value: Const) -> Const:
-        ints = value.array
-        scale, zero, axis = self._parameters(node, ints.dtype == np.uint8)
-        if ints.dtype not in (np.int8, np.uint8, np.int32):
-            raise QuantiseError(
-                "quantise",
-                node.name,
-                f"constants of type {ints.dtype} are not supported",
-                "quantise to int8, uint8 or int32",
-            )
-        along = [1] * ints.ndim
-        if scale.size > 1:
-            if scale.ndim != 1 or not -ints.ndim <= axis < ints.ndim or ints.shape[axis] != scale.size:
-                raise QuantiseError(
-                    "quantise",
-                    node.name,
-                    f"{scale.size} scales do not fit axis {axis} of shape {ints.shape}",
-                    "correct the axis",
-                )
-            along[axis] = -1
-        elif not ints.ndim:
-            along = []
-        held = (ints.astype(np.int16) - 128).astype(np.int8) if ints.dtype == np.uint8 else ints
-        steps = (held.astype(np.int64) - zero.reshape(along)).astype(np.float32)
-        with np.errstate(over="ignore"):
-            array = steps * scale.astype(np.float32).reshape(along)
-        if not np.all(np.isfinite(array)):
-            raise QuantiseError(
-                "quantise",
-                node.name,
-                "the constant's values pass float32",
-                "quantise it with a smaller scale",
-            )
-        return Const(array, held, scale.reshape(-1), np.broadcast_to(zero, scale.shape).reshape(-1), axis)
+    # The result.
+
+    def _result(self) -> Walk:
+        builder, model = self.builder, self.model
+        hosted = {
+            name
+            for node in model.nodes
+            if node.name in self.refused or node.name in self.both
+            for name in node.outputs
+        }
+        made = {node.output for node in builder.nodes}
+        new = {tensor: name for name, tensor in self.leaving.items() if tensor != name}
+        final = set(self.leaving)
+        # A tensor that already bears the name of one that leaves, or of one of the host's, without being it
+        # gives way.
+        for name in made:
+            if name not in new and (name in hosted or name in final) and self.leaving.get(name) != name:
+                new[name] = builder.fresh(f"{name}_on_core" if name in hosted else f"{name}_before")
+
+        def named(name: str) -> str:
+            return new.get(name, name)
+
+        outside = {tensor: name for name, tensor in self.leaving.items()}
+        tensors = {}
+        for old, tensor in builder.tensors.items():
+            dtype = tensor.dtype
+            if old in outside:
+                dtype = self._type_outside(outside[old])
+            tensors[named(old)] = replace(tensor, name=named(old), dtype=dtype)
+        nodes = [
+            replace(node, inputs=tuple(map(named, node.inputs)), output=named(node.output))
+            for node in builder.nodes
+        ]
+        live, kept = set(self.leaving), []
+        for node in reversed(nodes):
+            if node.output in live:
+                live.update(node.inputs)
+                kept.append(node)
+        kept.reverse()
+        made = {node.output for node in kept}
+        read = {name for node in kept for name in node.inputs}
+        entering = [
+            name for name in tensors if name in read and name not in made and tensors[name].data is None
+        ]
+        return Walk(
+            model=model,
+            tensors={name: tensor for name, tensor in tensors.items() if name in made or name in read},
+            nodes=tuple(kept),
+            entering=tuple(entering),
+            leaving=tuple(self.leaving),
+            refused=self.refused,
+            both=frozenset(self.both),
+            held=frozenset(name for name, value in self.values.items() if isinstance(value, Const)),
+            wanting=frozenset(self.wanting),
+            marks=Marks(formats=self.formats, weights=self.weights),
+        )
+
+    def _type_outside(self, name: str) -> str:
+        known = self.model.type_of(name)
+        if known.element == onnx.TensorProto.UNDEFINED or known.dtype is None:
+            return "float32"
+        return known.dtype.name

@@ -11,7 +11,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from systolith.compiler.frontend import supported_operators
+from systolith.compiler.capability import supported_operators
 from systolith.docs_timing import timing_page
 from systolith.host.serial import ATTEMPTS
 from systolith.spec import link

@@ -4,14 +4,14 @@ again."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
 
 from systolith.compiler.base.boundary import told
 from systolith.compiler.base.errors import QuantiseError, StateError
 from systolith.compiler.base.runtime import session
+from systolith.compiler.model import Model
 from systolith.compiler.ops.recurrent import OPERATORS
 
 __all__ = ["BoundStates", "bind_states"]
@@ -29,18 +29,18 @@ class BoundStates:
 
     Parameters
     ----------
-    model  : ModelProto           without the outputs that are bound
+    model  : Model                without the bound outputs and inputs; its recurrent nodes begin with zeros
     inputs : output -> input      as the user bound them
     nodes  : operand -> names     of the recurrent nodes, by input
-    whole  : ModelProto           the model as it was
+    whole  : Model                the model as it was
     """
 
-    model: onnx.ModelProto
+    model: Model
     inputs: dict[str, str]
     nodes: dict[str, str]
-    whole: onnx.ModelProto
+    whole: Model
 
-    def samples(self, samples: Sequence[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    def samples(self, samples: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         """Calibration samples, which follow one another in a stream, with the state before each; zero before
         the first.
 
@@ -48,14 +48,9 @@ class BoundStates:
         ------
         QuantiseError   If ONNX Runtime cannot run the model on them.
         """
-        state = {}
-        for value in self.whole.graph.input:
-            if value.name in self.nodes:
-                kind = value.type.tensor_type
-                state[value.name] = np.zeros(
-                    [dim.dim_value for dim in kind.shape.dim],
-                    onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type),
-                )
+        state = {
+            name: np.zeros(self.whole.shape_of(name), self.whole.type_of(name).dtype) for name in self.nodes
+        }
         found = []
         names = list(self.inputs)
         with told(
@@ -65,59 +60,26 @@ class BoundStates:
             "ONNX Runtime could not run the model",
             "check that it runs the model on the calibration data",
         ):
-            whole = session(self.whole)
+            whole = session(self.whole.to_proto())
             for sample in samples:
                 found.append({**sample, **state})
                 state = dict(zip(self.inputs.values(), whole.run(names, found[-1]), strict=True))
         return found
 
-    def cut_off(self, core: onnx.ModelProto) -> onnx.ModelProto:
-        """The core's part of the model without the bound inputs: its recurrent nodes begin with zeros."""
-        result = onnx.ModelProto()
-        result.CopyFrom(core)
-        nodes = {node.name: node for node in result.graph.node}
-        for name in self.nodes.values():
-            node = nodes[name]
-            for operand in _RESULT_OF:
-                if operand < len(node.input):
-                    node.input[operand] = ""
-        kept = [value for value in result.graph.input if value.name not in self.nodes]
-        del result.graph.input[:]
-        result.graph.input.extend(kept)
-        read = {name for node in result.graph.node for name in node.input}
-        live = [
-            node
-            for node in result.graph.node
-            if node.op_type not in _MOVERS
-            or read.intersection(node.output)
-            or {v.name for v in result.graph.output}.intersection(node.output)
-        ]
-        del result.graph.node[:]
-        result.graph.node.extend(live)
-        return result
 
-
-def bind_states(model: onnx.ModelProto, states: Mapping[str, str]) -> BoundStates:
+def bind_states(model: Model, states: Mapping[str, str]) -> BoundStates:
     """Bind outputs to the inputs that they are to be given as in the next run.
 
     Parameters
     ----------
-    model  : ModelProto        with static shapes and named nodes
+    model  : Model             with static shapes
     states : output -> input
 
     Raises
     ------
     StateError   Naming the output or input that is not what it must be.
     """
-    graph = model.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = {value.name: value for value in graph.input if value.name not in constants}
-    outputs = [value.name for value in graph.output]
-    producer = {name: node for node in graph.node for name in node.output}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in filter(None, node.input):
-            readers.setdefault(name, []).append(node)
+    inputs, outputs, producer, readers = model.inputs, model.outputs, model.producer, model.readers
     owners: dict[str, str] = {}
     operands: dict[str, set[int]] = {}
     for output, source in states.items():
@@ -141,11 +103,11 @@ def bind_states(model: onnx.ModelProto, states: Mapping[str, str]) -> BoundState
         while (
             len(readers.get(name, ())) == 1
             and readers[name][0].op_type in _MOVERS
-            and readers[name][0].input[0] == name
+            and readers[name][0].inputs[0] == name
         ):
-            name = readers[name][0].output[0]
+            name = readers[name][0].outputs[0]
         node = readers[name][0] if len(readers.get(name, ())) == 1 else None
-        operand = list(node.input).index(name) if node is not None else -1
+        operand = node.inputs.index(name) if node is not None and name in node.inputs else -1
         if node is None or node.op_type not in OPERATORS or operand not in _RESULT_OF:
             raise StateError(
                 "import",
@@ -157,8 +119,8 @@ def bind_states(model: onnx.ModelProto, states: Mapping[str, str]) -> BoundState
         index, role, result = _RESULT_OF[operand]
         name = output
         while name in producer and producer[name].op_type in _MOVERS:
-            name = producer[name].input[0]
-        if index >= len(node.output) or node.output[index] != name:
+            name = producer[name].inputs[0]
+        if index >= len(node.outputs) or node.outputs[index] != name:
             raise StateError(
                 "import",
                 output,
@@ -167,26 +129,44 @@ def bind_states(model: onnx.ModelProto, states: Mapping[str, str]) -> BoundState
             )
         owners[source] = node.name
         operands.setdefault(node.name, set()).add(operand)
-    nodes = {node.name: node for node in graph.node}
+    nodes = model.by_name
     for name, found in operands.items():
         for operand, (_, role, _) in _RESULT_OF.items():
             node = nodes[name]
-            if operand not in found and operand < len(node.input) and node.input[operand]:
+            if operand not in found and operand < len(node.inputs) and node.inputs[operand]:
                 raise StateError(
                     "import",
-                    node.input[operand],
+                    node.inputs[operand],
                     f"it is {role} of {name!r}, whose other state is bound",
                     "bind both states of the node",
                 )
-    kept = onnx.ModelProto()
-    kept.CopyFrom(model)
-    del kept.graph.output[:]
-    kept.graph.output.extend(value for value in graph.output if value.name not in states)
-    if not kept.graph.output:
+    outputs = tuple(name for name in outputs if name not in states)
+    if not outputs:
         raise StateError(
             "import",
             next(iter(states)),
             "every output of the model is bound as a state",
             "leave one output that is a result",
         )
-    return BoundStates(model=kept, inputs=dict(states), nodes=owners, whole=model)
+    return BoundStates(
+        model=_cut_off(replace(model, outputs=outputs), owners),
+        inputs=dict(states),
+        nodes=owners,
+        whole=model,
+    )
+
+
+def _cut_off(model: Model, owners: Mapping[str, str]) -> Model:
+    """The model without the bound inputs: their recurrent nodes begin with zeros."""
+    bound = set(owners.values())
+    nodes = [
+        replace(
+            node,
+            inputs=tuple("" if at in _RESULT_OF else name for at, name in enumerate(node.inputs)),
+        )
+        if node.name in bound
+        else node
+        for node in model.nodes
+    ]
+    inputs = tuple(name for name in model.inputs if name not in owners)
+    return replace(model, inputs=inputs).with_nodes(nodes).without_dead_nodes()
