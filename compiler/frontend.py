@@ -154,7 +154,8 @@ class _Walker:
             if not self._node(node):
                 return False
         for name in self.model.outputs:
-            if not self._tried(lambda name=name: self._leave(name), self.model.producer.get(name)):
+            node = self.model.producer.get(name)
+            if not self._tried(lambda name=name: self._leave(name, output=True), node):
                 return False
         return True
 
@@ -219,8 +220,9 @@ class _Walker:
                     waiting.append(node.outputs[0])
         return 1.0, -128 if dtype == "uint8" else 0
 
-    def _leave(self, name: str) -> None:
-        """The host reads a tensor, or it is an output of the model: the core gives it, if it makes it."""
+    def _leave(self, name: str, output: bool = False) -> None:
+        """The host reads a tensor, or it is an output of the model: the core gives it, if it makes it, or if it
+        has to copy an input for an output."""
         value = self.values.get(name)
         if name in self.leaving or value is None or isinstance(value, Const | Opaque):
             return
@@ -235,7 +237,8 @@ class _Walker:
                 self._on_both(name)
                 return
             value = self._settle(name, value, chosen)
-        if any(node.output == value.tensor for node in self.builder.nodes):
+        made = any(node.output == value.tensor for node in self.builder.nodes)
+        if made or (output and value.tensor in self.model.inputs):
             self.leaving[name] = self.builder.alias(value.tensor, name)
         else:
             # The host has it, in another dress.

@@ -15,6 +15,7 @@ from systolith.compiler.frontend import Walk, walk
 from systolith.compiler.loading import Given, Loaded, load
 from systolith.compiler.macs import node_macs
 from systolith.compiler.model import Model, Node
+from systolith.compiler.oracle import quantised_part
 from systolith.compiler.passes.bound_states import BoundStates, bind_states
 from systolith.compiler.passes.dress import plain
 from systolith.compiler.passes.fuse_pads import fuse_pads
@@ -23,7 +24,7 @@ from systolith.compiler.passes.streaming import carry_states
 from systolith.compiler.quantise import Observed, observe
 from systolith.compiler.regions import CoreRegion, HostRegion, Region, schedule
 from systolith.compiler.samples import calibration_samples, drawn_samples
-from systolith.compiler.worth import unworthy
+from systolith.compiler.worth import unfitting, unworthy
 from systolith.reference.graph import QGraph
 from systolith.reference.plan import CorePart, Plan
 from systolith.spec.arch import ArchConfig
@@ -99,8 +100,9 @@ class Prepared:
         }
         walked = self.walked(hidden_bits, forced)
         if arch is not None:
+            known: dict[str, CompileError | None] = {}
             for _ in range(_ROUNDS):
-                moved = unworthy(walked, schedule(walked), arch)
+                moved = unfitting(walked, arch, known) or unworthy(walked, schedule(walked), arch)
                 moved = {name: error for name, error in moved.items() if name not in forced}
                 if not moved:
                     break
@@ -181,9 +183,10 @@ class Prepared:
             outputs=tuple(outputs),
         )
         graph = fuse_pads(fuse_tables(graph))
-        if self.bound is not None:
-            graph = carry_states(graph, frozenset(self.bound.nodes.values()))
-        return CorePart(graph=graph)
+        bound = frozenset(self.bound.nodes.values()) if self.bound is not None else frozenset()
+        if any(bound.intersection(node.sources) for node in graph.nodes):
+            graph = carry_states(graph, bound)
+        return CorePart(graph=graph, make_core=lambda: _serialised(quantised_part(walked, graph)))
 
     def _host_step(self, walked: Walk, region: HostRegion, reads: set[str], later: set[str]) -> HostStep:
         inside = [
@@ -201,7 +204,7 @@ class Prepared:
         inputs = sorted(reads, key=order.index)
         part = self.model.with_nodes(self.model.nodes, types=types).part(inside, inputs, outputs)
         return HostStep(
-            model=part.to_proto().SerializeToString(deterministic=True),
+            model=_serialised(part),
             inputs=tuple(inputs),
             outputs=tuple(outputs),
             nodes=tuple(self._host_node(walked, node) for node in inside if node in region.nodes),
@@ -218,7 +221,7 @@ class Prepared:
                 waiting += node.reads
         part = self.model.part(nodes.values(), (), names)
         return HostStep(
-            model=part.to_proto().SerializeToString(deterministic=True), inputs=(), outputs=tuple(names)
+            model=_serialised(part), inputs=(), outputs=tuple(names)
         )
 
     def _host_node(self, walked: Walk, node: Node) -> HostNode:
@@ -237,6 +240,10 @@ class Prepared:
             elements=None if None in sizes else sum(int(np.prod(shape)) for shape in sizes),
             bytes=sum(int(np.prod(walked.tensors[name].shape)) for name in crossing if name in walked.tensors),
         )
+
+
+def _serialised(model: Model | None) -> bytes:
+    return b"" if model is None else model.to_proto().SerializeToString(deterministic=True)
 
 
 def prepare(

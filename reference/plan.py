@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,12 +20,18 @@ class CorePart:
 
     Parameters
     ----------
-    graph : QGraph   its inputs and outputs have the names of the whole model's tensors
-    core  : bytes    the part as a quantised ONNX model; empty where the graph did not come from ONNX
+    graph     : QGraph    its inputs and outputs have the names of the whole model's tensors
+    make_core : function  that gives `core`
     """
 
     graph: QGraph
-    core: bytes = b""
+    make_core: Callable[[], bytes] = field(default=bytes, repr=False, compare=False)
+
+    @property
+    def core(self) -> bytes:
+        """The part as a quantised ONNX model; empty where the graph did not come from ONNX, or reads what
+        ONNX has no name for."""
+        return self.make_core()
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -61,7 +67,7 @@ class Plan:
         )
 
     @classmethod
-    def of(cls, model: Plan | QGraph, core: bytes = b"") -> Plan:
+    def of(cls, model: Plan | QGraph) -> Plan:
         """A quantised graph as a plan of one step; a plan as it is."""
         if isinstance(model, Plan):
             return model
@@ -72,7 +78,7 @@ class Plan:
             )
             for names in (model.inputs, model.outputs)
         )
-        return cls(name=model.name, steps=(CorePart(graph=model, core=core),), inputs=inputs, outputs=outputs)
+        return cls(name=model.name, steps=(CorePart(graph=model),), inputs=inputs, outputs=outputs)
 
     @property
     def cores(self) -> tuple[CorePart, ...]:

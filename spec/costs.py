@@ -7,7 +7,21 @@ from systolith.spec.arch import ArchConfig
 from systolith.spec.isa import Cell, Instr, OperandA, Space
 from systolith.spec.memory import BURST_BEATS
 
-__all__ = ["busy_cycles", "matrix_cycles", "transfer_beats"]
+__all__ = [
+    "HOST_MACS_PER_CYCLE",
+    "HOST_NODE_CYCLES",
+    "HOST_STEP_CYCLES",
+    "busy_cycles",
+    "matrix_cycles",
+    "transfer_beats",
+]
+
+#: What the host needs, in cycles of the core: for a node, for a step of the core more, and how many
+#: multiply-accumulates or elements it does in one. A rule of thumb, on which only the division of a model
+#: between core and host depends.
+HOST_NODE_CYCLES = 100
+HOST_STEP_CYCLES = 100
+HOST_MACS_PER_CYCLE = 4
 
 
 def matrix_cycles(instr: Instr, arch: ArchConfig) -> int:

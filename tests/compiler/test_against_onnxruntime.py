@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from systolith.compiler.frontend import import_model
+from systolith.compiler.partition import import_model
 from systolith.compiler.quantise import quantise_model
 from systolith.host.codes import quantise
 from systolith.spec.manifest import IoTensor

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from systolith.compiler.driver import compile_graph
-from systolith.compiler.frontend import import_quantised
+from systolith.compiler.partition import import_model
 from systolith.host.driver import Driver
 from systolith.reference.machine_device import MachineDevice
 from tests.compiler.qdq import QdqModel, layer_differences
@@ -36,7 +36,7 @@ def test_attributes(attributes, group) -> None:
         "ConvTranspose", x, m.weights(6, 3, 3, 4, axis=1), m.bias(3 * group), group=group, **attributes
     )
     model = m.build(m.quantise(m.node("Relu", y), 0.3))
-    graph = import_quantised(model)
+    graph = import_model(model)
     assert len(graph.nodes) == 1
     for layer, difference in layer_differences(model, graph, 3).items():
         assert np.abs(difference).max() <= 1, layer
@@ -65,5 +65,5 @@ def test_random_geometry_on_the_machine(seed, arch) -> None:
 def test_multiply_accumulates_are_those_of_the_operator() -> None:
     m = QdqModel(1)
     y = m.node("ConvTranspose", m.input(1, 6, 5, 4), m.weights(6, 3, 3, 4, axis=1), strides=[2, 2])
-    (node,) = import_quantised(m.build(m.quantise(y, 0.3))).nodes
+    (node,) = import_model(m.build(m.quantise(y, 0.3))).nodes
     assert node.op.macs((1, 6, 5, 4)) == 6 * 5 * 4 * 3 * 3 * 4

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from systolith.compiler.frontend import import_model
+from systolith.compiler.partition import import_model
 from systolith.reference.conv import Conv
 from systolith.reference.lookup import Lookup
 from tests.compiler.qdq import QdqModel, layer_differences

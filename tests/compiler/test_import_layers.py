@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from systolith.compiler.frontend import import_model
+from systolith.compiler.partition import import_model
 from tests.compiler.qdq import QdqModel, layer_differences
 
 SEEDS = range(6)

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from systolith.compiler.base.errors import UnsupportedError
-from systolith.compiler.frontend import import_model
+from systolith.compiler.partition import import_model
 from tests.compiler.qdq import QdqModel, layer_differences
 
 

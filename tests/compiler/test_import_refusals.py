@@ -5,7 +5,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from systolith.compiler.base.errors import InputError, QuantiseError, UnsupportedError
-from systolith.compiler.frontend import import_model, supported_operators, supported_ops_markdown
+from systolith.compiler.capability import supported_operators, supported_ops_markdown
+from systolith.compiler.partition import import_model
 from tests.compiler.qdq import QdqModel
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from systolith.compiler.frontend import import_quantised
+from systolith.compiler.partition import import_model
 from systolith.reference.maximum import Maximum
 from tests.compiler.qdq import QdqModel
 from tests.compiler.test_select import run
@@ -113,7 +113,7 @@ def test_gemm(left, trans_a, trans_b, c) -> None:
     y = m.node("Gemm", *operands, alpha=0.7, beta=-0.8, transA=trans_a, transB=trans_b)
     model = m.build(m.quantise(y, 0.5))
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
-    assert import_quantised(model)
+    assert import_model(model)
     run(m, y, 1, scale=0.5)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import NodeProto
 
-from systolith.compiler.frontend import import_quantised
+from systolith.compiler.partition import import_model
 from systolith.compiler.ops.powers import DIGITS, square_digits
 from systolith.compiler.ops.registry import NodeView
 from systolith.compiler.ops.values import Builder
@@ -74,7 +74,7 @@ def test_roots_are_near_everywhere() -> None:
     x = m.input(64, 4, scale=0.05)
     y = m.node("ReduceL2", x, m.const(i64(1)))
     model = m.build(m.quantise(y, 0.05))
-    graph = import_quantised(model)
+    graph = import_model(model)
     zero = graph.tensors[graph.inputs[0]].zero_point
     near = np.clip(zero + np.arange(64)[:, None] // 4 + np.zeros(4, int), -128, 127).astype(np.int8)
     (difference,) = [

@@ -17,7 +17,7 @@ from onnx.backend.test.loader import load_model_tests
 from onnx.reference import ReferenceEvaluator
 
 from systolith.compiler.base.errors import CompileError
-from systolith.compiler.frontend import import_model
+from systolith.compiler.partition import import_model
 from systolith.evidence.layerwise import held
 from tests.compiler.qdq import QdqModel
 

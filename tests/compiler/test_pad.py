@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from systolith.compiler.frontend import import_quantised
+from systolith.compiler.partition import import_model
 from systolith.reference.select import Select
 from tests.compiler.qdq import QdqModel
 from tests.compiler.test_select import i64, run
@@ -35,7 +35,7 @@ def test_limits_behind_hold_inside_too() -> None:
 def test_pads_as_an_attribute() -> None:
     m = QdqModel(1, opset=10)
     y = m.node("Pad", m.input(1, 4, 5), pads=[0, 0, 1, 0, 0, 2], value=0.5)
-    graph = import_quantised(m.build(m.quantise(y, 0.05)))
+    graph = import_model(m.build(m.quantise(y, 0.05)))
     assert graph.tensors[graph.outputs[0]].shape == (1, 4, 8)
 
 

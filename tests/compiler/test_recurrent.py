@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from systolith import api
 from systolith.compiler.base.errors import QuantiseError
 from systolith.compiler.driver import compile_graph
-from systolith.compiler.frontend import import_model
+from systolith.compiler.partition import import_model
 from systolith.host.driver import Driver
 from systolith.reference.lookup import Lookup
 from systolith.reference.machine_device import MachineDevice

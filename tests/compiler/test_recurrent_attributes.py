@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from systolith import api
 from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.driver import compile_graph
-from systolith.compiler.frontend import import_quantised
+from systolith.compiler.partition import import_model
 from systolith.host.driver import Driver
 from systolith.reference.machine_device import MachineDevice
 from tests.compiler.qdq import QdqModel
@@ -138,7 +138,7 @@ def states_of(op_type, direction, wide, given):
         ("systolith.hidden_bits", "16" if wide else "8"),
     ):
         model.metadata_props.add(key=key, value=value)
-    return import_quantised(model)
+    return import_model(model)
 
 
 @pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from systolith.compiler.frontend import import_quantised
+from systolith.compiler.partition import import_model
 from tests.compiler.qdq import QdqModel
 from tests.compiler.test_select import i64, run
 
@@ -30,7 +30,7 @@ def test_ranks(kind, shape) -> None:
 def test_axes_as_an_attribute() -> None:
     m = QdqModel(1, opset=11)
     y = m.node("ReduceMean", m.input(1, 4, 5, 6), axes=[2, 3], keepdims=0)
-    graph = import_quantised(m.build(m.quantise(y, 0.05)))
+    graph = import_model(m.build(m.quantise(y, 0.05)))
     assert graph.tensors[graph.outputs[0]].shape == (1, 4)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import systolith.compiler.lower  # noqa: F401 (fills the registry)
 from systolith.compiler.driver import compile_levels
-from systolith.compiler.frontend import supported_ops_markdown
+from systolith.compiler.capability import supported_ops_markdown
 from systolith.compiler.lower.registry import LOWERINGS, rule_of
 from systolith.compiler.ops import RULES
 from systolith.reference.footprint import footprint

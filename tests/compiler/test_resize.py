@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from systolith.compiler.frontend import import_quantised
+from systolith.compiler.partition import import_model
 from systolith.compiler.ops.interpolation import even_kernel, integers
 from systolith.compiler.ops.values import Const, FloatInput
 from systolith.reference.conv_transpose import ConvTranspose
@@ -62,7 +62,7 @@ def test_resize_of_opset_10() -> None:
     m = QdqModel(1, opset=10)
     x = m.input(1, 3, 8, 6, scale=0.05)
     y = m.node("Resize", x, m.const(np.array([1, 1, 2, 2], np.float32)), mode="linear")
-    graph = import_quantised(m.build(m.quantise(y, 0.05)))
+    graph = import_model(m.build(m.quantise(y, 0.05)))
     assert graph.tensors[graph.outputs[0]].shape == (1, 3, 16, 12)
 
 

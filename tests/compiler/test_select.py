@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 
 from systolith.compiler.driver import compile_graph
-from systolith.compiler.frontend import import_quantised
+from systolith.compiler.partition import import_model
 from systolith.compiler.lower.select import pieces_of
 from systolith.compiler.ops import RULES
 from systolith.compiler.ops.registry import NodeView
@@ -25,7 +25,7 @@ def i64(*values):
 def run(m, name, steps=0, arch="array8", scale=0.06):
     """Import, compare with ONNX Runtime, and run on the machine."""
     model = m.build(m.quantise(name, scale))
-    graph = import_quantised(model)
+    graph = import_model(model)
     for layer, difference in layer_differences(model, graph, 3).items():
         assert np.abs(difference).max(initial=0) <= steps, layer
     assert_same_bits(Driver(MachineDevice(ARCHS[arch]), compile_graph(graph, ARCHS[arch])), graph, 1, runs=1)
@@ -103,7 +103,7 @@ def test_split_of_opset_11() -> None:
     m = QdqModel(1, opset=11)
     m.node("Split", m.input(1, 6, 3), outputs=2, axis=-2, split=[2, 4])
     a, b = (m.quantise(part, 0.05) for part in m.nodes[-1].output)
-    graph = import_quantised(m.build(a, b))
+    graph = import_model(m.build(a, b))
     assert [graph.tensors[name].shape for name in graph.outputs] == [(1, 2, 3), (1, 4, 3)]
 
 

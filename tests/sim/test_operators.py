@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from systolith.compiler.driver import compile_graph
-from systolith.compiler.frontend import import_quantised
+from systolith.compiler.partition import import_model
 from systolith.host.driver import Driver
 from systolith.sim.native import RtlDevice
 from tests.compiler.qdq import QdqModel
@@ -29,7 +29,7 @@ def test_images(arch):
     y = m.node("Pad", m.quantise(y, 0.05), m.const(i64(0, 0, 1, 1, 0, 0, 1, 1)), mode="reflect")
     z = m.quantise(m.node("LRN", m.quantise(y, 0.05), size=3, alpha=0.5), 0.03)
     r = m.quantise(m.node("ReduceL2", z, m.const(i64(1))), 0.03)
-    check(import_quantised(m.build(m.quantise(m.node("ReduceMin", r, m.const(i64(2))), 0.03), z)), arch)
+    check(import_model(m.build(m.quantise(m.node("ReduceMin", r, m.const(i64(2))), 0.03), z)), arch)
 
 
 @pytest.mark.parametrize("arch", ["tiny", "array8"])
@@ -39,7 +39,7 @@ def test_choices(arch):
     chosen = m.quantise(m.node("Where", m.node("Greater", x, y), x, y), 0.05)
     most = m.quantise(m.node("Max", chosen, y, m.input(1, 3, 1, 1)), 0.05)
     slope = m.const(np.array([0.1, -0.2, 0.3], np.float32).reshape(3, 1, 1))
-    check(import_quantised(m.build(m.quantise(m.node("PRelu", most, slope), 0.05), chosen)), arch)
+    check(import_model(m.build(m.quantise(m.node("PRelu", most, slope), 0.05), chosen)), arch)
 
 
 @pytest.mark.parametrize("seed", range(6))
