@@ -36,6 +36,8 @@ from systolith.reference.graph import QNode, QTensor
 
 __all__ = ["Marks", "Walk", "walk"]
 
+#: How much finer a part of an input may be than the whole, before it enters the core as a tensor of its own.
+_FINER = 1.25
 #: Operators whose results differ from run to run, whatever they read.
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 _INTEGERS = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "uint8"}
@@ -272,6 +274,15 @@ class _Walker:
 
     def _settle(self, name: str, value: Value, chosen: Format) -> Func:
         """A value as integers, from now on."""
+        if self.in_float and isinstance(value, FloatInput) and value.then:
+            whole = self.observed.formats.get(value.name, chosen)
+            if whole.scale > _FINER * chosen.scale:
+                # The host moves its elements: as a tensor of its own it has a finer format.
+                self._on_both(name)
+                self._enter(name, "the result")
+                value = self.values[name]
+            else:
+                chosen = whole
         label = value.node if isinstance(value, Pending) else getattr(self.model.producer.get(name), "name", "")
         tensor = self.builder.quantise(value, label, name, chosen.scale, chosen.zero)
         made = Func(

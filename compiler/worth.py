@@ -138,11 +138,15 @@ def _gain(walked: Walk, component: Sequence[QNode], arch: ArchConfig) -> float:
     """Cycles that the core saves by a component; less than nothing where it costs some."""
     macs, size = _macs(walked, component), sum(_bytes(walked, name) for name in _crossing(walked, component))
     work = sum(_bytes(walked, node.output) for node in component)
+    # What only moves elements changes the layout, byte by byte; anything else gives some in a cycle.
+    busy = sum(
+        _bytes(walked, node.output) / (1 if node.op.moves_only else arch.lanes) for node in component
+    )
     sources = {name for node in component for name in node.sources}
     on_host = (
         HOST_NODE_CYCLES * len(sources) + macs / HOST_MACS_PER_CYCLE + work / HOST_MACS_PER_CYCLE
     )
-    on_core = macs / arch.macs_per_cycle + work / arch.lanes
+    on_core = macs / arch.macs_per_cycle + busy
     return on_host - on_core - size / arch.bus_bytes - HOST_STEP_CYCLES
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from systolith.compiler.base.errors import QuantiseError, UnsupportedError
 from systolith.compiler.ops.registry import NodeView, register
 from systolith.compiler.ops.values import Builder, FloatInput, Pending, Quant, Value
@@ -26,6 +28,14 @@ def convert_concat(builder: Builder, node: NodeView) -> Value:
     shape = list(node.values[0].shape)
     shape[axis] = sum(value.shape[axis] for value in node.values)
     op = Concat(axis=axis)
+    if node.in_float and node.demand is not None:
+        # An input of the model has its format before it is joined; results may take the joined one's.
+        demand = node.demand
+        values = (
+            (demand(index) or value) if isinstance(value, FloatInput) else value
+            for index, value in enumerate(node.values)
+        )
+        node = replace(node, values=tuple(values))
     if any(isinstance(value, FloatInput) for value in node.values):
         raise UnsupportedError(
             "import", node.name, "an operand of Concat is a float input", "quantise the input first"
