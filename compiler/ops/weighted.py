@@ -18,6 +18,9 @@ from systolith.spec import numerics
 __all__ = ["Linear", "int8_weights", "per_channel", "scalar_requant"]
 
 _LIMIT = 1 << 31
+#: Beyond it a bias leaves too little of 32 bits to its sums. A result that int8 can hold is at most 256 of its
+#: steps, so in units of a bias of this size a step has 2**20 units at least.
+_LARGEST_BIAS = 1 << 28
 
 
 def int8_weights(node: NodeView, index: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -149,14 +152,11 @@ class Linear:
                 bias[m] = round(float(np.clip(self.bias[m] / unit[m], -(2.0**26), 2.0**26)))
             else:
                 exact = self.bias[m] / unit[m]
-                if not abs(exact) < _LIMIT:
-                    raise QuantiseError(
-                        "quantise",
-                        self.node.name,
-                        f"the bias of output channel {m} is {self.bias[m]:g}, which in units of its "
-                        f"sums is {exact:.3g} and passes 32 bits",
-                        "quantise that channel's weights with a larger scale",
-                    )
+                if abs(exact) >= _LARGEST_BIAS and self._reach(flat[m : m + 1], exact, span).max() >= _LIMIT:
+                    # Beside this bias the weights are minute: in a coarser unit both fit.
+                    coarser = abs(self.bias[m]) / _LARGEST_BIAS
+                    flat[m] = np.rint(flat[m] * (unit[m] / coarser))
+                    unit[m], exact = coarser, self.bias[m] / coarser
                 bias[m] = int(np.rint(exact))
             try:
                 mult[m], shift[m] = numerics.approximate_scale(float(unit[m]) / float(scale))
@@ -172,12 +172,16 @@ class Linear:
         out = np.ascontiguousarray(np.moveaxis(weights, 0, self.axis)).astype(np.int8)
         return self.make(out, bias.astype(np.int32), requant)
 
+    def _reach(self, flat: np.ndarray, bias: np.ndarray | float, span: int) -> np.ndarray:
+        """The largest magnitude of a partial sum, of each row of weights."""
+        total = np.abs(flat).sum(axis=1)
+        folded = np.abs(bias - self.x_zero * flat.sum(axis=1))
+        return np.maximum(total * span + np.abs(bias), total * 128 + folded)
+
     def _prove(self, flat: np.ndarray, bias: np.ndarray, span: int) -> None:
         """No partial sum leaves 32 bits: neither of x - x_zero, nor of x itself with the zero point folded
         into the bias."""
-        total = np.abs(flat).sum(axis=1)
-        folded = np.abs(bias - self.x_zero * flat.sum(axis=1))
-        worst = np.maximum(total * span + np.abs(bias), total * 128 + folded)
+        worst = self._reach(flat, bias, span)
         m = int(worst.argmax())
         if worst[m] >= _LIMIT:
             raise QuantiseError(
