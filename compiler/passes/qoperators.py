@@ -9,7 +9,7 @@ import onnx
 
 from systolith.compiler.base.errors import ModelError, QuantiseError, UnsupportedError
 from systolith.compiler.model import Model, Node
-from systolith.compiler.passes.drafts import FLOAT, INT64, MICROSOFT, Draft, rewrite, transposed
+from systolith.compiler.passes.drafts import MICROSOFT, Draft, rewrite, transposed
 
 __all__ = ["expand_qoperators", "linear_domain"]
 
