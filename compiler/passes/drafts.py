@@ -104,7 +104,9 @@ def rewrite(model: Model, rules: Mapping[tuple[str, str], Rule]) -> Model:
         draft.nodes = []
     if not changed:
         return model
-    kept = [node for node in nodes if node.name not in draft.dropped]
+    # A new node may bear the name of one that is dropped.
+    old = {id(node) for node in model.nodes if node.name in draft.dropped}
+    kept = [node for node in nodes if id(node) not in old]
     result = model.with_nodes(_uniquely_named(kept), draft.constants, draft.types)
     return replace(result, opsets={**result.opsets, **draft.domains}).without_dead_nodes()
 
