@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from systolith.compiler.model import Model, Node
+from systolith.compiler.passes.constants import MOVES
 from systolith.compiler.passes.drafts import MICROSOFT, Draft, rewrite, sole_reader
 
 __all__ = ["clip_before_quantising"]
-
-_MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def clip_before_quantising(model: Model) -> Model:
@@ -69,6 +68,6 @@ def _clip(draft: Draft, node: Node) -> bool:
 def _computed(model: Model, name: str) -> bool:
     """Whether an operator that computes gives a tensor, whatever moves it then."""
     maker = model.producer.get(name)
-    while maker is not None and maker.op_type in _MOVES and not maker.domain:
+    while maker is not None and maker.op_type in MOVES and not maker.domain:
         maker = model.producer.get(maker.inputs[0])
     return maker is not None and maker.op_type != "DequantizeLinear"

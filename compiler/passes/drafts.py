@@ -11,7 +11,17 @@ from onnx import helper
 
 from systolith.compiler.model import Model, Node, TensorType, make_node
 
-__all__ = ["FLOAT", "INT64", "MICROSOFT", "Draft", "Rule", "rewrite", "sole_reader", "transposed"]
+__all__ = [
+    "FLOAT",
+    "INT64",
+    "MICROSOFT",
+    "Draft",
+    "Rule",
+    "rewrite",
+    "sole_reader",
+    "transposed",
+    "until_same",
+]
 
 FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 #: Domain of ONNX Runtime's own operators.
@@ -109,6 +119,13 @@ def rewrite(model: Model, rules: Mapping[tuple[str, str], Rule]) -> Model:
     kept = [node for node in nodes if id(node) not in old]
     result = model.with_nodes(_uniquely_named(kept), draft.constants, draft.types)
     return replace(result, opsets={**result.opsets, **draft.domains}).without_dead_nodes()
+
+
+def until_same(model: Model, step: Callable[[Model], Model]) -> Model:
+    """The model after as many steps as change it."""
+    while (result := step(model)) is not model:
+        model = result
+    return model
 
 
 def _uniquely_named(nodes: list[Node]) -> list[Node]:

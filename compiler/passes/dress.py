@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from systolith.compiler.model import Model
 from systolith.compiler.passes.clips import clip_before_quantising
+from systolith.compiler.passes.constants import fold_constants
 from systolith.compiler.passes.dynamic import expand_dynamic, expand_integer_products
 from systolith.compiler.passes.einsum import expand_einsum
 from systolith.compiler.passes.fused import own_domain, split_fused
@@ -13,12 +14,11 @@ from systolith.compiler.passes.norms import fold_norms
 from systolith.compiler.passes.qoperators import expand_qoperators
 from systolith.compiler.passes.weights import (
     dequantise_weights,
-    fold_constants,
     move_weights,
     narrow_weights,
-    symmetric_weights,
     weights_only,
 )
+from systolith.compiler.passes.zero_points import symmetric_weights
 
 __all__ = ["PASSES", "plain", "weights_only"]
 

@@ -155,9 +155,11 @@ class _Maker:
         lead = tuple(extents[label] for label in batch)
         a = self.ordered(a, batch + rows + inner)
         b = self.ordered(b, batch + inner + columns)
-        left = self.reshaped(a.name, a.shape, (*lead, size(rows), size(inner)))
+        # Without a batch MatMul takes any number of rows' axes.
+        height = tuple(extents[label] for label in rows) if not batch and rows else (size(rows),)
+        left = self.reshaped(a.name, a.shape, (*lead, *height, size(inner)))
         right = self.reshaped(b.name, b.shape, (*lead, size(inner), size(columns)))
-        shape = (*lead, size(rows), size(columns))
+        shape = (*lead, *height, size(columns))
         made = _Term("", batch + rows + columns, extents)
         made.name = self.reshaped(self.emit("MatMul", [left, right], shape), shape, made.shape)
         return made
