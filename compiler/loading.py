@@ -2,8 +2,6 @@ from dataclasses import dataclass, field
 from systolith.compiler.importer import load_model, is_quantised, name_nodes
 from systolith.compiler.checks.shapes import typed_values
 from systolith.compiler.model import Model, _type
-from systolith.compiler.passes.batch_norm import fold_batch_norm
-from systolith.compiler.passes.qlinear import expand_qlinear
 @dataclass(frozen=True)
 class Given:
     shapes: dict = field(default_factory=dict)
@@ -15,8 +13,8 @@ class Loaded:
     notes: tuple = ()
     quantised: bool = False
 def load(source, given=None, samples=None):
-    m = fold_batch_norm(load_model(source))
+    m = load_model(source)
     q = is_quantised(m)
-    m = expand_qlinear(m); name_nodes(m)
+    name_nodes(m)
     types = {n: _type(v.type) for n, v in typed_values(m).items()}
     return Loaded(model=Model.from_proto(m, types).without_dead_nodes(), quantised=q)

@@ -274,7 +274,7 @@ def prepare(
     CompileError   One sentence that names the culprit.
     """
     loaded = load(source, given, samples)
-    whole, origins = plain(loaded.model)
+    whole, origins = plain(loaded.model), {}
     bound = bind_states(whole, states) if states else None
     divided = whole if bound is None else bound.model
     taken: list[dict[str, np.ndarray]] = []
