@@ -51,7 +51,8 @@ def calibration_samples(
                 "there is no calibration data for this input",
                 "add it to the calibration data",
             )
-        columns[name] = list(_stacked(model, name, np.asarray(calibration[name]), shape))
+        rows = _stacked(model, name, np.asarray(calibration[name]), shape)
+        columns[name] = [np.asarray(row) for row in rows]
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         raise InputError(
