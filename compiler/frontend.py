@@ -39,7 +39,14 @@ __all__ = ["Marks", "Walk", "walk"]
 #: How much finer a part of an input may be than the whole, before it enters the core as a tensor of its own.
 _FINER = 1.25
 #: Operators whose results differ from run to run, whatever they read.
-_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+_RANDOM = (
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+)
 _INTEGERS = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "uint8"}
 
 
@@ -131,9 +138,7 @@ class _Walker:
 
     def _begin(self) -> None:
         self.builder = Builder()
-        self.values: dict[str, Value] = {
-            name: Const(array) for name, array in self.model.constants.items()
-        }
+        self.values: dict[str, Value] = {name: Const(array) for name, array in self.model.constants.items()}
         self.refused: dict[str, CompileError] = {}
         self.both: set[str] = set()
         self.leaving: dict[str, str] = {}
@@ -283,7 +288,9 @@ class _Walker:
                 value = self.values[name]
             else:
                 chosen = whole
-        label = value.node if isinstance(value, Pending) else getattr(self.model.producer.get(name), "name", "")
+        label = (
+            value.node if isinstance(value, Pending) else getattr(self.model.producer.get(name), "name", "")
+        )
         tensor = self.builder.quantise(value, label, name, chosen.scale, chosen.zero)
         made = Func(
             tensor,
@@ -439,9 +446,7 @@ class _Walker:
                 axis=list(perm).index(first.axis % first.array.ndim),
             )
         elif node.op_type in ("Reshape", "Flatten", "Squeeze", "Unsqueeze") and first.scale.size == 1:
-            self.values[node.outputs[0]] = replace(
-                first, array=result, ints=first.ints.reshape(result.shape)
-            )
+            self.values[node.outputs[0]] = replace(first, array=result, ints=first.ints.reshape(result.shape))
 
     def _quantise(self, node: Node, value: Value) -> Value:
         dtype = qdq.quantised_type(node, self.values)

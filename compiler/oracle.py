@@ -93,9 +93,7 @@ def _quantised(
     )
 
 
-def _held(
-    node: Node, name: str, result: str, weights: Const, constants: dict[str, np.ndarray]
-) -> Node:
+def _held(node: Node, name: str, result: str, weights: Const, constants: dict[str, np.ndarray]) -> Node:
     """A constant operand from the integers that it became."""
     codes, scale, zero = (f"{node.name}/{name}/{what}" for what in ("codes", "scale", "zero"))
     single = weights.scale.size == 1

@@ -189,11 +189,7 @@ class Prepared:
         return CorePart(graph=graph, make_core=lambda: _serialised(quantised_part(walked, graph)))
 
     def _host_step(self, walked: Walk, region: HostRegion, reads: set[str], later: set[str]) -> HostStep:
-        inside = [
-            node
-            for node in self.model.nodes
-            if node in (*region.nodes, *region.constant)
-        ]
+        inside = [node for node in self.model.nodes if node in (*region.nodes, *region.constant)]
         outputs = [name for node in inside for name in node.outputs if name in later]
         types = {
             name: replace(self.model.type_of(name), shape=walked.tensors[name].shape)
@@ -220,9 +216,7 @@ class Prepared:
                 nodes[node.name] = node
                 waiting += node.reads
         part = self.model.part(nodes.values(), (), names)
-        return HostStep(
-            model=_serialised(part), inputs=(), outputs=tuple(names)
-        )
+        return HostStep(model=_serialised(part), inputs=(), outputs=tuple(names))
 
     def _host_node(self, walked: Walk, node: Node) -> HostNode:
         sizes = [self.model.shape_of(name) for name in node.outputs if name]
@@ -238,7 +232,9 @@ class Prepared:
             reason=reason,
             macs=node_macs(self.model, node) or 0,
             elements=None if None in sizes else sum(int(np.prod(shape)) for shape in sizes),
-            bytes=sum(int(np.prod(walked.tensors[name].shape)) for name in crossing if name in walked.tensors),
+            bytes=sum(
+                int(np.prod(walked.tensors[name].shape)) for name in crossing if name in walked.tensors
+            ),
         )
 
 

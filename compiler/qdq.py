@@ -28,9 +28,7 @@ def check_operands(node: Node) -> None:
         )
 
 
-def parameters(
-    node: Node, values: Mapping[str, Value], unsigned: bool
-) -> tuple[np.ndarray, np.ndarray, int]:
+def parameters(node: Node, values: Mapping[str, Value], unsigned: bool) -> tuple[np.ndarray, np.ndarray, int]:
     """(scale in float64, zero point held as int8, axis) of a QuantizeLinear or DequantizeLinear.
 
     Raises

@@ -88,9 +88,7 @@ def _stacked(model: Model, name: str, data: np.ndarray, shape: tuple[int, ...] |
             "stack one or more samples on the first axis",
         )
     if not np.all(np.isfinite(data)):
-        raise InputError(
-            "quantise", name, "calibration data holds NaN or infinity", "remove those samples"
-        )
+        raise InputError("quantise", name, "calibration data holds NaN or infinity", "remove those samples")
     return stacked.astype(model.type_of(name).dtype)
 
 
@@ -104,12 +102,8 @@ def drawn_samples(model: Model) -> list[dict[str, np.ndarray]]:
             generator = np.random.default_rng([number, zlib.crc32(name.encode())])
             shape, dtype = model.shape_of(name), model.type_of(name).dtype
             if shape is None or dtype is None or dtype.kind not in "fiub":
-                raise InputError(
-                    "quantise", name, "no sample of it can be drawn", "give calibration data"
-                )
-            drawn = (
-                generator.standard_normal(shape) if dtype.kind == "f" else generator.integers(0, 2, shape)
-            )
+                raise InputError("quantise", name, "no sample of it can be drawn", "give calibration data")
+            drawn = generator.standard_normal(shape) if dtype.kind == "f" else generator.integers(0, 2, shape)
             sample[name] = np.asarray(drawn).astype(dtype)
         found.append(sample)
     return found

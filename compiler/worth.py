@@ -44,9 +44,7 @@ def unworthy(walked: Walk, regions: Sequence[Region], arch: ArchConfig) -> dict[
         losers = [
             (component, gain)
             for component, gain in losers
-            if not (
-                _macs(walked, component) if total else any(not node.op.moves_only for node in component)
-            )
+            if not (_macs(walked, component) if total else any(not node.op.moves_only for node in component))
         ]
     return _moved(walked, losers)
 
@@ -139,15 +137,13 @@ def _gain(walked: Walk, component: Sequence[QNode], arch: ArchConfig) -> float:
     macs, size = _macs(walked, component), sum(_bytes(walked, name) for name in _crossing(walked, component))
     work = sum(_bytes(walked, node.output) for node in component)
     # What only moves elements changes the layout, byte by byte; anything else gives some in a cycle.
-    busy = sum(
-        _bytes(walked, node.output) / (1 if node.op.moves_only else arch.lanes) for node in component
-    )
+    busy = sum(_bytes(walked, node.output) / (1 if node.op.moves_only else arch.lanes) for node in component)
     sources = {name for node in component for name in node.sources}
-    on_host = (
-        HOST_NODE_CYCLES * len(sources) + macs / HOST_MACS_PER_CYCLE + work / HOST_MACS_PER_CYCLE
-    )
-    on_core = macs / arch.macs_per_cycle + busy
-    return on_host - on_core - size / arch.bus_bytes - HOST_STEP_CYCLES
+    on_host = HOST_NODE_CYCLES * len(sources) + macs / HOST_MACS_PER_CYCLE + work / HOST_MACS_PER_CYCLE
+    on_core = macs / arch.macs_per_cycle + busy + size / arch.bus_bytes
+    # Products are what a core is for; without any, what it saves must pay for a step of its own, and for
+    # the accuracy that integers cost.
+    return on_host - on_core - (0 if macs else HOST_STEP_CYCLES)
 
 
 def _crossing(walked: Walk, component: Sequence[QNode]) -> set[str]:
@@ -163,5 +159,3 @@ def _macs(walked: Walk, component: Sequence[QNode]) -> int:
 
 def _bytes(walked: Walk, name: str) -> int:
     return math.prod(walked.tensors[name].shape)
-
-

@@ -16,11 +16,11 @@ __all__ = [
     "transfer_beats",
 ]
 
-#: What the host needs, in cycles of the core: for a node, for a step of the core more, and how many
+#: What the host needs, in cycles of the core: for a node, for one more step of the core, and how many
 #: multiply-accumulates or elements it does in one. A rule of thumb, on which only the division of a model
 #: between core and host depends.
 HOST_NODE_CYCLES = 100
-HOST_STEP_CYCLES = 100
+HOST_STEP_CYCLES = 2000
 HOST_MACS_PER_CYCLE = 4
 
 

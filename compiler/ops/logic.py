@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.ops.lookup import as_table
 from systolith.compiler.ops.operands import broadcast_shape, shapes_broadcast, tensor_of
 from systolith.compiler.ops.registry import NodeView, operand, register
-from systolith.compiler.ops.values import Builder, Const, Func, Pending, Quant, Value, dequantised
+from systolith.compiler.ops.values import Builder, Const, FloatInput, Func, Pending, Quant, Value, dequantised
 from systolith.reference.add import Add
 from systolith.reference.mul import Mul
 
@@ -72,6 +73,15 @@ def _at_thresholds(builder: Builder, node: NodeView) -> tuple[str, str] | None:
 @register("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", constraints=(shapes_broadcast,))
 def convert_comparison(builder: Builder, node: NodeView) -> Value:
     """A table; for two tensors a difference that saturates, of which a table keeps the sign."""
+    if node.in_float and any(isinstance(value, FloatInput) for value in node.values):
+        if not any(isinstance(value, Const) for value in node.values):
+            raise UnsupportedError(
+                "import",
+                node.name,
+                f"{node.op_type} compares a tensor of the host with another, and rounding either to int8 could "
+                "change the answer",
+                "compare with a constant",
+            )
     node = node.settled()
     table = as_table(node)
     if table is not None:
