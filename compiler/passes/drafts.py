@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -74,7 +75,7 @@ class Draft:
         output: str = "",
         name: str = "",
         domain: str = "",
-        **attributes: object,
+        **attributes: Any,
     ) -> str:
         """A new node of one result; returns the result's name.
 

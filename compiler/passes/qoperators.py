@@ -95,8 +95,9 @@ def _check_attributes(node: Node, operator: str) -> None:
     """Refuse attributes of another type than the float operator's: onnx does not check Microsoft's."""
     known = onnx.defs.get_schema(operator).attributes
     for name, attribute in node.attributes.items():
-        if name in known and attribute.type != known[name].type.value:
-            kind = onnx.AttributeProto.AttributeType.Name(known[name].type.value)
+        wanted = int(getattr(known[name].type, "value", 0)) if name in known else attribute.type
+        if attribute.type != wanted:
+            kind = onnx.AttributeProto.AttributeType.Name(wanted)
             raise ModelError(
                 "import",
                 node.name,
@@ -122,9 +123,11 @@ class _Expansion:
             )
         self.channels_last = last and self.rank > 2
 
-    def dequantised(self, x: str, scale: str, zero: str, axis: int = 0) -> str:
-        """The float tensor that three operands are; `axis` is that of several scales."""
+    def dequantised(self, operands: Sequence[str], axis: int = 0) -> str:
+        """The float tensor that three operands are: integers, scale and zero point, which may be left out;
+        `axis` is that of several scales."""
         draft, node = self.draft, self.node
+        x, scale, zero = operands
         if (x, scale, zero) in self.floats:
             return self.floats[x, scale, zero]
         scales = draft.array(scale)
@@ -164,9 +167,9 @@ class _Expansion:
                 "give its activations one scale, and its weights one or one per channel",
             )
         with np.errstate(over="ignore", under="ignore"):
-            scale = (of_x.reshape(-1) * of_w.reshape(-1) * factor).astype(np.float32)
-        scale = scale if scale.size > 1 else scale.reshape(())
-        return self.dequantised(name, self.draft.constant(scale, f"{node.name}/{name}/scale"), "")
+            unit = (of_x.reshape(-1) * of_w.reshape(-1) * factor).astype(np.float32)
+        unit = unit if unit.size > 1 else unit.reshape(())
+        return self.dequantised((name, self.draft.constant(unit, f"{node.name}/{name}/scale"), ""))
 
     def turned(self, x: str, back: bool = False) -> str:
         """The tensor with its channels first, or `back`; itself where they are first already."""
@@ -210,7 +213,7 @@ class _Expansion:
         element = draft.type_of(node.outputs[0]).element or draft.type_of(node.inputs[0]).element
         if not zero and element == INT8:
             # Without a zero point QuantizeLinear gives uint8.
-            zero = draft.constant(np.int8(0).reshape(()), f"{node.name}/zero")
+            zero = draft.constant(np.zeros((), np.int8), f"{node.name}/zero")
         draft.emit(
             "QuantizeLinear",
             [result, scale, zero] if zero else [result, scale],
@@ -231,21 +234,21 @@ def _expand(draft: Draft, node: Node) -> bool:
         return False
     made = _Expansion(draft, node)
     if kind in _UNARY:
-        return made.finish(_UNARY[kind], [made.dequantised(*names[:3])], names[3], names[4])
+        return made.finish(_UNARY[kind], [made.dequantised(names[:3])], names[3], names[4])
     if kind in _BINARY:
         rank = len(draft.type_of(names[3]).shape or (0, 0))
         axis = max(rank - 1, 0) if kind == "QLinearMatMul" else 0
         rows = max(len(draft.type_of(names[0]).shape or (0, 0)) - 2, 0)
-        operands = [made.dequantised(*names[:3], axis=rows), made.dequantised(*names[3:6], axis=axis)]
+        operands = [made.dequantised(names[:3], axis=rows), made.dequantised(names[3:6], axis=axis)]
         return made.finish(_BINARY[kind], operands, names[6], names[7])
     if kind == "QLinearConv":
-        operands = [made.dequantised(*names[:3]), made.dequantised(*names[3:6])]
+        operands = [made.dequantised(names[:3]), made.dequantised(names[3:6])]
         if names[8]:
             operands.append(made.bias(names[8], names[1], names[4]))
         return made.finish("Conv", operands, names[6], names[7])
     if kind == "QGemm":
         axis = 0 if node.attrs.get("transB", 0) else 1
-        operands = [made.dequantised(*names[:3]), made.dequantised(*names[3:6], axis=axis)]
+        operands = [made.dequantised(names[:3]), made.dequantised(names[3:6], axis=axis)]
         if names[6]:
             alpha = node.attrs.get("alpha", 1.0)
             # Of another type it is refused below.
@@ -253,10 +256,10 @@ def _expand(draft: Draft, node: Node) -> bool:
             operands.append(made.bias(names[6], names[1], names[4], factor))
         return made.finish("Gemm", operands, names[7], names[8])
     if kind == "QLinearWhere":
-        operands = [names[0], made.dequantised(*names[1:4]), made.dequantised(*names[4:7])]
+        operands = [names[0], made.dequantised(names[1:4]), made.dequantised(names[4:7])]
         return made.finish("Where", operands, names[7], names[8])
     given = node.inputs
-    operands = [made.dequantised(*given[at : at + 3]) for at in range(2, len(given), 3)]
+    operands = [made.dequantised(given[at : at + 3]) for at in range(2, len(given), 3)]
     return made.finish("Concat", operands, names[0], names[1])
 
 
