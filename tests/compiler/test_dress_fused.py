@@ -179,6 +179,22 @@ def test_a_convolution_that_uses_both_dimensions_stays(reason: str) -> None:
     assert "Unsqueeze" in kinds(m.check(*outputs))
 
 
+# Subgraphs.
+
+
+def test_a_body_reads_what_an_expanded_node_gives() -> None:
+    m = Dressed(0)
+    x = m.input(m.normal(1, 4, 6, 6))
+    y = m.microsoft("FusedConv", x, m.const(m.normal(4, 4, 3, 3)), activation="Relu")
+    branches = {}
+    for name, op in (("then_branch", "Abs"), ("else_branch", "Neg")):
+        inner = onnx.helper.make_node(op, [y], [f"{op}_result"], op)
+        value = onnx.helper.make_tensor_value_info(f"{op}_result", onnx.TensorProto.FLOAT, None)
+        branches[name] = onnx.helper.make_graph([inner], op, [], [value])
+    result = m.node("If", m.input(np.array(True)), **branches)
+    assert kinds(m.check(result)) == ["Conv", "Relu", "If"]
+
+
 # Einsum.
 
 
@@ -260,6 +276,20 @@ def test_a_norm_is_part_of_the_sum_before_it(operator: str, bias: bool) -> None:
     made = m.check(norm(m, y, 6, epsilon=1e-3), within=1e-4)
     assert kinds(made) == (["MatMul", "Add"] if operator == "matmul" else [m.nodes[0].op_type])
     assert made.nodes[0].name == first
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 1), (1, 6, 1, 1), (1,)])
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
+def test_a_bias_that_is_added_is_part_of_it_too(operator: str, shape: tuple[int, ...]) -> None:
+    m = Dressed(0)
+    w = m.const(m.normal(*((6, 4) if operator == "Conv" else (4, 6)), 3, 3))
+    y = m.node("Add", m.const(m.normal(*shape)), m.node(operator, m.input(m.normal(1, 4, 7, 7)), w))
+    assert kinds(m.check(norm(m, y, 6), within=1e-4)) == [operator]
+    m = Dressed(0)
+    w = m.const(m.normal(*((6, 4) if operator == "Conv" else (4, 6)), 3, 3))
+    y = m.node(operator, m.input(m.normal(1, 4, 7, 7)), w)
+    y = m.node("Add", y, m.const(m.normal(1, 1, 5 if operator == "Conv" else 9, 1)))
+    assert kinds(m.check(norm(m, y, 6), within=1e-4)) == [operator, "Add", "BatchNormalization"]
 
 
 def test_a_norm_stays_where_something_else_reads_the_sum() -> None:
