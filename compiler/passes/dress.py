@@ -49,7 +49,7 @@ def plain(model: Model) -> Model:
 
     Raises
     ------
-    ModelError, QuantiseError, UnsupportedError   Where a quantised operator contradicts itself.
+    ModelError, QuantiseError   Where a quantised operator contradicts itself, or statistics are no numbers.
     """
     for step in PASSES:
         model = step(model)

@@ -38,8 +38,7 @@ def expand_integer_products(model: Model) -> Model:
 
     Requires constant zero points; a node without them stays. Ensures that constants which multiply the sums
     become the scale of the second operand; where the sums are read as integers, the scale is 1, and a Cast to
-    int32 follows. Float32 holds the sums exactly up to 2^24, and
-    rounds larger ones.
+    int32 follows. Float32 holds the sums exactly up to 2^24, and rounds larger ones.
     """
     return rewrite(model, {("", "MatMulInteger"): _static, ("", "ConvInteger"): _static})
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from systolith.compiler.base.errors import ModelError, QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import ModelError, QuantiseError
 from systolith.compiler.model import Model, Node
 from systolith.compiler.passes.drafts import MICROSOFT, Draft, rewrite, transposed
 
@@ -53,13 +53,13 @@ _OWN = ("channels_last", "opset", "axes")
 def expand_qoperators(model: Model) -> Model:
     """The model without QLinear operators.
 
-    Requires the types of the operands, as far as they have been inferred, and constant scales where a bias is
-    added. Ensures that the float operator keeps the node's name, and the QuantizeLinear behind it the
-    result's. QLinearSoftmax stays where the model's opset has no Softmax of its meaning.
+    Requires constant scales where a bias is added, and the rank of what has its channels last; a node without
+    them stays, and so does a QLinearSoftmax where the model's opset has no Softmax of its meaning. Ensures
+    that the float operator keeps the node's name, and the QuantizeLinear behind it the result's.
 
     Raises
     ------
-    ModelError, QuantiseError, UnsupportedError   Where operands or attributes do not fit the operator.
+    ModelError, QuantiseError   Where operands or attributes do not fit the operator.
     """
     return rewrite(model, dict.fromkeys(_COUNTS, _expand))
 
@@ -114,13 +114,6 @@ class _Expansion:
         self.floats: dict[tuple[str, str, str], str] = {}
         last = bool(node.attrs.get("channels_last", 0))
         self.rank = len(draft.type_of(node.inputs[0]).shape or ())
-        if last and not self.rank:
-            raise UnsupportedError(
-                "import",
-                node.name,
-                f"{node.op_type} has its channels last, and the rank of {node.inputs[0]!r} is unknown",
-                "state the shape of that tensor",
-            )
         self.channels_last = last and self.rank > 2
 
     def dequantised(self, operands: Sequence[str], axis: int = 0) -> str:
@@ -130,8 +123,8 @@ class _Expansion:
         x, scale, zero = operands
         if (x, scale, zero) in self.floats:
             return self.floats[x, scale, zero]
-        scales = draft.array(scale)
-        along = scales is not None and scales.size > 1
+        scales, known = draft.array(scale), draft.type_of(scale).shape
+        along = known not in ((), (1,)) if scales is None else scales.size > 1
         output = draft.emit(
             "DequantizeLinear",
             [x, scale, zero] if zero else [x, scale],
@@ -147,18 +140,7 @@ class _Expansion:
     def bias(self, name: str, x_scale: str, w_scale: str, factor: float = 1.0) -> str:
         """The int32 bias as a float tensor; its unit is ``x_scale * w_scale * factor``."""
         node = self.node
-        arrays = []
-        for scale in (x_scale, w_scale):
-            array = self.draft.array(scale)
-            if array is None:
-                raise UnsupportedError(
-                    "import",
-                    node.name,
-                    f"operand {scale!r} of {node.op_type} must be constant",
-                    "make it an initializer",
-                )
-            arrays.append(array.astype(np.float64))
-        of_x, of_w = arrays
+        of_x, of_w = (np.asarray(self.draft.array(scale), np.float64) for scale in (x_scale, w_scale))
         if of_x.size != 1 or of_w.size < 1:
             raise QuantiseError(
                 "quantise",
@@ -231,6 +213,11 @@ def _expand(draft: Draft, node: Node) -> bool:
     _check_operands(node)
     kind, names = node.op_type, [*node.inputs, *[""] * 9]
     if kind == "QLinearSoftmax" and not _softmax_is_ours(draft, node):
+        return False
+    bias = {"QLinearConv": names[8], "QGemm": names[6]}.get(kind)
+    if bias and any(draft.array(name) is None for name in (names[1], names[4])):
+        return False
+    if node.attrs.get("channels_last", 0) and not draft.type_of(names[0]).shape:
         return False
     made = _Expansion(draft, node)
     if kind in _UNARY:
