@@ -14,7 +14,6 @@ from systolith.compiler.model import Model, Node, TensorType, make_node
 
 __all__ = [
     "FLOAT",
-    "INT64",
     "MICROSOFT",
     "Draft",
     "Rule",
@@ -24,7 +23,7 @@ __all__ = [
     "until_same",
 ]
 
-FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+FLOAT = onnx.TensorProto.FLOAT
 #: Domain of ONNX Runtime's own operators.
 MICROSOFT = "com.microsoft"
 

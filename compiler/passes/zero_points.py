@@ -18,7 +18,7 @@ def symmetric_weights(model: Model) -> Model:
     Requires constants as `move_weights` leaves them, of 8 bits, on either side. Ensures the same sums,
     exactly: where the integers without their zero point fit int8, they are the weights; where they do not,
     they are the sum of several int8 weights, and the activation's channels are taken once for each. That
-    multiplies the products; half the resolution would cost more than a step. Weights stay whose activation
+    multiplies the products; half the resolution could miss by two steps. Weights stay whose activation
     is not quantised.
     """
     kinds = ("Conv", "ConvTranspose", "Gemm", "MatMul")
