@@ -52,7 +52,10 @@ def _constant(_: Model, node: Node) -> np.ndarray | None:
         if name in node.attrs:
             return np.array(list(node.attrs[name]), kind)
     value = node.attrs.get("value")
-    return None if value is None else onnx.numpy_helper.to_array(value)
+    if value is None:
+        return None
+    array: np.ndarray = onnx.numpy_helper.to_array(value)
+    return array
 
 
 def _quantised(model: Model, node: Node) -> np.ndarray | None:
@@ -77,7 +80,8 @@ def _quantised(model: Model, node: Node) -> np.ndarray | None:
         steps = np.rint(x / scale.reshape(along)).astype(np.float64)
     spread = zero.reshape(along) if zero.size > 1 else zero.reshape([1] * x.ndim)
     limits = np.iinfo(zero.dtype)
-    return np.clip(steps + spread, limits.min, limits.max).astype(zero.dtype)
+    codes: np.ndarray = np.clip(steps + spread, limits.min, limits.max).astype(zero.dtype)
+    return codes
 
 
 def _clipped_integers(model: Model, node: Node) -> np.ndarray | None:

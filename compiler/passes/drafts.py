@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,6 @@ from systolith.compiler.model import Model, Node, TensorType, make_node
 
 __all__ = [
     "FLOAT",
-    "INT64",
     "MICROSOFT",
     "Draft",
     "Rule",
@@ -23,7 +23,7 @@ __all__ = [
     "until_same",
 ]
 
-FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+FLOAT = onnx.TensorProto.FLOAT
 #: Domain of ONNX Runtime's own operators.
 MICROSOFT = "com.microsoft"
 
@@ -74,7 +74,7 @@ class Draft:
         output: str = "",
         name: str = "",
         domain: str = "",
-        **attributes: object,
+        **attributes: Any,
     ) -> str:
         """A new node of one result; returns the result's name.
 

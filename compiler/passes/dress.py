@@ -7,6 +7,7 @@ from collections.abc import Callable
 from systolith.compiler.model import Model
 from systolith.compiler.passes.clips import clip_before_quantising
 from systolith.compiler.passes.constants import fold_constants
+from systolith.compiler.passes.conv1d import unwrap_convolutions
 from systolith.compiler.passes.dynamic import expand_dynamic, expand_integer_products
 from systolith.compiler.passes.einsum import expand_einsum
 from systolith.compiler.passes.fused import own_domain, split_fused
@@ -31,6 +32,7 @@ PASSES: tuple[Callable[[Model], Model], ...] = (
     expand_qoperators,
     split_fused,
     expand_einsum,
+    unwrap_convolutions,
     narrow_weights,
     move_weights,
     clip_before_quantising,
@@ -47,7 +49,7 @@ def plain(model: Model) -> Model:
 
     Raises
     ------
-    ModelError, QuantiseError, UnsupportedError   Where a quantised operator contradicts itself.
+    ModelError, QuantiseError   Where a quantised operator contradicts itself, or statistics are no numbers.
     """
     for step in PASSES:
         model = step(model)

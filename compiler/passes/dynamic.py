@@ -38,8 +38,7 @@ def expand_integer_products(model: Model) -> Model:
 
     Requires constant zero points; a node without them stays. Ensures that constants which multiply the sums
     become the scale of the second operand; where the sums are read as integers, the scale is 1, and a Cast to
-    int32 follows. Float32 holds the sums exactly up to 2^24, and
-    rounds larger ones.
+    int32 follows. Float32 holds the sums exactly up to 2^24, and rounds larger ones.
     """
     return rewrite(model, {("", "MatMulInteger"): _static, ("", "ConvInteger"): _static})
 
@@ -183,7 +182,7 @@ def _per_output(array: np.ndarray, conv: bool, rank: int) -> bool:
     shape = array.shape
     if conv:
         return len(shape) in (rank - 1, rank) and array.size == shape[1 - rank]
-    return array.size == shape[-1]
+    return bool(array.size == shape[-1])
 
 
 def _with_bias(draft: Draft, node: Node, operands: list[str], bias: str) -> bool:
@@ -238,10 +237,11 @@ def _static(draft: Draft, node: Node) -> bool:
     """MatMulInteger or ConvInteger of integers with constant zero points."""
     a, b, a_zero, b_zero = (*node.inputs, "", "")[:4]
     conv = node.op_type == "ConvInteger"
-    zeros = [draft.array(zero) if zero else np.zeros((), np.int8) for zero in (a_zero, b_zero)]
-    if any(array is None or array.ndim > 1 for array in zeros):
+    found = [draft.array(zero) if zero else np.zeros((), np.int8) for zero in (a_zero, b_zero)]
+    zeros = [array for array in found if array is not None and array.ndim < 2]
+    if len(zeros) < 2:
         return False
-    per_row, per_column = (array is not None and array.size > 1 for array in zeros)
+    per_row, per_column = (array.size > 1 for array in zeros)
     if per_row and conv:
         return False
     unit = _unit(draft, node, [])
@@ -277,10 +277,10 @@ def _static(draft: Draft, node: Node) -> bool:
     return True
 
 
-def _stated_scale(draft: Draft, name: str, zero: np.ndarray | None) -> np.float32:
+def _stated_scale(draft: Draft, name: str, zero: np.ndarray) -> np.float32:
     """The constant scale that a tensor was quantised with, where its zero point is this one; else 1."""
     maker = draft.model.producer.get(name)
-    if maker is None or maker.op_type != "QuantizeLinear" or zero is None or zero.size != 1:
+    if maker is None or maker.op_type != "QuantizeLinear" or zero.size != 1:
         return np.float32(1)
     scale = draft.array(maker.inputs[1])
     stated = draft.array(maker.inputs[2]) if len(maker.inputs) > 2 and maker.inputs[2] else np.zeros(1)

@@ -6,6 +6,7 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,7 @@ class _Maker:
     def __init__(self, draft: Draft, node: Node, element: int) -> None:
         self.draft, self.node, self.element = draft, node, element
 
-    def emit(self, op_type: str, inputs: Iterable[str], shape: tuple[int, ...], **attributes: object) -> str:
+    def emit(self, op_type: str, inputs: Iterable[str], shape: tuple[int, ...], **attributes: Any) -> str:
         label = f"{self.node.name}/{op_type.lower()}"
         return self.draft.emit(
             op_type, inputs, label, element=self.element, shape=shape, name=label, **attributes

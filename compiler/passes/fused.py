@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx
@@ -67,6 +68,7 @@ def split_fused(model: Model) -> Model:
         "FastGelu": _gelu,
         "NhwcMaxPool": _max_pool,
         "SkipLayerNormalization": _skip_norm,
+        "MatMulNBits": _packed_matmul,
     }
     return rewrite(model, {(MICROSOFT, kind): rule for kind, rule in rules.items()})
 
@@ -86,7 +88,7 @@ class _Chain:
         last: bool = False,
         first: bool = False,
         shape: tuple[int | None, ...] | None = None,
-        **attributes: object,
+        **attributes: Any,
     ) -> str:
         """A node; `first` takes the fused node's name. Of shape `shape`, by default that of the result."""
         node, label = self.node, f"{self.node.name}/{op_type.lower()}"
@@ -107,7 +109,7 @@ class _Chain:
         return self.draft.constant(np.array(value, kind), f"{self.node.name}/number")
 
 
-def _activation(node: Node, parameters: list[float]) -> tuple[str, dict[str, float]] | None:
+def _activation(node: Node, parameters: list[float]) -> tuple[str, dict[str, Any]] | None:
     """Operator and attributes of a fused activation; '' for none, None for one that ONNX does not have."""
     kind = node.attrs.get("activation", b"").decode()
     if kind in ("", "Clip"):
@@ -118,7 +120,7 @@ def _activation(node: Node, parameters: list[float]) -> tuple[str, dict[str, flo
     return kind, dict(zip(names, parameters, strict=False))
 
 
-def _activate(chain: _Chain, made: tuple[str, dict[str, float]], x: str, parameters: list[float]) -> None:
+def _activate(chain: _Chain, made: tuple[str, dict[str, Any]], x: str, parameters: list[float]) -> None:
     kind, attributes = made
     if kind != "Clip":
         chain.add(kind, x, last=True, **attributes)
@@ -255,3 +257,38 @@ def _skip_norm(draft: Draft, node: Node) -> bool:
     epsilon = node.attrs.get("epsilon", 1e-12)
     chain.add("LayerNormalization", *operands, first=True, last=True, axis=-1, epsilon=epsilon)
     return True
+
+
+def _packed_matmul(draft: Draft, node: Node) -> bool:
+    """MatMulNBits: weights of 2, 4 or 8 bits, [columns, blocks, bytes], with a scale per block; in float."""
+    x, packed, scale, zero, order, bias = (*node.inputs, "", "", "")[:6]
+    columns, rows, size = (node.attrs.get(name, 0) for name in ("N", "K", "block_size"))
+    bits = node.attrs.get("bits", 4)
+    data, scales = draft.array(packed), draft.array(scale)
+    zeros = draft.array(zero) if zero else np.full((), 1 << (bits - 1))
+    if data is None or scales is None or zeros is None or order or bits not in (2, 4, 8) or size < 1:
+        return False
+    blocks = -(-rows // size)
+    if data.size * 8 != columns * blocks * size * bits or scales.size != columns * blocks:
+        return False
+    codes = _unpacked(data.reshape(columns, -1), bits).reshape(columns, blocks, size)
+    offset = zeros
+    if zero and zeros.dtype == np.uint8:
+        # Packed too, each column's blocks in whole bytes.
+        offset = _unpacked(zeros.reshape(columns, -1), bits)[:, :blocks]
+    if zero:
+        offset = offset.reshape(columns, blocks, 1)
+    real = (codes.astype(np.float32) - offset.astype(np.float32)) * scales.reshape(columns, blocks, 1)
+    weights = np.ascontiguousarray(real.reshape(columns, -1)[:, :rows].T).astype(scales.dtype)
+    chain = _Chain(draft, node)
+    name = draft.constant(weights, f"{packed}/float")
+    product = chain.add("MatMul", x, name, first=True, last=not bias)
+    if bias:
+        chain.add("Add", product, bias, last=True)
+    return True
+
+
+def _unpacked(data: np.ndarray, bits: int) -> np.ndarray:
+    """The numbers in the bytes of the last axis, the lowest bits first."""
+    steps = np.arange(0, 8, bits, dtype=np.uint8)
+    return ((data[..., None] >> steps) & ((1 << bits) - 1)).reshape(*data.shape[:-1], -1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from systolith.compiler.base.errors import QuantiseError
 from systolith.compiler.model import Model, Node
-from systolith.compiler.passes.drafts import Draft, rewrite, sole_reader
+from systolith.compiler.passes.drafts import Draft, rewrite, sole_reader, until_same
 
 __all__ = ["fold_norms"]
 
@@ -23,9 +23,7 @@ def fold_norms(model: Model) -> Model:
     ------
     QuantiseError   Where the statistics give numbers that float32 cannot hold.
     """
-    while (result := rewrite(model, {("", "BatchNormalization"): _fold})) is not model:
-        model = result
-    return model
+    return until_same(model, lambda model: rewrite(model, {("", "BatchNormalization"): _fold}))
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def _fold(draft: Draft, node: Node) -> bool:
         return False
     gone, bias = [maker.name], None
     if maker.op_type == "Add":
-        # A Dense layer is a MatMul and the Add of its bias.
+        # A dense layer is a MatMul and the Add of its bias; some exporters write a Conv so too.
         index = next((at for at in (0, 1) if draft.array(maker.inputs[at]) is not None), None)
         if index is None:
             return False
@@ -84,8 +82,12 @@ def _fold(draft: Draft, node: Node) -> bool:
         product = maker.inputs[1 - index]
         if sole_reader(model, product) is not maker:
             return False
+        rank = len(draft.type_of(product).shape or ())
         maker = model.producer.get(product)
-        if maker is None or maker.op_type != "MatMul" or maker.domain:
+        if maker is None or maker.domain or len(maker.inputs) > 2 or maker.op_type == "Gemm":
+            return False
+        bias = None if bias is None else _per_channel(bias, rank)
+        if bias is None:
             return False
         gone.append(maker.name)
     if maker.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
@@ -114,6 +116,18 @@ def _fold(draft: Draft, node: Node) -> bool:
     operands = (maker.inputs[0], *labels)
     draft.nodes.append(Node(maker.name, maker.op_type, operands, (output,), "", attributes))
     return True
+
+
+def _per_channel(bias: np.ndarray, rank: int) -> np.ndarray | None:
+    """What is added to a tensor of `rank` axes as one number per index of axis 1, or one for all; None where
+    it differs along another."""
+    if bias.ndim > rank or rank < 2:
+        return None
+    full = bias.reshape((1,) * (rank - bias.ndim) + bias.shape)
+    if full.size not in (1, full.shape[1]):
+        return None
+    vector: np.ndarray = full.reshape(-1) if full.size > 1 else full.reshape(())
+    return vector
 
 
 def _folded(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from systolith.compiler.base.errors import ModelError, QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import ModelError, QuantiseError
 from systolith.compiler.model import Model, Node
 from systolith.compiler.passes.drafts import MICROSOFT, Draft, rewrite, transposed
 
@@ -53,13 +53,13 @@ _OWN = ("channels_last", "opset", "axes")
 def expand_qoperators(model: Model) -> Model:
     """The model without QLinear operators.
 
-    Requires the types of the operands, as far as they have been inferred, and constant scales where a bias is
-    added. Ensures that the float operator keeps the node's name, and the QuantizeLinear behind it the
-    result's. QLinearSoftmax stays where the model's opset has no Softmax of its meaning.
+    Requires constant scales where a bias is added, and the rank of what has its channels last; a node without
+    them stays, and so does a QLinearSoftmax where the model's opset has no Softmax of its meaning. Ensures
+    that the float operator keeps the node's name, and the QuantizeLinear behind it the result's.
 
     Raises
     ------
-    ModelError, QuantiseError, UnsupportedError   Where operands or attributes do not fit the operator.
+    ModelError, QuantiseError   Where operands or attributes do not fit the operator.
     """
     return rewrite(model, dict.fromkeys(_COUNTS, _expand))
 
@@ -95,8 +95,9 @@ def _check_attributes(node: Node, operator: str) -> None:
     """Refuse attributes of another type than the float operator's: onnx does not check Microsoft's."""
     known = onnx.defs.get_schema(operator).attributes
     for name, attribute in node.attributes.items():
-        if name in known and attribute.type != known[name].type.value:
-            kind = onnx.AttributeProto.AttributeType.Name(known[name].type.value)
+        wanted = int(getattr(known[name].type, "value", 0)) if name in known else attribute.type
+        if attribute.type != wanted:
+            kind = onnx.AttributeProto.AttributeType.Name(wanted)
             raise ModelError(
                 "import",
                 node.name,
@@ -113,22 +114,17 @@ class _Expansion:
         self.floats: dict[tuple[str, str, str], str] = {}
         last = bool(node.attrs.get("channels_last", 0))
         self.rank = len(draft.type_of(node.inputs[0]).shape or ())
-        if last and not self.rank:
-            raise UnsupportedError(
-                "import",
-                node.name,
-                f"{node.op_type} has its channels last, and the rank of {node.inputs[0]!r} is unknown",
-                "state the shape of that tensor",
-            )
         self.channels_last = last and self.rank > 2
 
-    def dequantised(self, x: str, scale: str, zero: str, axis: int = 0) -> str:
-        """The float tensor that three operands are; `axis` is that of several scales."""
+    def dequantised(self, operands: Sequence[str], axis: int = 0) -> str:
+        """The float tensor that three operands are: integers, scale and zero point, which may be left out;
+        `axis` is that of several scales."""
         draft, node = self.draft, self.node
+        x, scale, zero = operands
         if (x, scale, zero) in self.floats:
             return self.floats[x, scale, zero]
-        scales = draft.array(scale)
-        along = scales is not None and scales.size > 1
+        scales, known = draft.array(scale), draft.type_of(scale).shape
+        along = known not in ((), (1,)) if scales is None else scales.size > 1
         output = draft.emit(
             "DequantizeLinear",
             [x, scale, zero] if zero else [x, scale],
@@ -144,18 +140,7 @@ class _Expansion:
     def bias(self, name: str, x_scale: str, w_scale: str, factor: float = 1.0) -> str:
         """The int32 bias as a float tensor; its unit is ``x_scale * w_scale * factor``."""
         node = self.node
-        arrays = []
-        for scale in (x_scale, w_scale):
-            array = self.draft.array(scale)
-            if array is None:
-                raise UnsupportedError(
-                    "import",
-                    node.name,
-                    f"operand {scale!r} of {node.op_type} must be constant",
-                    "make it an initializer",
-                )
-            arrays.append(array.astype(np.float64))
-        of_x, of_w = arrays
+        of_x, of_w = (np.asarray(self.draft.array(scale), np.float64) for scale in (x_scale, w_scale))
         if of_x.size != 1 or of_w.size < 1:
             raise QuantiseError(
                 "quantise",
@@ -164,9 +149,9 @@ class _Expansion:
                 "give its activations one scale, and its weights one or one per channel",
             )
         with np.errstate(over="ignore", under="ignore"):
-            scale = (of_x.reshape(-1) * of_w.reshape(-1) * factor).astype(np.float32)
-        scale = scale if scale.size > 1 else scale.reshape(())
-        return self.dequantised(name, self.draft.constant(scale, f"{node.name}/{name}/scale"), "")
+            unit = (of_x.reshape(-1) * of_w.reshape(-1) * factor).astype(np.float32)
+        unit = unit if unit.size > 1 else unit.reshape(())
+        return self.dequantised((name, self.draft.constant(unit, f"{node.name}/{name}/scale"), ""))
 
     def turned(self, x: str, back: bool = False) -> str:
         """The tensor with its channels first, or `back`; itself where they are first already."""
@@ -210,7 +195,7 @@ class _Expansion:
         element = draft.type_of(node.outputs[0]).element or draft.type_of(node.inputs[0]).element
         if not zero and element == INT8:
             # Without a zero point QuantizeLinear gives uint8.
-            zero = draft.constant(np.int8(0).reshape(()), f"{node.name}/zero")
+            zero = draft.constant(np.zeros((), np.int8), f"{node.name}/zero")
         draft.emit(
             "QuantizeLinear",
             [result, scale, zero] if zero else [result, scale],
@@ -229,23 +214,28 @@ def _expand(draft: Draft, node: Node) -> bool:
     kind, names = node.op_type, [*node.inputs, *[""] * 9]
     if kind == "QLinearSoftmax" and not _softmax_is_ours(draft, node):
         return False
+    bias = {"QLinearConv": names[8], "QGemm": names[6]}.get(kind)
+    if bias and any(draft.array(name) is None for name in (names[1], names[4])):
+        return False
+    if node.attrs.get("channels_last", 0) and not draft.type_of(names[0]).shape:
+        return False
     made = _Expansion(draft, node)
     if kind in _UNARY:
-        return made.finish(_UNARY[kind], [made.dequantised(*names[:3])], names[3], names[4])
+        return made.finish(_UNARY[kind], [made.dequantised(names[:3])], names[3], names[4])
     if kind in _BINARY:
         rank = len(draft.type_of(names[3]).shape or (0, 0))
         axis = max(rank - 1, 0) if kind == "QLinearMatMul" else 0
         rows = max(len(draft.type_of(names[0]).shape or (0, 0)) - 2, 0)
-        operands = [made.dequantised(*names[:3], axis=rows), made.dequantised(*names[3:6], axis=axis)]
+        operands = [made.dequantised(names[:3], axis=rows), made.dequantised(names[3:6], axis=axis)]
         return made.finish(_BINARY[kind], operands, names[6], names[7])
     if kind == "QLinearConv":
-        operands = [made.dequantised(*names[:3]), made.dequantised(*names[3:6])]
+        operands = [made.dequantised(names[:3]), made.dequantised(names[3:6])]
         if names[8]:
             operands.append(made.bias(names[8], names[1], names[4]))
         return made.finish("Conv", operands, names[6], names[7])
     if kind == "QGemm":
         axis = 0 if node.attrs.get("transB", 0) else 1
-        operands = [made.dequantised(*names[:3]), made.dequantised(*names[3:6], axis=axis)]
+        operands = [made.dequantised(names[:3]), made.dequantised(names[3:6], axis=axis)]
         if names[6]:
             alpha = node.attrs.get("alpha", 1.0)
             # Of another type it is refused below.
@@ -253,10 +243,10 @@ def _expand(draft: Draft, node: Node) -> bool:
             operands.append(made.bias(names[6], names[1], names[4], factor))
         return made.finish("Gemm", operands, names[7], names[8])
     if kind == "QLinearWhere":
-        operands = [names[0], made.dequantised(*names[1:4]), made.dequantised(*names[4:7])]
+        operands = [names[0], made.dequantised(names[1:4]), made.dequantised(names[4:7])]
         return made.finish("Where", operands, names[7], names[8])
     given = node.inputs
-    operands = [made.dequantised(*given[at : at + 3]) for at in range(2, len(given), 3)]
+    operands = [made.dequantised(given[at : at + 3]) for at in range(2, len(given), 3)]
     return made.finish("Concat", operands, names[0], names[1])
 
 

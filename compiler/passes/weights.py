@@ -260,4 +260,4 @@ def _real(weights: Weights) -> np.ndarray:
     """The numbers that integers stand for, float32."""
     with np.errstate(over="ignore"):
         array = weights.steps.astype(np.float32) * weights.along(weights.scale)
-    return array.reshape(weights.ints.shape)
+    return np.asarray(array.reshape(weights.ints.shape))

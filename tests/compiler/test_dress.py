@@ -140,6 +140,16 @@ def test_a_missing_zero_point_of_int8_is_zero() -> None:
     m.check(y, kind=INT8, within=1)
 
 
+def test_a_bias_of_unknown_unit_leaves_the_node_to_the_host() -> None:
+    m = Dressed(0)
+    scale = m.input(np.array(0.05, np.float32))
+    weights = [m.const(m.ints(np.int8, 6, 4, 3, 3)), m.const(0.01, np.float32), m.const(0, np.int8)]
+    x, zero = m.input(m.ints(np.int8, 1, 4, 7, 7)), m.const(3, np.int8)
+    out = m.const(0.4, np.float32), zero
+    y = m.node("QLinearConv", x, scale, zero, *weights, *out, m.const(np.zeros(6), np.int32))
+    assert kinds(m.check(y, kind=INT8)) == ["QLinearConv"]
+
+
 def test_contradictions_are_named() -> None:
     m = Dressed(0)
     x = quantised(m, False, 1, 4, 7, 7)

@@ -102,6 +102,99 @@ def test_skip_layer_normalization(bias: bool) -> None:
     assert kinds(made) == ["Add"] * (1 + bias) + ["LayerNormalization"]
 
 
+# ONNX Runtime has no zero points in float for 8 bits.
+@pytest.mark.parametrize(
+    ("bits", "rows", "zeros"),
+    [
+        *((4, rows, zeros) for rows in (64, 40) for zeros in ("none", "packed", "float")),
+        *((8, 40, zeros) for zeros in ("none", "packed")),
+    ],
+)
+def test_packed_weights_are_float(bits: int, rows: int, zeros: str) -> None:
+    m = Dressed(0)
+    blocks = -(-rows // 16)
+    operands = [m.input(m.normal(3, rows)), m.const(m.ints(np.uint8, 6, blocks, 16 * bits // 8))]
+    operands.append(m.const(m.rng.uniform(0.01, 0.05, (6, blocks)), np.float32))
+    if zeros == "packed":
+        operands.append(m.const(m.ints(np.uint8, 6, -(-blocks * bits // 8))))
+    elif zeros == "float":
+        operands.append(m.const(m.rng.integers(4, 12, (6, blocks)), np.float32))
+    y = m.microsoft("MatMulNBits", *operands, K=rows, N=6, bits=bits, block_size=16)
+    assert kinds(m.check(y, within=1e-3)) == ["MatMul"]
+
+
+# Convolutions in one dimension.
+
+
+def wrapped(m: Dressed, x: str, axis: int, op: str) -> str:
+    """An axis of extent 1 is added to [1, 4, 12]."""
+    if op == "Reshape":
+        return m.node("Reshape", x, m.const([1, 4, *([1, 12] if axis == 2 else [12, 1])], np.int64))
+    return m.node("Unsqueeze", x, m.const([axis], np.int64))
+
+
+def unwrapped(m: Dressed, x: str, axis: int, op: str) -> str:
+    if op == "Reshape":
+        return m.node("Reshape", x, m.const([1, 6, -1], np.int64))
+    return m.node("Squeeze", x, m.const([axis - 4], np.int64))
+
+
+@pytest.mark.parametrize("op", ["Unsqueeze", "Reshape"])
+@pytest.mark.parametrize("axis", [2, 3])
+@pytest.mark.parametrize("quantised", [False, True])
+def test_a_convolution_of_one_dimension_is_written_in_one(axis: int, op: str, quantised: bool) -> None:
+    m = Dressed(0)
+    x = wrapped(m, m.input(m.normal(1, 4, 12)), axis, op)
+    shape = [6, 4, 3]
+    shape.insert(axis, 1)
+    if quantised:
+        x = m.qdq(x, 0.03, 2)
+        scale = m.const(m.rng.uniform(0.005, 0.01, 6), np.float32), m.const(np.zeros(6), np.int8)
+        w = m.node("DequantizeLinear", m.const(m.ints(np.int8, *shape)), *scale, axis=0)
+    else:
+        w = m.const(m.normal(*shape))
+    pads, strides = ([0, 2, 0, 1], [1, 2]) if axis == 2 else ([2, 0, 1, 0], [2, 1])
+    y = m.node("Conv", x, w, m.const(m.normal(6)), pads=pads, strides=strides, kernel_shape=shape[2:])
+    conv = m.nodes[-1].name
+    y = m.node("Relu", y)
+    y = m.qdq(y, 0.05, -128) if quantised else y
+    y = unwrapped(m, y, axis, op)
+    made = m.check(y, within=0.0501 if quantised else 1e-5)
+    assert not {"Reshape", "Squeeze", "Unsqueeze"} & set(kinds(made))
+    attributes = made.by_name[conv].attrs
+    assert (attributes["pads"], attributes["strides"], attributes["kernel_shape"]) == ([2, 1], [2], [3])
+
+
+@pytest.mark.parametrize("reason", ["padded", "kernel", "read twice", "other axis"])
+def test_a_convolution_that_uses_both_dimensions_stays(reason: str) -> None:
+    m = Dressed(0)
+    x = wrapped(m, m.input(m.normal(1, 4, 12)), 2, "Unsqueeze")
+    kernel = (3, 1) if reason == "kernel" else (1, 1) if reason == "other axis" else (1, 3)
+    pads = [1, 0, 1, 0] if reason in ("kernel", "padded") else [0, 0, 0, 0]
+    y = m.node("Conv", x, m.const(m.normal(6, 4, *kernel)), pads=pads)
+    if reason == "padded":
+        y = m.node("Slice", y, m.const([0], np.int64), m.const([1], np.int64), m.const([2], np.int64))
+    outputs = [unwrapped(m, y, 2, "Squeeze")] if reason != "other axis" else [m.node("Relu", y)]
+    outputs += [m.node("Relu", x)] if reason == "read twice" else []
+    assert "Unsqueeze" in kinds(m.check(*outputs))
+
+
+# Subgraphs.
+
+
+def test_a_body_reads_what_an_expanded_node_gives() -> None:
+    m = Dressed(0)
+    x = m.input(m.normal(1, 4, 6, 6))
+    y = m.microsoft("FusedConv", x, m.const(m.normal(4, 4, 3, 3)), activation="Relu")
+    branches = {}
+    for name, op in (("then_branch", "Abs"), ("else_branch", "Neg")):
+        inner = onnx.helper.make_node(op, [y], [f"{op}_result"], op)
+        value = onnx.helper.make_tensor_value_info(f"{op}_result", onnx.TensorProto.FLOAT, None)
+        branches[name] = onnx.helper.make_graph([inner], op, [], [value])
+    result = m.node("If", m.input(np.array(True)), **branches)
+    assert kinds(m.check(result)) == ["Conv", "Relu", "If"]
+
+
 # Einsum.
 
 
@@ -183,6 +276,20 @@ def test_a_norm_is_part_of_the_sum_before_it(operator: str, bias: bool) -> None:
     made = m.check(norm(m, y, 6, epsilon=1e-3), within=1e-4)
     assert kinds(made) == (["MatMul", "Add"] if operator == "matmul" else [m.nodes[0].op_type])
     assert made.nodes[0].name == first
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 1), (1, 6, 1, 1), (1,)])
+@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
+def test_a_bias_that_is_added_is_part_of_it_too(operator: str, shape: tuple[int, ...]) -> None:
+    m = Dressed(0)
+    w = m.const(m.normal(*((6, 4) if operator == "Conv" else (4, 6)), 3, 3))
+    y = m.node("Add", m.const(m.normal(*shape)), m.node(operator, m.input(m.normal(1, 4, 7, 7)), w))
+    assert kinds(m.check(norm(m, y, 6), within=1e-4)) == [operator]
+    m = Dressed(0)
+    w = m.const(m.normal(*((6, 4) if operator == "Conv" else (4, 6)), 3, 3))
+    y = m.node(operator, m.input(m.normal(1, 4, 7, 7)), w)
+    y = m.node("Add", y, m.const(m.normal(1, 1, 5 if operator == "Conv" else 9, 1)))
+    assert kinds(m.check(norm(m, y, 6), within=1e-4)) == [operator, "Add", "BatchNormalization"]
 
 
 def test_a_norm_stays_where_something_else_reads_the_sum() -> None:

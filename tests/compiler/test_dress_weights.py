@@ -184,6 +184,31 @@ def _behind(m: Dressed, name: str, plain: bool = False) -> onnx.ModelProto:
     return (symmetric_weights(model) if plain else model).to_proto()
 
 
+@pytest.mark.parametrize("operator", ["MatMul", "Gemm"])
+@pytest.mark.parametrize("flipped", [0, 1])
+def test_weights_on_the_left_too(operator: str, flipped: int) -> None:
+    m = Dressed(10)
+    if operator == "MatMul":
+        x = m.qdq(m.input(m.normal(2, 20, 3)), 0.03, -5)
+        y = m.node("MatMul", weights(m, m.ints(np.uint8, 8, 20), None, 90), x)
+    else:
+        x = m.qdq(m.input(m.normal(*((3, 20) if flipped else (20, 3)))), 0.03, -5)
+        w = weights(m, m.ints(np.uint8, *((20, 8) if flipped else (8, 20))), None, 90)
+        y = m.node("Gemm", w, x, transA=flipped, transB=flipped)
+    made = m.check(m.qdq(y, 0.1, 3), within=0.1001)
+    maker = made.producer[made.by_name[f"node_{y}"].inputs[0]]
+    assert made.constants[maker.inputs[0]].dtype == np.int8 and "Gather" in kinds(made)
+
+
+def test_a_weight_whose_activation_is_not_quantised_stays() -> None:
+    m = Dressed(11)
+    y = m.node(
+        "Conv", m.node("Relu", m.input(m.normal(1, 4, 5, 5))), weights(m, m.ints(np.uint8, 8, 4, 3, 3))
+    )
+    made = m.check(m.qdq(y, 0.1, 3))
+    assert "Gather" not in kinds(made)
+
+
 def test_weights_that_fit_take_the_activation_once() -> None:
     m = Dressed(9)
     ints = m.rng.integers(20, 200, (8, 4, 3, 3)).astype(np.uint8)
