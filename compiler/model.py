@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from systolith.compiler.base.proto import subgraphs
 
-__all__ = ["Model", "Node", "TensorType", "array_type", "make_node"]
+__all__ = ["Model", "Node", "TensorType", "array_type", "make_node", "type_of"]
 
 #: Oldest IR version in which a constant need not be an input too.
 _IR = 4
@@ -259,7 +259,7 @@ class Model:
         graph = model.graph
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         stated = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
-        known = {name: _type(value.type) for name, value in stated.items()} | dict(types or {})
+        known = {name: type_of(value.type) for name, value in stated.items()} | dict(types or {})
         known |= {name: array_type(array) for name, array in constants.items()}
         return cls(
             name=graph.name,
@@ -325,7 +325,8 @@ def array_type(array: np.ndarray) -> TensorType:
     return TensorType(helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
 
 
-def _type(kind: onnx.TypeProto) -> TensorType:
+def type_of(kind: onnx.TypeProto) -> TensorType:
+    """The type that ONNX states; nothing of what is no tensor."""
     if not kind.HasField("tensor_type"):
         return TensorType()
     tensor = kind.tensor_type

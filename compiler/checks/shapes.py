@@ -14,10 +14,11 @@ from systolith.compiler.base.proto import opset_of
 from systolith.compiler.checks.constants import type_name
 from systolith.compiler.checks.operands import check_convolutions, part_of
 from systolith.compiler.checks.structure import blame
+from systolith.compiler.model import TensorType, type_of
 from systolith.compiler.ops.lookup import evaluate
 from systolith.compiler.passes.qlinear import expand_qlinear
 
-__all__ = ["check_shapes", "known_shape", "typed_values"]
+__all__ = ["check_shapes", "inferred_types", "known_shape", "typed_values"]
 
 #: Elements of a constant that may be a shape, pads or axes.
 _EXTENTS = 256
@@ -138,6 +139,11 @@ def typed_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
         for tensor in graph.initializer
     }
     return constants | _by_name(graph)
+
+
+def inferred_types(model: onnx.ModelProto) -> dict[str, TensorType]:
+    """The same as types of tensors."""
+    return {name: type_of(value.type) for name, value in typed_values(model).items()}
 
 
 def _hints(model: onnx.ModelProto, inferred: Mapping[str, onnx.ValueInfoProto]) -> list[onnx.ValueInfoProto]:
