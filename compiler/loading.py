@@ -24,6 +24,9 @@ from systolith.compiler.passes.time_first import put_time_first
 
 __all__ = ["Given", "Loaded", "load", "name_nodes"]
 
+_RECURRENT = ("GRU", "LSTM", "RNN")
+#: Operators behind which the first axis is another.
+_MOVING = ("Expand", "Flatten", "Gather", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 #: How often shapes and constants are followed up in turn.
 _ROUNDS = 12
 
@@ -212,6 +215,14 @@ def _fix_shapes(model: onnx.ModelProto, given: Given, samples: Mapping[str, np.n
             if wanted is None and stacked is not None:
                 wanted, source = stacked[axis], "from the samples"
             if wanted is None:
+                if axis == 0 and sample is not None and len(sample) != 1 and _is_time(model, name):
+                    raise InputError(
+                        "import",
+                        name,
+                        f"its first axis is time, and is open: data of shape {shape_text(sample.shape)} may be "
+                        "one sequence or many steps",
+                        "stack samples on an axis of their own in front, or give the extent with --shape",
+                    )
                 waiting.append((value, axis, dim))
                 continue
             _fix(symbols, notes, name, axis, dim, wanted, source)
@@ -238,6 +249,19 @@ def _fix_shapes(model: onnx.ModelProto, given: Given, samples: Mapping[str, np.n
     return notes
 
 
+def _is_time(model: onnx.ModelProto, name: str) -> bool:
+    """Whether a recurrent node steps along the first axis of an input, which then is no batch."""
+    same = {name}
+    for node in model.graph.node:
+        if not node.input or node.input[0] not in same:
+            continue
+        if node.op_type in _RECURRENT:
+            return True
+        if node.op_type not in _MOVING:
+            same.update(node.output)
+    return False
+
+
 def _fix(
     symbols: dict[str, tuple[int, str, str]],
     notes: list[str],
@@ -247,7 +271,8 @@ def _fix(
     extent: int,
     source: str,
 ) -> None:
-    symbol = dim.dim_param
+    # '?' is what some exporters write for an extent that has no name.
+    symbol = dim.dim_param.strip("?")
     if symbol:
         known = symbols.setdefault(symbol, (extent, name, source))
         if known[0] != extent:

@@ -18,6 +18,7 @@ from systolith.compiler.model import Model, Node
 from systolith.compiler.oracle import quantised_part
 from systolith.compiler.passes.bound_states import BoundStates, bind_states
 from systolith.compiler.passes.dress import plain
+from systolith.compiler.passes.fold import known_types
 from systolith.compiler.passes.fuse_pads import fuse_pads
 from systolith.compiler.passes.fuse_tables import fuse_tables
 from systolith.compiler.passes.streaming import carry_states
@@ -287,7 +288,8 @@ def prepare(
     else:
         _check_weights(whole)
         observed = observe(whole, taken, ranges=ranges, percentile=percentile)
-    divided = divided.with_nodes(divided.nodes, types=observed.types)
+    # The run told shapes that no inference knew, so more is constant now.
+    divided = known_types(divided, observed.types)
     return Prepared(
         loaded=loaded,
         whole=whole,

@@ -53,45 +53,42 @@ def signal_to_noise(
     ------
     CompileError   If the calibration data does not fit the model.
     """
-    import onnx
+    from systolith.compiler.base.runtime import session
+    from systolith.compiler.partition import prepare
 
-    from systolith.compiler.importer import load_model
-    from systolith.compiler.passes.bound_states import bind_states
-    from systolith.compiler.quantise import calibration_samples, segment_samples
-
-    loaded, runner, cores = load_model(model), Runner(plan), ReferenceCores(plan)
-    if states:
-        bound = bind_states(loaded, states)
-        samples = calibration_samples(loaded, dict(calibration), bound.nodes)
-        given, chosen = [*samples[0]], bound.samples(samples[:STREAM])
+    prepared = prepare(model, calibration, states=states)
+    whole, runner, cores = prepared.whole, Runner(plan), ReferenceCores(plan)
+    bound = prepared.bound
+    samples = list(prepared.samples)
+    if bound is not None:
+        chosen = samples[:STREAM]
     else:
-        samples = calibration_samples(loaded, dict(calibration))
-        given, chosen = (
-            [*samples[0]],
-            [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLES).astype(int))],
-        )
+        chosen = [samples[index] for index in np.unique(np.linspace(0, len(samples) - 1, SAMPLES).astype(int))]
+    given = [name for name in whole.inputs if bound is None or name not in bound.nodes]
     nodes = [node for part in plan.cores for node in part.graph.nodes]
     tensors = {name: tensor for part in plan.cores for name, tensor in part.graph.tensors.items()}
     on_core = {source for node in nodes if node.op.stateful for source in node.sources}
     layers = {
         name: node.name
-        for node in loaded.graph.node
+        for node in whole.nodes
         if node.name in on_core
-        for name in node.output
+        for name in node.outputs
         if name in tensors
     }
-    outputs = [value.name for value in loaded.graph.output if value.name not in (states or ())]
-    known = {value.name for value in loaded.graph.output}
-    loaded.graph.output.extend(onnx.ValueInfoProto(name=name) for name in layers if name not in known)
+    outputs = [name for name in whole.outputs if name not in (states or ())]
     energy = {name: np.zeros(2) for name in (*outputs, *layers)}
-    for sample in segment_samples(loaded, [*chosen[0]], [*energy], chosen):
+    shown = session(whole.part(whole.nodes, whole.inputs, [*energy]).to_proto())
+    fed = [value.name for value in shown.get_inputs()]
+    for sample in chosen:
         if not states:
             cores.states.clear()
+        expectations = dict(zip(energy, shown.run(None, {name: sample[name] for name in fed}), strict=True))
         result = runner.run({name: sample[name] for name in given}, cores)
         values = {name: q for found in cores.tensors for name, q in found.items()}
         got = {name: _real(values[name], tensors[name]) for name in layers} | result.outputs
         for name, sums in energy.items():
-            expected = sample[name].astype(np.float64) if sample[name].dtype.kind == "f" else np.array(np.nan)
+            expected = np.asarray(expectations[name])
+            expected = expected.astype(np.float64) if expected.dtype.kind == "f" else np.array(np.nan)
             # Where the float model gives infinity or NaN, nothing says how far the integers are from it.
             if np.isfinite(expected).all():
                 sums += np.square(expected).sum(), np.square(expected - got[name]).sum()
@@ -137,13 +134,13 @@ def chosen_hidden(
     CompileError   If the model is refused.
     """
     from systolith.compiler.base.errors import QuantiseError
-    from systolith.compiler.importer import is_quantised, load_model
+    from systolith.compiler.loading import load
     from systolith.compiler.partition import partition_model
 
     narrow = partition_model(model, calibration, states, 8, percentile)
     if not has_recurrent_layers(narrow):
         return narrow
-    if is_quantised(load_model(model)):
+    if load(model, samples=calibration).quantised:
         raise QuantiseError(
             "quantise",
             "",

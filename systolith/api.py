@@ -99,9 +99,9 @@ def import_graph(model: ModelFile, calib: Source = None) -> QGraph:
     ------
     ApiError, CompileError   As `import_model`; a node that only the host could run is refused.
     """
-    from systolith.compiler import frontend
+    from systolith.compiler import partition
 
-    return frontend.import_model(existing(model), load_arrays(calib, "calibration data"))
+    return partition.import_model(existing(model), load_arrays(calib, "calibration data"))
 
 
 def compile(

@@ -131,11 +131,11 @@ def fidelity(
     """Signal to noise against the float model on the calibration data; empty where there is neither."""
     if isinstance(model, QGraph | Plan) or importing.calib is None:
         return {}
-    from systolith.compiler.importer import is_quantised, load_model
+    from systolith.compiler.loading import load
     from systolith.evidence.fidelity import signal_to_noise
 
     calibration = load_arrays(importing.calib, "calibration data")
-    if is_quantised(load_model(existing(model))):
+    if load(existing(model), samples=calibration).quantised:
         return {}
     tell(progress, "comparing with the float model")
     return signal_to_noise(model, plan, calibration, importing.states)

@@ -39,9 +39,13 @@ def axis_matrix(
     elif node.op_type == "Upsample" or opset < 11:
         names, constants = ["x", "scales"], [numpy_helper.from_array(scales, "scales")]
     else:
-        names = ["x", "roi", "scales"] if out is None else ["x", "roi", "", "sizes"]
+        # Before opset 13 scales cannot be left out, but may be empty.
+        left_out = "" if opset >= 13 else "none"
+        names = ["x", "roi", "scales"] if out is None else ["x", "roi", left_out, "sizes"]
         bounds = np.array([0, 0, 0, roi[0], 1, 1, 1, roi[1]], np.float32)
         constants = [numpy_helper.from_array(bounds, "roi")]
+        if out is not None and left_out:
+            constants.append(numpy_helper.from_array(np.zeros(0, np.float32), left_out))
         constants.append(
             numpy_helper.from_array(scales, "scales")
             if out is None

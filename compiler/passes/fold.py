@@ -11,7 +11,7 @@ from systolith.compiler.base.errors import CompileError
 from systolith.compiler.model import Model, Node, TensorType
 from systolith.compiler.ops.lookup import evaluate
 
-__all__ = ["fold", "vanish"]
+__all__ = ["fold", "known_types", "vanish"]
 
 _RANDOM = (
     "Bernoulli",
@@ -156,4 +156,5 @@ def _no_pads(model: Model, node: Node) -> bool:
 
 def known_types(model: Model, types: Mapping[str, TensorType]) -> Model:
     """The model with types that a run or an inference told, folded again."""
-    return vanish(fold(model.with_nodes(model.nodes, types=types)))
+    better = {name: kind for name, kind in types.items() if model.shape_of(name) is None}
+    return vanish(fold(model.with_nodes(model.nodes, types=better)))
