@@ -43,6 +43,10 @@ class Emitter:
         """What follows replaces this node; `element` is the type of its results unless another is said."""
         self._origin, self._element = node.name, element
 
+    def type_of(self, name: str) -> TensorType:
+        """What is known of a tensor, of the level before or of this one."""
+        return self._types.get(name) or self.model.type_of(name)
+
     def constant(self, label: str, array: np.ndarray) -> str:
         """A constant; returns its name."""
         name = self._fresh(label)
@@ -65,16 +69,15 @@ class Emitter:
         ----------
         label   : what the names of node and result end in, behind that of the node replaced
         shape   : of the result
-        output  : name of the result, where it has one already; its type stays as it is known
+        output  : name of the result, where it has one already
         element : type of the result, where it is another than `replace` said
 
         Returns
         -------
         name of the result
         """
-        name = output
-        if not name:
-            name = self._fresh(label)
+        name = output or self._fresh(label)
+        if not self.type_of(name).element:
             self._types[name] = TensorType(element or self._element, shape)
         self._append(op_type, inputs, (name,), label, **attributes)
         return name
