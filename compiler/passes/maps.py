@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from systolith.compiler.model import Model, Node, make_node
+from onnx import TensorProto
+
+from systolith.compiler.model import Model, Node, TensorType, make_node
 
 __all__ = ["maps_to_arrays"]
 
@@ -24,10 +26,7 @@ def maps_to_arrays(model: Model) -> tuple[Model, tuple[str, ...]]:
     chosen = {
         node.name: node
         for node in model.nodes
-        if node.op_type == "ZipMap"
-        and node.domain == "ai.onnx.ml"
-        and not model.readers.get(node.outputs[0])
-        and model.type_of(node.inputs[0]).element
+        if node.op_type == "ZipMap" and node.domain == "ai.onnx.ml" and not model.readers.get(node.outputs[0])
     }
     if not chosen:
         return model, ()
@@ -35,14 +34,24 @@ def maps_to_arrays(model: Model) -> tuple[Model, tuple[str, ...]]:
         make_node("Identity", node.inputs, node.outputs, node.name) if node.name in chosen else node
         for node in model.nodes
     ]
-    results = {node.outputs[0]: model.type_of(node.inputs[0]) for node in chosen.values()}
+    results = {node.outputs[0]: _array_type(model, node) for node in chosen.values()}
     odd = {name: kind for name, kind in model.odd.items() if name not in results}
     notes = tuple(_note(node) for node in chosen.values() if node.outputs[0] in model.outputs)
     return replace(model.with_nodes(nodes, types=results), odd=odd), notes
 
 
-def _note(node: Node) -> str:
+def _array_type(model: Model, node: Node) -> TensorType:
+    """The type of a ZipMap's operand, which is float [N, classes]."""
+    known = model.type_of(node.inputs[0])
+    return known if known.element else TensorType(TensorProto.FLOAT, (None, len(_labels(node))))
+
+
+def _labels(node: Node) -> Sequence[object]:
     texts = [label.decode() for label in node.attrs.get("classlabels_strings", ())]
-    labels: Sequence[object] = texts or list(node.attrs.get("classlabels_int64s", ()))
+    return texts or list(node.attrs.get("classlabels_int64s", ()))
+
+
+def _note(node: Node) -> str:
+    labels = _labels(node)
     named = ", ".join(map(repr, labels)) if len(labels) <= _MOST_NAMED else f"{len(labels)} of them"
     return f"output {node.outputs[0]!r} is an array with a column per class ({named}), and no list of maps"

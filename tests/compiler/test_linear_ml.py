@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from systolith.compiler.model import Model
+from systolith.compiler.model import Model, TensorType
 from systolith.compiler.passes.linear_ml import expand_linear_ml
 from systolith.compiler.passes.maps import maps_to_arrays
 
@@ -256,6 +256,25 @@ def test_maps_become_arrays(labels):
     expected_label, maps = run(proto, x)
     assert label.tolist() == expected_label.tolist()
     np.testing.assert_allclose(array, [[row[name] for name in labels] for row in maps], atol=1e-6)
+
+
+def test_maps_of_probabilities_without_a_type_become_arrays():
+    nodes = [
+        helper.make_node("Identity", ["x"], ["p"], name="same"),
+        node_of("ZipMap", ("p",), ("maps",), classlabels_int64s=[0, 1, 2]),
+    ]
+    model, notes = maps_to_arrays(Model.from_proto(proto_of(nodes, 3, ["maps"])))
+    assert model.type_of("maps") == TensorType(TensorProto.FLOAT, (None, 3)) and len(notes) == 1
+    np.testing.assert_array_equal(run(model.to_proto(), samples((2, 3)))[0], samples((2, 3)))
+
+
+def test_maps_that_a_node_reads_stay():
+    nodes = [
+        node_of("ZipMap", ("x",), ("maps",), classlabels_int64s=[0, 1, 2]),
+        helper.make_node("SequenceLength", ["maps"], ["n"], name="length"),
+    ]
+    model = Model.from_proto(proto_of(nodes, 3, ["n"]))
+    assert maps_to_arrays(model) == (model, ())
 
 
 def test_models_without_maps_are_untouched():
