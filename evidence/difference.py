@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from systolith.host.device import DeviceError
+from systolith.host.sequences import Values, equal
 from systolith.reference.plan import Plan
 from systolith.spec.errors import SystolithError
 from systolith.spec.image import Image
@@ -29,7 +30,7 @@ class Results(Protocol):
     def raw(self) -> Arrays: ...
 
     @property
-    def values(self) -> Arrays: ...
+    def values(self) -> Values: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,7 @@ def compare_raw(backend: str, expected: Arrays, got: Arrays, step: int | None = 
     return found
 
 
-def _compare_host(backend: str, what: str, step: HostStep, expected: Arrays, got: Arrays) -> list[Difference]:
+def _compare_host(backend: str, what: str, step: HostStep, expected: Values, got: Values) -> list[Difference]:
     """One entry per result of a host step that differs though all that went before agrees: the host is to
     blame."""
     return [
@@ -149,12 +150,8 @@ def _compare_host(backend: str, what: str, step: HostStep, expected: Arrays, got
             "host gives different values each time",
         )
         for name in step.outputs
-        if not _equal(expected[name], got[name])
+        if not equal(expected[name], got[name])
     ]
-
-
-def _equal(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
-    return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
 
 
 def compare_cycles(rtl: tuple[int, int], netlist: tuple[int, int]) -> list[Difference]:

@@ -1,8 +1,9 @@
-"""The one check of the arrays that a model takes: names, shapes, types, finite numbers."""
+"""The one check of the arrays that a model takes: names, shapes, types, and numbers where int8 is to hold
+them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from systolith.spec.errors import SystolithError
 from systolith.spec.manifest import IoTensor
 from systolith.spec.plan import Port
 
-__all__ = ["Described", "InputError", "Specs", "check_inputs", "misfit", "port_specs"]
+__all__ = ["Described", "InputError", "Specs", "check_inputs", "has_nan", "misfit", "port_specs"]
 
 #: Shape and type of each input, by name.
 Specs = Mapping[str, tuple[tuple[int, ...], str]]
@@ -41,20 +42,32 @@ def misfit(found: Described, shape: tuple[int, ...], dtype: str) -> str | None:
     """Why an array cannot be a tensor of this shape and type, one clause; None where it can."""
     if tuple(found.shape) != tuple(shape):
         return f"must have shape {list(shape)}, not {list(found.shape)}"
-    if found.dtype != np.dtype(dtype):
+    # A file of arrays holds texts as fixed numbers of characters each.
+    texts = dtype == "object" and found.dtype.kind == "U"
+    if found.dtype != np.dtype(dtype) and not texts:
         return f"must be of type {dtype}, not {found.dtype}"
     return None
 
 
+def has_nan(array: np.ndarray) -> bool:
+    """Whether an array holds NaN; infinities are numbers, and saturate on their way to int8."""
+    return array.dtype.kind == "f" and bool(np.isnan(array).any())
+
+
 def check_inputs(
-    arrays: Mapping[str, np.ndarray], specs: Specs, headers: Mapping[str, Described] | None = None
+    arrays: Mapping[str, np.ndarray],
+    specs: Specs,
+    headers: Mapping[str, Described] | None = None,
+    core: Collection[str] | None = None,
 ) -> None:
-    """Refuse missing, unknown, misshapen and mistyped inputs, and floats that are not finite.
+    """Refuse missing, unknown, misshapen and mistyped inputs, and NaN where the core reads it.
 
     Parameters
     ----------
     arrays  : by name
     headers : shapes and types of `arrays`, where these are known before the values are read
+    core    : tensors that core steps read or give; None where every input is one. What the host alone reads
+              may be NaN
 
     Raises
     ------
@@ -70,8 +83,5 @@ def check_inputs(
         if trouble is not None:
             raise InputError(f"input {name!r} {trouble}")
     for name in specs:
-        array = np.asarray(arrays[name])
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(
-                f"input {name!r} holds NaN or infinity: give finite numbers, as int8 has no others"
-            )
+        if (core is None or name in core) and has_nan(np.asarray(arrays[name])):
+            raise InputError(f"input {name!r} holds NaN: give numbers, as int8 has nothing else")

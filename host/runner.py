@@ -11,7 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from systolith.host.codes import Quantised, dequantise, quantise
-from systolith.host.inputs import misfit
+from systolith.host.inputs import has_nan, misfit
+from systolith.host.sequences import Value, Values
 from systolith.host.step_process import HostStepError, HostStepFailure, Limits, Loaded
 from systolith.spec.plan import HostStep, Port, Step, step_name, transfers
 
@@ -41,16 +42,16 @@ class PlanRun:
 
     Parameters
     ----------
-    outputs : outputs of the model, in its own types
-    values  : every tensor that the host saw, in the model's types: inputs, results of the host's steps, and
+    outputs : outputs of the model, in its own types; a list of arrays where one is a sequence of tensors
+    values  : everything that the host saw, in the model's types: inputs, results of the host's steps, and
               what it read from the core
     raw     : int8 tensors that were read from the core
     written : int8 tensors that were written for the core
     seconds : wall time of each step
     """
 
-    outputs: dict[str, np.ndarray]
-    values: dict[str, np.ndarray]
+    outputs: dict[str, Value]
+    values: dict[str, Value]
     raw: dict[str, np.ndarray]
     written: dict[str, np.ndarray]
     seconds: tuple[float, ...]
@@ -94,7 +95,8 @@ class Runner:
         HostStepError   If ONNX Runtime fails, or a host step gives what the core cannot take.
         What `core` raises.
         """
-        values, raw = {name: np.asarray(value) for name, value in arrays.items()}, {}
+        values: dict[str, Value] = {name: np.asarray(value) for name, value in arrays.items()}
+        raw: dict[str, np.ndarray] = {}
         maker: dict[str, int] = {}
         written: dict[str, np.ndarray] = {}
         seconds, number = [], 0
@@ -119,13 +121,13 @@ class Runner:
         outputs = {name: values[name] for name in self._outputs}
         return PlanRun(outputs=outputs, values=values, raw=raw, written=written, seconds=tuple(seconds))
 
-    def _on_host(self, index: int, step: HostStep, values: Arrays) -> dict[str, np.ndarray]:
+    def _on_host(self, index: int, step: HostStep, values: Values) -> dict[str, Value]:
         loaded, what = self._loaded[index], step_name(index + 1, step)
         for name in loaded.inputs:
             if name not in values:
                 raise HostStepError(f"{what} reads {name!r}, which nothing gives: compile the model again")
         try:
-            results = loaded.run({name: np.asarray(values[name], order="C") for name in loaded.inputs})
+            results = loaded.run({name: values[name] for name in loaded.inputs})
         except HostStepFailure as error:
             raise HostStepError(
                 f"ONNX Runtime stopped in {what}: {error}; {error.remedy or 'give inputs that they accept'}"
@@ -135,21 +137,23 @@ class Runner:
                 raise HostStepError(f"{what} does not give {name!r}: compile the model again")
         return {name: results[name] for name in step.outputs}
 
-    def _entering(self, name: str, values: Arrays, maker: int | None) -> np.ndarray:
+    def _entering(self, name: str, values: Values, maker: int | None) -> np.ndarray:
         """A tensor on its way to the core, as int8; step `maker` made it, None: it is an input."""
         if name not in values:
             raise HostStepError(f"the core reads {name!r}, which nothing gives: compile the model again")
         value, form = values[name], self._formats[name]
-        trouble = misfit(value, form.shape, form.dtype)
-        finite = value.dtype.kind != "f" or bool(np.isfinite(value).all())
-        if trouble is None and finite:
-            return quantise(value, form)
         what = "the input" if maker is None else step_name(maker + 1, self._steps[maker])
-        if not finite:
-            raise HostStepError(
-                f"{what} gives NaN or infinity in {name!r}, which int8 cannot represent: give inputs for "
-                "which it is finite"
-            )
+        if isinstance(value, list):
+            trouble: str | None = "is a sequence"
+        else:
+            if has_nan(value):
+                raise HostStepError(
+                    f"{what} gives NaN in {name!r}, which int8 cannot represent: give inputs for which it is "
+                    "a number"
+                )
+            trouble = misfit(value, form.shape, form.dtype)
+            if trouble is None:
+                return quantise(value, form)
         raise HostStepError(f"{what} gives {name!r}, which {trouble}: compile the model again")
 
 

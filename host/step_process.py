@@ -15,12 +15,10 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from systolith.host.sequences import Value, Values
 from systolith.host.step_wire import WireError, receive, send
 from systolith.spec.errors import SystolithError
 
@@ -92,8 +90,8 @@ class _Process:
         self.owner = os.getpid()
 
     def ask(
-        self, request: dict[str, Any], arrays: Mapping[str, np.ndarray], model: bytes, seconds: float
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        self, request: dict[str, Any], values: Values, model: bytes, seconds: float
+    ) -> tuple[dict[str, Any], dict[str, Value]]:
         """The answer to a request; the process is ended where there is none in time, or on Ctrl-C.
 
         Raises
@@ -107,7 +105,7 @@ class _Process:
             deadline = time.monotonic() + seconds
             self._channel.settimeout(seconds)
             # The alarm in the process is a second net, for a parent that is gone.
-            send(self._channel, {**request, "seconds": seconds + 5.0}, arrays, model)
+            send(self._channel, {**request, "seconds": seconds + 5.0}, values, model)
             header, results, _ = receive(self._channel, deadline)
         except BaseException:
             self.end()
@@ -161,9 +159,9 @@ class _Server:
         self,
         request: dict[str, Any],
         limits: Limits,
-        arrays: Mapping[str, np.ndarray] | None = None,
+        values: Values | None = None,
         model: bytes = b"",
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    ) -> tuple[dict[str, Any], dict[str, Value]]:
         """The answer to a request.
 
         Raises
@@ -180,7 +178,7 @@ class _Server:
             request = {**request, "bytes": limits.bytes, "drop": dropped}
             answered = False
             try:
-                header, results = self._process.ask(request, arrays or {}, model, limits.seconds)
+                header, results = self._process.ask(request, values or {}, model, limits.seconds)
                 answered = True
             except TimeoutError:
                 raise HostStepFailure(
@@ -240,7 +238,7 @@ class Loaded:
         self.outputs: list[str] = header["outputs"]
         self._generation = _SERVER.generation
 
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, feeds: Values) -> dict[str, Value]:
         """Results by name.
 
         Raises

@@ -1,10 +1,12 @@
-"""Messages to the process that runs host steps, and back: a JSON header, then arrays as plain bytes.
+"""Messages to the process that runs host steps, and back: a JSON header, then arrays as plain bytes. A
+sequence of tensors is its length, and then its arrays.
 
 Nothing is pickled: what comes back is parsed as strictly as a file.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import socket
@@ -15,13 +17,17 @@ from typing import Any
 
 import numpy as np
 
+from systolith.host.sequences import Value, Values
+
 __all__ = ["WireError", "receive", "send"]
 
 _LENGTH = struct.Struct("<I")
 _HEADER_BYTES = 1 << 24
 #: Most bytes of one message's arrays that are accepted.
 _MOST_BYTES = 1 << 30
-#: Element types by name; 'object' stands for texts, which travel as JSON.
+#: In the place of an element type: texts, which travel as JSON, and a sequence of the arrays that follow.
+_TEXTS, _SEQUENCE = "object", "sequence"
+#: Element types by name.
 _DTYPES = {
     name: np.dtype(name)
     for name in (
@@ -35,29 +41,23 @@ class WireError(Exception):
     """The other side has gone, or sends something else."""
 
 
-def send(
-    channel: socket.socket, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray], extra: bytes = b""
-) -> None:
-    """One message; `extra` are bytes that go before the arrays.
+def send(channel: socket.socket, header: Mapping[str, Any], values: Values, extra: bytes = b"") -> None:
+    """One message; `extra` are bytes that go before the values.
 
     Raises
     ------
     WireError     If the other side has gone, or an array's type cannot be sent.
     TimeoutError  If it does not take the message within the channel's timeout.
     """
-    described, buffers = [], [extra]
-    for name, array in arrays.items():
-        if array.dtype.kind in "OSU":
-            kind, data = "object", json.dumps(array.ravel().tolist()).encode()
-        elif array.dtype.name in _DTYPES:
-            kind, data = (
-                array.dtype.name,
-                np.ascontiguousarray(array, array.dtype.newbyteorder("=")).tobytes(),
-            )
-        else:
-            raise WireError(f"{name!r} has type {array.dtype}, which cannot be handed over")
-        described.append([name, kind, list(array.shape), len(data)])
-        buffers.append(data)
+    described: list[list[object]] = []
+    buffers = [extra]
+    for name, value in values.items():
+        if isinstance(value, list):
+            described.append([name, _SEQUENCE, [len(value)], 0])
+        for array in value if isinstance(value, list) else [value]:
+            kind, data = _packed(name, array)
+            described.append([name, kind, list(array.shape), len(data)])
+            buffers.append(data)
     text = json.dumps({**header, "arrays": described, "extra": len(extra)}).encode()
     try:
         channel.sendall(b"".join([_LENGTH.pack(len(text)), text, *buffers]))
@@ -69,8 +69,8 @@ def send(
 
 def receive(
     channel: socket.socket, deadline: float | None = None
-) -> tuple[dict[str, Any], dict[str, np.ndarray], bytes]:
-    """Header, arrays and extra bytes of one message.
+) -> tuple[dict[str, Any], dict[str, Value], bytes]:
+    """Header, values and extra bytes of one message.
 
     Parameters
     ----------
@@ -89,17 +89,37 @@ def receive(
     if not 0 <= extra + sum(size for *_, size in described) <= _MOST_BYTES:
         raise WireError(f"the arrays have more than {_MOST_BYTES:,} bytes")
     rest = _exactly(channel, extra, deadline)
-    arrays = {}
-    for name, kind, shape, size in described:
-        data = _exactly(channel, size, deadline)
-        if kind == "object":
-            array = np.array(json.loads(bytes(data)), dtype=object)
-        else:
-            array = np.frombuffer(data, _DTYPES[kind])
-        if array.size != math.prod(shape):
-            raise WireError(f"{name!r} does not have the elements of its shape")
-        arrays[name] = array.reshape(shape)
-    return header, arrays, bytes(rest)
+    values: dict[str, Value] = {}
+    entries = iter(described)
+    for name, kind, shape, size in entries:
+        if kind != _SEQUENCE:
+            values[name] = _unpacked(name, kind, shape, _exactly(channel, size, deadline))
+            continue
+        parts = [
+            _unpacked(name, kind, shape, _exactly(channel, size, deadline))
+            for _, kind, shape, size in itertools.islice(entries, shape[0])
+        ]
+        if len(parts) != shape[0]:
+            raise WireError(f"{name!r} does not have the tensors of its sequence")
+        values[name] = parts
+    return header, values, bytes(rest)
+
+
+def _packed(name: str, array: np.ndarray) -> tuple[str, bytes]:
+    """Name of the element type, and the elements."""
+    if array.dtype.kind in "OSU":
+        return _TEXTS, json.dumps(array.ravel().tolist()).encode()
+    if array.dtype.name not in _DTYPES:
+        raise WireError(f"{name!r} has type {array.dtype}, which cannot be handed over")
+    return array.dtype.name, np.ascontiguousarray(array, array.dtype.newbyteorder("=")).tobytes()
+
+
+def _unpacked(name: str, kind: str, shape: list[int], data: bytearray) -> np.ndarray:
+    texts = kind == _TEXTS
+    array = np.array(json.loads(bytes(data)), dtype=object) if texts else np.frombuffer(data, _DTYPES[kind])
+    if array.size != math.prod(shape):
+        raise WireError(f"{name!r} does not have the elements of its shape")
+    return array.reshape(shape)
 
 
 def _exactly(channel: socket.socket, size: int, deadline: float | None) -> bytearray:

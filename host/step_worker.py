@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError, Message
 
+from systolith.host.sequences import Value, Values, flat
 from systolith.host.step_wire import WireError, receive, send
 
 __all__ = ["main"]
@@ -42,14 +43,16 @@ class _Server:
         self._base = _address_space()
 
     def answer(
-        self, request: dict[str, Any], arrays: Mapping[str, np.ndarray], model: bytes
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Header and arrays of the answer."""
+        self, request: dict[str, Any], values: Values, model: bytes
+    ) -> tuple[dict[str, Any], dict[str, Value]]:
+        """Header and values of the answer."""
         for key in request["drop"]:
             self._sessions.pop(key, None)
             self._sizes.pop(key, None)
         key = request["key"]
-        given = 4 * (sum(self._sizes.values()) + len(model) + sum(array.nbytes for array in arrays.values()))
+        given = 4 * (
+            sum(self._sizes.values()) + len(model) + sum(array.nbytes for array in flat(values).values())
+        )
         self._limit(self._base + request["bytes"] + given)
         if request["do"] == "load":
             _check(model)
@@ -59,11 +62,14 @@ class _Server:
         session = self._sessions[key]
         names = [output.name for output in session.get_outputs()]
         begin = time.perf_counter()
-        results = session.run(names, dict(arrays))
+        results = session.run(names, dict(values))
         seconds = time.perf_counter() - begin
-        if not all(isinstance(result, np.ndarray) for result in results):
-            raise _Refused("an output is no tensor, but a sequence or a map")
-        return {"seconds": seconds}, dict(zip(names, results, strict=True))
+        found = dict(zip(names, results, strict=True))
+        for name, result in found.items():
+            parts = result if isinstance(result, list) else [result]
+            if not all(isinstance(part, np.ndarray) for part in parts):
+                raise _Refused(f"the output {name!r} is neither a tensor nor a sequence of tensors")
+        return {"seconds": seconds}, found
 
     def _ports(self, key: str) -> dict[str, Any]:
         session = self._sessions[key]
@@ -129,6 +135,8 @@ def _session(data: bytes) -> onnxruntime.InferenceSession:
     options.log_severity_level = 4
     # What was checked is ONNX; nothing else may be read out of the same bytes.
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    # QuantizeLinear and DequantizeLinear stay what ONNX says; kernels that take in both round differently.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     return onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
 
 
@@ -142,13 +150,13 @@ def main() -> None:
     send(channel, {"ready": True}, {})
     while True:
         try:
-            request, arrays, model = receive(channel)
+            request, values, model = receive(channel)
         except WireError:
             return
         signal.setitimer(signal.ITIMER_REAL, request["seconds"])
-        results: dict[str, np.ndarray] = {}
+        results: dict[str, Value] = {}
         try:
-            header, results = server.answer(request, arrays, model)
+            header, results = server.answer(request, values, model)
         except MemoryError:
             header = {"memory": True}
         # ONNX Runtime raises classes of its own, one for each status code, and what pybind11 makes of C++.

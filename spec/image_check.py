@@ -46,7 +46,7 @@ _MANY = 1 << 28
 _FLOAT32_LEAST, _FLOAT32_MOST = 2.0**-149, (2.0 - 2.0**-23) * 2.0**127
 
 _PORT_TYPES = (
-    *("float16", "float32", "float64", "bool", "object"),
+    *("float16", "float32", "float64", "bool", "object", "sequence"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
 
@@ -232,6 +232,8 @@ def _check_names(header: dict[str, Any]) -> None:
     tensors = {io.name: io for io in header["tensors"]}
     if any(port.shape is None for port in header["inputs"]):
         raise SchemaError("inputs holds an input of unknown shape")
+    if any(port.dtype == "sequence" for port in header["inputs"]):
+        raise SchemaError("inputs holds an input that is a sequence")
     known = set(ports)
     if not header["steps"]:
         raise SchemaError("steps is empty")

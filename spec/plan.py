@@ -39,7 +39,14 @@ class Step(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """An input or output of the whole model; a `shape` of ``None`` is known only once the model runs."""
+    """An input or output of the whole model.
+
+    Parameters
+    ----------
+    name  : the model's own
+    shape : () for a scalar; ``None`` where it is known only once the model runs, as that of a sequence is
+    dtype : a NumPy name, 'object' for texts; 'sequence' for an output that is a sequence of tensors
+    """
 
     name: str
     shape: tuple[int, ...] | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from systolith.errors import ApiError
 from systolith.host import inputs
 from systolith.host.codes import dequantise
 from systolith.host.inputs import Specs, port_specs
+from systolith.host.sequences import Values, flat
 from systolith.reference.graph import QGraph, QTensor
 from systolith.reference.plan import Plan
 from systolith.spec.outputs import writing
@@ -67,7 +68,7 @@ def named(given: Inputs, names: Sequence[str]) -> Arrays | None:
     return {names[0]: given}
 
 
-def check_inputs(arrays: Arrays, specs: Specs) -> None:
+def check_inputs(arrays: Arrays, specs: Specs, core: Collection[str] | None = None) -> None:
     """`host.inputs.check_inputs`; of arrays in a file, the headers are compared before anything else is read.
 
     Raises
@@ -79,21 +80,23 @@ def check_inputs(arrays: Arrays, specs: Specs) -> None:
     if isinstance(arrays, StoredArrays):
         arrays.bind(specs)
         headers = arrays.headers
-    inputs.check_inputs(arrays, specs, headers)
+    inputs.check_inputs(arrays, specs, headers, core)
 
 
-def save_arrays(path: str | Path, arrays: Arrays) -> None:
+def save_arrays(path: str | Path, values: Values) -> None:
     """Write an .npz file under the name as it is; numpy.savez would append .npz, and takes no array called
-    'file'.
+    'file'. Tensors of a sequence get names as `host.sequences.flat` gives them.
 
     Raises
     ------
     OutputError   If it cannot be written; what was there stays.
     """
     with writing(path) as stream, zipfile.ZipFile(stream, "w") as archive:
-        for name, value in arrays.items():
+        for name, value in flat(values).items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
+                # Texts, which ONNX Runtime gives as objects, are characters in a file.
+                array = np.asarray(value, str) if value.dtype == object else np.asanyarray(value)
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def input_specs(model: Plan) -> Specs:
@@ -106,8 +109,15 @@ def random_inputs(model: Plan | QGraph, seed: int) -> dict[str, np.ndarray]:
 
     Int8 inputs of the core cover the whole range. Among inputs that only the host reads, uint8 and int8 cover
     theirs, floats lie from 0 to 1, and other integers are 0 or 1, which are valid as indices too.
+
+    Raises
+    ------
+    ApiError   If an input takes texts.
     """
     plan = Plan.of(model)
+    for port in plan.inputs:
+        if port.dtype == "object":
+            raise ApiError(f"input {port.name!r} takes texts, which are not drawn at random: give inputs")
     rng, formats = np.random.default_rng(seed), plan.formats
     return {
         name: _random(rng, formats.get(name), shape, np.dtype(dtype))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from systolith.evidence.difference import Difference, DifferenceError
+from systolith.host.sequences import Value, Values, described
 from systolith.spec.image import Image
 from systolith.spec.notebook import html_table
 from systolith.spec.plan import CoreStep, HostStep, Step, transfers
@@ -50,7 +51,8 @@ class RunResult:
 
     Parameters
     ----------
-    outputs      : per output of the model, an array of its own shape and type
+    outputs      : per output of the model, an array of its own shape and type, or a list of arrays where it
+                   is a sequence of tensors
     raw          : int8 tensors that were read from the core
     values       : all tensors that the host saw, in the model's own types
     written      : int8 tensors that were written for the core
@@ -60,9 +62,9 @@ class RunResult:
     tools        : what built the simulated device, by name, see `tooling.tools.Tool.as_dict`
     """
 
-    outputs: dict[str, np.ndarray]
+    outputs: dict[str, Value]
     raw: dict[str, np.ndarray]
-    values: dict[str, np.ndarray]
+    values: dict[str, Value]
     written: dict[str, np.ndarray]
     steps: tuple[StepRun, ...]
     load_cycles: int
@@ -91,8 +93,8 @@ class RunResult:
         return f"<RunResult {_listed(self.outputs)}: {counted}{self.seconds:.2f} s>"
 
     def _repr_html_(self) -> str:
-        rows = [(name, value.dtype, list(value.shape)) for name, value in self.outputs.items()]
-        return html_table("outputs", ("output", "type", "shape"), rows, repr(self)[1:-1])
+        rows = [(name, described(value)) for name, value in self.outputs.items()]
+        return html_table("outputs", ("output", "type and shape"), rows, repr(self)[1:-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,12 +293,10 @@ class Description(dict[str, Any]):
         )
 
 
-def _listed(arrays: Mapping[str, np.ndarray]) -> str:
-    """Names, types and shapes of the first arrays."""
-    shown = [
-        f"{excerpt(name, 32)} {value.dtype}{list(value.shape)}" for name, value in list(arrays.items())[:3]
-    ]
-    return ", ".join(shown) + (f" and {len(arrays) - 3} more" if len(arrays) > 3 else "")
+def _listed(values: Values) -> str:
+    """Names, types and shapes of the first values."""
+    shown = [f"{excerpt(name, 32)} {described(value)}" for name, value in list(values.items())[:3]]
+    return ", ".join(shown) + (f" and {len(values) - 3} more" if len(values) > 3 else "")
 
 
 def describe(image: Image, cycles: int, layer_cycles: Sequence[int] | None = None) -> Description:

@@ -76,7 +76,7 @@ def run_model(
         )
     specs = port_specs(image.inputs)
     arrays = named(given, [*specs])
-    check_inputs(arrays, specs)
+    check_inputs(arrays, specs, image.formats)
     tell(progress, f"preparing {on}")
     with Session(on, image, running) as session:
         tell(progress, f"running on {on}")

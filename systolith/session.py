@@ -41,7 +41,7 @@ _RESETS = 3
 def run_reference(model: Plan | QGraph, arrays: Arrays) -> RunResult:
     """One inference of a model, the quantised graphs of its core steps in NumPy."""
     plan = Plan.of(model)
-    check_inputs(arrays, input_specs(plan))
+    check_inputs(arrays, input_specs(plan), plan.formats)
     run = Runner(plan).run(arrays, ReferenceCores(plan), everything=True)
     steps = tuple(StepRun(step=step, seconds=t) for step, t in zip(plan.steps, run.seconds, strict=True))
     return _result(run, steps, load_cycles=0)
@@ -179,7 +179,7 @@ class Session:
         An image that was compiled for streaming continues from the state that the run before left. With
         `everything`, all that core steps give is read, also what only core steps need.
         """
-        check_inputs(arrays, port_specs(self.image.inputs))
+        check_inputs(arrays, port_specs(self.image.inputs), self.image.formats)
         return self._recovering(lambda driver: self._inference(driver, arrays, everything))
 
     def _inference(self, driver: Driver, arrays: Arrays, everything: bool) -> RunResult:

@@ -55,7 +55,7 @@ def verify_model(
     drawn = arrays is None
     if arrays is None:
         arrays = random_inputs(plan, seed)
-    check_inputs(arrays, input_specs(plan))
+    check_inputs(arrays, input_specs(plan), plan.formats)
     begin = time.perf_counter()
     image = compile_model(plan, config, Importing(), memory=running.memory, progress=progress)
     compile_seconds = time.perf_counter() - begin

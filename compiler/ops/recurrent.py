@@ -24,6 +24,7 @@ from systolith.spec import cells, numerics
 from systolith.spec.isa import Cell
 
 __all__ = [
+    "CELL_CONSTRAINTS",
     "CELL_RANGE",
     "HIDDEN_BITS",
     "HIDDEN_SCALE",
@@ -126,6 +127,10 @@ def gate_weights(
     return w, r, wb + rb
 
 
+#: What the core's cells ask of a node's cell; a node that breaks one can still run as single operators.
+CELL_CONSTRAINTS = (activations_are_standard, clip_is_wide, reset_after_product, no_peepholes)
+
+
 @register(
     *OPERATORS,
     attributes=(
@@ -140,11 +145,8 @@ def gate_weights(
         "linear_before_reset",
     ),
     constraints=(
-        activations_are_standard,
-        clip_is_wide,
-        reset_after_product,
+        *CELL_CONSTRAINTS,
         lengths_are_constant,
-        no_peepholes,
         constants_are_finite,
         no_cell_without_one,
     ),

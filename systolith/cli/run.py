@@ -64,6 +64,7 @@ def run(
 ) -> None:
     """Run MODEL_OR_IMAGE once on a backend."""
     from systolith.arrays import save_arrays
+    from systolith.host.sequences import described, extents
     from systolith.results import host_rows
     from systolith.running import run_model
 
@@ -84,7 +85,7 @@ def run(
     if outputs is not None:
         save_arrays(outputs, result.outputs)
     for name, value in result.outputs.items():
-        reporter.line(f"{name}: {value.dtype}{list(value.shape)}")
+        reporter.line(f"{name}: {described(value)}")
     if result.cycles:
         reporter.line(
             f"{result.cycles:,} cycles ({result.load_cycles:,} to load, once), {result.seconds:.2f} s on "
@@ -101,7 +102,7 @@ def run(
             "seconds": round(result.seconds, 6),
             "cycles": result.cycles,
             "load_cycles": result.load_cycles,
-            "outputs": {n: list(v.shape) for n, v in result.outputs.items()},
+            "outputs": {name: extents(value) for name, value in result.outputs.items()},
             "steps": [
                 {
                     "step": number,

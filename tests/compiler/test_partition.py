@@ -455,9 +455,7 @@ def test_an_image_carries_the_steps_of_the_host():
     for name, value in expected.outputs.items():
         np.testing.assert_array_equal(got.outputs[name], value)
     assert set(got.host_seconds) == {1, 3}
-    with pytest.raises(
-        ValueError, match=r"the host's step 1 \(nodes? .*\) gives NaN or infinity in 'acosh1'"
-    ):
+    with pytest.raises(ValueError, match=r"the host's step 1 \(nodes? .*\) gives NaN in 'acosh1'"):
         api.run(back, {"x": np.zeros((1, 6), np.float32)})
     with pytest.raises(api.InputError, match="input 'x' must have shape"):
         api.run(back, {"x": np.zeros((1, 7), np.float32)})
