@@ -16,7 +16,7 @@ import onnx
 from systolith.compiler import qdq
 from systolith.compiler.base.errors import CompileError, ModelError, QuantiseError, UnsupportedError
 from systolith.compiler.base.formats import Format
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.ops.lookup import evaluate
 from systolith.compiler.ops.recurrent import CELL_RANGE, HIDDEN_BITS
 from systolith.compiler.ops.registry import NodeView, rule_of, unsupported

@@ -13,9 +13,9 @@ from onnx import helper, numpy_helper
 from systolith.compiler.base.boundary import told
 from systolith.compiler.base.errors import InputError, ModelError
 from systolith.compiler.base.limits import shape_text
+from systolith.compiler.base.model import Model, TensorType
 from systolith.compiler.checks.model import read_model
 from systolith.compiler.checks.shapes import check_shapes, inferred_types
-from systolith.compiler.model import Model, TensorType
 from systolith.compiler.passes.control_flow import unroll
 from systolith.compiler.passes.dress import weights_only
 from systolith.compiler.passes.floats import single_precision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 
 __all__ = ["COUNTED", "node_macs"]
 

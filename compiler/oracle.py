@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from systolith.compiler.base.formats import Format
+from systolith.compiler.base.model import Model, Node, TensorType, array_type, make_node
 from systolith.compiler.frontend import Walk
-from systolith.compiler.model import Model, Node, TensorType, array_type, make_node
 from systolith.compiler.ops.recurrent import HIDDEN_SCALE, OPERATORS
 from systolith.compiler.ops.values import Const
 from systolith.reference.graph import QGraph

@@ -11,17 +11,20 @@ import numpy as np
 import onnx
 
 from systolith.compiler.base.errors import CompileError, InputError, UnsupportedError
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.frontend import Walk, walk
 from systolith.compiler.loading import Given, Loaded, load
 from systolith.compiler.macs import node_macs
-from systolith.compiler.model import Model, Node
 from systolith.compiler.oracle import quantised_part
 from systolith.compiler.passes.bound_states import BoundStates, bind_states
 from systolith.compiler.passes.dress import plain
 from systolith.compiler.passes.fold import known_types
 from systolith.compiler.passes.fuse_pads import fuse_pads
 from systolith.compiler.passes.fuse_tables import fuse_tables
+from systolith.compiler.passes.linear_ml import expand_linear_ml
+from systolith.compiler.passes.maps import maps_to_arrays
 from systolith.compiler.passes.streaming import carry_states
+from systolith.compiler.passes.unroll_cells import unroll_cells
 from systolith.compiler.quantise import Observed, observe
 from systolith.compiler.regions import CoreRegion, HostRegion, Region, schedule
 from systolith.compiler.samples import calibration_samples, drawn_samples
@@ -228,7 +231,7 @@ class Prepared:
         else:
             reason = "the host needs its result as the model has it"
         return HostNode(
-            name=node.name,
+            name=self.origin(node.name),
             op=node.op_type,
             reason=reason,
             macs=node_macs(self.model, node) or 0,
@@ -271,7 +274,8 @@ def prepare(
     CompileError   One sentence that names the culprit.
     """
     loaded = load(source, given, samples)
-    whole, origins = plain(loaded.model), {}
+    whole, notes, origins = _in_core_operators(loaded.model)
+    loaded = replace(loaded, notes=(*loaded.notes, *notes))
     bound = bind_states(whole, states) if states else None
     divided = whole if bound is None else bound.model
     taken: list[dict[str, np.ndarray]] = []
@@ -299,6 +303,15 @@ def prepare(
         bound=bound,
         origins=origins,
     )
+
+
+def _in_core_operators(model: Model) -> tuple[Model, tuple[str, ...], dict[str, str]]:
+    """The model in operators that have a rule, as far as such exist; what the user should know of it; and for
+    new nodes those that they stand for."""
+    model, notes = maps_to_arrays(model)
+    model, origins = expand_linear_ml(model)
+    model, unrolled = unroll_cells(plain(model))
+    return model, notes, origins | unrolled
 
 
 def _unstated(model: Model, samples: Sequence[dict[str, np.ndarray]]) -> Observed:

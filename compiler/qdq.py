@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from systolith.compiler.base.errors import ModelError, QuantiseError, UnsupportedError
-from systolith.compiler.model import Node
+from systolith.compiler.base.model import Node
 from systolith.compiler.ops.values import Const, Value
 
 __all__ = ["check_operands", "dequantised_constant", "format_of", "parameters", "quantised_type"]

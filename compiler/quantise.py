@@ -16,8 +16,8 @@ import onnxruntime
 from systolith.compiler.base.boundary import told
 from systolith.compiler.base.errors import QuantiseError
 from systolith.compiler.base.formats import Format
+from systolith.compiler.base.model import Model, Node, TensorType, array_type
 from systolith.compiler.base.runtime import session, session_options
-from systolith.compiler.model import Model, Node, TensorType, array_type
 from systolith.compiler.recurrent import cell_states
 from systolith.spec.ranges import RANGES
 

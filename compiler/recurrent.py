@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from systolith.compiler.model import Node
+from systolith.compiler.base.model import Node
 from systolith.compiler.ops.recurrent import gate_weights
 
 __all__ = ["cell_states"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from systolith.compiler.base.model import Node
 from systolith.compiler.frontend import Walk
-from systolith.compiler.model import Node
 from systolith.reference.graph import QNode
 
 __all__ = ["CoreRegion", "HostRegion", "Region", "needs", "schedule"]

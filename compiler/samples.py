@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from systolith.compiler.base.errors import InputError
-from systolith.compiler.model import Model
+from systolith.compiler.base.model import Model
 
 __all__ = ["calibration_samples", "drawn_samples"]
 

@@ -10,11 +10,11 @@ import onnx
 
 from systolith.compiler.base.errors import CompileError, ModelError, TensorError
 from systolith.compiler.base.limits import MAX_ELEMENTS, MAX_TOTAL, shape_text, too_large
+from systolith.compiler.base.model import TensorType, type_of
 from systolith.compiler.base.proto import opset_of
 from systolith.compiler.checks.constants import type_name
 from systolith.compiler.checks.operands import check_convolutions, part_of
 from systolith.compiler.checks.structure import blame
-from systolith.compiler.model import TensorType, type_of
 from systolith.compiler.ops.lookup import evaluate
 from systolith.compiler.passes.qlinear import expand_qlinear
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from systolith.compiler.base.boundary import told
 from systolith.compiler.base.errors import QuantiseError, StateError
+from systolith.compiler.base.model import Model
 from systolith.compiler.base.runtime import session
-from systolith.compiler.model import Model
 from systolith.compiler.ops.recurrent import OPERATORS
 
 __all__ = ["BoundStates", "bind_states"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.passes.constants import MOVES
 from systolith.compiler.passes.drafts import MICROSOFT, Draft, rewrite, sole_reader
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.passes.drafts import MICROSOFT, until_same
 
 __all__ = ["MOVES", "fold_constants", "movement"]

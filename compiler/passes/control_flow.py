@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from systolith.compiler.base.model import Model, Node, make_node
 from systolith.compiler.base.proto import subgraphs
-from systolith.compiler.model import Model, Node, make_node
 
 __all__ = ["unroll"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import onnx
 
-from systolith.compiler.model import Model, Node, TensorType
+from systolith.compiler.base.model import Model, Node, TensorType
 from systolith.compiler.passes.drafts import Draft, rewrite, sole_reader, until_same
 
 __all__ = ["unwrap_convolutions"]

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from systolith.compiler.model import Model, Node, TensorType, make_node
+from systolith.compiler.base.model import Model, Node, TensorType, make_node
 
 __all__ = [
     "FLOAT",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from systolith.compiler.model import Model
+from systolith.compiler.base.model import Model
 from systolith.compiler.passes.clips import clip_before_quantising
 from systolith.compiler.passes.constants import fold_constants
 from systolith.compiler.passes.conv1d import unwrap_convolutions

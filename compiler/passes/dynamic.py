@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.passes.drafts import FLOAT, MICROSOFT, Draft, rewrite, sole_reader
 from systolith.compiler.passes.qoperators import linear_domain
 

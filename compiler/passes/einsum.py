@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.passes.drafts import FLOAT, Draft, rewrite
 
 __all__ = ["expand_einsum"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from systolith.compiler.model import Model, Node, TensorType, make_node
+from systolith.compiler.base.model import Model, Node, TensorType, make_node
 
 __all__ = ["Emitter"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from systolith.compiler.base.errors import CompileError
-from systolith.compiler.model import Model, Node, TensorType
+from systolith.compiler.base.model import Model, Node, TensorType
 from systolith.compiler.ops.lookup import evaluate
 
 __all__ = ["fold", "known_types", "vanish"]

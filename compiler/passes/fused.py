@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from systolith.compiler.model import Model, Node, TensorType
+from systolith.compiler.base.model import Model, Node, TensorType
 from systolith.compiler.passes.drafts import FLOAT, MICROSOFT, Draft, Rule, rewrite, transposed
 
 __all__ = ["own_domain", "split_fused"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from onnx import TensorProto
 
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.passes.emitter import Emitter
 
 __all__ = ["expand_linear_ml"]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from onnx import TensorProto
 
-from systolith.compiler.model import Model, Node, TensorType, make_node
+from systolith.compiler.base.model import Model, Node, TensorType, make_node
 
 __all__ = ["maps_to_arrays"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from systolith.compiler.base.errors import QuantiseError
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.passes.drafts import Draft, rewrite, sole_reader, until_same
 
 __all__ = ["fold_norms"]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from systolith.compiler.base.errors import ModelError, QuantiseError
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.passes.drafts import MICROSOFT, Draft, rewrite, transposed
 
 __all__ = ["expand_qoperators", "linear_domain"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.ops.recurrent import CELL_CONSTRAINTS, OPERATORS
 from systolith.compiler.ops.registry import NodeView
 from systolith.compiler.ops.values import Const, FloatInput

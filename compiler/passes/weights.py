@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.passes.constants import MOVES, movement
 from systolith.compiler.passes.drafts import FLOAT, MICROSOFT, Draft, rewrite, until_same
 from systolith.compiler.passes.qoperators import linear_domain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from systolith.compiler.model import Model, Node
+from systolith.compiler.base.model import Model, Node
 from systolith.compiler.passes.drafts import Draft, rewrite
 from systolith.compiler.passes.weights import DEQUANTISE, Weights, weights_of, write_weights
 

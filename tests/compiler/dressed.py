@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from systolith.compiler.model import Model, array_type
+from systolith.compiler.base.model import Model, array_type
 from systolith.compiler.passes.dress import plain
 
 __all__ = ["Dressed", "check_types", "kinds", "run"]

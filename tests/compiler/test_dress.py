@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto
 
 from systolith.compiler.base.errors import ModelError, QuantiseError
-from systolith.compiler.model import Model
+from systolith.compiler.base.model import Model
 from systolith.compiler.passes.dress import plain, weights_only
 from tests.compiler.dressed import Dressed, kinds, run
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from systolith.compiler.base.errors import QuantiseError
-from systolith.compiler.model import Model
+from systolith.compiler.base.model import Model
 from systolith.compiler.passes.dress import plain
 from tests.compiler.dressed import Dressed, kinds
 

@@ -7,8 +7,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from systolith.compiler.base.errors import InputError, UnsupportedError
-from systolith.compiler.partition import import_model
 from systolith.compiler.importer import load_model
+from systolith.compiler.partition import import_model
 from systolith.compiler.passes.batch_norm import fold_batch_norm
 from systolith.compiler.quantise import quantise_model, unsupported_nodes
 from systolith.reference.conv import Conv

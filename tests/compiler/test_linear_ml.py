@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from systolith.compiler.model import Model, TensorType
+from systolith.compiler.base.model import Model, TensorType
 from systolith.compiler.passes.linear_ml import expand_linear_ml
 from systolith.compiler.passes.maps import maps_to_arrays
 

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from systolith.compiler.model import Model, TensorType, array_type, make_node
+from systolith.compiler.base.model import Model, TensorType, array_type, make_node
 
 
 def proto() -> onnx.ModelProto:

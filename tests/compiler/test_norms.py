@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from onnx import NodeProto
 
-from systolith.compiler.partition import import_model
 from systolith.compiler.ops.powers import DIGITS, square_digits
 from systolith.compiler.ops.registry import NodeView
 from systolith.compiler.ops.values import Builder
+from systolith.compiler.partition import import_model
 from systolith.reference.graph import QGraph, QTensor
 from tests.compiler.qdq import QdqModel, layer_differences
 from tests.compiler.test_select import i64, run

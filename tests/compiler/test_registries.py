@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import systolith.compiler.lower  # noqa: F401 (fills the registry)
-from systolith.compiler.driver import compile_levels
 from systolith.compiler.capability import supported_ops_markdown
+from systolith.compiler.driver import compile_levels
 from systolith.compiler.lower.registry import LOWERINGS, rule_of
 from systolith.compiler.ops import RULES
 from systolith.reference.footprint import footprint

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from systolith.compiler.partition import import_model
 from systolith.compiler.ops.interpolation import even_kernel, integers
 from systolith.compiler.ops.values import Const, FloatInput
+from systolith.compiler.partition import import_model
 from systolith.reference.conv_transpose import ConvTranspose
 from systolith.reference.select import Select
 from tests.compiler.qdq import QdqModel

@@ -7,11 +7,11 @@ import pytest
 from onnx import helper
 
 from systolith.compiler.driver import compile_graph
-from systolith.compiler.partition import import_model
 from systolith.compiler.lower.select import pieces_of
 from systolith.compiler.ops import RULES
 from systolith.compiler.ops.registry import NodeView
 from systolith.compiler.ops.values import Builder, FloatInput
+from systolith.compiler.partition import import_model
 from systolith.host.driver import Driver
 from systolith.reference.machine_device import MachineDevice
 from tests.compiler.qdq import QdqModel, layer_differences

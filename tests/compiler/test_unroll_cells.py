@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from systolith.compiler.model import Model, TensorType
+from systolith.compiler.base.model import Model, TensorType
 from systolith.compiler.ops import RULES
 from systolith.compiler.passes.unroll_cells import MOST_NODES, unroll_cells
 
