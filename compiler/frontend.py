@@ -228,8 +228,8 @@ class _Walker:
         return 1.0, -128 if dtype == "uint8" else 0
 
     def _leave(self, name: str, output: bool = False) -> None:
-        """The host reads a tensor, or it is an output of the model: the core gives it, if it makes it, or if it
-        has to copy an input for an output."""
+        """The host reads a tensor, or it is an output of the model: the core gives it, if it makes it, or if
+        it has to copy an input for an output."""
         value = self.values.get(name)
         if name in self.leaving or value is None or isinstance(value, Const | Opaque):
             return
@@ -327,7 +327,7 @@ class _Walker:
                 self.on_host[error.node] = error
                 return False
             self._roll_back(*state)
-            return self._tried(lambda: self._to_host(node, error), node)
+            return self._tried(lambda error=error: self._to_host(node, error), node)
         for name, value in zip(node.outputs, results, strict=False):
             if name and value is not None:
                 self.values[name] = value

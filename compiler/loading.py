@@ -22,7 +22,7 @@ from systolith.compiler.passes.floats import single_precision
 from systolith.compiler.passes.fold import fold, vanish
 from systolith.compiler.passes.time_first import put_time_first
 
-__all__ = ["Given", "Loaded", "load", "name_nodes"]
+__all__ = ["Given", "Loaded", "followed", "load", "name_nodes", "retyped"]
 
 _RECURRENT = ("GRU", "LSTM", "RNN")
 #: Operators behind which the first axis is another.
@@ -93,20 +93,24 @@ def load(
     name_nodes(proto)
     notes = [*_fix_constants(proto, given.constants), *_fix_shapes(proto, given, samples)]
     check_shapes(proto)
-    model = _followed(Model.from_proto(proto, inferred_types(proto)))
+    model = followed(Model.from_proto(proto, inferred_types(proto)))
     return Loaded(model=model, notes=tuple(notes), quantised=not weights_only(model))
 
 
-def _followed(model: Model) -> Model:
-    """Fold, unroll and infer until nothing changes."""
+def followed(model: Model) -> Model:
+    """Fold, unroll and infer types until nothing changes."""
     for _ in range(_ROUNDS):
         before = model
         model = unroll(vanish(fold(model)))
         if model is before:
             break
-        proto = model.to_proto()
-        model = model.with_nodes(model.nodes, types=_better(model, inferred_types(proto)))
+        model = retyped(model)
     return model.without_dead_nodes()
+
+
+def retyped(model: Model) -> Model:
+    """The model with all types and shapes that onnx can infer of it."""
+    return model.with_nodes(model.nodes, types=_better(model, inferred_types(model.to_proto())))
 
 
 def _better(model: Model, types: Mapping[str, TensorType]) -> dict[str, TensorType]:
@@ -219,8 +223,8 @@ def _fix_shapes(model: onnx.ModelProto, given: Given, samples: Mapping[str, np.n
                     raise InputError(
                         "import",
                         name,
-                        f"its first axis is time, and is open: data of shape {shape_text(sample.shape)} may be "
-                        "one sequence or many steps",
+                        f"its first axis is time, and is open: data of shape {shape_text(sample.shape)} may "
+                        "be one sequence or many steps",
                         "stack samples on an axis of their own in front, or give the extent with --shape",
                     )
                 waiting.append((value, axis, dim))

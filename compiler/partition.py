@@ -1,5 +1,5 @@
-"""From a file to a plan: one import, one run over the samples, and the walk that divides the model between core
-and host."""
+"""From a file to a plan: one import, one run over the samples, and the walk that divides the model between
+core and host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import onnx
 from systolith.compiler.base.errors import CompileError, InputError, UnsupportedError
 from systolith.compiler.base.model import Model, Node
 from systolith.compiler.frontend import Walk, walk
-from systolith.compiler.loading import Given, Loaded, load
+from systolith.compiler.loading import Given, Loaded, followed, load, retyped
 from systolith.compiler.macs import node_macs
 from systolith.compiler.oracle import quantised_part
 from systolith.compiler.passes.bound_states import BoundStates, bind_states
@@ -250,7 +250,7 @@ def prepare(
     source: str | Path | onnx.ModelProto,
     samples: Mapping[str, np.ndarray] | None = None,
     *,
-    given: Given = Given(),
+    given: Given | None = None,
     states: Mapping[str, str] | None = None,
     ranges: str = "minmax",
     percentile: float = 100.0,
@@ -310,7 +310,8 @@ def _in_core_operators(model: Model) -> tuple[Model, tuple[str, ...], dict[str, 
     new nodes those that they stand for."""
     model, notes = maps_to_arrays(model)
     model, origins = expand_linear_ml(model)
-    model, unrolled = unroll_cells(plain(model))
+    dressed = plain(model)
+    model, unrolled = unroll_cells(dressed if dressed is model else followed(retyped(dressed)))
     return model, notes, origins | unrolled
 
 
@@ -367,7 +368,7 @@ def partition_model(
     hidden_bits: int | None = None,
     percentile: float = 100.0,
     *,
-    given: Given = Given(),
+    given: Given | None = None,
     ranges: str | None = None,
     arch: ArchConfig | None = None,
     unobserved: bool = False,

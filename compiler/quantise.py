@@ -1,5 +1,5 @@
-"""The quantiser's observations: one run of the model over the samples in ONNX Runtime, of which ranges, shapes
-and cell states are kept, and no tensor is held.
+"""The quantiser's observations: one run of the model over the samples in ONNX Runtime, of which ranges,
+shapes and cell states are kept, and no tensor is held.
 
 What int8 covers of a tensor is its whole range (``minmax``), a percentile of its values, or the range that
 loses the least energy to rounding and saturation together (``mse``).

@@ -1,8 +1,8 @@
 """What a core gains from a region, and what does not fit it.
 
-A region costs the transfers of what it reads and gives; what it saves is the host's time for its nodes. One that
-costs more than it saves stays where its neighbours are. A single node that does not fit a core, even cut into
-the smallest pieces, runs on the host like any other that the core cannot run.
+A region costs the transfers of what it reads and gives; what it saves is the host's time for its nodes. One
+that costs more than it saves stays where its neighbours are. A single node that does not fit a core, even cut
+into the smallest pieces, runs on the host like any other that the core cannot run.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def _moved(walked: Walk, losers: Iterable[tuple[list[QNode], float]]) -> dict[st
             for name in node.sources:
                 going.add(name)
                 reasons[name] = (
-                    f"it stays with its neighbours on the host: {size:,} bytes to and from the core would cost "
-                    "more than they save"
+                    f"it stays with its neighbours on the host: {size:,} bytes to and from the core would "
+                    "cost more than they save"
                 )
     outside = {
         name
@@ -78,8 +78,8 @@ def _moved(walked: Walk, losers: Iterable[tuple[list[QNode], float]]) -> dict[st
 def unfitting(
     walked: Walk, arch: ArchConfig, known: dict[str, CompileError | None]
 ) -> dict[str, CompileError]:
-    """Nodes of the model that do not fit a core even alone -> why; `known` keeps what was found before, by the
-    node's result."""
+    """Nodes of the model that do not fit a core even alone -> why; `known` keeps what was found before, by
+    the node's result."""
     found: dict[str, CompileError] = {}
     for node in walked.nodes:
         size = sum(_bytes(walked, name) for name in {*node.inputs, node.output})

@@ -12,7 +12,6 @@ import pytest
 
 from systolith import api
 from systolith.boards.board import BOARDS
-from systolith.compiler.importer import load_model
 from systolith.compiler.partition import import_model
 from systolith.compiler.quantise import quantise_model
 from systolith.evidence.layerwise import OrtLayers

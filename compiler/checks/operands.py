@@ -9,41 +9,35 @@ import onnx
 from systolith.compiler.base.errors import ModelError
 from systolith.compiler.base.limits import shape_text
 
-__all__ = ["check_convolutions", "part_of"]
+__all__ = ["check_convolutions"]
+
+#: Which operand holds the weights.
+_WEIGHTS = {"Conv": 1, "QLinearConv": 3}
 
 
-def check_convolutions(
-    model: onnx.ModelProto, expanded: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...] | None]
-) -> None:
+def check_convolutions(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
     """Refuse a Conv or QLinearConv whose weights do not fit its input, group or kernel.
 
     Parameters
     ----------
-    expanded : the model without QLinear operators
-    shapes   : of every tensor of it that is no constant; None where not all of it is known
+    shapes : of every tensor that is no constant; None where not all of it is known
 
     Raises
     ------
-    ModelError   Naming the node of the model.
+    ModelError   Naming the node.
     """
-    known = {tensor.name: tuple(tensor.dims) for tensor in expanded.graph.initializer}
+    known = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     known |= {name: shape for name, shape in shapes.items() if shape is not None}
-    for node in expanded.graph.node:
-        x, w = (known.get(name) for name in (*node.input, "", "")[:2])
-        if node.op_type != "Conv" or node.domain not in ("", "ai.onnx") or x is None or w is None:
+    for node in model.graph.node:
+        at = _WEIGHTS.get(node.op_type)
+        if at is None or node.domain not in ("", "ai.onnx") or len(node.input) <= at:
+            continue
+        x, w = known.get(node.input[0]), known.get(node.input[at])
+        if x is None or w is None:
             continue
         wrong = _wrong(node, x, w)
         if wrong:
-            label = part_of(model, node.name) or node.name
-            raise ModelError("import", label, f"Conv: {wrong}", "correct its operands or attributes")
-
-
-def part_of(model: onnx.ModelProto, name: str) -> str:
-    """The node of the model that a node made of it stands for; '' where there is none."""
-    names = {node.name for node in model.graph.node}
-    while name and name not in names:
-        name = name.rpartition("/")[0]
-    return name
+            raise ModelError("import", node.name, f"Conv: {wrong}", "correct its operands or attributes")
 
 
 def _wrong(node: onnx.NodeProto, x: tuple[int, ...], w: tuple[int, ...]) -> str:

@@ -8,15 +8,14 @@ from collections.abc import Iterable, Mapping
 
 import onnx
 
-from systolith.compiler.base.errors import CompileError, ModelError, TensorError
+from systolith.compiler.base.errors import CompileError, TensorError
 from systolith.compiler.base.limits import MAX_ELEMENTS, MAX_TOTAL, shape_text, too_large
 from systolith.compiler.base.model import TensorType, type_of
 from systolith.compiler.base.proto import opset_of
 from systolith.compiler.checks.constants import type_name
-from systolith.compiler.checks.operands import check_convolutions, part_of
+from systolith.compiler.checks.operands import check_convolutions
 from systolith.compiler.checks.structure import blame
 from systolith.compiler.ops.lookup import evaluate
-from systolith.compiler.passes.qlinear import expand_qlinear
 
 __all__ = ["check_shapes", "inferred_types", "known_shape", "typed_values"]
 
@@ -36,11 +35,11 @@ def check_shapes(model: onnx.ModelProto) -> None:
     _check_sizes(model.graph.input)
     plain = _expanded(model)
     # First what tells most: a wrong kernel or group shows as a wrong shape somewhere behind it.
-    loose = _by_name(_inferred(model, plain, strict=False))
-    check_convolutions(model, plain, {name: known_shape(value) for name, value in loose.items()})
+    loose = _by_name(_inferred(plain, strict=False))
+    check_convolutions(model, {name: known_shape(value) for name, value in loose.items()})
     _check_sizes(loose.values())
     # Then as it is: once constants are folded, nobody checks the operands of the nodes that gave them.
-    _inferred(model, plain)
+    _inferred(plain)
     found = typed_values(model)
     for value in (*model.graph.value_info, *model.graph.output):
         declared, inferred = _element(value), _element(found.get(value.name))
@@ -121,7 +120,7 @@ def typed_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     """
     known = _expanded(model)
     _fold_extents(known)
-    graph = _inferred(model, known)
+    graph = _inferred(known)
     hints = _hints(model, _by_name(graph))
     if hints:
         # What onnx cannot tell is taken from the model; the rest follows from it.
@@ -133,7 +132,7 @@ def typed_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
                 outputs[value.name].CopyFrom(value)
             elif value.name in made and value.name not in kept:
                 known.graph.value_info.append(value)
-        graph = _inferred(model, known)
+        graph = _inferred(known)
     constants = {
         tensor.name: onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         for tensor in graph.initializer
@@ -165,7 +164,7 @@ def _by_name(graph: onnx.GraphProto) -> dict[str, onnx.ValueInfoProto]:
 
 
 def _expanded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without what onnx can infer anew, and with Microsoft's operators as what they stand for."""
+    """A copy without what onnx can infer anew."""
     known = onnx.ModelProto()
     known.CopyFrom(model)
     _forget_hints(known)
@@ -174,11 +173,6 @@ def _expanded(model: onnx.ModelProto) -> onnx.ModelProto:
     outputs = [value for value in known.graph.output if value.name not in inputs]
     del known.graph.output[:]
     known.graph.output.extend(outputs)
-    try:
-        known = expand_qlinear(known)
-    except CompileError:
-        # The import refuses that node, or the host takes it.
-        pass
     for tensor in known.graph.initializer:
         # What may say a shape is kept; weights would only be copied back and forth.
         if math.prod(tensor.dims) > _EXTENTS:
@@ -188,21 +182,15 @@ def _expanded(model: onnx.ModelProto) -> onnx.ModelProto:
     return known
 
 
-def _inferred(model: onnx.ModelProto, known: onnx.ModelProto, strict: bool = True) -> onnx.GraphProto:
-    """The graph of `known` with types and shapes; errors name nodes of `model`, of which it was made."""
+def _inferred(known: onnx.ModelProto, strict: bool = True) -> onnx.GraphProto:
+    """The graph with types and shapes."""
     try:
         result = onnx.shape_inference.infer_shapes(
             known, check_type=strict, strict_mode=strict, data_prop=True
         )
     except Exception as error:
-        raise _named(model, blame(str(error), "correct the operands of that node")) from error
+        raise blame(str(error), "correct the operands of that node") from error
     return result.graph
-
-
-def _named(model: onnx.ModelProto, error: ModelError) -> ModelError:
-    """The error with a node of the model, where it names one that stands for a part of it."""
-    name = part_of(model, error.node)
-    return type(error)(error.stage, name or error.node, error.reason, error.hint)
 
 
 def _forget_hints(model: onnx.ModelProto) -> None:

@@ -78,8 +78,8 @@ def convert_comparison(builder: Builder, node: NodeView) -> Value:
             raise UnsupportedError(
                 "import",
                 node.name,
-                f"{node.op_type} compares a tensor of the host with another, and rounding either to int8 could "
-                "change the answer",
+                f"{node.op_type} compares a tensor of the host with another, and rounding either to int8 "
+                "could change the answer",
                 "compare with a constant",
             )
     node = node.settled()

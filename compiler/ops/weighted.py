@@ -18,8 +18,8 @@ from systolith.spec import numerics
 __all__ = ["Linear", "int8_weights", "per_channel", "scalar_requant"]
 
 _LIMIT = 1 << 31
-#: Beyond it a bias leaves too little of 32 bits to its sums. A result that int8 can hold is at most 256 of its
-#: steps, so in units of a bias of this size a step has 2**20 units at least.
+#: Beyond it a bias leaves too little of 32 bits to its sums. A result that int8 can hold is at most 256 of
+#: its steps, so in units of a bias of this size a step has 2**20 units at least.
 _LARGEST_BIAS = 1 << 28
 
 

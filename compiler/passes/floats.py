@@ -1,4 +1,5 @@
-"""Floats of other widths (float16, float64, bfloat16) as float32 inside, and as they are at the model's ends."""
+"""Floats of other widths (float16, float64, bfloat16) as float32 inside, and as they are at the model's
+ends."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ _TYPED = ("dtype", "to")
 
 
 def single_precision(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Compute in float32 what the model computes in another float; inputs and outputs keep their types, with a
-    Cast behind or in front of each."""
+    """Compute in float32 what the model computes in another float; inputs and outputs keep their types, with
+    a Cast behind or in front of each."""
     if not _has_others(model):
         return model
     # A float16 or float64 model may name these types only where they stand, or rely on them through

@@ -1,4 +1,5 @@
-"""Old files in today's dress: constants that are inputs too, operators of opsets before 7, no opset at all."""
+"""Old files in today's dress: constants that are inputs too, operators of opsets before 7, no opset at
+all."""
 
 from __future__ import annotations
 
