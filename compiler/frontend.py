@@ -17,6 +17,7 @@ from systolith.compiler import qdq
 from systolith.compiler.base.errors import CompileError, ModelError, QuantiseError, UnsupportedError
 from systolith.compiler.base.formats import Format
 from systolith.compiler.base.model import Model, Node
+from systolith.compiler.macs import COUNTED
 from systolith.compiler.ops.lookup import evaluate
 from systolith.compiler.ops.recurrent import CELL_RANGE, HIDDEN_BITS
 from systolith.compiler.ops.registry import NodeView, rule_of, unsupported
@@ -272,7 +273,8 @@ class _Walker:
             return self.observed.formats.get(name)
         if not isinstance(value, Pending) or value.linear is None:
             return None
-        # A weighted sum between int8 operands whose QuantizeLinear an exporter left out.
+        # A sum of products whose QuantizeLinear an exporter left out: what the core is for. Anything else
+        # that states no format stays in float, on the host.
         if name not in self.observed.formats:
             self.wanting.add(name)
         return self.observed.formats.get(name)
@@ -317,6 +319,13 @@ class _Walker:
             return self._tried(lambda: self._to_host(node, self.on_host[node.name]), node)
         state = len(self.builder.nodes), len(self.builder.tensors), len(self.builder.known)
         self.journal = {}
+        if self.in_float and self._better_in_float(node, values):
+            error = UnsupportedError(
+                "import",
+                node.name,
+                "it computes from results of the host alone, where in float it costs no accuracy",
+            )
+            return self._tried(lambda: self._to_host(node, error), node)
         try:
             results = self._on_core(node, values)
         except ModelError:
@@ -337,6 +346,17 @@ class _Walker:
                 if not self._tried(lambda name=name: self._share(name), node):
                     return False
         return True
+
+    def _better_in_float(self, node: Node, values: tuple[Value | None, ...]) -> bool:
+        """Whether a node without products reads nothing but results of the host."""
+        rule = rule_of(node)
+        moves = rule is not None and rule.moves and node.op_type != "Concat"
+        if rule is None or moves or node.op_type in COUNTED or node.op_type == "Scan":
+            return False
+        computed = [value for value in values if value is not None and not isinstance(value, Const)]
+        return bool(computed) and all(
+            isinstance(value, FloatInput) and value.name not in self.model.inputs for value in computed
+        )
 
     def _share(self, name: str) -> None:
         """What several read becomes integers once, for all of them."""
