@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import onnx
 
 from systolith.compiler import qdq
 from systolith.compiler.base.errors import CompileError, ModelError, QuantiseError, UnsupportedError
@@ -34,6 +33,7 @@ from systolith.compiler.ops.values import (
 )
 from systolith.compiler.quantise import Observed
 from systolith.reference.graph import QNode, QTensor
+from systolith.spec.boundary import BOUNDARY
 
 __all__ = ["Marks", "Walk", "walk"]
 
@@ -199,7 +199,7 @@ class _Walker:
             self._enter_integers(name, shape, _INTEGERS[dtype])
         elif dtype.kind == "f":
             self.builder.shapes[name] = shape
-            self.values[name] = FloatInput(name, shape)
+            self.values[name] = FloatInput(name, shape, dtype=dtype.name)
         else:
             self.values[name] = Opaque(
                 name, f"{what} {name!r} has type {dtype.name}, which the core does not read", shape
@@ -556,7 +556,5 @@ class _Walker:
         )
 
     def _type_outside(self, name: str) -> str:
-        known = self.model.type_of(name)
-        if known.element == onnx.TensorProto.UNDEFINED or known.dtype is None:
-            return "float32"
-        return known.dtype.name
+        known = self.model.type_of(name).dtype
+        return known.name if known is not None and known.name in BOUNDARY else "float32"

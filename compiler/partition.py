@@ -179,10 +179,14 @@ class Prepared:
         place = {name: index for index, name in enumerate(self.model.outputs)}
         outputs.sort(key=lambda name: place.get(name, len(place)))
         inside = {name for node in region.nodes for name in (*node.inputs, node.output)}
+        nodes = tuple(
+            replace(node, sources=tuple(dict.fromkeys(map(self.origin, node.sources))))
+            for node in region.nodes
+        )
         graph = QGraph(
             name=self.model.name or "model",
             tensors={name: walked.tensors[name] for name in walked.tensors if name in inside},
-            nodes=region.nodes,
+            nodes=nodes,
             inputs=tuple(sorted(reads, key=lambda name: order[name])),
             outputs=tuple(outputs),
         )

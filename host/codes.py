@@ -6,7 +6,12 @@ from typing import Protocol
 
 import numpy as np
 
+from systolith.spec.boundary import SCALED
+
 __all__ = ["Quantised", "dequantise", "quantise"]
+
+#: Above it a number that stands for a bool is true.
+_HALF = 0.5
 
 
 class Quantised(Protocol):
@@ -27,8 +32,9 @@ class Quantised(Protocol):
 
 
 def quantise(value: np.ndarray, io: Quantised) -> np.ndarray:
-    """int8 for the core: ONNX QuantizeLinear for float32, minus 128 for uint8, unchanged for int8."""
-    if io.dtype == "float32":
+    """int8 for the core: ONNX's QuantizeLinear for a float or a bool, minus 128 for uint8, unchanged for
+    int8."""
+    if io.dtype in SCALED:
         # A quotient past float32's range is infinite, and saturates like every other that is too large.
         with np.errstate(over="ignore"):
             scaled = (
@@ -43,8 +49,13 @@ def quantise(value: np.ndarray, io: Quantised) -> np.ndarray:
 
 def dequantise(q: np.ndarray, io: Quantised) -> np.ndarray:
     """The inverse, in the model's own type."""
-    if io.dtype == "float32":
-        return (q.astype(np.int32) - io.zero_point).astype(np.float32) * np.float32(io.scale)
+    if io.dtype in SCALED:
+        real = (q.astype(np.int32) - io.zero_point).astype(np.float32) * np.float32(io.scale)
+        if io.dtype == "bool":
+            return real > _HALF
+        # A result past the range of float16 is infinite there, as a Cast gives it.
+        with np.errstate(over="ignore"):
+            return real.astype(io.dtype, copy=False)
     if io.dtype == "uint8":
         return (q.astype(np.int16) + 128).astype(np.uint8)
     return q

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from systolith.spec.arch import ArchConfig
+from systolith.spec.boundary import BOUNDARY
 from systolith.spec.isa import Isa, isa_for
 from systolith.spec.manifest import IoTensor, LayerInfo, StateInfo
 from systolith.spec.plan import CoreStep, HostNode, Port
@@ -55,7 +56,7 @@ _IO: Rule = mapping(
     {
         "name": _NAME,
         "shape": sequence(integer(1, (1 << 31) - 1), 16),
-        "dtype": one_of("float32", "int8", "uint8"),
+        "dtype": one_of(*BOUNDARY),
         "scale": number(_FLOAT32_LEAST, _FLOAT32_MOST),
         "zero_point": integer(-128, 127),
         "offset": _WORD,

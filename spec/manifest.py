@@ -14,7 +14,7 @@ class IoTensor:
 
     Parameters
     ----------
-    name, dtype, shape : the model's own; dtype is a NumPy name: 'float32', 'int8' or 'uint8'
+    name, dtype, shape : the model's own; dtype is a name of `boundary.BOUNDARY`
     scale, zero_point  : those of the int8 value on the core: real = scale * (q - zero_point)
     offset             : first byte in the DATA region
     order              : memory order of the axes, outermost first; the tensor is stored densely as int8 in

@@ -29,7 +29,8 @@ _SIGNS = {
 #: What the sum of two bools must be.
 _SUMS = {"And": lambda s: s == 2, "Or": lambda s: s >= 1, "Xor": lambda s: s == 1}
 _CODES = np.arange(256).astype(np.uint8).view(np.int8).astype(np.int64)
-_FLOAT, _BOOL = 1, 9
+#: ONNX's numbers of float32, float16 and float64; of bool.
+_FLOATS, _BOOL = (1, 10, 11), 9
 
 
 def _bool_of(builder: Builder, node: NodeView, op: Add, names: tuple[str, str]) -> Func:
@@ -121,14 +122,14 @@ def convert_not(builder: Builder, node: NodeView) -> Value:
 
 def float_or_bool(node: NodeView) -> bool:
     """a computed tensor may only be cast between float and bool."""
-    return node.attrs["to"] in (_FLOAT, _BOOL) and not isinstance(node.values[0], Quant)
+    return node.attrs["to"] in (*_FLOATS, _BOOL) and not isinstance(node.values[0], Quant)
 
 
 @register("Cast", attributes=("saturate", "to"), constraints=(float_or_bool,))
 def convert_cast(builder: Builder, node: NodeView) -> Value:
     """The value itself; as a bool, whether it is not zero."""
     value = node.values[0]
-    if node.attrs["to"] == _FLOAT:
+    if node.attrs["to"] in _FLOATS:
         return replace(value)
     value = value if isinstance(value, Func) else operand(node, 0)
     sources = (*value.sources, node.name)

@@ -77,12 +77,13 @@ class Const:
 
 @dataclass(frozen=True, eq=False)
 class FloatInput:
-    """A float input of the model that waits for its QuantizeLinear; `then` as in `Pending`, each with its
-    node's name in front."""
+    """A float tensor of the host that waits for its QuantizeLinear; `then` as in `Pending`, each with its
+    node's name in front; `dtype` is NumPy's name of the host's type."""
 
     name: str
     shape: tuple[int, ...]
     then: tuple[tuple[str, Op, tuple[int, ...], str], ...] = ()
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,7 +290,7 @@ class Builder:
                 shape=self.shapes[value.name],
                 scale=float(scale),
                 zero_point=zero,
-                dtype="float32",
+                dtype=value.dtype,
             )
         elif (known.scale, known.zero_point) != (float(scale), zero):
             raise QuantiseError(
