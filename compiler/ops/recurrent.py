@@ -46,6 +46,8 @@ _PLANES = 4
 #: How much coarser than int8 allows the state's weights may become before the input's get another product: a
 #: third of a bit.
 _COARSER = 1.25
+#: How often the steps of weights may grow, by half each time; a quarter of int8's resolution is the least.
+_TRIES = 5
 _KINDS = {"LSTM": Cell.LSTM, "GRU": Cell.GRU, "RNN": Cell.RNN}
 _ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 
@@ -275,25 +277,32 @@ def quantised_layer(
             np.ceil(np.median(of_input[both] / of_state[both]) / _COARSER) if both.any() else 1, 1, _PLANES
         )
     )
-    scale = np.maximum(of_input / planes, of_state) / 127
-    scale[scale == 0] = 1.0 / (1 << 20)
-    try:
-        pairs = [numerics.approximate_scale(float(s) * 2.0**cells.GATE.frac / unit) for s in scale.ravel()]
-    except numerics.ScaleError as error:
-        raise QuantiseError(
-            "quantise", name, str(error), "train the model with weights of ordinary size"
-        ) from error
-    integers = np.rint(bias / scale * unit)
-    weights, recurrent = np.rint(weights / scale[..., None]), np.rint(recurrent / scale[..., None])
-    # Whatever the operands are, in any order of the sums, and with the input's zero point still in them.
-    most = np.abs(integers) + unit * (256 * np.abs(weights).sum(axis=2) + 128 * np.abs(recurrent).sum(axis=2))
-    if most.max() >= 1 << 31:
+    coarser = np.ones(of_state.shape)
+    # Where an accumulator could exceed 32 bits, the weights of that gate take coarser steps.
+    for _ in range(_TRIES):
+        scale = np.maximum(of_input / planes, of_state) / 127 * coarser
+        scale[scale == 0] = 1.0 / (1 << 20)
+        integers = np.rint(bias / scale * unit)
+        of_x, of_h = np.rint(weights / scale[..., None]), np.rint(recurrent / scale[..., None])
+        # Whatever the operands are, in any order of the sums, and with the input's zero point still in them.
+        most = np.abs(integers) + unit * (256 * np.abs(of_x).sum(axis=2) + 128 * np.abs(of_h).sum(axis=2))
+        if most.max() < 1 << 31:
+            break
+        coarser = np.where(most < 1 << 31, coarser, coarser * 1.5)
+    else:
         raise QuantiseError(
             "quantise",
             name,
             "an accumulator could exceed 32 bits",
             "choose a hidden state of 8 bits" if wide else "split the layer",
         )
+    weights, recurrent = of_x, of_h
+    try:
+        pairs = [numerics.approximate_scale(float(s) * 2.0**cells.GATE.frac / unit) for s in scale.ravel()]
+    except numerics.ScaleError as error:
+        raise QuantiseError(
+            "quantise", name, str(error), "train the model with weights of ordinary size"
+        ) from error
     hidden = np.zeros((batch, units)) if hidden is None else hidden
     shift = 0
     if kind is Cell.LSTM:
