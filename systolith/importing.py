@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
@@ -11,17 +12,26 @@ from systolith.arrays import ApiError, load_arrays
 from systolith.options import Importing
 from systolith.reference.graph import QGraph
 from systolith.reference.plan import Plan
+from systolith.spec.arch import ArchConfig
+from systolith.spec.errors import SystolithError
+from systolith.spec.ranges import FAR
 
 if TYPE_CHECKING:
     import onnx
 
+    from systolith.evidence.fidelity import Fidelity
+
 __all__ = [
+    "AccuracyError",
+    "FarFromFloatWarning",
+    "HostOnlyError",
+    "Imported",
     "Model",
     "ModelFile",
     "Progress",
     "absence",
+    "check_core",
     "existing",
-    "fidelity",
     "import_file",
     "imported",
     "tell",
@@ -33,6 +43,18 @@ ModelFile: TypeAlias = Union[str, Path, "onnx.ModelProto"]
 Model: TypeAlias = Union[str, Path, "onnx.ModelProto", QGraph, Plan]
 #: Called with one line of text at each stage; None is silent.
 Progress: TypeAlias = Callable[[str], None] | None
+
+
+class AccuracyError(SystolithError):
+    """Outputs are further from float than the caller allows."""
+
+
+class HostOnlyError(SystolithError):
+    """The core would run nothing of the model."""
+
+
+class FarFromFloatWarning(UserWarning):
+    """An output is so far from float that it may be useless."""
 
 
 def tell(progress: Progress, text: str) -> None:
@@ -80,62 +102,136 @@ def _loaded(model: object) -> onnx.ModelProto:
     return model
 
 
-def import_file(model: ModelFile, importing: Importing, progress: Progress = None) -> Plan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """A model that was imported.
+
+    Parameters
+    ----------
+    plan     : steps of the core and of the host
+    fidelity : how far the plan is from the float model; None where there is none to compare with
+    notes    : what was fixed of the model, one line each
+    """
+
+    plan: Plan
+    fidelity: Fidelity | None = None
+    notes: tuple[str, ...] = ()
+
+
+def import_file(
+    model: ModelFile,
+    importing: Importing,
+    progress: Progress = None,
+    arch: ArchConfig | None = None,
+    unobserved: bool = False,
+) -> Imported:
     """An ONNX file as a plan: steps of the core, each a quantised graph, and steps of the host.
 
     A file's own name names the model: exporters give every graph the same.
 
+    Parameters
+    ----------
+    arch       : whose size and speed decide what the core runs; None: all that some core could
+    unobserved : accept a float model without calibration data, and draw formats
+
     Raises
     ------
     ApiError       If the file does not exist, or `importing` says what the model does not allow.
+    AccuracyError  If an output is further from float than `importing` allows.
     CompileError   If the model is refused; from the compiler, naming the node.
     """
-    from systolith.compiler.partition import partition_model
+    from systolith.compiler.loading import Given
+    from systolith.compiler.partition import prepare
     from systolith.evidence.fidelity import chosen_hidden, has_recurrent_layers
+    from systolith.evidence.precision import accurate_plan
 
     path, data = existing(model), load_arrays(importing.calib, "calibration data")
-    states, percentile = importing.states, importing.percentile
-    if importing.hidden == "auto":
-        if data is None:
-            raise ApiError(
-                "hidden 'auto' compares with the float model on calibration data: give a float model and "
-                "that data, or 8 or 16"
-            )
-        chosen = chosen_hidden(path, data, states, percentile, lambda text: tell(progress, text))
-        return _titled(chosen, path)
-    bits = int(importing.hidden)
-    plan = partition_model(path, data, states, bits, percentile)
-    if bits == 16 and not has_recurrent_layers(plan):
+    if importing.hidden == "auto" and data is None:
+        raise ApiError(
+            "hidden 'auto' compares with the float model on calibration data: give a float model and "
+            "that data, or 8 or 16"
+        )
+    prepared = prepare(
+        path,
+        data,
+        given=Given(
+            shapes=importing.shapes or {}, constants=importing.constants or {}, batch=importing.batch
+        ),
+        states=importing.states,
+        ranges=importing.chosen_ranges,
+        percentile=importing.percentile,
+        unobserved=unobserved,
+    )
+    for note in prepared.loaded.notes:
+        tell(progress, note)
+
+    def said(text: str) -> None:
+        tell(progress, text)
+
+    bits = None if importing.hidden is None else importing.hidden
+    if bits == "auto":
+        bits = chosen_hidden(prepared, arch, said)
+    drawn = data is None
+    if drawn or not prepared.in_float:
+        plan, found = prepared.plan(arch, None if bits is None else int(bits)), None
+    else:
+        tell(progress, "comparing with the float model")
+        chosen = None if bits is None else int(bits)
+        plan, found = accurate_plan(prepared, arch, chosen, importing.float_below, said)
+    if str(importing.hidden) == "16" and not has_recurrent_layers(plan):
         raise ApiError(
             "the model has no recurrent layer on the core, so there is no hidden state of 16 bits: leave "
             "hidden out"
         )
-    return _titled(plan, path)
+    if found is not None:
+        _check_accuracy(found, importing)
+    if isinstance(path, Path):
+        plan = replace(plan, name=path.stem)
+    return Imported(plan=plan, fidelity=found, notes=prepared.loaded.notes)
 
 
-def _titled(plan: Plan, source: Path | onnx.ModelProto) -> Plan:
-    return replace(plan, name=source.stem) if isinstance(source, Path) else plan
+def _check_accuracy(found: Fidelity, importing: Importing) -> None:
+    """Refuse or warn of outputs that are far from float."""
+    if importing.min_snr is not None and found.lowest < importing.min_snr:
+        raise AccuracyError(
+            f"{found.summary()}, and {importing.min_snr:g} dB are wanted: calibrate with more data, try "
+            "--ranges mse or --hidden 16, or allow less"
+        )
+    if found.far:
+        warnings.warn(
+            f"{found.summary()}: below {FAR:g} dB results may be useless; try --ranges mse, --hidden 16 or "
+            "other calibration data",
+            FarFromFloatWarning,
+            stacklevel=3,
+        )
 
 
-def imported(model: Model, importing: Importing, progress: Progress = None) -> Plan:
+def imported(
+    model: Model,
+    importing: Importing,
+    progress: Progress = None,
+    arch: ArchConfig | None = None,
+    unobserved: bool = False,
+) -> Imported:
     """The model, imported where it is a file."""
-    if not isinstance(model, QGraph | Plan):
-        tell(progress, f"importing {model}" if isinstance(model, str | Path) else "importing the model")
-        model = import_file(model, importing, progress)
-    return Plan.of(model)
+    if isinstance(model, QGraph | Plan):
+        return Imported(plan=Plan.of(model))
+    tell(progress, f"importing {model}" if isinstance(model, str | Path) else "importing the model")
+    return import_file(model, importing, progress, arch, unobserved)
 
 
-def fidelity(
-    model: Model, plan: Plan, importing: Importing, progress: Progress = None
-) -> dict[str, dict[str, float | None]]:
-    """Signal to noise against the float model on the calibration data; empty where there is neither."""
-    if isinstance(model, QGraph | Plan) or importing.calib is None:
-        return {}
-    from systolith.compiler.loading import load
-    from systolith.evidence.fidelity import signal_to_noise
+def check_core(plan: Plan, importing: Importing) -> None:
+    """Refuse a plan of which the core runs nothing, unless that is wanted.
 
-    calibration = load_arrays(importing.calib, "calibration data")
-    if load(existing(model), samples=calibration).quantised:
-        return {}
-    tell(progress, "comparing with the float model")
-    return signal_to_noise(model, plan, calibration, importing.states)
+    Raises
+    ------
+    HostOnlyError   Naming the first node and why it is on the host.
+    """
+    if plan.cores or importing.host_only:
+        return
+    node = next(iter(plan.host_nodes), None)
+    why = "it has no nodes" if node is None else f"node {node.name!r}: {node.reason}"
+    raise HostOnlyError(
+        f"nothing of {plan.name} can run on the core ({why}): change the model, or run it on the host alone "
+        "with --host-only"
+    )
