@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 
 from systolith.compiler.base.errors import CompileError, InputError, ModelError, UnsupportedError
+from systolith.compiler.base.proto import serialised
 from systolith.compiler.checks.shapes import typed_values
 from systolith.compiler.frontend import import_quantised
 from systolith.compiler.importer import is_quantised, load_model
@@ -29,7 +30,7 @@ from systolith.compiler.quantise import (
     unsupported_nodes,
 )
 from systolith.compiler.recurrent import set_hidden_bits
-from systolith.compiler.segments import Topology, extract, host_nodes, node_macs, serialised
+from systolith.compiler.segments import Topology, extract, host_nodes, node_macs
 from systolith.reference.graph import QGraph
 from systolith.reference.plan import CorePart, Plan
 from systolith.spec.plan import HostStep, Port

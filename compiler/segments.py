@@ -11,7 +11,7 @@ from systolith.compiler.base.proto import subgraphs
 from systolith.compiler.checks.shapes import known_shape
 from systolith.spec.plan import HostNode
 
-__all__ = ["Topology", "extract", "host_nodes", "node_macs", "serialised"]
+__all__ = ["Topology", "extract", "host_nodes", "node_macs"]
 
 #: Operators with multiply-accumulates, and which operand holds the weights.
 _WEIGHTS = {
@@ -104,11 +104,6 @@ def extract(
             waiting += topology.reads[producer]
     order = [value.name for value in topology.inputs] + list(topology.producer)
     return nodes, sorted(inputs, key=order.index)
-
-
-def serialised(model: onnx.ModelProto) -> bytes:
-    """A model's bytes: equal ones for equal models."""
-    return model.SerializeToString(deterministic=True)
 
 
 def host_nodes(

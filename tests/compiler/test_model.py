@@ -3,8 +3,11 @@
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from systolith.compiler.base.errors import ModelError
+from systolith.compiler.base.proto import serialised
 from systolith.compiler.model import Model, TensorType, array_type, make_node
 
 
@@ -70,3 +73,16 @@ def test_added_constants_are_typed_and_unread_ones_go() -> None:
     added = model.with_nodes([make_node("Add", ["x", name], ["y"], "sum")], {name: np.ones(2, np.int8)})
     assert set(added.constants) == {name}
     assert added.type_of(name) == array_type(np.ones(2, np.int8)) == TensorType(TensorProto.INT8, (2,))
+
+
+def test_a_model_larger_than_onnx_can_hold_is_refused(monkeypatch):
+    model = Model.from_proto(proto()).to_proto()
+    data = serialised(model)
+    assert data == model.SerializeToString(deterministic=True)
+    monkeypatch.setattr("systolith.compiler.base.proto.LARGEST", len(data) - 1)
+    with pytest.raises(
+        ModelError,
+        match=r"^import: node 'product': this node and those behind it on the host have constants of more "
+        r"than [\d,]+ bytes together, which a step of the host cannot hold; divide the model there, or store",
+    ):
+        serialised(model)
