@@ -121,7 +121,7 @@ def assert_same(proto, feeds, tolerance=1e-5):
     for got, expected in zip(run(result, feeds), run(proto, feeds), strict=True):
         assert got.shape == expected.shape
         assert got.dtype == expected.dtype
-        np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=tolerance)
     return model
 
 
