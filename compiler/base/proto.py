@@ -55,6 +55,7 @@ def serialised(model: onnx.ModelProto) -> bytes:
     ------
     ModelError   If they are more than `LARGEST`.
     """
+    data: bytes | None
     try:
         data = model.SerializeToString(deterministic=True)
     except EncodeError:
