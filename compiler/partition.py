@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 
 from systolith.compiler.base.errors import CompileError, InputError, UnsupportedError
+from systolith.compiler.base.formats import Format
 from systolith.compiler.base.model import Model, Node
+from systolith.compiler.base.proto import serialised
 from systolith.compiler.frontend import Walk, walk
 from systolith.compiler.loading import Given, Loaded, followed, load, retyped
 from systolith.compiler.macs import node_macs
@@ -24,7 +26,7 @@ from systolith.compiler.passes.fuse_tables import fuse_tables
 from systolith.compiler.passes.linear_ml import expand_linear_ml
 from systolith.compiler.passes.maps import maps_to_arrays
 from systolith.compiler.passes.streaming import carry_states
-from systolith.compiler.passes.unroll_cells import unroll_cells
+from systolith.compiler.passes.unroll_cells import alike, unroll_cells
 from systolith.compiler.quantise import Observed, observe
 from systolith.compiler.regions import CoreRegion, HostRegion, Region, schedule
 from systolith.compiler.samples import calibration_samples, drawn_samples
@@ -247,7 +249,7 @@ class Prepared:
 
 
 def _serialised(model: Model | None) -> bytes:
-    return b"" if model is None else model.to_proto().SerializeToString(deterministic=True)
+    return b"" if model is None else serialised(model.to_proto())
 
 
 def prepare(
@@ -278,7 +280,7 @@ def prepare(
     CompileError   One sentence that names the culprit.
     """
     loaded = load(source, given, samples)
-    whole, notes, origins = _in_core_operators(loaded.model)
+    whole, notes, origins = _in_core_operators(loaded.model, loaded.quantised)
     loaded = replace(loaded, notes=(*loaded.notes, *notes))
     bound = bind_states(whole, states) if states else None
     divided = whole if bound is None else bound.model
@@ -295,7 +297,9 @@ def prepare(
         observed = _unstated(divided, taken)
     else:
         _check_weights(whole)
-        observed = observe(whole, taken, ranges=ranges, percentile=percentile)
+        observed = _united(
+            observe(whole, taken, ranges=ranges, percentile=percentile), alike(whole, origins)
+        )
     # The run told shapes that no inference knew, so more is constant now.
     divided = known_types(divided, observed.types)
     return Prepared(
@@ -309,14 +313,32 @@ def prepare(
     )
 
 
-def _in_core_operators(model: Model) -> tuple[Model, tuple[str, ...], dict[str, str]]:
+def _in_core_operators(model: Model, quantised: bool) -> tuple[Model, tuple[str, ...], dict[str, str]]:
     """The model in operators that have a rule, as far as such exist; what the user should know of it; and for
     new nodes those that they stand for."""
     model, notes = maps_to_arrays(model)
     model, origins = expand_linear_ml(model)
     dressed = plain(model)
-    model, unrolled = unroll_cells(dressed if dressed is model else followed(retyped(dressed)))
+    model = dressed if dressed is model else followed(retyped(dressed))
+    if quantised:
+        # The tensors inside a cell would state no format.
+        return model, notes, origins
+    model, unrolled = unroll_cells(model)
     return model, notes, origins | unrolled
+
+
+def _united(observed: Observed, groups: Sequence[Sequence[str]]) -> Observed:
+    """One format for all tensors of a group."""
+    formats = dict(observed.formats)
+    for group in groups:
+        known = [formats[name] for name in group if name in formats]
+        if known:
+            joint = Format.covering(
+                min((-128 - each.zero) * each.scale for each in known),
+                max((127 - each.zero) * each.scale for each in known),
+            )
+            formats.update((name, joint) for name in group if name in formats)
+    return replace(observed, formats=formats)
 
 
 def _unstated(model: Model, samples: Sequence[dict[str, np.ndarray]]) -> Observed:
@@ -413,6 +435,6 @@ def import_model(
 def _port(model: Model, name: str) -> Port:
     known = model.type_of(name)
     if name in model.odd:
-        return Port(name=name, shape=None, dtype="object")
+        return Port(name=name, shape=None, dtype="sequence")
     dtype = known.dtype or np.dtype(np.float32)
     return Port(name=name, shape=known.extents, dtype=dtype.name)

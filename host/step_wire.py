@@ -23,8 +23,8 @@ __all__ = ["WireError", "receive", "send"]
 
 _LENGTH = struct.Struct("<I")
 _HEADER_BYTES = 1 << 24
-#: Most bytes of one message's arrays that are accepted.
-_MOST_BYTES = 1 << 30
+#: Most bytes of one message's arrays that are accepted, and of its extra bytes, a whole model of ONNX.
+_MOST_BYTES, _MOST_EXTRA = 1 << 30, (1 << 31) - 1
 #: In the place of an element type: texts, which travel as JSON, and a sequence of the arrays that follow.
 _TEXTS, _SEQUENCE = "object", "sequence"
 #: Element types by name.
@@ -60,7 +60,10 @@ def send(channel: socket.socket, header: Mapping[str, Any], values: Values, extr
             buffers.append(data)
     text = json.dumps({**header, "arrays": described, "extra": len(extra)}).encode()
     try:
-        channel.sendall(b"".join([_LENGTH.pack(len(text)), text, *buffers]))
+        # One after another: together they would be a second copy of a model.
+        channel.sendall(_LENGTH.pack(len(text)) + text)
+        for buffer in buffers:
+            channel.sendall(buffer)
     except TimeoutError:
         raise
     except OSError as error:
@@ -86,8 +89,10 @@ def receive(
         raise WireError("the header is too long")
     header = json.loads(_exactly(channel, length, deadline))
     described, extra = header.pop("arrays"), header.pop("extra")
-    if not 0 <= extra + sum(size for *_, size in described) <= _MOST_BYTES:
+    if not 0 <= sum(size for *_, size in described) <= _MOST_BYTES:
         raise WireError(f"the arrays have more than {_MOST_BYTES:,} bytes")
+    if not 0 <= extra <= _MOST_EXTRA:
+        raise WireError(f"the model has more than {_MOST_EXTRA:,} bytes")
     rest = _exactly(channel, extra, deadline)
     values: dict[str, Value] = {}
     entries = iter(described)

@@ -85,6 +85,12 @@ class _Server:
             size = min(size, hard)
         resource.setrlimit(resource.RLIMIT_AS, (size, hard))
 
+    @staticmethod
+    def lift() -> None:
+        """No limit until the next request, which says how much its own values take."""
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+
 
 def _address_space() -> int:
     """Bytes of this process's address space; 0 where the system does not tell."""
@@ -171,6 +177,7 @@ def main() -> None:
         except WireError as error:
             send(channel, {"error": str(error), "refused": True}, {})
         signal.setitimer(signal.ITIMER_REAL, 0)
+        server.lift()
 
 
 if __name__ == "__main__":

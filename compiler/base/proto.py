@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
+from google.protobuf.message import EncodeError
 
-__all__ = ["constants_of", "graphs_of", "opset_of", "subgraphs"]
+from systolith.compiler.base.errors import ModelError
+
+__all__ = ["LARGEST", "constants_of", "graphs_of", "opset_of", "serialised", "subgraphs"]
+
+#: Bytes that a serialised model may have.
+LARGEST = (1 << 31) - 1
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -40,3 +46,27 @@ def constants_of(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto
                 if attribute.HasField("t"):
                     yield attribute.t.name or label, attribute.t
                 yield from ((tensor.name or label, tensor) for tensor in attribute.tensors)
+
+
+def serialised(model: onnx.ModelProto) -> bytes:
+    """A model's bytes, equal ones for equal models.
+
+    Raises
+    ------
+    ModelError   If they are more than `LARGEST`.
+    """
+    data: bytes | None
+    try:
+        data = model.SerializeToString(deterministic=True)
+    except EncodeError:
+        data = None
+    if data is None or len(data) > LARGEST:
+        nodes = model.graph.node
+        raise ModelError(
+            "import",
+            nodes[0].name if nodes else "",
+            "this node and those behind it on the host have constants of more than "
+            f"{LARGEST:,} bytes together, which a step of the host cannot hold",
+            "divide the model there, or store the constants in fewer bits",
+        )
+    return data

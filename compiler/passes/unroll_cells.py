@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from systolith.compiler.passes.cell_steps import Direction, Steps, node_count, u
 from systolith.compiler.passes.emitter import Emitter
 from systolith.compiler.passes.gate_functions import gate_functions
 
-__all__ = ["MOST_NODES", "unroll_cells"]
+__all__ = ["MOST_NODES", "alike", "unroll_cells"]
 
 #: A recurrent node that would become more nodes stays as it is; 64 steps and more of every cell fit.
 MOST_NODES = 1536
@@ -25,6 +26,8 @@ _STANDARD = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "R
 _DIRECTIONS = {b"forward": (False,), b"reverse": (True,), b"bidirectional": (False, True)}
 #: Version of ONNX's operators from which on sums broadcast as NumPy's do.
 _BROADCAST = 7
+#: The part of a new name that says which step it belongs to.
+_STEP = re.compile(r"/step\d+/")
 
 
 def unroll_cells(model: Model) -> tuple[Model, dict[str, str]]:
@@ -51,6 +54,28 @@ def unroll_cells(model: Model) -> tuple[Model, dict[str, str]]:
         else:
             write()
     return (emitter.result(), emitter.origins) if emitter.origins else (model, {})
+
+
+def alike(model: Model, origins: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+    """Tensors of unrolled cells that are the same thing at each step, per thing in the order of the steps; a
+    cell has one format for each.
+
+    A few samples say little about the range of a tensor at one step, and formats that differ from step to
+    step cost a requantisation of the state at each.
+
+    Parameters
+    ----------
+    model, origins : as `unroll_cells` gives them, or with fewer nodes
+    """
+    groups: dict[tuple[str, str, str], list[tuple[int, str]]] = {}
+    for node in model.nodes:
+        origin = origins.get(node.name)
+        for name in node.outputs if origin is not None else ():
+            found = _STEP.search(name, len(origin or ""))
+            if found is not None:
+                thing = (origin or "", node.op_type, _STEP.sub("/", name))
+                groups.setdefault(thing, []).append((int(found[0][5:-1]), name))
+    return tuple(tuple(name for _, name in sorted(group)) for group in groups.values() if len(group) > 1)
 
 
 def _has_other_cell(model: Model, node: Node) -> bool:
@@ -183,7 +208,7 @@ def _results(
     wanted = [index < len(node.outputs) and bool(node.outputs[index]) for index in range(3)]
     if wanted[0]:
         rows = [
-            emitter.add("Concat", run.hidden, f"{at}steps", (steps * batch, units), axis=0)
+            emitter.add("Concat", run.hidden, f"{at}all_hidden", (steps * batch, units), axis=0)
             if steps > 1
             else run.hidden[0]
             for run, at in zip(found, labels, strict=True)

@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 from systolith.compiler.base.model import Model, TensorType
 from systolith.compiler.ops import RULES
-from systolith.compiler.passes.unroll_cells import MOST_NODES, unroll_cells
+from systolith.compiler.passes.unroll_cells import MOST_NODES, alike, unroll_cells
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 FUNCTIONS = {"LSTM": 3, "GRU": 2, "RNN": 1}
@@ -121,7 +121,7 @@ def assert_same(proto, feeds, tolerance=1e-5):
     for got, expected in zip(run(result, feeds), run(proto, feeds), strict=True):
         assert got.shape == expected.shape
         assert got.dtype == expected.dtype
-        np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=tolerance)
     return model
 
 
@@ -256,6 +256,24 @@ def test_what_is_too_long_or_of_unknown_length_stays():
     short = Model.from_proto(recurrent("GRU", 0)[0])
     unknown = short.with_nodes(short.nodes, types={"x": TensorType(TensorProto.FLOAT, (None, 2, INPUTS))})
     assert unroll_cells(unknown) == (unknown, {})
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize(("op_type", "options"), [("GRU", {"clip": 0.9}), ("LSTM", {"peepholes": True})])
+def test_what_is_the_same_at_each_step_is_known(op_type, options, direction):
+    model, _, origins = unrolled(recurrent(op_type, 0, direction=direction, states="input", **options)[0])
+    groups = alike(model, origins)
+    assert len({name for group in groups for name in group}) == sum(map(len, groups))
+    states = [f"cell/forward/step{at}/hidden" for at in range(6)]
+    if direction == "forward":
+        states = [name.replace("forward/", "") for name in states]
+    assert tuple(states) in groups
+    for group in groups:
+        assert len(group) == 6
+        assert len({model.shape_of(name) for name in group}) == 1
+        assert len({model.producer[name].op_type for name in group}) == 1
+    in_steps = {name for node in model.nodes if "/step" in node.name for name in node.outputs}
+    assert in_steps == {name for group in groups for name in group}
 
 
 def test_names_that_are_taken_give_way():

@@ -129,6 +129,7 @@ def put(path: str, value: object) -> Edit:
         ("inputs.0.shape", [1, 2, 3], "inputs and tensors describe 'x' differently"),
         ("inputs.0.dtype", "float64", "inputs and tensors describe 'x' differently"),
         ("inputs.0.shape", None, "inputs holds an input of unknown shape"),
+        ("inputs.0.dtype", "sequence", "inputs holds an input that is a sequence"),
         ("inputs.0.dtype", "float8", "inputs[0].dtype must be one of float16, float32,"),
         ("inputs.0.shape", [1, 1 << 31], "inputs[0].shape[1] must be a whole number from 0 to"),
         ("outputs.0.name", "z", "outputs holds 'z', which no step gives"),
