@@ -240,7 +240,7 @@ class Prepared:
             name=self.origin(node.name),
             op=node.op_type,
             reason=reason,
-            macs=node_macs(self.model, node) or 0,
+            macs=node_macs(self.model, node),
             elements=None if None in sizes else sum(int(np.prod(shape)) for shape in sizes),
             bytes=sum(
                 int(np.prod(walked.tensors[name].shape)) for name in crossing if name in walked.tensors
@@ -297,9 +297,7 @@ def prepare(
         observed = _unstated(divided, taken)
     else:
         _check_weights(whole)
-        observed = _united(
-            observe(whole, taken, ranges=ranges, percentile=percentile), alike(whole, origins)
-        )
+        observed = _united(observe(whole, taken, ranges=ranges, percentile=percentile), alike(whole, origins))
     # The run told shapes that no inference knew, so more is constant now.
     divided = known_types(divided, observed.types)
     return Prepared(

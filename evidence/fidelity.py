@@ -118,8 +118,8 @@ def compare(prepared: Prepared, plan: Plan) -> Fidelity | None:
 
     Signal is what ONNX Runtime gives for the float model, noise what the plan differs from it (the reference
     for core steps, ONNX Runtime for those of the host), both as energy over `SAMPLES` samples; where states
-    are bound, over the first `STREAM` samples of the stream, from which each side carries its own state. Where
-    the float model gives infinity or NaN, and in sequences of tensors, nothing counts.
+    are bound, over the first `STREAM` samples of the stream, from which each side carries its own state.
+    Where the float model gives infinity or NaN, and in sequences of tensors, nothing counts.
     """
     if not prepared.in_float or not prepared.samples:
         return None

@@ -112,20 +112,20 @@ def _candidates(prepared: Prepared, found: Fidelity, plan: Plan) -> Iterator[dic
     most = [name for name in order[:1] if found.losses[name] >= _LOSS]
     many = [name for name in order if found.losses[name] >= _LOSS]
     lost = [name for name, value in found.layers.items() if value is not None and value < _LOST]
-    on_core = {name for part in plan.cores for node in part.graph.nodes for name in node.sources}
+    layers = {node.output: node.sources for part in plan.cores for node in part.graph.nodes}
+    on_core = {name for sources in layers.values() for name in sources}
     seen: set[frozenset[str]] = set()
     for names in (most, many, lost):
-        alone = {model.producer[name].name for name in names if name in model.producer}
-        above = set(alone)
-        waiting = list(alone)
+        alone = {source for name in names for source in layers.get(name, ())}
+        above = {model.producer[name].name for name in names if name in model.producer}
+        waiting = list(above)
         for name in waiting:
             for read in model.by_name[name].reads:
                 node = model.producer.get(read)
                 if node is not None and node.name not in above:
                     above.add(node.name)
                     waiting.append(node.name)
-        for chosen in (alone, above):
-            files = {prepared.origin(name) for name in chosen} & on_core
+        for files in (alone, {prepared.origin(name) for name in above} & on_core):
             if files and frozenset(files) not in seen:
                 seen.add(frozenset(files))
                 yield {

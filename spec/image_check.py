@@ -93,7 +93,7 @@ _HOST_NODE: Rule = mapping(
         "name": _MAYBE_NAME,
         "op": _NAME,
         "reason": _MAYBE_NAME,
-        "macs": _COUNT,
+        "macs": optional(_COUNT),
         "elements": optional(_COUNT),
         "bytes": _COUNT,
     },

@@ -61,7 +61,8 @@ class HostNode:
     ----------
     name, op : the model's own
     reason   : why it is not on the core, one clause
-    macs     : multiply-accumulates of one inference
+    macs     : multiply-accumulates of one inference; ``None`` where a shape that they follow from is known
+               only once the model runs
     elements : number of elements of its results; ``None`` where their shape is known only once the model runs
     bytes    : int8 bytes that it takes from the core or gives to it
     """
@@ -69,7 +70,7 @@ class HostNode:
     name: str
     op: str
     reason: str
-    macs: int
+    macs: int | None
     elements: int | None
     bytes: int
 

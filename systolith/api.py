@@ -12,13 +12,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Unpack
 
 from systolith.arrays import ApiError, Inputs, Source, check_inputs, load_arrays, random_inputs
-from systolith.compiling import compile_model
+from systolith.compiling import compile_model, explain_model
 from systolith.evidence.difference import Difference, DifferenceError
 from systolith.host.inputs import InputError
-from systolith.importing import Model, ModelFile, Progress, existing, import_file
-from systolith.options import Importing, Running
+from systolith.importing import (
+    AccuracyError,
+    FarFromFloatWarning,
+    HostOnlyError,
+    Model,
+    ModelFile,
+    Progress,
+    existing,
+    import_file,
+)
+from systolith.options import Importing, ImportOptions, Running
 from systolith.reference.graph import QGraph
 from systolith.reference.plan import Plan
 from systolith.results import (
@@ -39,11 +49,15 @@ from systolith.verifying import verify_model
 
 __all__ = [
     "BACKENDS",
+    "AccuracyError",
     "ApiError",
     "BackendResult",
     "Description",
     "Difference",
     "DifferenceError",
+    "FarFromFloatWarning",
+    "HostOnlyError",
+    "ImportOptions",
     "Importing",
     "InputError",
     "RunResult",
@@ -66,30 +80,25 @@ __all__ = [
 ]
 
 Arch = str | Path | ArchConfig
-States = Mapping[str, str] | None
 
 
 def import_model(
     model: ModelFile,
-    calib: Source = None,
-    states: States = None,
-    hidden: int | str = 8,
-    percentile: float = 100.0,
     progress: Progress = None,
+    **importing: Unpack[ImportOptions],
 ) -> Plan:
     """An ONNX file as a plan: steps of the core, each a quantised graph, and steps of the host.
 
     Parameters
     ----------
-    calib, states, hidden, percentile : see `options.Importing`
+    importing : see `options.Importing`
 
     Raises
     ------
     ApiError       If the file does not exist, or an option says what the model does not allow.
     CompileError   If the model is refused; from the compiler, naming the node.
     """
-    importing = Importing(calib=calib, states=states, hidden=hidden, percentile=percentile)
-    return import_file(model, importing, progress)
+    return import_file(model, Importing(**importing), progress).plan
 
 
 def import_graph(model: ModelFile, calib: Source = None) -> QGraph:
@@ -107,14 +116,11 @@ def import_graph(model: ModelFile, calib: Source = None) -> QGraph:
 def compile(
     model: Model,
     arch: Arch,
-    calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
     dump: str | Path | None = None,
     streaming: bool = False,
-    states: States = None,
-    hidden: int | str = 8,
-    percentile: float = 100.0,
+    **importing: Unpack[ImportOptions],
 ) -> Image:
     """Compile a model for an architecture.
 
@@ -124,35 +130,37 @@ def compile(
     dump      : directory for every level of the compilation as text, see `compiler.dump`; made where it is
                 missing
     streaming : recurrent layers continue from run to run, see `Session`; else each run begins anew
-    calib, states, hidden, percentile : see `options.Importing`
+    importing : see `options.Importing`
 
     Raises
     ------
     ApiError, ArchError, CompileError, HostStepError   One sentence naming the culprit.
     """
-    importing = Importing(calib=calib, states=states, hidden=hidden, percentile=percentile)
     return compile_model(
-        model, arch, importing, memory=memory, dump=dump, streaming=streaming, progress=progress
-    )
+        model,
+        arch,
+        Importing(**importing),
+        memory=memory,
+        dump=dump,
+        streaming=streaming,
+        progress=progress,
+    ).image
 
 
 def explain(
     model: Model,
     arch: Arch,
-    calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
-    states: States = None,
-    hidden: int | str = 8,
-    percentile: float = 100.0,
+    **importing: Unpack[ImportOptions],
 ) -> Description:
     """Estimated cycles, roofline and limit of every layer, and the nodes on the host, before anything runs.
 
-    Parameters and errors are those of `compile`.
+    Parameters and errors are those of `compile`; a float model needs no calibration data, because no cycle
+    depends on it.
     """
-    importing = Importing(calib=calib, states=states, hidden=hidden, percentile=percentile)
-    image = compile_model(model, arch, importing, memory=memory, progress=progress)
-    return describe(image, image.cycles)
+    found = explain_model(model, arch, Importing(**importing), memory=memory, progress=progress)
+    return describe(found.image, found.image.cycles, fidelity=found.fidelity, notes=found.notes)
 
 
 def run(
@@ -160,14 +168,11 @@ def run(
     inputs: Inputs,
     on: str = "machine",
     arch: Arch | None = None,
-    calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
     port: str | None = None,
     max_cycles: int | None = None,
-    states: States = None,
-    hidden: int | str = 8,
-    percentile: float = 100.0,
+    **importing: Unpack[ImportOptions],
 ) -> RunResult:
     """One inference on a backend.
 
@@ -177,16 +182,15 @@ def run(
     inputs         : an array per input of the model, of its own shape and type; of a model with one input,
                      that array
     arch           : where it is None, that of the board in simulation
-    calib, states, hidden, percentile : see `options.Importing`
+    importing : see `options.Importing`
     memory, port, max_cycles : see `options.Running`
 
     Raises
     ------
     ApiError, ArchError, CompileError, ImageError   One sentence naming the culprit.
     """
-    importing = Importing(calib=calib, states=states, hidden=hidden, percentile=percentile)
     running = Running(memory=memory, port=port, max_cycles=max_cycles)
-    return run_model(model_or_image, inputs, on, arch, importing, running, progress)
+    return run_model(model_or_image, inputs, on, arch, Importing(**importing), running, progress)
 
 
 def verify(
@@ -194,7 +198,6 @@ def verify(
     arch: Arch,
     inputs: Inputs = None,
     on: str | Sequence[str] = DEFAULT_BACKENDS,
-    calib: Source = None,
     seed: int = 0,
     locate: bool = True,
     progress: Progress = None,
@@ -203,9 +206,7 @@ def verify(
     memory: MemoryTiming = FULL_RATE,
     port: str | None = None,
     max_cycles: int | None = None,
-    states: States = None,
-    hidden: int | str = 8,
-    percentile: float = 100.0,
+    **importing: Unpack[ImportOptions],
 ) -> VerifyResult:
     """Run one inference on every backend and compare every bit that every step gives with the reference.
 
@@ -221,19 +222,18 @@ def verify(
     waveform : where RTL or netlist differ, write the cycles around the first wrong beat here (.vcd or .fst)
     memory   : external memory of the simulated core and of the estimates
     port, max_cycles : see `options.Running`
-    calib, states, hidden, percentile : see `options.Importing`
+    importing : see `options.Importing`
 
     Raises
     ------
     ApiError, ArchError, CompileError, LinkDown   One sentence naming the culprit.
     """
-    importing = Importing(calib=calib, states=states, hidden=hidden, percentile=percentile)
     running = Running(memory=memory, port=port, sources=sources, max_cycles=max_cycles)
     return verify_model(
         model,
         arch,
         inputs,
-        importing,
+        Importing(**importing),
         running,
         on=on,
         seed=seed,

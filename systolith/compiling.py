@@ -60,8 +60,6 @@ def explain_model(
 ) -> Compiled:
     """As `compile_model`; a float model needs no calibration data, because no cycle depends on it."""
     config = load_arch(arch)
-    if importing.calib is None:
-        tell(progress, "formats of a float model are drawn: cycles do not depend on them")
     found = imported(model, importing, progress, config, unobserved=importing.calib is None)
     check_core(found.plan, importing)
     return _compiled(found, config, memory, None, False, progress)
@@ -75,9 +73,7 @@ def _compiled(
     streaming: bool,
     progress: Progress,
 ) -> Compiled:
-    image = compile_plan(
-        found.plan, config, memory=memory, dump=dump, streaming=streaming, progress=progress
-    )
+    image = compile_plan(found.plan, config, memory=memory, dump=dump, streaming=streaming, progress=progress)
     return Compiled(image=image, fidelity=found.fidelity, notes=found.notes)
 
 

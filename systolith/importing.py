@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from systolith.arrays import ApiError, load_arrays
-from systolith.options import Importing
+from systolith.options import FarFromFloatWarning, Importing
 from systolith.reference.graph import QGraph
 from systolith.reference.plan import Plan
 from systolith.spec.arch import ArchConfig
 from systolith.spec.errors import SystolithError
+from systolith.spec.image import Image
+from systolith.spec.plan import HostStep
 from systolith.spec.ranges import FAR
 
 if TYPE_CHECKING:
@@ -51,10 +53,6 @@ class AccuracyError(SystolithError):
 
 class HostOnlyError(SystolithError):
     """The core would run nothing of the model."""
-
-
-class FarFromFloatWarning(UserWarning):
-    """An output is so far from float that it may be useless."""
 
 
 def tell(progress: Progress, text: str) -> None:
@@ -172,6 +170,8 @@ def import_file(
     if bits == "auto":
         bits = chosen_hidden(prepared, arch, said)
     drawn = data is None
+    if drawn and prepared.in_float:
+        tell(progress, "without calibration data formats are drawn: cycles do not depend on them")
     if drawn or not prepared.in_float:
         plan, found = prepared.plan(arch, None if bits is None else int(bits)), None
     else:
@@ -220,8 +220,8 @@ def imported(
     return import_file(model, importing, progress, arch, unobserved)
 
 
-def check_core(plan: Plan, importing: Importing) -> None:
-    """Refuse a plan of which the core runs nothing, unless that is wanted.
+def check_core(plan: Plan | Image, importing: Importing) -> None:
+    """Refuse a plan or image of which the core runs nothing, unless that is wanted.
 
     Raises
     ------
@@ -229,9 +229,11 @@ def check_core(plan: Plan, importing: Importing) -> None:
     """
     if plan.cores or importing.host_only:
         return
-    node = next(iter(plan.host_nodes), None)
+    steps = (step for step in plan.steps if isinstance(step, HostStep))
+    node = next((node for step in steps for node in step.nodes), None)
     why = "it has no nodes" if node is None else f"node {node.name!r}: {node.reason}"
+    name = plan.name if isinstance(plan, Plan) else plan.model
     raise HostOnlyError(
-        f"nothing of {plan.name} can run on the core ({why}): change the model, or run it on the host alone "
+        f"nothing of {name} can run on the core ({why}): change the model, or run it on the host alone "
         "with --host-only"
     )

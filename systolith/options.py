@@ -11,10 +11,14 @@ from systolith.arrays import ApiError, Source
 from systolith.spec.memory import FULL_RATE, MemoryTiming
 from systolith.spec.ranges import FAR, RANGES
 
-__all__ = ["HIDDEN", "ImportOptions", "Importing", "Running"]
+__all__ = ["HIDDEN", "FarFromFloatWarning", "ImportOptions", "Importing", "Running"]
 
 #: Choices for the bits of hidden states.
 HIDDEN = ("8", "16", "auto")
+
+
+class FarFromFloatWarning(UserWarning):
+    """An output is so far from float that it may be useless."""
 
 
 class ImportOptions(TypedDict, total=False):

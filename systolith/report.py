@@ -159,7 +159,7 @@ def host_cells(nodes: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
             node["op"],
             node["reason"],
             str(node["step"]),
-            f"{node['macs']:,}",
+            f"{node['macs']:,}" if node["macs_known"] else "-",
             "-" if node["elements"] is None else f"{node['elements']:,}",
             f"{node['bytes']:,}",
         )

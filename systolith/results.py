@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,12 +16,16 @@ from systolith.spec.notebook import html_table
 from systolith.spec.plan import CoreStep, HostStep, Step, transfers
 from systolith.spec.printable import excerpt
 
+if TYPE_CHECKING:
+    from systolith.evidence.fidelity import Fidelity
+
 __all__ = [
     "BackendResult",
     "Description",
     "RunResult",
     "StepRun",
     "VerifyResult",
+    "core_share",
     "describe",
     "host_rows",
     "step_rows",
@@ -114,8 +118,8 @@ class VerifyResult:
     """The answer of `verify`; `as_dict` is the JSON of the command line.
 
     `host_seconds` is the wall time of each step on the host, by its number, the shortest of all backends'
-    inferences; `snr_db` the signal to noise against the float model, as `fidelity.signal_to_noise` gives it;
-    `tools` what built the simulated devices, as in `RunResult`.
+    inferences; `fidelity` how far the plan is from the float model, None where there is none to compare
+    with; `notes` what was fixed of the model; `tools` what built the simulated devices, as in `RunResult`.
     """
 
     model: str
@@ -125,7 +129,8 @@ class VerifyResult:
     differences: tuple[Difference, ...]
     host_seconds: dict[int, float] = field(default_factory=dict)
     compile_seconds: float = 0.0
-    snr_db: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    fidelity: Fidelity | None = None
+    notes: tuple[str, ...] = ()
     tools: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -201,12 +206,15 @@ class VerifyResult:
                 backends[name]["cycles_per_second"] = round(result.cycles / max(result.seconds, 1e-9), 1)
         return {
             **describe(
-                self.image, self.cycles, self.backends["rtl"].layer_cycles if "rtl" in self.backends else None
+                self.image,
+                self.cycles,
+                self.backends["rtl"].layer_cycles if "rtl" in self.backends else None,
+                self.fidelity,
+                self.notes,
             ),
             "compile_seconds": round(self.compile_seconds, 6),
             "bit_exact": self.bit_exact,
             "seed": self.seed,
-            "snr_db": self.snr_db,
             "tools": self.tools,
             "backends": backends,
             "load_cycles": load_cycles,
@@ -224,7 +232,8 @@ def host_rows(steps: Sequence[Step], seconds: Mapping[int, float] | None = None)
     rows = []
     for number, step in enumerate(steps, 1):
         for node in step.nodes if isinstance(step, HostStep) else ():
-            rows.append({**dataclasses.asdict(node), "step": number})
+            row = {**dataclasses.asdict(node), "step": number, "macs_known": node.macs is not None}
+            rows.append(row | {"macs": node.macs or 0})
             if seconds and number in seconds:
                 rows[-1]["step_seconds"] = round(seconds[number], 6)
     return rows
@@ -265,7 +274,7 @@ def step_rows(
                 "where": "host",
                 "nodes": [node.name for node in step.nodes],
                 "reasons": list(dict.fromkeys(node.reason for node in step.nodes if node.reason)),
-                "macs": sum(node.macs for node in step.nodes),
+                "macs": sum(node.macs or 0 for node in step.nodes),
                 "bytes": sum(sizes[name] for name in crossing),
             }
             if seconds and number in seconds:
@@ -289,8 +298,16 @@ class Description(dict[str, Any]):
     def _headline(self) -> str:
         return (
             f"{excerpt(self['model'])} on {self['arch']}: {len(self['layers'])} layers, {self['cycles']:,} "
-            f"cycles, {self['utilisation']:.1%} of peak"
+            f"cycles, {self['utilisation']:.1%} of peak, {core_share(self)}"
         )
+
+
+def core_share(info: Mapping[str, Any]) -> str:
+    """How much of the work the core does, in words."""
+    if info["core_share"] is None:
+        return "no multiply-accumulates"
+    more = "" if info["host_macs_known"] else ", not counting nodes whose shapes are known only at run time"
+    return f"{info['core_share']:.1%} of the multiply-accumulates on the core{more}"
 
 
 def _listed(values: Values) -> str:
@@ -299,7 +316,13 @@ def _listed(values: Values) -> str:
     return ", ".join(shown) + (f" and {len(values) - 3} more" if len(values) > 3 else "")
 
 
-def describe(image: Image, cycles: int, layer_cycles: Sequence[int] | None = None) -> Description:
+def describe(
+    image: Image,
+    cycles: int,
+    layer_cycles: Sequence[int] | None = None,
+    fidelity: Fidelity | None = None,
+    notes: Sequence[str] = (),
+) -> Description:
     """Size, roofline and layers of an image as plain values, and the utilisation that `cycles` gives.
 
     `layer_cycles` are those counted on a device; where there are none, those of the cycle model stand for
@@ -308,6 +331,8 @@ def describe(image: Image, cycles: int, layer_cycles: Sequence[int] | None = Non
     macs = sum(layer.macs for layer in image.layers)
     skipped = sum(layer.skipped_macs for layer in image.layers)
     peak = image.arch.macs_per_cycle
+    on_host = [node.macs for step in image.steps if isinstance(step, HostStep) for node in step.nodes]
+    known = sum(count for count in on_host if count is not None)
     return Description(
         {
             "model": image.model,
@@ -316,6 +341,12 @@ def describe(image: Image, cycles: int, layer_cycles: Sequence[int] | None = Non
             "cycles": cycles,
             "estimated_cycles": image.cycles,
             "macs": macs,
+            "host_macs": known,
+            "host_macs_known": None not in on_host,
+            "core_share": round(macs / (macs + known), 6) if macs + known else None,
+            "notes": list(notes),
+            "snr_db": {} if fidelity is None else fidelity.snr(),
+            "fidelity": None if fidelity is None else {"summary": fidelity.summary(), **fidelity.account()},
             "skipped_macs": skipped,
             "peak_macs_per_cycle": peak,
             "roofline_cycles": sum(layer.roofline_cycles for layer in image.layers),

@@ -55,7 +55,7 @@ def run_model(
                 "an image holds instructions, not the model: run the ONNX file on 'reference', or the "
                 "image on 'machine'"
             )
-        plan = imported(model_or_image, importing, progress)
+        plan = imported(model_or_image, importing, progress).plan
         return run_reference(plan, named(given, [*input_specs(plan)]))
     if image is None:
         arch = arch or simulated_arch(running.port)
@@ -68,7 +68,7 @@ def run_model(
             raise ApiError(
                 "running a model needs an architecture: give --arch, or an image that was compiled for one"
             )
-        image = compile_model(model_or_image, arch, importing, progress=progress)
+        image = compile_model(model_or_image, arch, importing, progress=progress).image
     elif arch is not None and load_arch(arch).digest() != image.arch.digest():
         raise ApiError(
             f"the image was compiled for {image.arch.name!r}, not for {load_arch(arch).name!r}: compile "

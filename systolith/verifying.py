@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from systolith.arrays import Arrays, Inputs, check_inputs, input_specs, load_arrays, named, random_inputs
-from systolith.compiling import compile_model
+from systolith.compiling import compile_plan
 from systolith.evidence.difference import Difference, compare_cycles, compare_steps, located
 from systolith.host.device import DeviceError
 from systolith.host.serial import LinkDown
-from systolith.importing import Model, Progress, fidelity, imported, tell
+from systolith.importing import Model, Progress, imported, tell
 from systolith.options import Importing, Running
 from systolith.reference.plan import Plan
 from systolith.results import BackendResult, RunResult, VerifyResult
@@ -50,14 +50,15 @@ def verify_model(
         _check_waveform(waveform)
     config = load_arch(arch)
     given = inputs if isinstance(inputs, np.ndarray) else load_arrays(inputs, "inputs")
-    plan = imported(model, importing, progress)
+    found_model = imported(model, importing, progress, config)
+    plan = found_model.plan
     arrays = named(given, [*input_specs(plan)])
     drawn = arrays is None
     if arrays is None:
         arrays = random_inputs(plan, seed)
     check_inputs(arrays, input_specs(plan), plan.formats)
     begin = time.perf_counter()
-    image = compile_model(plan, config, Importing(), memory=running.memory, progress=progress)
+    image = compile_plan(plan, config, memory=running.memory, progress=progress)
     compile_seconds = time.perf_counter() - begin
     tell(progress, "running on reference")
     expected = run_reference(plan, arrays)
@@ -87,7 +88,8 @@ def verify_model(
         cycles = ((backends[name].load_cycles, backends[name].cycles) for name in SIMULATED)
         differences += compare_cycles(*cycles)
     return VerifyResult(
-        snr_db=fidelity(model, plan, importing, progress),
+        fidelity=found_model.fidelity,
+        notes=found_model.notes,
         model=plan.name,
         image=image,
         seed=seed if drawn else None,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from systolith.cli.options import arch_option, import_options, json_option, memory_options
-from systolith.cli.tables import print_layers
+from systolith.cli.tables import print_fidelity, print_layers
 from systolith.options import Importing
 from systolith.report import reporter_for, write_json
 from systolith.spec.memory import MemoryTiming
@@ -45,12 +45,14 @@ def compile_command(
     check_outputs({"the image": path, "--json": json_path}, inputs=(model, importing.calib_path))
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        image = compiling.compile_model(
+        found = compiling.compile_model(
             model, arch, importing, memory=memory, dump=dump, streaming=streaming, progress=progress
         )
+    image = found.image
     image.save(path)
-    info = describe(image, image.cycles)
+    info = describe(image, image.cycles, fidelity=found.fidelity, notes=found.notes)
     print_layers(reporter, info)
+    print_fidelity(reporter, found.fidelity)
     count = sum(step.count for step in image.cores)
     reporter.line(
         f"wrote {path}: {path.stat().st_size:,} bytes, {image.load_count} load and {count} run instructions"

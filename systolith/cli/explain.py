@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from systolith.cli.options import arch_option, import_options, json_option, memory_options
-from systolith.cli.tables import print_layers
+from systolith.cli.tables import print_fidelity, print_layers
 from systolith.options import Importing
 from systolith.report import reporter_for, write_json
 from systolith.spec.memory import MemoryTiming
@@ -28,7 +28,8 @@ def explain(model: str, arch: str, importing: Importing, memory: MemoryTiming, j
     check_outputs({"--json": json_path}, inputs=(model, importing.calib_path))
     reporter = reporter_for(json_path)
     with reporter.progress() as progress:
-        image = compiling.compile_model(model, arch, importing, memory=memory, progress=progress)
-    info = describe(image, image.cycles)
+        found = compiling.explain_model(model, arch, importing, memory=memory, progress=progress)
+    info = describe(found.image, found.image.cycles, fidelity=found.fidelity, notes=found.notes)
     print_layers(reporter, info)
+    print_fidelity(reporter, found.fidelity)
     write_json(json_path, info)

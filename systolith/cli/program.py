@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 
 import click
 
@@ -20,6 +21,7 @@ from systolith.cli.explain import explain
 from systolith.cli.options import EXIT_REFUSED
 from systolith.cli.run import run
 from systolith.cli.verify import verify
+from systolith.options import FarFromFloatWarning
 from systolith.spec.errors import SystolithError
 from systolith.spec.printable import printable
 
@@ -58,7 +60,10 @@ def execute(arguments: list[str] | None = None) -> int:
     KeyboardInterrupt   After Ctrl-C.
     """
     try:
-        return cli.main(args=arguments, prog_name="systolith", standalone_mode=False) or 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", FarFromFloatWarning)
+            warnings.showwarning = _warn
+            return cli.main(args=arguments, prog_name="systolith", standalone_mode=False) or 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return EXIT_REFUSED
@@ -85,6 +90,12 @@ def execute(arguments: list[str] | None = None) -> int:
             f"internal error ({type(error).__name__}: {error}): please report it; SYSTOLITH_DEBUG=1 shows "
             f"where"
         )
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """What libraries warn of concerns their users, not ours."""
+    if issubclass(category, FarFromFloatWarning):
+        click.echo(f"systolith: warning: {printable(' '.join(str(message).split()))}", err=True)
 
 
 def _refuse(text: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from systolith.report import (
     HOST_COLUMNS,
@@ -13,11 +13,16 @@ from systolith.report import (
     host_cells,
     layer_rows,
     skipped_lines,
+    snr_lines,
     step_cells,
 )
+from systolith.results import core_share
 from systolith.spec.plan import host_step
 
-__all__ = ["print_host", "print_layers"]
+if TYPE_CHECKING:
+    from systolith.evidence.fidelity import Fidelity
+
+__all__ = ["print_fidelity", "print_host", "print_layers"]
 
 
 def print_layers(
@@ -34,11 +39,20 @@ def print_layers(
         f"{info['cycles']:,} cycles {total}, {info['macs']:,} MACs, {info['utilisation']:.1%} of "
         f"{info['peak_macs_per_cycle']} MACs a cycle, roofline {info['roofline_cycles']:,} cycles"
     )
+    reporter.line(core_share(info))
     for text in skipped_lines(info["layers"]):
         reporter.line(text)
     if len(info["steps"]) > 1:
         reporter.table("steps, in order", STEP_COLUMNS, step_cells(info["steps"]), left=4)
     print_host(reporter, info["host_nodes"])
+
+
+def print_fidelity(reporter: Reporter, found: Fidelity | None) -> None:
+    """How far outputs and recurrent layers are from the float model, and where most of it arises."""
+    if found is not None:
+        for text in snr_lines(found.snr()):
+            reporter.line(text)
+        reporter.line(found.summary())
 
 
 def print_host(reporter: Reporter, nodes: list[dict[str, Any]]) -> None:

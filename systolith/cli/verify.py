@@ -79,6 +79,7 @@ def verify(
 ) -> None:
     """Run MODEL on every backend and compare every bit of every output; say where the first difference
     arises."""
+    from systolith.importing import check_core
     from systolith.verifying import verify_model
 
     check_outputs(
@@ -111,19 +112,24 @@ def verify(
         reporter.line(f"{name}: {backend.seconds:.2f} s{cycles}")
     if result.tools:
         reporter.line(f"tools: {describe(result.tools)}")
-    for text in snr_lines(result.snr_db):
-        reporter.line(text)
+    if result.fidelity is not None:
+        for text in snr_lines(result.fidelity.snr()):
+            reporter.line(text)
     compared = [name for name in result.backends if name != "reference"]
     for difference in result.differences:
         for text in difference_lines(difference):
             reporter.line(text)
-    if result.bit_exact:
-        reporter.line(
-            f"bit-exact: reference = {' = '.join(compared)}"
-            if compared
-            else "only the reference ran: nothing was compared"
-        )
+    verdict = (
+        "not bit-exact"
+        if not result.bit_exact
+        else f"bit-exact: reference = {' = '.join(compared)}"
+        if compared
+        else "only the reference ran: nothing was compared"
+    )
+    from_float = "" if result.fidelity is None else f"; {result.fidelity.summary()}"
+    reporter.line(f"{verdict}{from_float}")
     write_json(json_path, info)
+    check_core(result.image, importing)
     if not result.bit_exact:
         seeded = f" (seed {result.seed})" if result.seed is not None else ""
         click.echo(
