@@ -146,7 +146,7 @@ def choices(model: Path, frames: np.ndarray, floats: np.ndarray) -> list[dict]:
     found = []
     for name, options in CHOICES.items():
         calib = {"input": frames[: len(frames) // 2]}
-        partition = api.import_model(model, calib, STATES, **options)
+        partition = api.import_model(model, calib, states=STATES, **options)
         _, probabilities = on_reference(partition, frames)
         found.append({"choice": name, "frames": agreements(probabilities, floats)})
     return found
@@ -194,7 +194,9 @@ def main(arguments: list[str] | None = None) -> int:
     floats = in_float(model, frames)
     with reporter.progress() as progress:
         progress("calibrating")
-        partition = api.import_model(model, {"input": frames[:half]}, STATES, percentile=given.percentile)
+        partition = api.import_model(
+            model, {"input": frames[:half]}, states=STATES, percentile=given.percentile
+        )
         progress("running on reference")
         expected, _ = on_reference(partition, frames)
     rows, results, compared = [], [], []

@@ -84,6 +84,8 @@ Arch = str | Path | ArchConfig
 
 def import_model(
     model: ModelFile,
+    calib: Source = None,
+    *,
     progress: Progress = None,
     **importing: Unpack[ImportOptions],
 ) -> Plan:
@@ -91,14 +93,14 @@ def import_model(
 
     Parameters
     ----------
-    importing : see `options.Importing`
+    calib, importing : see `options.Importing`
 
     Raises
     ------
     ApiError       If the file does not exist, or an option says what the model does not allow.
     CompileError   If the model is refused; from the compiler, naming the node.
     """
-    return import_file(model, Importing(**importing), progress).plan
+    return import_file(model, Importing(calib=calib, **importing), progress).plan
 
 
 def import_graph(model: ModelFile, calib: Source = None) -> QGraph:
@@ -116,6 +118,7 @@ def import_graph(model: ModelFile, calib: Source = None) -> QGraph:
 def compile(
     model: Model,
     arch: Arch,
+    calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
     dump: str | Path | None = None,
@@ -130,7 +133,7 @@ def compile(
     dump      : directory for every level of the compilation as text, see `compiler.dump`; made where it is
                 missing
     streaming : recurrent layers continue from run to run, see `Session`; else each run begins anew
-    importing : see `options.Importing`
+    calib, importing : see `options.Importing`
 
     Raises
     ------
@@ -139,7 +142,7 @@ def compile(
     return compile_model(
         model,
         arch,
-        Importing(**importing),
+        Importing(calib=calib, **importing),
         memory=memory,
         dump=dump,
         streaming=streaming,
@@ -150,6 +153,7 @@ def compile(
 def explain(
     model: Model,
     arch: Arch,
+    calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
     **importing: Unpack[ImportOptions],
@@ -159,7 +163,7 @@ def explain(
     Parameters and errors are those of `compile`; a float model needs no calibration data, because no cycle
     depends on it.
     """
-    found = explain_model(model, arch, Importing(**importing), memory=memory, progress=progress)
+    found = explain_model(model, arch, Importing(calib=calib, **importing), memory=memory, progress=progress)
     return describe(found.image, found.image.cycles, fidelity=found.fidelity, notes=found.notes)
 
 
@@ -168,6 +172,7 @@ def run(
     inputs: Inputs,
     on: str = "machine",
     arch: Arch | None = None,
+    calib: Source = None,
     progress: Progress = None,
     memory: MemoryTiming = FULL_RATE,
     port: str | None = None,
@@ -182,7 +187,7 @@ def run(
     inputs         : an array per input of the model, of its own shape and type; of a model with one input,
                      that array
     arch           : where it is None, that of the board in simulation
-    importing : see `options.Importing`
+    calib, importing : see `options.Importing`
     memory, port, max_cycles : see `options.Running`
 
     Raises
@@ -190,7 +195,7 @@ def run(
     ApiError, ArchError, CompileError, ImageError   One sentence naming the culprit.
     """
     running = Running(memory=memory, port=port, max_cycles=max_cycles)
-    return run_model(model_or_image, inputs, on, arch, Importing(**importing), running, progress)
+    return run_model(model_or_image, inputs, on, arch, Importing(calib=calib, **importing), running, progress)
 
 
 def verify(
@@ -198,6 +203,7 @@ def verify(
     arch: Arch,
     inputs: Inputs = None,
     on: str | Sequence[str] = DEFAULT_BACKENDS,
+    calib: Source = None,
     seed: int = 0,
     locate: bool = True,
     progress: Progress = None,
@@ -222,7 +228,7 @@ def verify(
     waveform : where RTL or netlist differ, write the cycles around the first wrong beat here (.vcd or .fst)
     memory   : external memory of the simulated core and of the estimates
     port, max_cycles : see `options.Running`
-    importing : see `options.Importing`
+    calib, importing : see `options.Importing`
 
     Raises
     ------
@@ -233,7 +239,7 @@ def verify(
         model,
         arch,
         inputs,
-        Importing(**importing),
+        Importing(calib=calib, **importing),
         running,
         on=on,
         seed=seed,

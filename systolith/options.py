@@ -22,9 +22,8 @@ class FarFromFloatWarning(UserWarning):
 
 
 class ImportOptions(TypedDict, total=False):
-    """The keywords of `Importing`, as the verbs take them."""
+    """The keywords of `Importing`, as the verbs take them beside `calib`."""
 
-    calib: Source
     states: Mapping[str, str] | None
     hidden: int | str | None
     percentile: float
