@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from systolith.compiler.base.errors import CompileError, InputError, UnsupportedError
+from systolith.compiler.base.errors import CompileError, InputError, QuantiseError, UnsupportedError
 from systolith.compiler.base.formats import Format
 from systolith.compiler.base.model import Model, Node
 from systolith.compiler.base.proto import serialised
 from systolith.compiler.frontend import Walk, walk
 from systolith.compiler.loading import Given, Loaded, followed, load, retyped
-from systolith.compiler.macs import node_macs
+from systolith.compiler.macs import COUNTED, node_macs
 from systolith.compiler.oracle import quantised_part
 from systolith.compiler.passes.bound_states import BoundStates, bind_states
 from systolith.compiler.passes.dress import plain
@@ -52,7 +52,8 @@ class Prepared:
     whole    : the loaded model in the core's operators, all inputs in place
     model    : the same as it is divided: bound states taken out
     observed : formats, cell states and types
-    samples  : that were observed, one dict of inputs each; none for a quantised model without samples
+    samples  : that were observed, one dict of inputs each; none for a quantised model that has no samples or
+               needs none
     bound    : of a stream
     origins  : node of `model` -> node of the file that it stands for, where the names differ
     """
@@ -228,18 +229,46 @@ class Prepared:
         part = self.model.part(nodes.values(), (), names)
         return HostStep(model=_serialised(part), inputs=(), outputs=tuple(names))
 
+    def _reason(self, walked: Walk, node: Node) -> str:
+        """Why a node runs on the host, one clause."""
+        if node.name in walked.refused:
+            return walked.refused[node.name].reason
+        for name in node.reads:
+            source = self.model.producer.get(name)
+            if source is not None and source.name in self._behind(walked):
+                return f"it reads the result of {self.origin(source.name)!r}, which is on the host"
+        return self.unquantised(walked, node) or "the host needs its result as the model has it"
+
+    def _behind(self, walked: Walk) -> set[str]:
+        """Nodes that were refused, and those of the host that read results of such."""
+        found = set(walked.refused)
+        for node in self.model.nodes:
+            sources = (self.model.producer.get(name) for name in node.reads)
+            if node.name in walked.both and any(each.name in found for each in sources if each is not None):
+                found.add(node.name)
+        return found
+
+    def unquantised(self, walked: Walk, node: Node) -> str | None:
+        """What keeps a node from the core that the core could run, if its result states no format."""
+        if node.name not in walked.both or any(node.name in made.sources for made in walked.nodes):
+            return None
+        ends = any(name in self.model.outputs for name in node.outputs)
+        if not ends and node.op_type not in COUNTED:
+            return None
+        what = "the output" if ends else "its result"
+        unknown = node.op_type in COUNTED and not self.in_float and not self.samples
+        return f"{what} is not quantised" + (
+            ", and without calibration data its range is not known" if unknown else ""
+        )
+
     def _host_node(self, walked: Walk, node: Node) -> HostNode:
         sizes = [self.model.shape_of(name) for name in node.outputs if name]
         crossing = {name for name in node.reads if name in walked.leaving}
         crossing.update(name for name in node.outputs if name in walked.entering)
-        if node.name in walked.refused:
-            reason = walked.refused[node.name].reason
-        else:
-            reason = "the host needs its result as the model has it"
         return HostNode(
             name=self.origin(node.name),
             op=node.op_type,
-            reason=reason,
+            reason=self._reason(walked, node),
             macs=node_macs(self.model, node),
             elements=None if None in sizes else sum(int(np.prod(shape)) for shape in sizes),
             bytes=sum(
@@ -280,22 +309,27 @@ def prepare(
     CompileError   One sentence that names the culprit.
     """
     loaded = load(source, given, samples)
-    whole, notes, origins = _in_core_operators(loaded.model, loaded.quantised)
+    whole, notes, origins = _in_core_operators(loaded.model)
     loaded = replace(loaded, notes=(*loaded.notes, *notes))
     bound = bind_states(whole, states) if states else None
+    if not loaded.quantised:
+        # The tensors inside a cell of a quantised model would state no format.
+        whole, unrolled = unroll_cells(whole, () if bound is None else bound.nodes.values())
+        origins |= unrolled
+        bound = bind_states(whole, states) if states and unrolled else bound
     divided = whole if bound is None else bound.model
     taken: list[dict[str, np.ndarray]] = []
-    if samples is not None or not loaded.quantised:
-        without = bound.nodes if bound is not None else ()
+    if loaded.quantised:
+        observed = Observed()
+        # Without samples nobody knows the range of what states none: drawn ones would give a wrong one.
+        if samples is not None and walk(divided, observed, in_float=False).wanting:
+            taken = _samples(whole, samples, bound)
+            observed = replace(observe(whole, taken, ranges=ranges, percentile=percentile), cells={})
+    else:
         if samples is None and unobserved:
             taken = drawn_samples(whole)
-        elif not loaded.quantised:
-            taken = calibration_samples(whole, samples, without)
-            if bound is not None:
-                taken = bound.samples(taken)
-    if loaded.quantised:
-        observed = _unstated(divided, taken)
-    else:
+        else:
+            taken = _samples(whole, samples, bound)
         _check_weights(whole)
         observed = _united(observe(whole, taken, ranges=ranges, percentile=percentile), alike(whole, origins))
     # The run told shapes that no inference knew, so more is constant now.
@@ -311,18 +345,13 @@ def prepare(
     )
 
 
-def _in_core_operators(model: Model, quantised: bool) -> tuple[Model, tuple[str, ...], dict[str, str]]:
+def _in_core_operators(model: Model) -> tuple[Model, tuple[str, ...], dict[str, str]]:
     """The model in operators that have a rule, as far as such exist; what the user should know of it; and for
     new nodes those that they stand for."""
     model, notes = maps_to_arrays(model)
     model, origins = expand_linear_ml(model)
     dressed = plain(model)
-    model = dressed if dressed is model else followed(retyped(dressed))
-    if quantised:
-        # The tensors inside a cell would state no format.
-        return model, notes, origins
-    model, unrolled = unroll_cells(model)
-    return model, notes, origins | unrolled
+    return (model if dressed is model else followed(retyped(dressed))), notes, origins
 
 
 def _united(observed: Observed, groups: Sequence[Sequence[str]]) -> Observed:
@@ -339,39 +368,13 @@ def _united(observed: Observed, groups: Sequence[Sequence[str]]) -> Observed:
     return replace(observed, formats=formats)
 
 
-def _unstated(model: Model, samples: Sequence[dict[str, np.ndarray]]) -> Observed:
-    """Formats of the tensors of a quantised model that the core needs as integers and that state none."""
-    wanting = walk(model, Observed(), in_float=False).wanting
-    if not wanting:
-        return Observed()
-    return observe(model, samples or _within_formats(model), only=wanting)
-
-
-def _within_formats(model: Model) -> list[dict[str, np.ndarray]]:
-    """Drawn samples that fill the formats which a quantised model states of its inputs."""
-    found = []
-    for number, sample in enumerate(drawn_samples(model)):
-        for name in model.inputs:
-            scale, zero = _input_format(model, name)
-            if scale is None or sample[name].dtype.kind != "f":
-                continue
-            generator = np.random.default_rng(number)
-            codes = generator.integers(-128, 128, sample[name].shape) - zero
-            sample[name] = (codes * scale).astype(sample[name].dtype)
-        found.append(sample)
-    return found
-
-
-def _input_format(model: Model, name: str) -> tuple[float | None, int]:
-    for node in model.readers.get(name, ()):
-        if node.op_type == "QuantizeLinear":
-            scale = model.constants.get(node.inputs[1])
-            zero = model.constants.get(node.inputs[2]) if len(node.inputs) > 2 else None
-            if scale is not None and scale.size == 1:
-                unsigned = zero is None or zero.dtype == np.uint8
-                value = 0 if zero is None else int(zero.reshape(-1)[0])
-                return float(scale.reshape(-1)[0]), value - (128 if unsigned else 0)
-    return None, 0
+def _samples(
+    model: Model, samples: Mapping[str, np.ndarray] | None, bound: BoundStates | None
+) -> list[dict[str, np.ndarray]]:
+    """The user's samples, with the states of a stream before each."""
+    if bound is None:
+        return calibration_samples(model, samples)
+    return bound.samples(calibration_samples(model, samples, bound.nodes))
 
 
 def _check_weights(model: Model) -> None:
@@ -425,6 +428,11 @@ def import_model(
     walked, plan = prepared.divided()
     for error in walked.refused.values():
         raise error
+    for node in prepared.model.nodes:
+        reason = prepared.unquantised(walked, node)
+        if reason is not None:
+            remedy = "put QuantizeLinear and DequantizeLinear behind it"
+            raise QuantiseError("quantise", prepared.origin(node.name), reason, remedy)
     if len(plan.steps) != 1 or not plan.cores:
         raise UnsupportedError("import", "", "a part of the model runs on the host", "use partition_model")
     return plan.graph

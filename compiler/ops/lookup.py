@@ -172,6 +172,12 @@ def _clipped(builder: Builder, node: NodeView, value: Quant) -> Value:
     return replace(value, tensor=name)
 
 
+def _settled(node: NodeView, index: int) -> Value | None:
+    """Operand `index`, a computed one in integers."""
+    value = node.value(index)
+    return value if value is None or isinstance(value, Const | Func) else operand(node, index)
+
+
 def _convert(builder: Builder, node: NodeView) -> Value:
     value = node.values[0]
     if isinstance(value, Quant) and node.op_type == "Clip":
@@ -197,7 +203,16 @@ def _convert(builder: Builder, node: NodeView) -> Value:
                 f"operand {node.proto.input[index]!r} of {node.op_type} must be one number",
                 "use a scalar",
             )
-    operand(node, 0)
+    if sum(not isinstance(other, Const) for other in node.values if other is not None) == 1:
+        # A sum of products becomes integers here, where its range is known.
+        table = as_table(
+            replace(node, values=tuple(_settled(node, index) for index in range(len(node.values))))
+        )
+        if table is not None:
+            return table
+    for index, other in enumerate(node.values):
+        if other is not None and not isinstance(other, Const):
+            operand(node, index)
     raise UnsupportedError(
         "import", node.name, f"{node.op_type} of two computed tensors is not supported", "use Add, Sub or Mul"
     )

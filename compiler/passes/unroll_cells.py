@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,13 +30,13 @@ _BROADCAST = 7
 _STEP = re.compile(r"/step\d+/")
 
 
-def unroll_cells(model: Model) -> tuple[Model, dict[str, str]]:
+def unroll_cells(model: Model, kept: Collection[str] = ()) -> tuple[Model, dict[str, str]]:
     """The model with single operators in the place of every LSTM, GRU and RNN whose cell the core does not
     have: other functions, peepholes, a bound of the gates, or a reset before the product.
 
     A node stays where weights or bias are computed, lengths of sequences are computed or shorter than the
-    sequence, the shape of the sequence is not known, the batch stands first (`layout`), or it would become
-    more than `MOST_NODES` nodes.
+    sequence, the shape of the sequence is not known, the batch stands first (`layout`), it would become more
+    than `MOST_NODES` nodes, or it is among those that are to be `kept`.
 
     Requires
     --------
@@ -48,7 +48,7 @@ def unroll_cells(model: Model) -> tuple[Model, dict[str, str]]:
     """
     emitter = Emitter(model)
     for node in model.nodes:
-        write = _unrolling(emitter, node) if _has_other_cell(model, node) else None
+        write = _unrolling(emitter, node) if node.name not in kept and _has_other_cell(model, node) else None
         if write is None:
             emitter.keep(node)
         else:

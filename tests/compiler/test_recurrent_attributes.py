@@ -1,4 +1,5 @@
-"""Every attribute and operand of LSTM, GRU and RNN: honoured on the core, or on the host with its reason."""
+"""Every attribute and operand of LSTM, GRU and RNN: honoured by the core's cells or by single operators, or on
+the host with its reason."""
 
 import numpy as np
 import onnx
@@ -7,7 +8,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from systolith import api
-from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.driver import compile_graph
 from systolith.compiler.partition import import_model
 from systolith.host.driver import Driver
@@ -196,7 +196,7 @@ def with_last_cell_state(model):
 
 
 RNG = np.random.default_rng(11)
-HOSTED = {
+UNROLLED = {
     "peepholes": (
         "LSTM",
         {},
@@ -217,32 +217,24 @@ HOSTED = {
 }
 
 
-@pytest.mark.parametrize("word", HOSTED)
-def test_what_the_core_does_not_run_is_refused_alone_and_runs_on_the_host_behind_a_layer(tmp_path, word):
-    op_type, options, change = HOSTED[word]
+@pytest.mark.parametrize("word", UNROLLED)
+def test_a_cell_that_the_core_has_not_becomes_operators_that_it_has(tmp_path, word):
+    op_type, options, change = UNROLLED[word]
     model, samples = float_model(op_type, **options)
     if change is not None:
         change(model)
-    path = tmp_path / "alone.onnx"
-    onnx.save(model, path)
-    with pytest.raises(UnsupportedError, match=f"'cell'.*{word}.*no other node"):
-        api.import_model(path, {"x": samples})
-    model.graph.initializer.append(
-        numpy_helper.from_array(np.eye(12, dtype=np.float32)[:, ::-1].copy(), "mirror")
-    )
-    model.graph.node.insert(0, helper.make_node("MatMul", ["x", "mirror"], ["mirrored"], name="layer"))
-    model.graph.node[1].input[0] = "mirrored"
     partition, ratio = near(tmp_path, model, {"x": samples})
-    (hosted,) = [node for node in partition.host_nodes if node.name == "cell"]
-    assert sides(partition)["cell"] == "after" and word in hosted.reason
+    assert len(partition.steps) == 1
+    kinds = {node.op_type for node in partition.graph.nodes}
+    assert "MatMul" in kinds and not kinds & {"LSTM", "GRU", "RNN"}
+    # Whoever reads a report finds the node of the file.
+    assert {"cell"} == {name for node in partition.graph.nodes for name in node.sources}
     assert ratio > 30, ratio
     assert api.verify(partition, "array8", {"x": samples[20]}, on=("machine",)).bit_exact
 
 
-@pytest.mark.parametrize(("index", "name", "shape"), [(4, "lengths", (2,)), (5, "h0", (1, 2, 20))])
-def test_lengths_and_states_that_the_model_is_given_go_to_the_host_before_a_layer(
-    tmp_path, index, name, shape
-):
+def with_a_layer(index, name, shape):
+    """A GRU with one more input of the model, and a layer behind it; samples of both inputs."""
     model, samples = float_model("GRU", outputs=("Y",))
     with_operand(model, index, name, shape)
     del model.graph.output[:]
@@ -257,9 +249,23 @@ def test_lengths_and_states_that_the_model_is_given_go_to_the_host_before_a_laye
         if index == 4
         else rng.uniform(-1, 1, (24, *shape)).astype(np.float32)
     )
-    partition, ratio = near(tmp_path, model, {"x": samples, name: given})
-    (hosted,) = [node for node in partition.host_nodes if node.name == "cell"]
-    assert sides(partition)["cell"] == "before" and hosted.reason
-    print(hosted.reason)
+    return model, {"x": samples, name: given}
+
+
+def test_lengths_that_the_model_is_given_keep_the_cell_on_the_host_before_a_layer(tmp_path):
+    partition, ratio = near(tmp_path, *with_a_layer(4, "lengths", (2,)))
+    assert sides(partition)["cell"] == "before"
+    (hosted,) = partition.host_nodes
+    assert hosted.reason == "the input 'lengths' has type int32, which the core does not read"
+    assert [node.op_type for node in partition.graph.nodes if node.op_type == "MatMul"] == ["MatMul"]
     # The range of the layer's result is that of 16 samples.
     assert ratio > 20, ratio
+
+
+def test_a_state_that_the_model_is_given_enters_the_core(tmp_path):
+    model, samples = with_a_layer(5, "h0", (1, 2, 20))
+    partition, ratio = near(tmp_path, model, samples)
+    assert len(partition.steps) == 1 and partition.graph.inputs == ("x", "h0")
+    assert ratio > 20, ratio
+    given = {name: value[20] for name, value in samples.items()}
+    assert api.verify(partition, "array8", given, on=("machine",)).bit_exact

@@ -1,24 +1,24 @@
-"""The ONNX operator tests of LSTM, GRU and RNN, which nobody here wrote: on the core, or on the host behind a
-layer, near their results."""
+"""The ONNX operator tests of LSTM, GRU and RNN, which nobody here wrote: on the core, near their
+results."""
 
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from systolith import api
-from systolith.compiler.base.errors import UnsupportedError
 from tests.compiler.test_onnx_cases import load_cases
 
-#: What runs on the host, and the word by which its reason names it.
-ON_HOST = {
-    "test_gru_batchwise": "linear_before_reset",
-    "test_gru_defaults": "linear_before_reset",
-    "test_gru_seq_length": "linear_before_reset",
-    "test_gru_with_initial_bias": "linear_before_reset",
-    "test_gru_bidirectional": "linear_before_reset",
-    "test_gru_reverse": "linear_before_reset",
-    "test_lstm_with_peepholes": "peepholes",
+#: Cases whose cell the core has not, so that single operators take its place: the reset before the product,
+#: and peepholes.
+UNROLLED = {
+    "test_gru_batchwise",
+    "test_gru_defaults",
+    "test_gru_seq_length",
+    "test_gru_with_initial_bias",
+    "test_gru_bidirectional",
+    "test_gru_reverse",
+    "test_lstm_with_peepholes",
 }
 #: Half a step of the hidden state, and what the steps before and the tables add.
 NEAR = 3 / 128
@@ -38,20 +38,6 @@ def with_constants(case):
     return model, {names[0]: inputs[0]}, results
 
 
-def behind_a_layer(model):
-    """The same with a product with the unit matrix before the node, so that the core has a layer."""
-    node, value = model.graph.node[0], model.graph.input[0]
-    model.graph.initializer.append(
-        numpy_helper.from_array(
-            np.eye(value.type.tensor_type.shape.dim[-1].dim_value, dtype=np.float32), "unit"
-        )
-    )
-    model.graph.node.insert(0, helper.make_node("MatMul", [value.name, "unit"], ["before"], name="layer"))
-    node = model.graph.node[1]
-    node.input[0] = "before"
-    return node.op_type
-
-
 @pytest.mark.parametrize("op_type", ["LSTM", "GRU", "RNN"])
 def test_operator_cases_are_near_their_results(op_type, tmp_path):
     worst_of_all = {}
@@ -60,20 +46,10 @@ def test_operator_cases_are_near_their_results(op_type, tmp_path):
         path = tmp_path / f"{case.name}.onnx"
         samples = {name: value[None] for name, value in inputs.items()}
         onnx.save(model, path)
-        if case.name in ON_HOST:
-            with pytest.raises(
-                UnsupportedError,
-                match=f"{ON_HOST[case.name]}.*no other node of the model can run on the core",
-            ):
-                api.import_model(path, samples)
-            behind_a_layer(model)
-            onnx.save(model, path)
-        partition = api.import_model(path, samples)
-        on_host = (
-            [] if len(partition.steps) == 1 else [node for node in partition.host_nodes if node.op == op_type]
-        )
-        assert len(on_host) == (case.name in ON_HOST), case.name
-        assert all(ON_HOST[case.name] in node.reason for node in on_host), on_host
+        partition = api.import_model(path, calib=samples)
+        assert len(partition.steps) == 1, case.name
+        whole = any(node.op_type == op_type for node in partition.graph.nodes)
+        assert whole == (case.name not in UNROLLED), case.name
         assert api.verify(partition, "array8", inputs, on=("machine",)).bit_exact
         outputs = api.run_reference(partition, inputs).outputs
         assert outputs.keys() == expected.keys()
@@ -81,7 +57,7 @@ def test_operator_cases_are_near_their_results(op_type, tmp_path):
         for name, value in expected.items():
             assert outputs[name].shape == value.shape, (case.name, name)
             worst = max(worst, float(np.abs(outputs[name] - value).max()))
-        print(f"{case.name}: off by {worst:.4f} at most, on the {'host' if on_host else 'core'}")
+        print(f"{case.name}: off by {worst:.4f} at most, {'one cell' if whole else 'single operators'}")
         assert worst < NEAR, case.name
         worst_of_all[case.name] = worst
     assert len(worst_of_all) == 6
