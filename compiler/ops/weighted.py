@@ -153,10 +153,13 @@ class Linear:
             else:
                 exact = self.bias[m] / unit[m]
                 if abs(exact) >= _LARGEST_BIAS and self._reach(flat[m : m + 1], exact, span).max() >= _LIMIT:
-                    # Beside this bias the weights are minute: in a coarser unit both fit.
+                    # Beside this bias the weights are minute: in a coarser unit both fit, unless what their
+                    # rounding adds up to moves the result.
                     coarser = abs(self.bias[m]) / _LARGEST_BIAS
-                    flat[m] = np.rint(flat[m] * (unit[m] / coarser))
-                    unit[m], exact = coarser, self.bias[m] / coarser
+                    wanted = flat[m] * (unit[m] / coarser)
+                    if float(np.abs(np.rint(wanted) - wanted).sum()) * span * coarser <= scale / 2:
+                        flat[m] = np.rint(wanted)
+                        unit[m], exact = coarser, self.bias[m] / coarser
                 bias[m] = int(np.rint(exact))
             try:
                 mult[m], shift[m] = numerics.approximate_scale(float(unit[m]) / float(scale))

@@ -13,8 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from systolith.compiler.partition import import_model
-from systolith.compiler.quantise import quantise_model
+from systolith.compiler.partition import import_model, partition_model
 from systolith.host.codes import quantise
 from systolith.spec.manifest import IoTensor
 from tests.compiler.qdq import QdqModel, layer_differences
@@ -27,8 +26,8 @@ def test_every_layer_of_the_digits_network():
     """On images, and on noise that reaches the ends of every range."""
     with np.load(DIGITS.with_name("digits.npz")) as file:
         images = (file["images"].astype(np.float32) / 16)[:, None, None]
-    model = quantise_model(onnx.load(DIGITS), [{"image": image} for image in images[:128]])
-    graph = import_model(model)
+    plan = partition_model(DIGITS, {"image": images[:128]})
+    model, graph = onnx.load_model_from_string(plan.core.core), plan.graph
     tensor = graph.tensors["image"]
 
     io = IoTensor(

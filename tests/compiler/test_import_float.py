@@ -7,11 +7,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from systolith.compiler.base.errors import InputError, UnsupportedError
-from systolith.compiler.importer import load_model
-from systolith.compiler.partition import import_model
-from systolith.compiler.passes.batch_norm import fold_batch_norm
-from systolith.compiler.quantise import quantise_model, unsupported_nodes
+from systolith.compiler.partition import import_model, partition_model
 from systolith.reference.conv import Conv
+from systolith.reference.plan import CorePart
+from systolith.spec.plan import HostStep
 from tests.compiler.qdq import layer_differences
 
 
@@ -72,8 +71,8 @@ def samples(count=24):
 )
 def test_float_models_are_quantised_and_stay_close(activations):
     model = cnn(*activations)
-    qdq = quantise_model(fold_batch_norm(load_model(model)), [{"x": sample[None]} for sample in samples()])
-    graph = import_model(qdq)
+    plan = partition_model(model, {"x": samples()})
+    qdq, graph = onnx.load_model_from_string(plan.core.core), plan.graph
     assert (graph.inputs, graph.outputs) == (("x",), ("y",))
     for layer, difference in layer_differences(qdq, graph, 1).items():
         assert np.abs(difference).max() <= 1, layer
@@ -103,17 +102,6 @@ def test_a_symbolic_batch_is_calibrated_with_batch_one():
     assert graph.tensors["x"].shape == (1, 3, 12, 12)
 
 
-def test_batch_norm_folding_keeps_the_function():
-    model = cnn()
-    folded = fold_batch_norm(model)
-    assert "BatchNormalization" not in {node.op_type for node in folded.graph.node}
-    x = samples(1)
-    before, after = (
-        onnxruntime.InferenceSession(m.SerializeToString()).run(None, {"x": x})[0] for m in (model, folded)
-    )
-    np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("calibration", "words"),
     [
@@ -132,9 +120,33 @@ def test_bad_calibration_is_refused_by_name(calibration, words):
         import_model(cnn(), calibration)
 
 
-def test_unsupported_operators_are_named_before_calibration():
-    with pytest.raises(UnsupportedError, match="node 'sinh'.*Sinh"):
-        import_model(cnn("Sinh"), {"x": samples()})
+def test_an_operator_that_the_core_has_not_runs_on_the_host_between_two_steps_of_the_core():
+    with pytest.raises(UnsupportedError, match="node 'det'.*Det"):
+        import_model(with_det(cnn()), {"x": samples()})
+    plan = partition_model(with_det(cnn()), {"x": samples()})
+    (det,) = plan.host_nodes
+    assert (det.name, det.reason) == ("det", "operator Det is not supported")
+    assert [type(step) for step in plan.steps] == [CorePart, HostStep, CorePart]
+
+
+def with_det(model):
+    """The model with a factor behind its mean: the determinant of a square that is cut from a tensor."""
+    graph = model.graph
+    graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.int64), name)
+        for name, value in (("begin", [0, 0, 0, 0]), ("end", [1, 1, 2, 2]))
+    )
+    at = next(index for index, node in enumerate(graph.node) if node.name == "dense")
+    graph.node[at].input[0] = "scaled"
+    for node in reversed(
+        (
+            helper.make_node("Slice", ["d", "begin", "end"], ["square"], "square"),
+            helper.make_node("Det", ["square"], ["factor"], "det"),
+            helper.make_node("Mul", ["h", "factor"], ["scaled"], "scale"),
+        )
+    ):
+        graph.node.insert(at, node)
+    return model
 
 
 def with_computed_constants():
@@ -164,7 +176,6 @@ def with_computed_constants():
 
 def test_operators_without_a_rule_are_supported_where_they_compute_constants():
     model = with_computed_constants()
-    assert unsupported_nodes(model) == []
     calibration = np.random.default_rng(9).normal(size=(16, 6)).astype(np.float32)
     graph = import_model(model, {"x": calibration})
     assert {node.op_type for node in graph.nodes} <= {"Gemm", "Reshape"}
@@ -174,9 +185,14 @@ def test_operators_without_a_rule_are_supported_where_they_compute_constants():
         codes = np.clip(np.rint(sample[None] / x.scale) + x.zero_point, -128, 127).astype(np.int8)
         ours = (graph.run({"x": codes})["y"].astype(float) - y.zero_point) * y.scale
         assert np.abs(ours - session.run(None, {"x": sample[None]})[0]).max() < 0.06
-    # The same operator over a computed value is refused.
-    model.graph.node.insert(2, helper.make_node("Det", ["a"], ["d"], "det"))
-    assert [error.node for error in unsupported_nodes(model)] == ["det"]
+    # The same operator of a size that only running tells is on the host.
+    model.graph.node[0].input[0] = "size_of_x"
+    model.graph.node.insert(0, helper.make_node("NonZero", ["x"], ["places"], "places"))
+    model.graph.node.insert(
+        1, helper.make_node("Shape", ["places"], ["size_of_x"], "measure", start=0, end=1)
+    )
+    plan = partition_model(model, {"x": calibration})
+    assert "places" in {node.name for node in plan.host_nodes}
 
 
 def test_a_batch_normalization_on_its_own_becomes_a_depthwise_convolution():
@@ -210,12 +226,8 @@ def test_a_percentile_lets_outliers_saturate():
     model = cnn()
     data = samples()
     data[3, 0, 0, 0] = 100 * np.abs(data).max()
-    scales = {}
-    for percentile in (100.0, 99.9):
-        graph = import_model(
-            quantise_model(
-                fold_batch_norm(load_model(model)), [{"x": sample[None]} for sample in data], percentile
-            )
-        )
-        scales[percentile] = graph.tensors["x"].scale
+    scales = {
+        percentile: partition_model(model, {"x": data}, percentile=percentile).graph.tensors["x"].scale
+        for percentile in (100.0, 99.9)
+    }
     assert scales[99.9] < scales[100.0] / 20

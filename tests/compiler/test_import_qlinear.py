@@ -2,11 +2,12 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from systolith.compiler.base.errors import UnsupportedError
 from systolith.compiler.partition import import_model
+from systolith.evidence.layerwise import held
 from tests.compiler.qdq import QdqModel, layer_differences
 
 
@@ -130,14 +131,28 @@ def test_qlinear_operators_agree_with_onnx_runtime(name, unsigned):
     assert equal >= 0.995 * total, f"{total - equal} of {total} elements differ"
 
 
-def test_channels_last_is_refused_by_name():
-    m = _Integers(0)
+@pytest.mark.parametrize("unsigned", [False, True], ids=["int8", "uint8"])
+def test_channels_last_runs_between_transpositions(unsigned):
+    m = _Integers(0, unsigned)
     y = m.node(
         "QLinearGlobalAveragePool",
-        *m.integer_input(1, 4, 4, 3),
-        *m.parameters(0.05),
+        *m.integer_input(1, 4, 4, 300),
+        *m.parameters(0.02),
         domain="com.microsoft",
         channels_last=1,
     )
-    with pytest.raises(UnsupportedError, match="channels_last"):
-        import_model(m.finish(y))
+    model = m.finish(y)
+    graph = import_model(model)
+    assert "GlobalAveragePool" in {node.op_type for node in graph.nodes}
+    (name,), differing = graph.inputs, 0
+    kind = np.uint8 if unsigned else np.int8
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for _ in range(4):
+        x = m.rng.integers(*((0, 256) if unsigned else (-128, 128)), (1, 4, 4, 300)).astype(kind)
+        (theirs,) = session.run(None, {name: x})
+        ours = graph.run({name: held(x, graph.tensors[name])})[graph.outputs[0]]
+        assert ours.shape == theirs.shape
+        difference = ours.astype(int) - held(theirs, graph.tensors[graph.outputs[0]])
+        assert np.abs(difference).max() <= 1
+        differing += np.count_nonzero(difference)
+    assert differing <= 0.005 * 4 * 300

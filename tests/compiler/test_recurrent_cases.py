@@ -58,7 +58,8 @@ def test_operator_cases_are_near_their_results(op_type, tmp_path):
             assert outputs[name].shape == value.shape, (case.name, name)
             worst = max(worst, float(np.abs(outputs[name] - value).max()))
         print(f"{case.name}: off by {worst:.4f} at most, {'one cell' if whole else 'single operators'}")
-        assert worst < NEAR, case.name
+        # Between single operators every tensor is rounded.
+        assert worst < (NEAR if whole else 4 / 128), case.name
         worst_of_all[case.name] = worst
     assert len(worst_of_all) == 6
     name = max(worst_of_all, key=worst_of_all.get)
