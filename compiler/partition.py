@@ -237,7 +237,19 @@ class Prepared:
             source = self.model.producer.get(name)
             if source is not None and source.name in self._behind(walked):
                 return f"it reads the result of {self.origin(source.name)!r}, which is on the host"
-        return self.unquantised(walked, node) or "the host needs its result as the model has it"
+        stated = self.unquantised(walked, node)
+        if stated is not None:
+            return stated
+        hosted = walked.refused.keys() | walked.both
+        readers = [
+            reader.name
+            for name in node.outputs
+            for reader in self.model.readers.get(name, ())
+            if reader.name in hosted
+        ]
+        if not readers:
+            return "the output is wanted as the model has it"
+        return f"{self.origin(readers[0])!r}, which is on the host, needs its result as the model has it"
 
     def _behind(self, walked: Walk) -> set[str]:
         """Nodes that were refused, and those of the host that read results of such."""

@@ -47,6 +47,10 @@ Model: TypeAlias = Union[str, Path, "onnx.ModelProto", QGraph, Plan]
 Progress: TypeAlias = Callable[[str], None] | None
 
 
+#: Operators that only state formats.
+_FORMATS = ("QuantizeLinear", "DequantizeLinear")
+
+
 class AccuracyError(SystolithError):
     """Outputs are further from float than the caller allows."""
 
@@ -225,12 +229,13 @@ def check_core(plan: Plan | Image, importing: Importing) -> None:
 
     Raises
     ------
-    HostOnlyError   Naming the first node and why it is on the host.
+    HostOnlyError   Naming the node with most work and why it is on the host.
     """
     if plan.cores or importing.host_only:
         return
-    steps = (step for step in plan.steps if isinstance(step, HostStep))
-    node = next((node for step in steps for node in step.nodes), None)
+    nodes = [node for step in plan.steps if isinstance(step, HostStep) for node in step.nodes]
+    # What the core is for, and else what computes.
+    node = max(nodes, key=lambda node: (node.macs or 0, node.op not in _FORMATS), default=None)
     why = "it has no nodes" if node is None else f"node {node.name!r}: {node.reason}"
     name = plan.name if isinstance(plan, Plan) else plan.model
     raise HostOnlyError(

@@ -46,7 +46,9 @@ def test_every_layer_of_the_digits_network():
             assert np.abs(difference).max() <= 1, f"{layer}, seed {seed}"
             equal[layer] += int((difference == 0).sum())
             total[layer] += difference.size
-    assert len(total) == len(graph.nodes)
+    # A function behind a product, which the core computes as a node of its own, is judged with it.
+    known = {name for node in model.graph.node for name in node.output}
+    assert len(total) == sum(node.output in known for node in graph.nodes) == 6
     for layer in total:
         assert equal[layer] >= MINIMUM * total[layer], (
             f"{layer}: {total[layer] - equal[layer]} of {total[layer]} differ"

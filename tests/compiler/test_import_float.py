@@ -185,14 +185,6 @@ def test_operators_without_a_rule_are_supported_where_they_compute_constants():
         codes = np.clip(np.rint(sample[None] / x.scale) + x.zero_point, -128, 127).astype(np.int8)
         ours = (graph.run({"x": codes})["y"].astype(float) - y.zero_point) * y.scale
         assert np.abs(ours - session.run(None, {"x": sample[None]})[0]).max() < 0.06
-    # The same operator of a size that only running tells is on the host.
-    model.graph.node[0].input[0] = "size_of_x"
-    model.graph.node.insert(0, helper.make_node("NonZero", ["x"], ["places"], "places"))
-    model.graph.node.insert(
-        1, helper.make_node("Shape", ["places"], ["size_of_x"], "measure", start=0, end=1)
-    )
-    plan = partition_model(model, {"x": calibration})
-    assert "places" in {node.name for node in plan.host_nodes}
 
 
 def test_a_batch_normalization_on_its_own_becomes_a_depthwise_convolution():

@@ -1,5 +1,7 @@
 """Models of which the host runs a part: where they are cut, what they compute, and what is still refused."""
 
+import re
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,12 +10,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.utils import Extractor
 
 from systolith import api
-from systolith.compiler.base.errors import CompileError, InputError, QuantiseError, UnsupportedError
+from systolith.compiler.base.errors import CompileError, InputError
 from systolith.compiler.partition import partition_model
 from systolith.host.runner import HostStepError
 from systolith.host.step_process import Loaded
 from systolith.reference.plan import CorePart
 from systolith.spec.image import Image
+from systolith.spec.plan import HostStep
 from tests.compiler.qdq import QdqModel
 from tests.compiler.test_import_float import cnn, samples
 from tests.plans import sides
@@ -131,12 +134,16 @@ def test_what_both_sides_need_is_computed_on_both():
     summed = m.quantise(m.node("CumSum", x, m.const(np.int64(1))), 0.2)
     y = m.quantise(m.node("Conv", x, m.weights(3, 3, 3, 3), pads=[1, 1, 1, 1]), 0.05)
     z = m.quantise(m.node("Conv", m.quantise(m.node("Add", y, summed), 0.3), m.weights(2, 3, 1, 1)), 0.1)
-    # The sum's reader has weights, so that the sum cannot come after the core.
     partition, _, _ = check(m.build(z), layers=3)
     assert host_of(partition) == [(op, "before") for op in ("QuantizeLinear", "DequantizeLinear", "CumSum")]
     assert set(partition.graph.inputs) == {"x1", "cumsum7"}
     quantise, _, cumsum = partition.host_nodes
-    assert quantise.reason.endswith("which is on the host") and cumsum.bytes == 48
+    assert quantise.reason == (
+        "'node_dequantizelinear5', which is on the host, needs its result as the model has it"
+    )
+    assert (cumsum.reason, cumsum.bytes) == ("operator CumSum is not supported", 48)
+    # The core quantises its own input too: nothing crosses twice.
+    assert [type(step) for step in partition.steps] == [HostStep, CorePart]
 
 
 def test_an_integer_input_is_looked_up_on_the_host():
@@ -148,13 +155,15 @@ def test_an_integer_input_is_looked_up_on_the_host():
     assert host_of(partition) == [("Gather", "before")]
 
 
-def test_an_integer_input_of_supported_operators_is_refused_by_the_core_alone():
+def test_an_integer_input_of_operators_that_the_core_has_is_read_by_the_host():
     m = QdqModel(5)
     m.inputs.append(helper.make_tensor_value_info("codes", TensorProto.INT64, [1, 2, 3]))
     flat = m.node("Cast", m.node("Reshape", "codes", m.const(np.array([1, 6]))), to=TensorProto.FLOAT)
     partition, _, _ = check(m.build(dense(m, m.quantise(flat, 0.03))))
     assert host_of(partition) == [("Reshape", "before"), ("Cast", "before")]
-    assert partition.host_nodes[0].reason == "the input has type INT64"
+    assert partition.host_nodes[0].reason == (
+        "the input 'codes' has type int64, which the core does not read"
+    )
 
 
 def test_a_last_layer_that_is_not_quantised_runs_on_the_host():
@@ -217,24 +226,21 @@ def qlinear(channels_last=0):
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
-def test_qlinear_models_cross_the_boundary_as_integers():
-    partition, ours, _ = check_unsigned(qlinear())
-    assert host_of(partition) == [("QLinearSoftmax", "after")]
-    assert partition.graph.tensors["c"].dtype == "uint8"
-    assert ours.outputs["y"].dtype == np.uint8
-
-
-def check_unsigned(model):
-    """As `check`, without the comparison of int8 values, which here are uint8 minus 128."""
+def test_qlinear_models_state_formats_at_the_boundary():
+    model = qlinear()
     partition = partition_model(model)
+    assert host_of(partition) == [("Softmax", "after"), ("QuantizeLinear", "after")]
     assert api.verify(partition, "tiny", on=("machine",)).bit_exact
     arrays = api.random_inputs(partition, 3)
     ours = api.run_reference(partition, arrays)
     expected = onnxruntime_values(model, arrays, ["c", "y"])
-    assert np.abs(ours.raw["c"].astype(int) + 128 - expected["c"]).max() <= 1
+    (crossing,) = partition.graph.outputs
+    tensor = partition.graph.tensors[crossing]
+    assert (tensor.scale, tensor.zero_point) == (pytest.approx(0.05), 0)
+    assert np.abs(ours.raw[crossing].astype(int) + 128 - expected["c"]).max() <= 1
     # Within one step at the logits, softmax moves by no more than 5 per cent of its value.
+    assert ours.outputs["y"].dtype == np.uint8
     assert np.abs(ours.outputs["y"].astype(int) - expected["y"]).max() <= 0.06 * 256
-    return partition, ours, expected
 
 
 def float_model():
@@ -312,26 +318,31 @@ def nothing(m):
     return m.build(m.node("Softmax", m.quantise(m.node("CumSum", m.input(1, 6), m.const(np.int64(1))), 0.1)))
 
 
-def moves_alone(m):
-    return m.build(m.node("Softmax", m.quantise(m.node("Flatten", m.input(1, 2, 3)), 0.1)))
-
-
 def not_quantised(m):
     return m.build(m.node("Conv", m.input(1, 2, 4, 4), m.weights(3, 2, 1, 1)))
 
 
 @pytest.mark.parametrize(
-    ("build", "error", "words"),
+    ("build", "words"),
     [
-        (nothing, UnsupportedError, "node 'node_cumsum.*operator CumSum is not supported"),
-        (moves_alone, UnsupportedError, "node 'node_softmax.*operator Softmax is not supported"),
-        (not_quantised, QuantiseError, "node 'node_conv.*the output is not quantised"),
+        (nothing, "node 'node_cumsum.*operator CumSum is not supported"),
+        (not_quantised, "node 'node_conv.*the output is not quantised, and without calibration data"),
     ],
 )
-def test_a_model_of_which_the_core_runs_nothing_is_refused(build, error, words):
-    with pytest.raises(error, match=words + ".*no other node of the model can run on the core") as caught:
-        partition_model(build(QdqModel(0)))
+def test_a_model_of_which_the_core_runs_nothing_is_a_plan_that_the_front_door_refuses(build, words):
+    model = build(QdqModel(0))
+    partition = partition_model(model)
+    assert not partition.cores and len(partition.steps) == 1
+    with pytest.raises(api.HostOnlyError, match=f"nothing of .* can run on the core .{words}") as caught:
+        api.compile(partition, "tiny")
     assert "\n" not in str(caught.value)
+    # Where that is wanted, the host gives what ONNX Runtime gives.
+    arrays = api.random_inputs(partition, 2)
+    image = api.compile(partition, "tiny", host_only=True)
+    (name,) = (port.name for port in partition.outputs)
+    np.testing.assert_allclose(
+        api.run(image, arrays).outputs[name], onnxruntime_values(model, arrays, [name])[name], rtol=1e-5
+    )
 
 
 def test_a_broken_constant_is_refused_and_moves_nothing_to_the_host():
@@ -423,10 +434,11 @@ def test_a_shape_that_only_running_tells_cannot_enter_the_core():
     m.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [6]))
     picked = m.quantise(m.node("Compress", "x", m.node("Greater", "x", m.const(np.float32(0)))), 0.1)
     y = m.node("MatMul", picked, m.weights(6, 4, axis=1))
-    with pytest.raises(
-        UnsupportedError, match="node 'node_compress.*no shape that is known before.*static shapes"
-    ):
-        partition_model(m.build(m.quantise(y, 0.1)))
+    partition = partition_model(m.build(m.quantise(y, 0.1)))
+    assert not partition.cores
+    product = next(node for node in partition.host_nodes if node.op == "MatMul")
+    assert re.fullmatch("the shape of 'dequantizelinear.*' is known only once the model runs", product.reason)
+    assert product.macs is None
 
 
 def test_an_output_whose_shape_only_running_tells_has_no_size():
