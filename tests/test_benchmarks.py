@@ -12,8 +12,7 @@ import pytest
 
 from systolith import api
 from systolith.boards.board import BOARDS
-from systolith.compiler.partition import import_model
-from systolith.compiler.quantise import quantise_model
+from systolith.compiler.partition import import_model, partition_model
 from systolith.evidence.layerwise import OrtLayers
 from systolith.reference.conv import Conv
 from tests.compiler.qdq import QdqModel
@@ -42,10 +41,7 @@ def folder(digits: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempP
     model's, a table."""
     path = tmp_path_factory.mktemp("models")
     images, labels = digits
-    onnx.save(
-        quantise_model(load_model(FLOAT), [{"image": image[None]} for image in images]),
-        path / "digits_int8_qdq.onnx",
-    )
+    (path / "digits_int8_qdq.onnx").write_bytes(partition_model(FLOAT, {"image": images}).core.core)
     (path / "digits_float.onnx").write_bytes(FLOAT.read_bytes())
     (path / "digits.tflite").write_bytes(b"")
     np.savez(path / "digits.npz", x=4 * images, y=labels)

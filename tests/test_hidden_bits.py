@@ -9,7 +9,8 @@ from onnx import helper, numpy_helper
 from systolith import api
 from systolith.compiler.base.errors import QuantiseError
 from systolith.compiler.ops.recurrent import quantised_layer
-from systolith.evidence.fidelity import chosen_hidden, gain, signal_to_noise
+from systolith.compiler.partition import prepare
+from systolith.evidence.fidelity import chosen_hidden, compare
 from systolith.spec import cells
 from systolith.spec.isa import Cell
 from tests.compiler.test_recurrent import float_model
@@ -48,7 +49,8 @@ def test_it_is_nearer_to_float_and_the_same_on_the_machine(tmp_path, op_type):
     path = tmp_path / "m.onnx"
     onnx.save(model, path)
     parts = [api.import_model(path, {"x": samples}, hidden=bits) for bits in (8, 16)]
-    found = [signal_to_noise(path, partition, {"x": samples})["recurrent"]["cell"] for partition in parts]
+    prepared = prepare(path, {"x": samples})
+    found = [compare(prepared, partition).recurrent["cell"] for partition in parts]
     print(f"{op_type}: {found[0]:.2f} dB with 8 bits, {found[1]:.2f} dB with 16")
     assert found[1] > found[0] - 0.2
     assert api.verify(parts[1], "array8", {"x": samples[3]}, on=("machine",)).bit_exact
@@ -80,15 +82,15 @@ def test_auto_takes_16_bits_where_they_are_worth_it(tmp_path, capsys):
     path, samples = slow_rnn(tmp_path)
     data = {"x": samples}
     parts = [api.import_model(path, data, hidden=bits) for bits in (8, 16)]
-    found = gain(*(signal_to_noise(path, partition, data) for partition in parts))
+    prepared = prepare(path, data)
+    narrow, wide = (compare(prepared, partition).lowest for partition in parts)
+    found = wide - narrow
     print(f"slow RNN: {found:.1f} dB gained")
     assert found > 1
     said = []
-    assert [
-        node.op.wide
-        for node in chosen_hidden(path, data, None, 100.0, said.append).graph.nodes
-        if node.op_type == "RNN"
-    ] == [True]
+    assert chosen_hidden(prepared, None, said.append) == 16
+    auto = api.import_model(path, data, hidden="auto")
+    assert [node.op.wide for node in auto.graph.nodes if node.op_type == "RNN"] == [True]
     assert "16 bits" in said[0]
     model, samples = float_model("RNN", outputs=("Y",))
     onnx.save(model, path)

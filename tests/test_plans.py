@@ -268,7 +268,7 @@ def faulty(plan: Plan, core: int) -> tuple[Image, int]:
 def test_a_fault_is_located_in_the_core_step_that_has_it(core: int, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = alternating(layers())
     image, offset = faulty(plan, core)
-    monkeypatch.setattr(verifying, "compile_model", lambda *_, **__: image)
+    monkeypatch.setattr(verifying, "compile_plan", lambda *_, **__: image)
     (difference,) = api.verify(plan, NARROW, on=("machine",)).differences
     number = 2 + 2 * core
     assert difference.step == number and f"of step {number} differ" in str(difference)
