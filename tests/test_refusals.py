@@ -61,7 +61,7 @@ def too_large(path):
 
 @pytest.mark.parametrize(
     ("make", "words"),
-    [(overflow, ["'big'", "3251200000", "32 bits"]), (too_large, ["'long'", "300002", "act_bytes"])],
+    [(overflow, ["'big'", "3251200000", "32 bits"]), (too_large, ["'long'", "300002", "activation SRAM"])],
 )
 def test_one_sentence_and_status_2(tmp_path, make, words):
     make(tmp_path / "m.onnx")

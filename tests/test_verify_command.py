@@ -166,9 +166,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
     kind = type("Session", (FakeSession,), {"graph": graph_of_three()})
     for module in (running, verifying):
         monkeypatch.setattr(module, "Session", kind)
-    for module in (compiling, running, verifying):
-        monkeypatch.setattr(module, "compile_model", fake_compile)
-    monkeypatch.setattr(importing, "import_file", lambda *_: kind.graph)
+    for module in (compiling, verifying):
+        monkeypatch.setattr(module, "compile_plan", fake_compile)
+    imported = importing.Imported(plan=Plan.of(kind.graph))
+    monkeypatch.setattr(importing, "import_file", lambda *_: imported)
     monkeypatch.setattr(locate, "locate_rtl", lambda *given: replace(LOCATION, waveform=given[-1].waveform))
     return kind
 
