@@ -25,8 +25,8 @@ class QTensor:
     shape : tuple of int       every extent positive
     scale : float              positive
     zero_point : int           -128 to 127
-    dtype : str                what the model calls it at its boundary: a name of `spec.boundary.BOUNDARY` (uint8 is
-            held minus 128)
+    dtype : str                what the model calls it at its boundary: a name of `spec.boundary.BOUNDARY`
+            (uint8 is held minus 128)
     data : int8 array or None  contents, if constant
     """
 

@@ -166,19 +166,6 @@ def test_an_integer_input_of_operators_that_the_core_has_is_read_by_the_host():
     )
 
 
-def test_a_last_layer_that_is_not_quantised_runs_on_the_host():
-    m = QdqModel(6)
-    y = m.node("Conv", m.input(1, 3, 4, 4), m.weights(4, 3, 3, 3))
-    y = m.node("Conv", m.quantise(y, 0.05), m.weights(2, 4, 1, 1), m.bias(2))
-    model = m.build(m.quantise(m.node("Sigmoid", y), 1 / 256))
-    partition, _, _ = check(model)
-    assert host_of(partition) == [
-        (op, "after") for op in ("Conv", "Sigmoid", "QuantizeLinear", "DequantizeLinear")
-    ]
-    assert partition.host_nodes[0].macs == 2 * 4 * 2 * 2
-    assert len(partition.graph.nodes) == 1
-
-
 def test_products_of_computed_tensors_at_the_end_run_on_the_host():
     m = QdqModel(7)
     x = m.input(3, 4)

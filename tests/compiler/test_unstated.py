@@ -6,7 +6,7 @@ import pytest
 from systolith import api
 from systolith.compiler.partition import partition_model
 from tests.compiler.qdq import QdqModel
-from tests.compiler.test_partition import onnxruntime_values
+from tests.compiler.test_partition import check, host_of, onnxruntime_values
 
 
 def test_samples_tell_the_range_of_a_sum_that_states_none():
@@ -47,3 +47,16 @@ def test_samples_keep_a_residual_without_formats_on_the_core():
             - onnxruntime_values(model, {"x1": sample}, [name])[name]
         ) / plan.graph.tensors[name].scale
         assert np.abs(steps).max() <= 2.001
+
+
+def test_a_last_layer_that_is_not_quantised_runs_on_the_host():
+    m = QdqModel(6)
+    y = m.node("Conv", m.input(1, 3, 4, 4), m.weights(4, 3, 3, 3))
+    y = m.node("Conv", m.quantise(y, 0.05), m.weights(2, 4, 1, 1), m.bias(2))
+    model = m.build(m.quantise(m.node("Sigmoid", y), 1 / 256))
+    partition, _, _ = check(model)
+    assert host_of(partition) == [
+        (op, "after") for op in ("Conv", "Sigmoid", "QuantizeLinear", "DequantizeLinear")
+    ]
+    assert partition.host_nodes[0].macs == 2 * 4 * 2 * 2
+    assert len(partition.graph.nodes) == 1
