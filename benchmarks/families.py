@@ -26,7 +26,17 @@ from record import record
 
 from systolith.report import Reporter, write_json
 
-__all__ = ["distance", "exporter_of", "family_of", "main", "measure", "row_of", "summary"]
+__all__ = [
+    "TABLE",
+    "distance",
+    "exporter_of",
+    "families",
+    "family_of",
+    "main",
+    "measure",
+    "row_of",
+    "summary",
+]
 
 TABLE = Path(__file__).with_name("families.json")
 #: The command beside this Python.

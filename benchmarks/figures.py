@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accuracy import worst
+from families import TABLE, distance
+from families import families as listed
 from record import FOLDER, load, stale
 
 __all__ = ["PAGES", "render", "wanted"]
@@ -380,6 +382,61 @@ def fuzz(by: str) -> str:
     return _table((head, "cases", "done", "refused in one sentence", "anything else"), rows)
 
 
+def families() -> str:
+    """Many models: a table per family, then those that did not run."""
+    document = load("families")
+    found: dict[str, list[dict]] = {}
+    for row in document["results"]["models"]:
+        found.setdefault(row["family"], []).append(row)
+    order = [name for name in listed(TABLE) if name in found]
+    order += [name for name in found if name not in order]
+    parts = []
+    for family in order:
+        rows = [
+            (
+                f"`{row['name']}`",
+                row["exporter"] or "-",
+                f"{row['macs']:,}" if "macs" in row else "-",
+                _tenths(row.get("core_share")),
+                f"{row['cycles']:,}" if row.get("cycles") else "-",
+                distance(row),
+                f"{row['seconds']:.1f}",
+                _on_host(row),
+            )
+            for row in found[family]
+        ]
+        head = ("model", "exporter", "MACs", "on the core", "cycles", "from float", "seconds", "on the host")
+        parts.append(f"## {family}\n\n{_table(head, rows)}")
+    where = f"*Estimated by the cycle model for {document['results']['arch']}"
+    return "\n\n".join([*parts, f"{where}, {document['date']}, at {document['commit']}.*"])
+
+
+def _tenths(share: float | None) -> str:
+    """A share of which nothing is rounded away: 100 % is all."""
+    if share is None:
+        return "-"
+    return "100 %" if share == 1 else f"{min(share, 0.9994):.1%}".replace("%", " %")
+
+
+def _on_host(row: dict) -> str:
+    """The operators that run on the host, with the reasons that concern most of them; or why nothing runs."""
+    if "note" in row:
+        return f"{row['ends_as']}: {_cell(row['note'])}"
+    if not row["host_nodes"]:
+        return "-"
+    reasons = [
+        f"{', '.join(f'{count} {op}' if count > 1 else op for op, count in reason['nodes'].items())}: "
+        f"{_cell(reason['reason'])}"
+        for reason in row["host"]
+    ]
+    rest = row["host_nodes"] - sum(sum(reason["nodes"].values()) for reason in row["host"])
+    return "; ".join([*reasons, f"{rest} more for other reasons"] if rest else reasons)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
+
+
 def _share(part: float) -> str:
     return f"{part:.0%}".replace("%", " %")
 
@@ -405,6 +462,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "board-cycles": board_cycles,
     "boards": boards,
     "cycles": cycles,
+    "families": families,
     "fuzz": fuzz,
     "losses": losses,
     "memories": memories,
