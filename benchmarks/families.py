@@ -27,14 +27,14 @@ from record import record
 from systolith.report import Reporter, write_json
 
 __all__ = [
-    "TABLE",
-    "distance",
+    "SHOWN",
+    "by_family",
     "exporter_of",
-    "families",
     "family_of",
     "main",
     "measure",
     "row_of",
+    "shown",
     "summary",
 ]
 
@@ -49,6 +49,8 @@ WHOLE, MOST = 0.999, 0.9
 REPORTED = (0, 1)
 REFUSED = 2
 COLUMNS = ("model", "family", "exporter", "ends as", "MACs", "on core", "cycles", "SNR", "s", "note")
+#: Columns of the page.
+SHOWN = ("model", "exporter", "MACs", "on the core", "cycles", "from float", "seconds", "on the host")
 Families = Mapping[str, Sequence[str]]
 
 
@@ -190,6 +192,54 @@ def printed(row: dict) -> tuple[str, ...]:
         f"{row['seconds']:.1f}",
         row.get("note", first),
     )
+
+
+def by_family(rows: Iterable[dict]) -> dict[str, list[dict]]:
+    """The rows of each family, in the order of `families.json`."""
+    found: dict[str, list[dict]] = {family: [] for family in families(TABLE)}
+    for row in rows:
+        found.setdefault(row["family"], []).append(row)
+    return {family: some for family, some in found.items() if some}
+
+
+def shown(row: dict) -> tuple[str, ...]:
+    """Cells under `SHOWN`."""
+    return (
+        f"`{row['name']}`",
+        row["exporter"] or "-",
+        f"{row['macs']:,}" if "macs" in row else "-",
+        _tenths(row.get("core_share")),
+        f"{row['cycles']:,}" if row.get("cycles") else "-",
+        distance(row),
+        f"{row['seconds']:.1f}",
+        _on_host(row),
+    )
+
+
+def _tenths(share: float | None) -> str:
+    """A share of which nothing is rounded away: 100 % is all."""
+    if share is None:
+        return "-"
+    return "100 %" if share == 1 else f"{min(share, 0.9994):.1%}".replace("%", " %")
+
+
+def _on_host(row: dict) -> str:
+    """The operators that run on the host, with the reasons that concern most of them; or why nothing runs."""
+    if "note" in row:
+        return f"{row['ends_as']}: {_cell(row['note'])}"
+    if not row["host_nodes"]:
+        return "-"
+    reasons = [
+        f"{', '.join(f'{count} {op}' if count > 1 else op for op, count in reason['nodes'].items())}: "
+        f"{_cell(reason['reason'])}"
+        for reason in row["host"]
+    ]
+    rest = row["host_nodes"] - sum(sum(reason["nodes"].values()) for reason in row["host"])
+    return "; ".join([*reasons, f"{rest} more for other reasons"] if rest else reasons)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,8 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accuracy import worst
-from families import TABLE, distance
-from families import families as listed
+from families import SHOWN, by_family, shown
 from record import FOLDER, load, stale
 
 __all__ = ["PAGES", "render", "wanted"]
@@ -383,58 +382,14 @@ def fuzz(by: str) -> str:
 
 
 def families() -> str:
-    """Many models: a table per family, then those that did not run."""
+    """Many models: a table per family."""
     document = load("families")
-    found: dict[str, list[dict]] = {}
-    for row in document["results"]["models"]:
-        found.setdefault(row["family"], []).append(row)
-    order = [name for name in listed(TABLE) if name in found]
-    order += [name for name in found if name not in order]
-    parts = []
-    for family in order:
-        rows = [
-            (
-                f"`{row['name']}`",
-                row["exporter"] or "-",
-                f"{row['macs']:,}" if "macs" in row else "-",
-                _tenths(row.get("core_share")),
-                f"{row['cycles']:,}" if row.get("cycles") else "-",
-                distance(row),
-                f"{row['seconds']:.1f}",
-                _on_host(row),
-            )
-            for row in found[family]
-        ]
-        head = ("model", "exporter", "MACs", "on the core", "cycles", "from float", "seconds", "on the host")
-        parts.append(f"## {family}\n\n{_table(head, rows)}")
+    parts = [
+        f"## {family}\n\n{_table(SHOWN, [shown(row) for row in rows])}"
+        for family, rows in by_family(document["results"]["models"]).items()
+    ]
     where = f"*Estimated by the cycle model for {document['results']['arch']}"
     return "\n\n".join([*parts, f"{where}, {document['date']}, at {document['commit']}.*"])
-
-
-def _tenths(share: float | None) -> str:
-    """A share of which nothing is rounded away: 100 % is all."""
-    if share is None:
-        return "-"
-    return "100 %" if share == 1 else f"{min(share, 0.9994):.1%}".replace("%", " %")
-
-
-def _on_host(row: dict) -> str:
-    """The operators that run on the host, with the reasons that concern most of them; or why nothing runs."""
-    if "note" in row:
-        return f"{row['ends_as']}: {_cell(row['note'])}"
-    if not row["host_nodes"]:
-        return "-"
-    reasons = [
-        f"{', '.join(f'{count} {op}' if count > 1 else op for op, count in reason['nodes'].items())}: "
-        f"{_cell(reason['reason'])}"
-        for reason in row["host"]
-    ]
-    rest = row["host_nodes"] - sum(sum(reason["nodes"].values()) for reason in row["host"])
-    return "; ".join([*reasons, f"{rest} more for other reasons"] if rest else reasons)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", r"\|")
 
 
 def _share(part: float) -> str:
