@@ -25,6 +25,7 @@ from pathlib import Path
 from record import record
 
 from systolith.report import Reporter, write_json
+from systolith.spec.ranges import FAR
 
 __all__ = [
     "SHOWN",
@@ -156,9 +157,11 @@ def measure(path: Path, known: Families, arch: str, timeout: float) -> dict:
 
 
 def summary(rows: Sequence[dict]) -> dict:
-    """Totals: models by how they end, and by the share of the multiply-accumulates on the core."""
+    """Totals: models by how they end, by the share of the multiply-accumulates on the core, and by the
+    distance from float."""
     ran = [row for row in rows if row["ends_as"] == "exact"]
     shares = [row["core_share"] for row in ran if row["core_share"] is not None]
+    compared = [row for row in ran if row["equals_float"] or row["snr_db"] is not None]
     return {
         "models": len(rows),
         "exact": len(ran),
@@ -166,6 +169,8 @@ def summary(rows: Sequence[dict]) -> dict:
         "with_products": len(shares),
         "whole": sum(share >= WHOLE for share in shares),
         "most": sum(share >= MOST for share in shares),
+        "compared": len(compared),
+        "near": sum(row["equals_float"] or row["snr_db"] >= FAR for row in compared),
     }
 
 

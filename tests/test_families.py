@@ -83,6 +83,8 @@ def test_totals_count_models_with_products(results: dict) -> None:
         "with_products": 1,
         "whole": 1,
         "most": 1,
+        "compared": 1,
+        "near": 1,
     }
 
 
