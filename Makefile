@@ -72,13 +72,14 @@ bench: env  ## speed of the simulation, models and recurrent layers on RTL; MODE
 	$(BIN)/python benchmarks/models.py $(MODELS) --json build/bench-models.json
 	$(BIN)/python benchmarks/recurrent.py --json build/bench-recurrent.json
 
-record: env  ## measure what README and docs show: make record MODELS=FOLDER (MLPerf Tiny) VOICE=FOLDER (Silero VAD)
-	@test -n "$(MODELS)" -a -n "$(VOICE)" || { echo "make record: name the folders, as in make record MODELS=mlperf_tiny VOICE=silero_vad" >&2; exit 2; }
+record: env  ## measure what README and docs show: make record MODELS=FOLDER (MLPerf Tiny) VOICE=FOLDER (Silero VAD) FAMILIES="FOLDER..."
+	@test -n "$(MODELS)" -a -n "$(VOICE)" -a -n "$(FAMILIES)" || { echo "make record: name the folders, as in make record MODELS=mlperf_tiny VOICE=silero_vad FAMILIES='survey zoo'" >&2; exit 2; }
 	$(BIN)/python benchmarks/models.py $(MODELS) --memory 32:16 --memory 20:2 --record
 	$(BIN)/python benchmarks/recurrent.py --record
 	$(BIN)/python benchmarks/accuracy.py $(MODELS) --on rtl --arch array16 --record
 	$(BIN)/python benchmarks/calibration.py $(MODELS) --record
 	$(BIN)/python benchmarks/voice.py $(VOICE) --record
+	$(BIN)/python benchmarks/families.py $(FAMILIES) --record
 	$(BIN)/python benchmarks/speed.py --builds --record
 	$(BIN)/python benchmarks/transcripts.py
 	$(BIN)/python benchmarks/figures.py

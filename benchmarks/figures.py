@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accuracy import worst
+from families import SHOWN, by_family, shown
 from record import FOLDER, load, stale
 
 __all__ = ["PAGES", "render", "wanted"]
@@ -380,6 +381,17 @@ def fuzz(by: str) -> str:
     return _table((head, "cases", "done", "refused in one sentence", "anything else"), rows)
 
 
+def families() -> str:
+    """Many models: a table per family."""
+    document = load("families")
+    parts = [
+        f"## {family}\n\n{_table(SHOWN, [shown(row) for row in rows])}"
+        for family, rows in by_family(document["results"]["models"]).items()
+    ]
+    where = f"*Estimated by the cycle model for {document['results']['arch']}"
+    return "\n\n".join([*parts, f"{where}, {document['date']}, at {document['commit']}.*"])
+
+
 def _share(part: float) -> str:
     return f"{part:.0%}".replace("%", " %")
 
@@ -405,6 +417,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "board-cycles": board_cycles,
     "boards": boards,
     "cycles": cycles,
+    "families": families,
     "fuzz": fuzz,
     "losses": losses,
     "memories": memories,

@@ -249,20 +249,26 @@ def compile_picture() -> str:
     # Artefacts and steps, from top to bottom.
     d.box(centre, 20, wide, 44, OUTSIDE, "ONNX model, float or quantised")
     d.box(
-        centre, 100, wide, 62, CONTROL, "plan: steps of host and core", "`compiler/partition.py segments.py`"
+        centre,
+        100,
+        wide,
+        62,
+        CONTROL,
+        "load: types, shapes, plain operators",
+        "`compiler/loading.py passes/`",
     )
-    d.box(centre, 198, wide, 62, CONTROL, "quantise, if float", "`compiler/quantise.py`")
+    d.box(centre, 198, wide, 62, CONTROL, "observe ranges, if float", "`compiler/quantise.py`")
     d.box(
         centre,
         296,
         wide,
         80,
         CONTROL,
-        "import: one rule per operator",
-        "`compiler/importer.py frontend.py`",
-        "`compiler/ops/ passes/`",
+        "walk, and divide into steps",
+        "`compiler/frontend.py ops/`",
+        "`compiler/regions.py worth.py partition.py`",
     )
-    d.box(centre, 412, wide, 44, DATA, "quantised graph, int8")
+    d.box(centre, 412, wide, 44, DATA, "quantised graph of each step, int8")
     d.box(
         centre,
         492,
@@ -288,20 +294,19 @@ def compile_picture() -> str:
     ):
         d.arrow((middle, top), (middle, bottom - 1))
     for y, name in (
-        (184, "core.onnx"),
-        (398, "graph.txt"),
+        (398, "graph.txt core.onnx"),
         (594, "lowered.txt placement.txt constants.txt"),
         (790, "program.txt"),
     ):
         d.text(middle + 14, y, f"`{name}`", colour=FAINT)
-    d.text(left, 180, "`host.onnx`", colour=FAINT)
+    d.text(left, 386, "`host.onnx`", colour=FAINT)
     d.text(right - 24, 40, "Grey names are the files that", colour=FAINT)
     d.text(right - 24, 60, "`systolith compile --dump DIR`", colour=FAINT)
     d.text(right - 24, 80, "writes, one or more per level.", colour=FAINT)
 
     # Left: what else goes in, and what stays on the host.
-    d.box(left, 100, 210, 62, OUTSIDE, "steps of the host", "run in ONNX Runtime")
-    d.arrow((centre + 2, 131), (left + 211, 131))
+    d.box(left, 305, 210, 62, OUTSIDE, "steps of the host", "run in ONNX Runtime")
+    d.arrow((centre + 2, 336), (left + 211, 336))
     d.box(left, 207, 210, 44, OUTSIDE, "calibration samples")
     d.arrow((left + 208, 229), (centre - 1, 229))
     d.box(left, 492, 210, 80, OUTSIDE, "architecture", "preset or TOML", "`spec/arch.py`")
