@@ -112,7 +112,14 @@ def _candidates(prepared: Prepared, found: Fidelity, plan: Plan) -> Iterator[dic
     most = [name for name in order[:1] if found.losses[name] >= _LOSS]
     many = [name for name in order if found.losses[name] >= _LOSS]
     lost = [name for name, value in found.layers.items() if value is not None and value < _LOST]
-    layers = {node.output: node.sources for part in plan.cores for node in part.graph.nodes}
+    bound = set() if prepared.bound is None else set(prepared.bound.nodes.values())
+    # A state that is bound stays on the core, and so does its node.
+    layers = {
+        node.output: node.sources
+        for part in plan.cores
+        for node in part.graph.nodes
+        if not bound.intersection(node.sources)
+    }
     on_core = {name for sources in layers.values() for name in sources}
     seen: set[frozenset[str]] = set()
     for names in (most, many, lost):
