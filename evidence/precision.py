@@ -105,8 +105,8 @@ def _better(
 
 
 def _candidates(prepared: Prepared, found: Fidelity, plan: Plan) -> Iterator[dict[str, str]]:
-    """Sets of nodes of the file that could move: the layer that loses most, all that lose much, both with all
-    that the core computes before them, and all that are lost."""
+    """Sets of nodes of the file that could move: the layer that loses most, all that lose much, the first
+    that is lost and all that are; each alone, and with all that the core computes before."""
     model = prepared.whole
     order = sorted(found.losses, key=lambda name: -found.losses[name])
     most = [name for name in order[:1] if found.losses[name] >= _LOSS]
@@ -122,7 +122,7 @@ def _candidates(prepared: Prepared, found: Fidelity, plan: Plan) -> Iterator[dic
     }
     on_core = {name for sources in layers.values() for name in sources}
     seen: set[frozenset[str]] = set()
-    for names in (most, many, lost):
+    for names in (most, many, lost[:1], lost):
         alone = {source for name in names for source in layers.get(name, ())}
         above = {model.producer[name].name for name in names if name in model.producer}
         waiting = list(above)
