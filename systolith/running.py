@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from systolith.arrays import ApiError, Inputs, check_inputs, input_specs, load_arrays, named
-from systolith.compiling import compile_model
+from systolith.compiling import compile_plan
 from systolith.device_port import simulated_arch
 from systolith.host.inputs import port_specs
 from systolith.importing import Model, Progress, absence, imported, tell
@@ -68,7 +68,10 @@ def run_model(
             raise ApiError(
                 "running a model needs an architecture: give --arch, or an image that was compiled for one"
             )
-        image = compile_model(model_or_image, arch, importing, progress=progress).image
+        config = load_arch(arch)
+        # A model of which the core runs nothing runs too: the caller wants its results.
+        found = imported(model_or_image, importing, progress, config)
+        image = compile_plan(found.plan, config, progress=progress)
     elif arch is not None and load_arch(arch).digest() != image.arch.digest():
         raise ApiError(
             f"the image was compiled for {image.arch.name!r}, not for {load_arch(arch).name!r}: compile "

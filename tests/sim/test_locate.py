@@ -309,7 +309,8 @@ def test_the_report_and_its_json(
     capsys: pytest.CaptureFixture,
 ) -> None:
     choose("sticky")
-    monkeypatch.setattr(importing, "import_file", lambda *_: Plan.of(graph_of_all_engines()))
+    plan = Plan.of(graph_of_all_engines())
+    monkeypatch.setattr(importing, "import_file", lambda *_: importing.Imported(plan=plan))
     files = []
     for name, text in core.items():
         (tmp_path / name).write_text(text)
@@ -383,7 +384,7 @@ def test_a_wrong_instruction_of_the_compiler_is_found(
     choose(None)
     graph = graph_of_all_engines()
     image, offset = tampered(driver.compile_graph(graph, ARCH), mnemonic, nth, **operands)
-    monkeypatch.setattr(verifying, "compile_model", lambda *_, **__: image)
+    monkeypatch.setattr(verifying, "compile_plan", lambda *_, **__: image)
     result = api.verify(graph, ARCH, on=("machine", "rtl"), sources=core)
     assert [difference.backend for difference in result.differences] == ["machine", "rtl"]
     for difference in result.differences:
@@ -396,7 +397,7 @@ def test_a_wrong_instruction_of_the_compiler_is_found(
 def test_a_wrong_product_shows_in_the_output_that_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = graph_of_all_engines()
     image, offset = tampered(driver.compile_graph(graph, ARCH), "MATMUL", 3, tile=1)
-    monkeypatch.setattr(verifying, "compile_model", lambda *_, **__: image)
+    monkeypatch.setattr(verifying, "compile_plan", lambda *_, **__: image)
     (difference,) = api.verify(graph, ARCH, on=("machine",)).differences
     found = difference.location
     assert (found.layer, found.engine) == ("conv0", "OUTPUT")

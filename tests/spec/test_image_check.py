@@ -88,11 +88,15 @@ def put(path: str, value: object) -> Edit:
         ),
         ("tensors.0.shape", [6], "tensors[0].order is no permutation of 1 axes: [0, 2, 1]"),
         ("tensors.0.order", [0, 1, 1], "tensors[0].order is no permutation of 3 axes: [0, 1, 1]"),
-        ("tensors.0.dtype", "float64", "tensors[0].dtype must be one of float32, int8, uint8, not 'float64'"),
+        (
+            "tensors.0.dtype",
+            "int64",
+            "tensors[0].dtype must be one of float16, float32, float64, bool, int8, uint8, not 'int64'",
+        ),
         (
             "tensors.0.dtype",
             ["float32"],
-            "tensors[0].dtype must be one of float32, int8, uint8, not list of 1",
+            "tensors[0].dtype must be one of float16, float32, float64, bool, int8, uint8, not list of 1",
         ),
         ("inputs.0.name", "\x1b[31m", r"inputs[0].name must be a text of at most 4096 characters without"),
         ("inputs.0.name", "\ud800", "inputs[0].name must be a text of at most 4096 characters without"),
