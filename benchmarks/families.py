@@ -106,7 +106,7 @@ def row_of(report: dict) -> dict:
         reasons.setdefault(node["reason"], Counter())[node["op"]] += 1
     # Where a reason is named by many nodes, those come first; else the order of the model.
     largest = sorted(reasons.items(), key=lambda item: -item[1].total())
-    # Of a model that is quantised in its file there is nothing to compare with.
+    # A model that is quantised in its file has nothing to compare with.
     levels = report["snr_db"].get("outputs", {})
     finite = [value for value in levels.values() if value is not None]
     return {

@@ -8,7 +8,7 @@ walked: a value becomes integers when a reader asks for them, in the format that
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from systolith.compiler import qdq
 from systolith.compiler.base.errors import CompileError, ModelError, QuantiseError, UnsupportedError
 from systolith.compiler.base.formats import Format
 from systolith.compiler.base.model import Model, Node
+from systolith.compiler.base.randoms import RANDOM
 from systolith.compiler.macs import COUNTED
 from systolith.compiler.ops.lookup import evaluate
 from systolith.compiler.ops.recurrent import CELL_RANGE, HIDDEN_BITS
@@ -32,67 +33,15 @@ from systolith.compiler.ops.values import (
     dequantised,
 )
 from systolith.compiler.quantise import Observed
-from systolith.reference.graph import QNode, QTensor
+from systolith.compiler.walked import Marks, Walk
+from systolith.reference.graph import QTensor
 from systolith.spec.boundary import BOUNDARY
 
-__all__ = ["Marks", "Walk", "walk"]
+__all__ = ["walk"]
 
 #: How much finer a part of an input may be than the whole, before it enters the core as a tensor of its own.
 _FINER = 1.25
-#: Operators whose results differ from run to run, whatever they read.
-_RANDOM = (
-    "Bernoulli",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-)
 _INTEGERS = {np.dtype(np.int8): "int8", np.dtype(np.uint8): "uint8"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Marks:
-    """What the walk quantised of a float model, for a model in ONNX that means the same.
-
-    Parameters
-    ----------
-    formats : of tensors of the model that became integers
-    weights : integers of constants, by node and operand
-    """
-
-    formats: Mapping[str, Format]
-    weights: Mapping[tuple[str, int], Const]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Walk:
-    """What a walk found.
-
-    Parameters
-    ----------
-    model    : the model that was walked
-    tensors  : of the core, by name: entering, constant and computed ones
-    nodes    : of the core, in topological order
-    entering : tensors that the core reads: inputs of the model and results of nodes on the host
-    leaving  : tensors that the core gives to the host or as outputs of the model
-    refused  : node that cannot run on the core -> why
-    both     : nodes that run on the host too, because the host needs their results as the model has them
-    held     : tensors that are constants, or functions of constants alone
-    wanting  : tensors of a quantised model that the core would need as integers, and that state no format
-    marks    : of a float model
-    """
-
-    model: Model
-    tensors: Mapping[str, QTensor]
-    nodes: tuple[QNode, ...]
-    entering: tuple[str, ...]
-    leaving: tuple[str, ...]
-    refused: Mapping[str, CompileError]
-    both: frozenset[str]
-    held: frozenset[str]
-    wanting: frozenset[str] = frozenset()
-    marks: Marks = field(default_factory=lambda: Marks(formats={}, weights={}))
 
 
 def walk(
@@ -312,7 +261,7 @@ class _Walker:
         values = tuple(self.values[name] if name else None for name in node.inputs)
         constant = all(value is None or isinstance(value, Const) for value in values)
         captured = all(isinstance(self.values.get(name), Const) for name in node.captured)
-        if own and constant and captured and node.op_type not in _RANDOM:
+        if own and constant and captured and node.op_type not in RANDOM:
             if self._folded(node, values):
                 return True
         if node.name in self.on_host:
@@ -393,14 +342,10 @@ class _Walker:
         for value in values:
             if isinstance(value, Opaque):
                 raise UnsupportedError("import", node.name, value.reason, "it runs on the host")
-        view = NodeView(
-            name=node.name,
-            op_type=node.op_type,
-            attrs=node.attrs,
-            values=values,
-            outputs=node.outputs,
-            opset=self.model.opset,
-            proto=node.proto,
+        view = NodeView.of(
+            node,
+            values,
+            self.model.opset,
             metadata=self.metadata,
             used=frozenset(
                 name for name in node.outputs if name in self.model.readers or name in self.model.outputs

@@ -10,8 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from systolith.compiler.base.boundary import told
-from systolith.compiler.base.errors import InputError, ModelError
+from systolith.compiler.base.errors import InputError
 from systolith.compiler.base.limits import shape_text
 from systolith.compiler.base.model import Model, TensorType
 from systolith.compiler.checks.model import read_model
@@ -86,7 +85,6 @@ def load(
     """
     given = given or Given()
     proto = read_model(source)
-    proto = _inlined_functions(proto)
     proto = single_precision(proto)
     name_nodes(proto)
     put_time_first(proto)
@@ -120,13 +118,6 @@ def _better(model: Model, types: Mapping[str, TensorType]) -> dict[str, TensorTy
         for name, kind in types.items()
         if kind.element and (kind.extents is not None or model.type_of(name).extents is None)
     }
-
-
-def _inlined_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    if not model.functions:
-        return model
-    with told(ModelError, "import", "", "onnx cannot inline its functions", "export the model without them"):
-        return onnx.inliner.inline_local_functions(model)
 
 
 def name_nodes(model: onnx.ModelProto) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from systolith.compiler.base.formats import Format
 from systolith.compiler.base.model import Model, Node, TensorType, array_type, make_node
-from systolith.compiler.frontend import Walk
 from systolith.compiler.ops.recurrent import HIDDEN_SCALE, OPERATORS
 from systolith.compiler.ops.values import Const
+from systolith.compiler.walked import Walk
 from systolith.reference.graph import QGraph
 
 __all__ = ["quantised_part"]

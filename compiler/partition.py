@@ -14,7 +14,7 @@ from systolith.compiler.base.errors import CompileError, InputError, QuantiseErr
 from systolith.compiler.base.formats import Format
 from systolith.compiler.base.model import Model, Node
 from systolith.compiler.base.proto import serialised
-from systolith.compiler.frontend import Walk, walk
+from systolith.compiler.frontend import walk
 from systolith.compiler.loading import Given, Loaded, followed, load, retyped
 from systolith.compiler.macs import COUNTED, node_macs
 from systolith.compiler.oracle import quantised_part
@@ -30,6 +30,7 @@ from systolith.compiler.passes.unroll_cells import alike, unroll_cells
 from systolith.compiler.quantise import Observed, observe
 from systolith.compiler.regions import CoreRegion, HostRegion, Region, schedule
 from systolith.compiler.samples import calibration_samples, drawn_samples
+from systolith.compiler.walked import Walk
 from systolith.compiler.worth import unfitting, unworthy
 from systolith.reference.graph import QGraph
 from systolith.reference.plan import CorePart, Plan

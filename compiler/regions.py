@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from systolith.compiler.base.model import Node
-from systolith.compiler.frontend import Walk
+from systolith.compiler.walked import Walk
 from systolith.reference.graph import QNode
 
 __all__ = ["CoreRegion", "HostRegion", "Region", "needs", "schedule"]

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 
 from systolith.compiler.base.constants import Constants
 from systolith.compiler.base.errors import CompileError, UnsupportedError
-from systolith.compiler.frontend import Walk
 from systolith.compiler.lower import lower_graph
 from systolith.compiler.regions import CoreRegion, Region
+from systolith.compiler.walked import Walk
 from systolith.reference.graph import QGraph, QNode
 from systolith.spec.arch import ArchConfig
 from systolith.spec.costs import HOST_MACS_PER_CYCLE, HOST_NODE_CYCLES, HOST_STEP_CYCLES

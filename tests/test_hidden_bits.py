@@ -110,7 +110,7 @@ def test_an_accumulator_that_could_overflow_takes_coarser_weights():
     assert not narrow.wide and wide.wide
     largest = [int(np.abs(layer.weights.astype(np.int64)).max()) for layer in (narrow, wide)]
     assert largest[0] == 127 > largest[1]
-    # Of the wide sum, whatever the operands are.
+    # The wide sum fits, whatever the operands are.
     assert 256 * 256 * 300 * largest[1] < 1 << 31
 
 

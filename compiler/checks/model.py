@@ -10,6 +10,7 @@ from systolith.compiler.checks.constants import check_constants, load_external
 from systolith.compiler.checks.file import read_file
 from systolith.compiler.checks.names import check_names, drop_repeated_outputs
 from systolith.compiler.checks.structure import check_structure
+from systolith.compiler.passes.functions import inline_functions
 from systolith.compiler.passes.upgrade import upgrade
 
 __all__ = ["read_model"]
@@ -34,7 +35,7 @@ def read_model(source: str | Path | onnx.ModelProto) -> onnx.ModelProto:
         check_names(model)
         load_external(model, path.parent)
     check_constants(model)
-    model = upgrade(model)
+    model = upgrade(inline_functions(model))
     drop_repeated_outputs(model)
     check_structure(model)
     return model

@@ -9,14 +9,14 @@ import onnx
 from onnx import AttributeProto
 
 from systolith.compiler.base.boundary import one_line
-from systolith.compiler.base.errors import InputError, ModelError, TensorError, UnsupportedError
+from systolith.compiler.base.errors import InputError, ModelError, TensorError
 from systolith.compiler.base.limits import MAX_ELEMENTS
 from systolith.compiler.base.proto import graphs_of, opset_of
 from systolith.compiler.checks.constants import ELEMENT_BITS, type_name
+from systolith.compiler.passes.upgrade import OLDEST
 
 __all__ = ["blame", "check_attributes", "check_structure"]
 
-_OLDEST_OPSET = 7
 #: Where the checker's messages name a node, and where a tensor.
 _NODE = re.compile(
     r"Bad node spec for node\. Name: (.*?) OpType:|Node ?\((.*?)\) with schema|of node: name: (.*?) OpType:"
@@ -97,18 +97,11 @@ def check_structure(model: onnx.ModelProto) -> None:
             _check_type(value)
         check_attributes(graph)
     _check_by_onnx(model)
-    if model.functions:
-        raise UnsupportedError(
-            "import",
-            model.functions[0].name,
-            "model-local functions are not supported",
-            "inline them with onnx.inliner",
-        )
 
 
 def _check_versions(model: onnx.ModelProto) -> None:
     opset, newest = opset_of(model), onnx.defs.onnx_opset_version()
-    if opset < _OLDEST_OPSET:
+    if opset < OLDEST:
         said = f"opset {opset} is too old" if opset > 0 else "the model states no opset"
         raise InputError("import", "", said, "export with opset 13 or later")
     if opset > newest:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import onnx
 
 from systolith.compiler.base.errors import QuantiseError, UnsupportedError
+from systolith.compiler.base.model import Node
 from systolith.compiler.ops.values import Builder, Const, FloatInput, Func, Pending, Value
 
 __all__ = ["RULES", "NodeView", "Rule", "constant", "operand", "register", "rule_of", "unsupported"]
@@ -38,6 +40,20 @@ class NodeView:
     demand: Callable[[int], Func | None] | None = None
     in_float: bool = False
     noted: Callable[[int, Const], None] | None = None
+
+    @classmethod
+    def of(cls, node: Node, values: tuple[Value | None, ...], opset: int, **more: Any) -> NodeView:
+        """A node of a model; `more` are the fields that have a default."""
+        return cls(
+            name=node.name,
+            op_type=node.op_type,
+            attrs=node.attrs,
+            values=values,
+            outputs=node.outputs,
+            opset=opset,
+            proto=node.proto,
+            **more,
+        )
 
     def value(self, index: int) -> Value | None:
         """Operand `index`, or None."""

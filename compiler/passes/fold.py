@@ -9,18 +9,11 @@ import numpy as np
 
 from systolith.compiler.base.errors import CompileError
 from systolith.compiler.base.model import Model, Node, TensorType
+from systolith.compiler.base.randoms import RANDOM
 from systolith.compiler.ops.lookup import evaluate
 
 __all__ = ["fold", "known_types", "vanish"]
 
-_RANDOM = (
-    "Bernoulli",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-)
 #: They state the format of a constant, which the walk keeps.
 _QUANTISING = ("QuantizeLinear", "DequantizeLinear")
 #: Elements of one folded constant.
@@ -47,7 +40,7 @@ def fold(model: Model) -> Model:
 
 
 def _results(model: Model, node: Node, constants: Mapping[str, np.ndarray]) -> list[np.ndarray] | None:
-    if node.domain or node.op_type in _RANDOM or node.op_type in _QUANTISING:
+    if node.domain or node.op_type in RANDOM or node.op_type in _QUANTISING:
         return None
     if node.op_type in ("Shape", "Size") and node.inputs[0] not in constants:
         shape = model.shape_of(node.inputs[0])

@@ -220,7 +220,7 @@ def _scaler(emitter: Emitter, node: Node, _: set[str]) -> Write | None:
     source = node.inputs[0]
     shape = _features(emitter, source)
     offset, scale = _numbers(node, "offset"), _numbers(node, "scale")
-    # Of more axes, ONNX Runtime scales along none of them.
+    # ONNX Runtime scales a tensor of more than two axes along none of them.
     single = offset.size == 1 and scale.size == 1
     if shape is None or not (
         single or (len(shape) in (1, 2) and offset.shape == scale.shape == (shape[-1],))

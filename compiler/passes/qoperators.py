@@ -238,7 +238,7 @@ def _expand(draft: Draft, node: Node) -> bool:
         operands = [made.dequantised(names[:3]), made.dequantised(names[3:6], axis=axis)]
         if names[6]:
             alpha = node.attrs.get("alpha", 1.0)
-            # Of another type it is refused below.
+            # An alpha of another type is refused below.
             factor = float(alpha) if isinstance(alpha, float | int) else 1.0
             operands.append(made.bias(names[6], names[1], names[4], factor))
         return made.finish("Gemm", operands, names[7], names[8])

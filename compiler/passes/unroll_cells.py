@@ -90,15 +90,7 @@ def _has_other_cell(model: Model, node: Node) -> bool:
         else FloatInput(name, model.shape_of(name) or ())
         for name in node.inputs
     )
-    view = NodeView(
-        name=node.name,
-        op_type=node.op_type,
-        attrs=node.attrs,
-        values=values,
-        outputs=node.outputs,
-        opset=model.opset,
-        proto=node.proto,
-    )
+    view = NodeView.of(node, values, model.opset)
     return not all(constraint(view) for constraint in CELL_CONSTRAINTS)
 
 

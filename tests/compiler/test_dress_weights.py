@@ -42,7 +42,7 @@ MOVED = {
 def test_movements_of_weights_are_done_on_their_integers(name: str) -> None:
     shape, axis, moves = MOVED[name]
     m = Dressed(0)
-    # Of 'split' the channels do not stay on one axis with one scale each, but per tensor they do.
+    # 'split' takes the channels off their axis, so its weights have one scale.
     w = weights(m, m.ints(np.int8, *shape), None if axis < 0 else axis)
     for op, how in moves:
         if isinstance(how, list):
