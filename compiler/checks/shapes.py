@@ -4,12 +4,12 @@ be."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import onnx
 
 from systolith.compiler.base.errors import CompileError, TensorError
-from systolith.compiler.base.limits import MAX_ELEMENTS, MAX_TOTAL, shape_text, too_large
+from systolith.compiler.base.limits import MAX_CONSTANT, MAX_ELEMENTS, MAX_TOTAL, shape_text, too_large
 from systolith.compiler.base.model import TensorType, type_of
 from systolith.compiler.base.proto import opset_of
 from systolith.compiler.checks.constants import type_name
@@ -32,12 +32,13 @@ def check_shapes(model: onnx.ModelProto) -> None:
     ------
     ModelError, TensorError   Naming the node or the tensor.
     """
+    constant = _constant_results(model.graph)
     _check_sizes(model.graph.input)
     plain = _expanded(model)
     # First what tells most: a wrong kernel or group shows as a wrong shape somewhere behind it.
     loose = _by_name(_inferred(plain, strict=False))
     check_convolutions(model, {name: known_shape(value) for name, value in loose.items()})
-    _check_sizes(loose.values())
+    _check_sizes(loose.values(), constant)
     # Then as it is: once constants are folded, nobody checks the operands of the nodes that gave them.
     _inferred(plain)
     found = typed_values(model)
@@ -63,7 +64,7 @@ def check_shapes(model: onnx.ModelProto) -> None:
                 f"{shape_text(given)}",
                 "declare the shape that the graph gives, or correct the graph",
             )
-    _check_sizes(value for name, value in found.items() if name not in loose)
+    _check_sizes((value for name, value in found.items() if name not in loose), constant)
     for value in model.graph.value_info:
         if known_shape(found.get(value.name)) is not None:
             value.CopyFrom(found[value.name])
@@ -73,16 +74,28 @@ def _element(value: onnx.ValueInfoProto | None) -> int:
     return 0 if value is None else value.type.tensor_type.elem_type
 
 
-def _check_sizes(values: Iterable[onnx.ValueInfoProto]) -> None:
+def _constant_results(graph: onnx.GraphProto) -> frozenset[str]:
+    """What operators make of constants alone."""
+    known = {tensor.name for tensor in graph.initializer}
+    made: set[str] = set()
+    for node in graph.node:
+        if all(name in known for name in node.input if name):
+            known.update(node.output)
+            made.update(node.output)
+    return frozenset(made)
+
+
+def _check_sizes(values: Iterable[onnx.ValueInfoProto], constant: Collection[str] = ()) -> None:
     total = 0
     for value in values:
         shape = [extent for extent in _extents(value) or () if extent > 0]
-        if too_large(shape):
+        most = MAX_CONSTANT if value.name in constant else MAX_ELEMENTS
+        if too_large(shape, most):
             raise TensorError(
                 "import",
                 value.name,
                 f"it has {math.prod(shape):,} elements (extents {shape_text(shape)}), and a tensor may have "
-                f"{MAX_ELEMENTS:,}",
+                f"{most:,}",
                 "export the model for smaller inputs",
             )
         total += math.prod(shape)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from systolith.compiler.base.errors import CompileError
+from systolith.compiler.base.limits import MAX_CONSTANT
 from systolith.compiler.base.model import Model, Node, TensorType
 from systolith.compiler.base.randoms import RANDOM
 from systolith.compiler.ops.lookup import evaluate
@@ -16,8 +17,6 @@ __all__ = ["fold", "known_types", "vanish"]
 
 #: They state the format of a constant, which the walk keeps.
 _QUANTISING = ("QuantizeLinear", "DequantizeLinear")
-#: Elements of one folded constant.
-_MOST = 1 << 26
 
 
 def fold(model: Model) -> Model:
@@ -58,7 +57,7 @@ def _results(model: Model, node: Node, constants: Mapping[str, np.ndarray]) -> l
     if any(array is not None and array.dtype.kind not in "fiubU" for array in arrays):
         return None
     try:
-        return evaluate(node.proto, model.opset, arrays, _MOST)
+        return evaluate(node.proto, model.opset, arrays, MAX_CONSTANT)
     except CompileError:
         return None
 
