@@ -16,10 +16,15 @@ __all__ = ["accurate_plan"]
 _GAIN = 6.0
 #: Share of the core's multiply-accumulates that must stay there.
 _KEPT = 0.9
+#: Decibels below which an output is of no use, and the share that is enough then: the result comes first.
+_USELESS = 10.0
+_KEPT_USEFUL = 0.5
 #: How often layers move.
 _ROUNDS = 3
 #: Layers that lose this much are candidates.
 _LOSS = 3.0
+#: How many of the layers that lose most are tried one by one.
+_SINGLE = 5
 #: Decibels of a layer that is lost on its own.
 _LOST = 10.0
 
@@ -35,7 +40,8 @@ def accurate_plan(
 
     Where an output is less than `below` dB from float, first hidden states of 16 bits are tried if `bits`
     leaves that open, then layers that lose most are moved to the host; a change is kept if the worst output
-    gains at least 6 dB and at least nine tenths of the core's multiply-accumulates stay on it.
+    gains at least 6 dB and at least nine tenths of the core's multiply-accumulates stay on it, or half of
+    them where the output would be less than 10 dB from float, which is of no use.
 
     Parameters
     ----------
@@ -94,7 +100,7 @@ def _better(
             continue
         on_host = {**moved, **fresh}
         tried = prepared.plan(arch, bits, on_host)
-        if _macs(tried) < _KEPT * macs:
+        if _macs(tried) < (_KEPT_USEFUL if found.lowest < _USELESS else _KEPT) * macs:
             continue
         after = compare(prepared, tried)
         if after is None or after.lowest < found.lowest + _GAIN:
@@ -105,11 +111,11 @@ def _better(
 
 
 def _candidates(prepared: Prepared, found: Fidelity, plan: Plan) -> Iterator[dict[str, str]]:
-    """Sets of nodes of the file that could move: the layer that loses most, all that lose much, the first
-    that is lost and all that are; each alone, and with all that the core computes before."""
+    """Sets of nodes of the file that could move: each of the layers that lose most, all that lose much,
+    the first that is lost and all that are; each alone, and with all that the core computes before."""
     model = prepared.whole
     order = sorted(found.losses, key=lambda name: -found.losses[name])
-    most = [name for name in order[:1] if found.losses[name] >= _LOSS]
+    single = [[name] for name in order[:_SINGLE] if found.losses[name] >= _LOSS]
     many = [name for name in order if found.losses[name] >= _LOSS]
     lost = [name for name, value in found.layers.items() if value is not None and value < _LOST]
     bound = set() if prepared.bound is None else set(prepared.bound.nodes.values())
@@ -122,7 +128,7 @@ def _candidates(prepared: Prepared, found: Fidelity, plan: Plan) -> Iterator[dic
     }
     on_core = {name for sources in layers.values() for name in sources}
     seen: set[frozenset[str]] = set()
-    for names in (most, many, lost[:1], lost):
+    for names in (*single, many, lost[:1], lost):
         alone = {source for name in names for source in layers.get(name, ())}
         above = {model.producer[name].name for name in names if name in model.producer}
         waiting = list(above)
